@@ -1,0 +1,32 @@
+# `make quickstart` and `make test` start from a bare clone with Python and pip; nothing else is needed.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: venv quickstart test lint types docs-check clean
+
+venv: $(STAMP)
+
+# torch first: any other package that asks for torch would take the newest build, with gigabytes of CUDA.
+$(STAMP): setup.cfg pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --constraint constraints.txt torch
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[test]'
+	touch $(STAMP)
+
+quickstart: venv
+	$(BIN)/hf-unlearn quickstart
+
+test: venv lint types
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile tests
+
+lint: venv
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: venv
+	$(BIN)/mypy hf_unlearn
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,8 @@
+"""``python -m hf_unlearn``, also under ``accelerate launch ... -m hf_unlearn``."""
+
+import sys
+
+from .cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,68 @@
+"""Checks of a whole :class:`DataBundle` that no single file can fail alone."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterable
+
+from ..errors import RequestError
+from .example import DataBundle, Example, RowSet
+
+# Pairs of sets that contradict each other when they share a row: what has to go cannot have to stay, and nothing of
+# either can be what no model has ever seen.
+_APART = (("forget", "retain"), ("forget", "holdout"), ("retain", "holdout"))
+
+
+def check_bundle(bundle: DataBundle) -> None:
+    """Refuse data on which a run would mean nothing.
+
+    Args:
+        bundle: All sets of a run.
+
+    Raises:
+        RequestError: The forget or retain set is empty, a row stands in two sets that must be apart (compared without
+            regard to case, spaces and Unicode form; the message names both lines), or two rows have the same id.
+    """
+    for name in ("forget", "retain"):
+        rows: RowSet = getattr(bundle, name)
+        for use, part in (("train on", rows.train), ("score", rows.score)):
+            if not part:
+                raise RequestError(f"the {name} set has no rows to {use}: give data.{name} at least one row")
+    for first, second in _APART:
+        _check_apart(first, getattr(bundle, first), second, getattr(bundle, second))
+    _check_ids(bundle)
+
+
+def _check_apart(first: str, first_rows: RowSet, second: str, second_rows: RowSet) -> None:
+    seen = {content_key(row): row for row in _all(first_rows)}
+    both = {content_key(row): row for row in _all(second_rows) if content_key(row) in seen}
+    if both:
+        key, row = next(iter(both.items()))
+        raise RequestError(
+            f"{len(both)} row(s) stand in both the {first} and the {second} set, the first at {seen[key].origin} and "
+            f"{row.origin}: take them out of one of the two"
+        )
+
+
+def content_key(row: Example) -> tuple[str, ...]:
+    """What a row says, without regard to case, spaces and Unicode form."""
+    parts = (*(content for _, content in row.turns), row.prompt, row.answer)
+    return tuple(" ".join(unicodedata.normalize("NFKC", part).casefold().split()) for part in parts)
+
+
+def _check_ids(bundle: DataBundle) -> None:
+    sets = (bundle.forget, bundle.retain, bundle.holdout, bundle.generic, bundle.practice, *bundle.extra.values())
+    seen: dict[str, tuple[int, Example]] = {}
+    for number, rows in enumerate(sets):
+        for row in _all(rows):
+            # The same row may be trained on and scored, but only within one set.
+            if row.id in seen and seen[row.id] != (number, row):
+                raise RequestError(
+                    f"two rows have the id {row.id!r}, at {seen[row.id][1].origin} and {row.origin}: ids must be "
+                    "unique"
+                )
+            seen[row.id] = (number, row)
+
+
+def _all(rows: RowSet) -> Iterable[Example]:
+    return (*rows.train, *rows.score)

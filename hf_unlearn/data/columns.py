@@ -1,0 +1,264 @@
+"""From the records of a data set, in any of the shapes people publish, to :class:`Example` rows.
+
+The shapes are those of TRL (plain text, messages, prompt-completion as strings or messages, unpaired preference)
+and of question answering and multiple choice.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from ..errors import RequestError
+from ..registry import suggest
+from .example import Example
+
+PROMPT_NAMES = ("prompt", "question")
+ANSWER_NAMES = ("completion", "answer")
+CHOICE_NAMES = ("perturbed_answer", "wrong_answers", "choices", "options")
+INDEX_NAMES = ("answer_index", "answer_idx")
+_LABELS = {"true": True, "1": True, "false": False, "0": False}  # numbers and text: what CSV files hold
+SHAPES = "question and answer, prompt and completion, messages, or text"
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Which column of a data set holds what; ``None`` where the data set has no such column.
+
+    Attributes:
+        prompt: Question or prompt: a string, or a list of messages.
+        answer: Answer or completion: a string, or a list of messages. May be missing where ``answer_index`` is set.
+        choices: A list of wrong answers, or of all options.
+        answer_index: Position (from 0) of the right answer in ``choices``.
+        messages: A whole conversation that ends with the answer.
+        text: Plain text.
+        label: Unpaired preference: false marks what has to go, true what has to stay.
+        fact: What the row is about.
+        group: Which facts may say something of each other.
+    """
+
+    prompt: str | None = None
+    answer: str | None = None
+    choices: str | None = None
+    answer_index: str | None = None
+    messages: str | None = None
+    text: str | None = None
+    label: str | None = None
+    fact: str | None = None
+    group: str | None = None
+
+
+def find_columns(record: Mapping[str, Any], wished: Columns, where: str) -> Columns:
+    """Decide from the first record what each column is for.
+
+    Args:
+        record: First row of the data set.
+        wished: Columns that the user named; they win over what would be detected.
+        where: ``file:line`` of the record.
+
+    Returns:
+        The columns to read from every row.
+
+    Raises:
+        RequestError: A named column does not exist, or the record has none of the known shapes.
+    """
+    for wanted in _names(wished):
+        if wanted not in record:
+            raise RequestError(f"{where} has no column {wanted!r}: {suggest(wanted, sorted(record))}")
+    if wished.text:
+        return wished
+    if not (wished.prompt or wished.answer) and not _has_question(record):
+        for name in ("messages", "text"):
+            if name in record:
+                return replace(wished, **{name: name})
+    found = replace(
+        wished,
+        prompt=wished.prompt or _first(PROMPT_NAMES, record),
+        answer=wished.answer or _first(ANSWER_NAMES, record),
+        choices=wished.choices or _first_list(CHOICE_NAMES, record),
+        label=wished.label or _preference_label(record),
+    )
+    if found.choices and not found.answer_index:
+        found = replace(found, answer_index=_first(INDEX_NAMES, record))
+        if found.answer and _is_index(record[found.answer]):
+            found = replace(found, answer_index=found.answer, answer=None)
+    if found.answer_index and not found.choices:
+        raise RequestError(
+            f"{where}: answer_index={found.answer_index} needs a list of options: name it with choices="
+        )
+    if not found.prompt or not (found.answer or found.answer_index):
+        missing = "a question or prompt" if not found.prompt else "an answer or completion"
+        raise RequestError(
+            f"{where} has no column for {missing} (it has {', '.join(map(repr, sorted(record)))}): rows need "
+            f"{SHAPES}, or name the columns with prompt=, answer= or text="
+        )
+    return found
+
+
+def _names(columns: Columns) -> list[str]:
+    return [name for name in vars(columns).values() if name is not None]
+
+
+def _has_question(record: Mapping[str, Any]) -> bool:
+    return _first(PROMPT_NAMES, record) is not None and _first((*ANSWER_NAMES, *INDEX_NAMES), record) is not None
+
+
+def _preference_label(record: Mapping[str, Any]) -> str | None:
+    # Elsewhere "label" means all sorts of things; with these two it is TRL's unpaired preference.
+    return "label" if {"prompt", "completion", "label"} <= record.keys() else None
+
+
+def _first(names: Iterable[str], record: Mapping[str, Any]) -> str | None:
+    return next((name for name in names if name in record), None)
+
+
+def _first_list(names: Iterable[str], record: Mapping[str, Any]) -> str | None:
+    # Only a list is surely a list of answers: "options" can be anything in other people's data.
+    return next((name for name in names if isinstance(record.get(name), list)), None)
+
+
+def _is_index(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def keep_for(record: Mapping[str, Any], columns: Columns, set_name: str, where: str) -> bool:
+    """Whether a row of an unpaired-preference data set belongs to this set: forget takes false, retain true.
+
+    Raises:
+        RequestError: The label is neither true nor false.
+    """
+    if columns.label is None or set_name not in ("forget", "retain"):
+        return True
+    label = _value(record, columns.label, where)
+    keep = _LABELS.get(str(label).lower())
+    if keep is None:
+        raise RequestError(f"{where}: label is {label!r}: it must be true (to keep) or false (to forget)")
+    return keep == (set_name == "retain")
+
+
+def to_example(record: Mapping[str, Any], columns: Columns, row_id: str, where: str) -> Example:
+    """One row.
+
+    Args:
+        record: The row as it was read.
+        columns: From :func:`find_columns`.
+        row_id: Its id; also its fact and group where no columns are named for them.
+        where: ``file:line`` for messages.
+
+    Returns:
+        The row. Chat-style rows keep their earlier messages in ``turns`` and are marked ``conversational``.
+
+    Raises:
+        RequestError: A column is missing, empty or of the wrong type, or a conversation has the wrong roles.
+    """
+    fact = str(_value(record, columns.fact, where)) if columns.fact else row_id
+    group = str(_value(record, columns.group, where)) if columns.group else fact
+    row = Example(row_id, "", "", fact, group, origin=where)
+    if columns.text:
+        return replace(row, answer=_string(record, columns.text, where))
+    if columns.messages:
+        return _conversation(row, _messages(record, columns.messages, where), where)
+    assert columns.prompt is not None
+    if isinstance(record.get(columns.prompt), list):
+        if columns.answer is None:
+            raise RequestError(f"{where}: a list of messages cannot be answered by options: give a completion column")
+        turns = _messages(record, columns.prompt, where) + _messages(record, columns.answer, where)
+        return _conversation(row, turns, where)
+    prompt = _string(record, columns.prompt, where)
+    if columns.choices is None:
+        assert columns.answer is not None
+        return replace(row, prompt=prompt, answer=_string(record, columns.answer, where))
+    answer, choices = _options(record, columns, prompt, where)
+    return replace(row, prompt=prompt, answer=answer, choices=choices)
+
+
+def _value(record: Mapping[str, Any], column: str, where: str) -> Any:
+    if column not in record:
+        raise RequestError(f"{where} has no column {column!r}: it has {', '.join(map(repr, sorted(record)))}")
+    if record[column] is None:
+        raise RequestError(f"{where}: column {column!r} is empty: fill it or take the row out")
+    return record[column]
+
+
+def _string(record: Mapping[str, Any], column: str, where: str) -> str:
+    value = _value(record, column, where)
+    if not isinstance(value, str):
+        raise RequestError(f"{where}: column {column!r} is a {type(value).__name__}: it must be a string")
+    if not value.strip():
+        raise RequestError(f"{where}: column {column!r} is empty: fill it or take the row out")
+    return value
+
+
+def _messages(record: Mapping[str, Any], column: str, where: str) -> list[tuple[str, str]]:
+    value = _value(record, column, where)
+    if not isinstance(value, list):
+        raise RequestError(f"{where}: column {column!r} is a {type(value).__name__}: it must be a list of messages")
+    turns = []
+    for message in value:
+        if not isinstance(message, Mapping) or not all(
+            isinstance(message.get(key), str) for key in ("role", "content")
+        ):
+            raise RequestError(f"{where}: every message of {column!r} needs a role and a content, both strings")
+        turns.append((message["role"], message["content"]))
+    return turns
+
+
+def _conversation(row: Example, turns: list[tuple[str, str]], where: str) -> Example:
+    roles = [role for role, _ in turns]
+    if roles[-2:] != ["user", "assistant"]:
+        raise RequestError(
+            f"{where}: the conversation has the roles {', '.join(roles) or 'of no message'}: it must end with one "
+            "user message and the assistant message that answers it"
+        )
+    if not turns[-1][1].strip():
+        raise RequestError(f"{where}: the assistant's answer is empty: fill it or take the row out")
+    return replace(row, prompt=turns[-2][1], answer=turns[-1][1], turns=tuple(turns[:-2]), conversational=True)
+
+
+def _options(record: Mapping[str, Any], columns: Columns, prompt: str, where: str) -> tuple[str, tuple[str, ...]]:
+    assert columns.choices is not None
+    options = _string_list(record, columns.choices, where)
+    if columns.answer_index:
+        index = _value(record, columns.answer_index, where)
+        if not _is_index(index) or not 0 <= index < len(options):
+            raise RequestError(
+                f"{where}: column {columns.answer_index!r} is {index!r}: it must be a whole number from 0 to "
+                f"{len(options) - 1}, the position of the right option"
+            )
+        answer = options[index]
+    else:
+        assert columns.answer is not None
+        answer = _string(record, columns.answer, where)
+        if answer not in options:
+            options.insert(option_position(prompt, answer, len(options) + 1), answer)
+    distinct = tuple(dict.fromkeys(options))
+    if len(distinct) < 2:
+        raise RequestError(f"{where}: column {columns.choices!r} holds no answer other than the right one")
+    return answer, distinct
+
+
+def _string_list(record: Mapping[str, Any], column: str, where: str) -> list[str]:
+    value = _value(record, column, where)
+    if isinstance(value, str):
+        # A CSV cell can hold a list only as text, and some data sets write a single wrong answer without a list.
+        try:
+            value = json.loads(value) if value.lstrip().startswith("[") else [value]
+        except json.JSONDecodeError as error:
+            raise RequestError(
+                f"{where}: column {column!r} starts like a JSON list but is none: {error.msg}"
+            ) from error
+    if not isinstance(value, list) or not all(isinstance(item, str) and item.strip() for item in value):
+        raise RequestError(f"{where}: column {column!r} must be a list of answers, each a string that is not empty")
+    return list(value)
+
+
+def option_position(prompt: str, answer: str, n_options: int) -> int:
+    """Where the right answer stands among the options: fixed by the row's own text, spread evenly over rows.
+
+    It does not depend on the row's place in its file, so that a shortened or re-ordered file gives the same options.
+    """
+    digest = hashlib.sha256(f"{prompt}\x1f{answer}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") % n_options

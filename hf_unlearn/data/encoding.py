@@ -1,0 +1,274 @@
+"""From rows to token ids. Training, scoring and generation all come here, so that they see the same tokens.
+
+A row is tokenized once, as one text. Which tokens are the answer is read from character offsets: a token that
+reaches across the border of prompt and answer counts as an answer token, because it cannot be known without the
+answer. Tokenizing prompt and answer apart would give other tokens than the text really has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal
+
+from ..errors import EnvironmentFailure, RequestError
+from .chat import render_chat
+from .example import Example
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+_SLOT = "{prompt}"
+
+
+@dataclass(frozen=True)
+class TextFormat:
+    """How prompt and answer become one text.
+
+    Attributes:
+        kind: ``plain`` puts the prompt into ``template``; ``chat`` makes it a user message in the tokenizer's chat
+            template. Rows that came as chat messages are always rendered with the chat template, and rows without a
+            prompt (plain text) never with any.
+        template: What generation is given, with ``{prompt}`` where the row's prompt goes, for example
+            ``"Question: {prompt}\\nAnswer:"``.
+        separator: Put before the answer, usually a space where the answers have none of their own. It belongs to the
+            answer: most tokenizers merge a space with the word after it.
+    """
+
+    kind: Literal["plain", "chat"] = "plain"
+    template: str = _SLOT
+    separator: str = ""
+
+    def __post_init__(self) -> None:
+        if self.kind not in ("plain", "chat"):
+            raise RequestError(f"text format kind is {self.kind!r}: it must be 'plain' or 'chat'")
+        if self.template.count(_SLOT) != 1:
+            raise RequestError(f"text format template {self.template!r} must hold {_SLOT} exactly once")
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedRow:
+    """Token ids of one row.
+
+    Attributes:
+        id: The row's id.
+        input_ids: All tokens, special tokens included.
+        n_prompt: Number of tokens before the labels; the labels are ``input_ids[n_prompt:]``. Always at least 1,
+            since nothing predicts the first token, and less than ``len(input_ids)``.
+    """
+
+    id: str
+    input_ids: tuple[int, ...]
+    n_prompt: int
+
+
+@dataclass(frozen=True)
+class _Text:
+    """A text to tokenize: labels are the tokens that end after character ``border``."""
+
+    text: str
+    border: int
+    special: bool  # whether the tokenizer adds its special tokens (a chat template writes its own)
+    ended: bool = False  # whether the text already holds what ends an answer
+
+
+def uses_chat(row: Example, fmt: TextFormat) -> bool:
+    """Whether this row is rendered with the tokenizer's chat template."""
+    return row.conversational or (fmt.kind == "chat" and bool(row.prompt))
+
+
+def prompt_text(row: Example, fmt: TextFormat, tokenizer: PreTrainedTokenizerBase) -> str:
+    """What generation is given: everything before the answer, without the separator; empty for plain text.
+
+    Tokenize it with :func:`encode_prompt`, which knows whether special tokens have to be added.
+    """
+    if uses_chat(row, fmt):
+        return render_chat(row, tokenizer).prompt
+    return fmt.template.replace(_SLOT, row.prompt) if row.prompt else ""
+
+
+def encode_prompt(row: Example, tokenizer: PreTrainedTokenizerBase, fmt: TextFormat) -> tuple[int, ...]:
+    """Token ids of :func:`prompt_text`. For plain text only what the tokenizer puts in front (may be empty)."""
+    text = prompt_text(row, fmt, tokenizer)
+    if not text:
+        return _added_in_front(tokenizer)
+    return _tokenize(_Text(text, 0, special=not uses_chat(row, fmt)), tokenizer)[0]
+
+
+def encode_row(row: Example, tokenizer: PreTrainedTokenizerBase, fmt: TextFormat, *, eos: bool) -> EncodedRow:
+    """Tokenize one row.
+
+    Args:
+        row: The row.
+        tokenizer: The model's tokenizer. Tokenizers without character offsets are served by comparing the tokens of
+            the whole text with those of the prompt alone.
+        fmt: How prompt and answer become one text.
+        eos: Whether the end of the answer is a label too (for training): the tokenizer's end-of-text token, or what
+            the chat template writes after an answer.
+
+    Returns:
+        Ids with the tokenizer's own beginning (BOS where it adds one). Of a row without a prompt all tokens but the
+        first are labels.
+
+    Raises:
+        RequestError: The row has no token to predict, the chat template fails on it or changes its answer, or an
+            end-of-text token is asked for and the tokenizer has none.
+    """
+    whole = _whole_text(row, fmt, tokenizer, eos)
+    ids, n_prompt = _tokenize(whole, tokenizer)
+    if eos and not whole.ended:
+        if tokenizer.eos_token_id is None:
+            raise RequestError("the tokenizer has no end-of-text token: set tokenizer.eos_token and save it again")
+        ids = (*ids, tokenizer.eos_token_id)
+    n_prompt = max(n_prompt, 1)
+    if n_prompt >= len(ids):
+        raise RequestError(f"{row.origin or row.id} has no answer token to predict: give it a longer answer")
+    return EncodedRow(row.id, ids, n_prompt)
+
+
+def encode_answer(row: Example, answer: str, tokenizer: PreTrainedTokenizerBase, fmt: TextFormat) -> EncodedRow:
+    """The row's prompt followed by another answer (an option), without an end token. See :func:`encode_row`."""
+    return encode_row(replace(row, answer=answer), tokenizer, fmt, eos=False)
+
+
+def encode_rows(
+    rows: Iterable[Example],
+    tokenizer: PreTrainedTokenizerBase,
+    fmt: TextFormat,
+    *,
+    eos: bool,
+    max_length: int,
+    truncation: Literal["refuse", "cut"],
+) -> list[EncodedRow]:
+    """Tokenize many rows with a limit on their length.
+
+    Args:
+        rows: The rows.
+        tokenizer: The model's tokenizer.
+        fmt: How prompt and answer become one text.
+        eos: See :func:`encode_row`.
+        max_length: Greatest number of tokens.
+        truncation: What happens to longer rows: ``refuse`` them all, or ``cut`` each after its first ``max_length``
+            tokens.
+
+    Returns:
+        One encoded row per row, in order.
+
+    Raises:
+        RequestError: Rows are too long and truncation is ``refuse`` (the message has their number and the longest),
+            or cutting would leave a row without an answer token; or see :func:`encode_row`.
+    """
+    if truncation not in ("refuse", "cut"):
+        raise RequestError(f"truncation is {truncation!r}: it must be 'refuse' or 'cut'")
+    sources = list(rows)
+    encoded = [encode_row(row, tokenizer, fmt, eos=eos) for row in sources]
+    long = [index for index, row in enumerate(encoded) if len(row.input_ids) > max_length]
+    if long and truncation == "refuse":
+        worst = max(long, key=lambda index: len(encoded[index].input_ids))
+        raise RequestError(
+            f"{len(long)} of {len(encoded)} rows are longer than max_length={max_length} tokens, the longest has "
+            f"{len(encoded[worst].input_ids)} ({_name(sources[worst])}): raise max_length or set truncation=cut"
+        )
+    for index in long:
+        if encoded[index].n_prompt >= max_length:
+            raise RequestError(
+                f"{_name(sources[index])}: its prompt alone has {encoded[index].n_prompt} tokens, so that cutting at "
+                f"max_length={max_length} leaves no answer: raise max_length or shorten the prompt"
+            )
+        encoded[index] = replace(encoded[index], input_ids=encoded[index].input_ids[:max_length])
+    return encoded
+
+
+def check_tokenizer(tokenizer: PreTrainedTokenizerBase, fmt: TextFormat, rows: Iterable[Example]) -> None:
+    """Refuse a tokenizer with which these rows cannot be batched or rendered.
+
+    Raises:
+        RequestError: There is no pad token, or rows need a chat template and the tokenizer has none.
+    """
+    if tokenizer.pad_token_id is None:
+        raise RequestError(
+            f"the tokenizer {tokenizer.name_or_path!r} has no pad token: set one (tokenizer.pad_token = "
+            "tokenizer.eos_token is safe here, padding is masked by length) and save the tokenizer again"
+        )
+    if tokenizer.chat_template:
+        return
+    row = next((row for row in rows if uses_chat(row, fmt)), None)
+    if row is not None:
+        raise RequestError(
+            f"{_name(row)} needs a chat template and the tokenizer {tokenizer.name_or_path!r} has none: use an "
+            "instruct model's tokenizer, set tokenizer.chat_template, or give the data as plain prompt and completion"
+        )
+
+
+def load_tokenizer(folder_or_id: str, revision: str | None = None) -> PreTrainedTokenizerBase:
+    """Load a tokenizer from a folder or the Hub.
+
+    Raises:
+        RequestError: The folder holds no tokenizer that can be loaded, or the Hub has no such repository.
+        EnvironmentFailure: The Hub cannot be reached.
+    """
+    import os
+
+    from huggingface_hub.errors import LocalEntryNotFoundError
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(folder_or_id, revision=revision)
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().split("\n")[0]
+        unreachable = isinstance(error.__cause__ or error.__context__, LocalEntryNotFoundError | ConnectionError)
+        if unreachable and not os.path.isdir(folder_or_id):
+            raise EnvironmentFailure(f"the tokenizer of {folder_or_id!r} could not be fetched: {reason}") from error
+        raise RequestError(f"{folder_or_id!r} holds no tokenizer that can be loaded: {reason}") from error
+
+
+def _name(row: Example) -> str:
+    return row.origin or row.id
+
+
+def _whole_text(row: Example, fmt: TextFormat, tokenizer: PreTrainedTokenizerBase, eos: bool) -> _Text:
+    if uses_chat(row, fmt):
+        chat = render_chat(row, tokenizer)
+        text = chat.head + chat.answer + (chat.end if eos else "")
+        return _Text(text, len(chat.prompt), special=False, ended=bool(chat.end))
+    if not row.prompt:
+        return _Text(row.answer, 0, special=True)
+    prompt = prompt_text(row, fmt, tokenizer)
+    return _Text(prompt + fmt.separator + row.answer, len(prompt), special=True)
+
+
+def _tokenize(whole: _Text, tokenizer: PreTrainedTokenizerBase) -> tuple[tuple[int, ...], int]:
+    """Ids with what the tokenizer puts in front, and the number of tokens before the labels."""
+    added = _added_in_front(tokenizer) if whole.special else ()
+    if tokenizer.is_fast:
+        ids, n_prompt = _split_by_offsets(whole, tokenizer)
+    else:
+        ids, n_prompt = _split_by_comparing(whole, tokenizer)
+    return (*added, *ids), len(added) + n_prompt
+
+
+def _split_by_offsets(whole: _Text, tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], int]:
+    encoding = tokenizer(whole.text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+    ends = [end for _, end in encoding["offset_mapping"]]
+    return encoding["input_ids"], next((index for index, end in enumerate(ends) if end > whole.border), len(ends))
+
+
+def _split_by_comparing(whole: _Text, tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], int]:
+    ids = _bare_ids(whole.text, tokenizer)
+    prompt_ids = _bare_ids(whole.text[: whole.border], tokenizer)
+    # The first token that differs from those of the prompt alone is one merged across the border, or the next one.
+    different = (index for index, (one, other) in enumerate(zip(ids, prompt_ids, strict=False)) if one != other)
+    return ids, next(different, min(len(ids), len(prompt_ids)))
+
+
+def _bare_ids(text: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    return tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"] if text else []
+
+
+def _added_in_front(tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
+    """What the tokenizer itself puts before a text (usually BOS or nothing), seen on a short text."""
+    bare, full = _bare_ids("a", tokenizer), tokenizer("a", verbose=False)["input_ids"]
+    start = next((at for at in range(len(full)) if bare and full[at : at + len(bare)] == bare), None)
+    if start is None:  # a vocabulary without this letter
+        start = int(bool(full) and full[0] == tokenizer.bos_token_id)
+    return tuple(full[:start])

@@ -1,0 +1,81 @@
+"""The one row type that every stage reads: a prompt, its answer, and what the answer is a fact about."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One prompt and its answer.
+
+    Attributes:
+        id: Unique within a run; the key under which scores are kept.
+        prompt: Text before the answer. Empty for plain text, which is then scored and trained as a whole.
+        answer: Text that follows the prompt, including its leading space where there is one.
+        fact: What the row is about. Rows with the same fact are averaged before anything is compared.
+        group: Facts of one group may say something of each other. Attacks never split a group between
+            training and scoring, and intervals resample whole groups.
+        choices: Answer texts to choose from, the right one among them; empty where there are no options.
+        origin: ``file:line`` for messages to the user, or the name of the generator.
+        turns: Earlier messages of a conversation as (role, content); ``prompt`` is then the last user message.
+        conversational: Whether the row came as chat messages and so needs the tokenizer's chat template.
+    """
+
+    id: str
+    prompt: str
+    answer: str
+    fact: str
+    group: str
+    choices: tuple[str, ...] = ()
+    origin: str = ""
+    turns: tuple[tuple[str, str], ...] = ()
+    conversational: bool = False
+
+    @property
+    def text(self) -> str:
+        """Prompt and answer as one string."""
+        return self.prompt + self.answer
+
+
+@dataclass(frozen=True)
+class RowSet:
+    """The rows of one set: those to train on and those to score on (often the same)."""
+
+    train: tuple[Example, ...]
+    score: tuple[Example, ...]
+
+    def __iter__(self) -> Iterator[Example]:
+        yield from self.train
+        yield from (row for row in self.score if row not in self.train)
+
+
+EMPTY_SET = RowSet((), ())
+
+
+@dataclass(frozen=True)
+class DataBundle:
+    """Everything a run knows about its data.
+
+    Attributes:
+        forget: What has to go.
+        retain: What has to stay, of the same kind.
+        holdout: Same kind as forget but never trained on; stands in for a never-knew model.
+        generic: Ordinary text for KL and fluency.
+        extra: Further sets that are only scored, by name.
+        practice: Rows only used to build a small model from scratch (a language for the facts to stand in).
+    """
+
+    forget: RowSet
+    retain: RowSet
+    holdout: RowSet = EMPTY_SET
+    generic: RowSet = EMPTY_SET
+    extra: Mapping[str, RowSet] = field(default_factory=lambda: MappingProxyType({}))
+    practice: RowSet = EMPTY_SET
+
+    def scored_sets(self) -> dict[str, tuple[Example, ...]]:
+        """Rows to score, by set name, in a fixed order; empty sets left out."""
+        named = {"forget": self.forget, "retain": self.retain, "holdout": self.holdout, **self.extra}
+        return {name: rows.score for name, rows in named.items() if rows.score}

@@ -1,0 +1,199 @@
+"""Files and Hub data sets as numbered records.
+
+Each reader gives (number, record) pairs, where the number is what a user needs to find the row again: the line in
+text formats, the row in Parquet files and Hub data sets (both counted from 1).
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from ..errors import EnvironmentFailure, RequestError
+
+Numbered = Iterator[tuple[int, Mapping[str, Any]]]
+
+
+def read_file(path: str | Path) -> Numbered:
+    """Records of a local .jsonl, .json, .csv, .txt or .parquet file.
+
+    A .json file holds a list of objects (or JSON lines, as many Hub files do); every line of a .txt file that is not
+    blank is one record with the key ``text``.
+
+    Args:
+        path: The file; ``~`` is expanded.
+
+    Returns:
+        An iterator of (line or row number, record).
+
+    Raises:
+        RequestError: The file is missing, is no file, has an unknown ending, is not UTF-8, or a line of it is not
+            what its ending promises (the message names the line).
+    """
+    file = Path(path).expanduser()
+    if not file.exists():
+        raise RequestError(
+            f"{path} does not exist: check data.<set>.path (relative paths start at the current folder)"
+        )
+    if not file.is_file():
+        raise RequestError(f"{path} is a folder: data.<set>.path must name one file")
+    reader = READERS.get(file.suffix.lower())
+    if reader is None:
+        raise RequestError(f"{path} ends in {file.suffix!r}: files ending in {', '.join(READERS)} can be read")
+    return reader(file)
+
+
+def _read_text(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise RequestError(f"{file} is not UTF-8 text (byte {error.start}): save it as UTF-8") from error
+
+
+def _read_jsonl(file: Path) -> Numbered:
+    return _json_lines(_read_text(file), file)
+
+
+def _json_lines(text: str, file: Path) -> Numbered:
+    # Not str.splitlines: that also splits at U+2028 and other characters which JSON allows inside strings.
+    for number, line in enumerate(text.split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            record = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise RequestError(
+                f"{file}:{number} is not valid JSON ({error.msg} at column {error.colno}): every line must be one "
+                "object"
+            ) from error
+        yield number, _as_object(record, file, number)
+
+
+def _read_json(file: Path) -> Numbered:
+    text = _read_text(file)
+    if not text.lstrip().startswith("["):
+        yield from _json_lines(text, file)
+        return
+    decoder = json.JSONDecoder()
+    position, line = text.index("[") + 1, 1
+    counted = 0
+    while True:
+        position = _skip(text, position, ", \t\r\n")
+        line += text.count("\n", counted, position)
+        counted = position
+        if text.startswith("]", position):
+            return
+        try:
+            record, position = decoder.raw_decode(text, position)
+        except json.JSONDecodeError as error:
+            raise RequestError(
+                f"{file}:{error.lineno} is not valid JSON ({error.msg}): the file must hold one list of objects"
+            ) from error
+        yield line, _as_object(record, file, line)
+
+
+def _skip(text: str, position: int, characters: str) -> int:
+    while position < len(text) and text[position] in characters:
+        position += 1
+    return position
+
+
+def _as_object(record: Any, file: Path, number: int) -> Mapping[str, Any]:
+    if not isinstance(record, dict):
+        raise RequestError(
+            f"{file}:{number} holds a {type(record).__name__}: a row must be an object with named columns"
+        )
+    return record
+
+
+def _read_csv(file: Path) -> Numbered:
+    # A quoted cell may span lines, and the row is named by the line it starts on.
+    reader = csv.reader(io.StringIO(_read_text(file)), strict=True)
+    header: list[str] | None = None
+    start = 1
+    while True:
+        try:
+            cells = next(reader, None)
+        except csv.Error as error:
+            raise RequestError(f"{file}:{start} is not valid CSV ({error}): check its quotes") from error
+        if cells is None:
+            return
+        if header is None and cells:
+            header = cells
+        elif cells:
+            if header is None or len(cells) != len(header):
+                expected = len(header or [])
+                raise RequestError(f"{file}:{start} has {len(cells)} cells where the header names {expected} columns")
+            yield start, dict(zip(header, cells, strict=True))
+        start = reader.line_num + 1
+
+
+def _read_txt(file: Path) -> Numbered:
+    for number, line in enumerate(_read_text(file).split("\n"), start=1):
+        if line.strip():
+            yield number, {"text": line.rstrip("\r")}
+
+
+def _read_parquet(file: Path) -> Numbered:
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        records = pyarrow.parquet.read_table(file).to_pylist()
+    except pyarrow.ArrowException as error:
+        raise RequestError(f"{file} cannot be read as Parquet: {_first_line(error)}") from error
+    yield from enumerate(records, start=1)
+
+
+READERS: dict[str, Callable[[Path], Numbered]] = {
+    ".jsonl": _read_jsonl,
+    ".json": _read_json,
+    ".csv": _read_csv,
+    ".txt": _read_txt,
+    ".parquet": _read_parquet,
+}
+
+
+def read_hub(dataset: str, config: str | None, split: str, revision: str | None) -> Numbered:
+    """Records of one split of a Hub data set.
+
+    Args:
+        dataset: Hub id, for example ``"locuslab/TOFU"``.
+        config: Name of the configuration, if the data set has several.
+        split: Name of the split.
+        revision: Branch, tag or commit.
+
+    Returns:
+        An iterator of (row number from 1, record).
+
+    Raises:
+        RequestError: The data set, configuration or split does not exist or may not be read.
+        EnvironmentFailure: The Hub cannot be reached and the data set is not in the local cache.
+    """
+    import datasets
+
+    try:
+        rows = datasets.load_dataset(dataset, config, split=split, revision=revision)
+    except datasets.exceptions.DatasetNotFoundError as error:
+        raise RequestError(
+            f"data set {dataset!r} is not on the Hub, or is private: check data.<set>.dataset and .revision, or log "
+            f"in with `hf auth login` ({_first_line(error)})"
+        ) from error
+    except (ValueError, datasets.exceptions.DatasetsError) as error:
+        raise RequestError(
+            f"data set {dataset!r} has no rows for config={config!r} and split={split!r}: {_first_line(error)}"
+        ) from error
+    except OSError as error:
+        raise EnvironmentFailure(
+            f"data set {dataset!r} could not be loaded from the Hub ({_first_line(error)}): check the connection, or "
+            "point data.<set>.path= at a local file"
+        ) from error
+    return enumerate(rows, start=1)
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().split("\n")[0] or type(error).__name__

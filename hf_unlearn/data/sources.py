@@ -1,0 +1,152 @@
+"""One set of a recipe: where its rows come from and how many of them are used."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from ..errors import RequestError
+from .columns import Columns, find_columns, keep_for, to_example
+from .example import Example, RowSet
+from .readers import read_file, read_hub
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where the rows of one set come from.
+
+    Attributes:
+        path: Local .jsonl, .json, .parquet, .csv or .txt file. Wins over ``dataset``.
+        dataset: Hub id of a data set, for example ``"locuslab/TOFU"``.
+        config: Configuration of the Hub data set.
+        split: Split of the Hub data set.
+        revision: Branch, tag or commit of the Hub data set.
+        prompt: Column with the question; this and the other column names are detected where they are ``None``.
+        answer: Column with the answer.
+        choices: Column with a list of wrong answers (as TOFU's ``perturbed_answer``) or of all options. Where the
+            right answer is not among them, it is put at a position that its text decides.
+        answer_index: Column with the position (from 0) of the right answer in ``choices``.
+        text: Column with plain text.
+        group: Column that says which rows may tell of each other.
+        fact: Column that says what the row is about. Default: every row is a fact of its own.
+        rows_per_group: Where no column names the groups but they stand in order: this many rows one after the other
+            are a group (20 in TOFU: the questions about one author).
+        limit: Use only the first rows.
+        score_limit: Score only the first rows of these; training still uses all.
+    """
+
+    path: str | None = None
+    dataset: str | None = None
+    config: str | None = None
+    split: str = "train"
+    revision: str | None = None
+    prompt: str | None = None
+    answer: str | None = None
+    choices: str | None = None
+    answer_index: str | None = None
+    text: str | None = None
+    group: str | None = None
+    fact: str | None = None
+    rows_per_group: int | None = None
+    limit: int | None = None
+    score_limit: int | None = None
+
+    def __post_init__(self) -> None:
+        if not self.path and not self.dataset:
+            raise RequestError("a data set has neither path nor dataset: name a local file or a Hub data set")
+        for key in ("rows_per_group", "limit", "score_limit"):
+            value = getattr(self, key)
+            if value is not None and value < 1:
+                raise RequestError(f"{key} is {value}: it must be at least 1 (leave it out for no limit)")
+        if self.group and self.rows_per_group:
+            raise RequestError("group and rows_per_group are both set: only one of them can say what a group is")
+
+    @property
+    def label(self) -> str:
+        """How messages name this source."""
+        return self.path or f"{self.dataset}[{f'{self.config}/' if self.config else ''}{self.split}]"
+
+    @property
+    def columns(self) -> Columns:
+        """The columns that the user named."""
+        return Columns(
+            prompt=self.prompt,
+            answer=self.answer,
+            choices=self.choices,
+            answer_index=self.answer_index,
+            text=self.text,
+            fact=self.fact,
+            group=self.group,
+        )
+
+
+def load_source(source: Source, set_name: str) -> RowSet:
+    """Read one set.
+
+    Args:
+        source: Where it comes from.
+        set_name: ``forget``, ``retain`` ...; the start of every row's id. Of a data set with a ``label`` column,
+            forget takes the false rows and retain the true ones.
+
+    Returns:
+        Its rows; the same ones to train on and to score, but for ``score_limit``.
+
+    Raises:
+        RequestError: The file, data set or one of its rows is not usable; the message names file and line.
+        EnvironmentFailure: The Hub cannot be reached.
+    """
+    if source.path:
+        numbered = read_file(source.path)
+    else:
+        assert source.dataset is not None
+        numbered = read_hub(source.dataset, source.config, source.split, source.revision)
+    rows = _collect(numbered, set_name, source.label, source.columns, source.limit, source.rows_per_group)
+    if not rows:
+        raise RequestError(f"{source.label} holds no rows for the {set_name} set: an empty set cannot be used")
+    return RowSet(rows, rows[: source.score_limit])
+
+
+def rows_from_records(
+    records: Iterable[Mapping[str, Any]], set_name: str, origin: str, columns: Columns | None = None
+) -> tuple[Example, ...]:
+    """Rows of a data set that is already in memory, for example a ``datasets.Dataset`` given to a trainer.
+
+    Args:
+        records: Rows with named columns, all of one shape: question and answer, prompt and completion (strings or
+            message lists, with or without ``label``), ``messages``, or ``text``.
+        set_name: ``forget``, ``retain`` ...; the start of every row's id.
+        origin: What messages call the data set; row numbers (from 1) are added.
+        columns: Names of columns that should not be detected.
+
+    Returns:
+        The rows, in order. Empty if there are no records.
+
+    Raises:
+        RequestError: A row lacks a column or has a wrong type.
+    """
+    return _collect(enumerate(records, start=1), set_name, origin, columns or Columns(), None, None)
+
+
+def _collect(
+    numbered: Iterable[tuple[int, Mapping[str, Any]]],
+    set_name: str,
+    origin: str,
+    wished: Columns,
+    limit: int | None,
+    rows_per_group: int | None,
+) -> tuple[Example, ...]:
+    rows: list[Example] = []
+    columns: Columns | None = None
+    for number, record in numbered:
+        where = f"{origin}:{number}"
+        columns = columns or find_columns(record, wished, where)
+        if not keep_for(record, columns, set_name, where):
+            continue
+        row = to_example(record, columns, f"{set_name}-{len(rows):05d}", where)
+        if rows_per_group:
+            row = replace(row, group=f"{set_name}-group-{len(rows) // rows_per_group:04d}")
+        rows.append(row)
+        if len(rows) == limit:
+            break
+    return tuple(rows)

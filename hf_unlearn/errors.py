@@ -1,0 +1,34 @@
+"""Errors a user can meet, each with the exit code of the command that met it."""
+
+from __future__ import annotations
+
+
+class HfUnlearnError(Exception):
+    """Base of all errors that are shown as one sentence instead of a traceback."""
+
+    exit_code = 3
+
+
+class RequestError(HfUnlearnError):
+    """The request is wrong (recipe, data, arguments). The message says which file, line or key, and how to mend it."""
+
+    exit_code = 2
+
+
+class EnvironmentFailure(HfUnlearnError):
+    """The surroundings failed: memory, disk, network, a broken installation."""
+
+    exit_code = 3
+
+
+class MissingExtraError(EnvironmentFailure):
+    """An optional library is needed and not installed."""
+
+    def __init__(self, what: str, package: str, extra: str) -> None:
+        super().__init__(f"{what} needs {package}, which is not installed: run  pip install 'hf_unlearn[{extra}]'")
+
+
+class VerificationError(HfUnlearnError):
+    """A published model is not what was verified, or its verdict is not the required one."""
+
+    exit_code = 1

@@ -1,0 +1,139 @@
+"""Loading a model folder for scoring, the way anybody would load it."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers.utils import logging as transformers_logging
+
+from ..errors import EnvironmentFailure, RequestError
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+# Said by bitsandbytes on every int8 product, and on machines whose optional fast kernel is not installed.
+_HARMLESS = (
+    ("bitsandbytes.autograd._functions", "inputs will be cast"),
+    ("bitsandbytes.backends.cpu.ops", "Failed to load CPU gemm_4bit_forward"),
+)
+_LIBRARY_BARS = (
+    "Applying quantization config",
+    "Compressing model",
+    "Decompressing model",
+    "Dispatching model",
+    "Writing model shards",
+)
+
+
+class _Drop(logging.Filter):
+    """Drops log records that contain a text."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.text = text
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return self.text not in record.getMessage()
+
+
+def quiet_backends() -> None:
+    """Silence log lines and progress bars of the back ends that say nothing a user could act on. Can be repeated."""
+    for logger_name, text in _HARMLESS:
+        logger = logging.getLogger(logger_name)
+        if not any(isinstance(item, _Drop) and item.text == text for item in logger.filters):
+            logger.addFilter(_Drop(text))
+    transformers_logging.disable_progress_bar()
+
+
+@contextlib.contextmanager
+def hidden_library_bars() -> Iterator[None]:
+    """Hide the bars that libraries draw without an option to turn them off; pass on all else."""
+    caught = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(caught):
+            yield
+    finally:
+        for line in re.split(r"[\r\n]+", caught.getvalue()):
+            if line.strip() and not any(title in line for title in _LIBRARY_BARS):
+                print(line, file=sys.stderr)
+
+
+def run_device() -> torch.device:
+    """The device that scoring and export run on: the first GPU, or the CPU."""
+    return torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
+
+
+def read_pretrained(folder: Path | str, dtype: torch.dtype | str, **kwargs: Any) -> PreTrainedModel:
+    """Stock ``AutoModelForCausalLM.from_pretrained`` in eval mode, without its silent repairs.
+
+    Args:
+        folder: A ``save_pretrained`` folder or a Hub id.
+        dtype: Type of the weights that are not quantized; ``"auto"`` keeps the stored one.
+        kwargs: Passed on.
+
+    Raises:
+        RequestError: There is no causal language model, or it lacks some of its weights.
+        EnvironmentFailure: A library that the folder's format needs is missing or broken.
+    """
+    try:
+        loaded: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, output_loading_info=True, **kwargs)
+    except (OSError, ValueError, SafetensorError) as error:
+        raise RequestError(f"cannot load a causal language model from {folder}: {_first_line(error)}") from error
+    except ImportError as error:
+        raise EnvironmentFailure(f"cannot load {folder}: {_first_line(error)}") from error
+    model, info = loaded
+    # transformers fills weights it does not find with random numbers: whatever came of those would mean nothing.
+    if missing := sorted(info["missing_keys"]):
+        rest = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
+        raise RequestError(f"{folder} lacks weights that its config names: {', '.join(missing[:3])}{rest}")
+    return model.eval()
+
+
+def load_model(
+    folder: Path | str, dtype: str = "float32", device: torch.device | str | None = None
+) -> PreTrainedModel:
+    """Load a causal language model for scoring; a quantized folder is loaded in its format.
+
+    Args:
+        folder: A ``save_pretrained`` folder, quantized or not, or a Hub id.
+        dtype: ``float32``, ``bfloat16`` or ``float16``: the type of the weights that are not quantized.
+        device: Where to put it; the first GPU if there is one, else the CPU.
+
+    Returns:
+        The model in eval mode, all of its modules ready to be called on their own.
+
+    Raises:
+        RequestError: The folder holds no causal language model, or lacks some of its weights.
+        EnvironmentFailure: A library that the folder's format needs is missing or broken.
+    """
+    if dtype not in DTYPES:
+        raise RequestError(f"there is no dtype called {dtype!r}: use one of {', '.join(DTYPES)}")
+    quiet_backends()
+    # Without a GPU everything lands on the CPU anyway, and accelerate's hooks are saved.
+    device_map = {"": torch.device(device or run_device())} if torch.cuda.is_available() else None
+    with hidden_library_bars():
+        model = read_pretrained(folder, DTYPES[dtype], device_map=device_map)
+        if quantization_method(model) == "compressed-tensors":
+            # It unpacks its weights in the first forward of the whole model only, and scoring calls parts of it.
+            with torch.inference_mode():
+                model(input_ids=torch.zeros((1, 1), dtype=torch.long, device=model.device), use_cache=False)
+    return model
+
+
+def quantization_method(model: PreTrainedModel) -> str | None:
+    """Name of the library format the model is loaded in (``"bitsandbytes"`` ...), ``None`` for plain weights."""
+    quantizer = getattr(model, "hf_quantizer", None)
+    return None if quantizer is None else str(getattr(quantizer.quantization_config.quant_method, "value", ""))
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

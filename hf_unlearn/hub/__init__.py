@@ -1,0 +1,1 @@
+"""Model cards, publishing, and loading only what was verified."""

@@ -1,0 +1,74 @@
+"""Which files a published folder may hold. Everything else stays at home."""
+
+from __future__ import annotations
+
+import re
+
+CARD_FILE = "README.md"
+PLOT_FOLDER = "plots"
+
+_MODEL_FILES = (
+    r"model\.safetensors",
+    r"model-\d{5}-of-\d{5}\.safetensors",
+    r"model\.safetensors\.index\.json",
+    r"config\.json",
+    r"generation_config\.json",
+    r"tokenizer\.json",
+    r"tokenizer_config\.json",
+    r"special_tokens_map\.json",
+    r"added_tokens\.json",
+    r"vocab\.json",
+    r"vocab\.txt",
+    r"merges\.txt",
+    r"tokenizer\.model",
+    r"spiece\.model",
+    r"sentencepiece\.bpe\.model",
+    r"chat_template\.jinja",
+    r"additional_chat_templates/[\w.-]+\.jinja",
+    r"(LICENSE|NOTICE)(\.txt|\.md)?",
+)
+_ADDED_FILES = (r"README\.md", r"unlearning_report\.json", r"plots/[\w.-]+\.(png|svg)")
+
+_MODEL = re.compile("|".join(f"(?:{pattern})" for pattern in _MODEL_FILES))
+_PUBLISHED = re.compile("|".join(f"(?:{pattern})" for pattern in (*_MODEL_FILES, *_ADDED_FILES)))
+
+
+def is_model_file(name: str) -> bool:
+    """Whether a file of a model folder is published: weights as safetensors, configuration, tokenizer, license.
+
+    Pickles, training state, optimizer state and code are not.
+
+    Args:
+        name: Path relative to the folder, with forward slashes.
+    """
+    return _MODEL.fullmatch(name) is not None
+
+
+def is_weight_file(name: str) -> bool:
+    """Whether a file holds weights, or says which file holds which.
+
+    Args:
+        name: Path relative to the folder, with forward slashes.
+    """
+    return is_model_file(name) and ".safetensors" in name
+
+
+def may_be_published(name: str) -> bool:
+    """Whether a published folder may hold this file: a model file, the card, the report or a plot.
+
+    Args:
+        name: Path relative to the folder, with forward slashes.
+    """
+    return _PUBLISHED.fullmatch(name) is not None
+
+
+def holds_prose(name: str) -> bool:
+    """Whether a file is text that people or chat templates write, so that forget text could stand in it.
+
+    Vocabulary files are not: a tokenizer's pieces say nothing of who did what, and they are the target's own.
+
+    Args:
+        name: Path relative to the folder, with forward slashes.
+    """
+    vocabulary = ("tokenizer.json", "vocab.json", "vocab.txt", "merges.txt", "added_tokens.json")
+    return name.endswith((".md", ".json", ".jinja", ".svg", ".txt")) and name not in vocabulary

@@ -1,0 +1,114 @@
+"""Independent jobs over a few worker processes.
+
+Small models leave most of a many-core machine idle when one operation at a time is spread over threads; independent
+jobs with one thread each do not. Workers end with their parent, so a killed run leaves nobody writing.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from typing import Any
+
+from .errors import EnvironmentFailure
+
+
+@dataclass(frozen=True)
+class Job:
+    """A picklable call.
+
+    Attributes:
+        title: What the user reads beside the progress bar.
+        call: A module-level function.
+        arguments: Its positional arguments.
+    """
+
+    title: str
+    call: Callable[..., Any]
+    arguments: tuple[Any, ...] = ()
+
+
+class Workers:
+    """Runs jobs in ``count`` processes, or in this one if ``count`` is 0."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        self._pool: ProcessPoolExecutor | None = None
+
+    def __enter__(self) -> Workers:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(wait=exc_info[0] is None, cancel_futures=True)
+
+    def run(self, jobs: Sequence[Job]) -> Iterator[tuple[Job, Any]]:
+        """Run all jobs; yield each with its result as it ends. The first error ends the rest and is raised.
+
+        Raises:
+            EnvironmentFailure: A worker died (out of memory, most likely).
+        """
+        if self.count == 0:
+            for job in jobs:
+                yield job, job.call(*job.arguments)
+            return
+        waiting: dict[Future[Any], Job] = {self._executor().submit(job.call, *job.arguments): job for job in jobs}
+        try:
+            while waiting:
+                finished, _ = wait(waiting, return_when=FIRST_COMPLETED)
+                for future in finished:
+                    job = waiting.pop(future)
+                    yield job, future.result()
+        except BrokenProcessPool:
+            raise EnvironmentFailure(
+                "a worker process died, most likely for want of memory: run again with fewer --workers"
+            ) from None
+        finally:
+            for future in waiting:
+                future.cancel()
+
+    def _executor(self) -> ProcessPoolExecutor:
+        if self._pool is None:
+            threads = max(1, (os.cpu_count() or 1) // self.count)
+            self._pool = ProcessPoolExecutor(
+                self.count,
+                mp_context=multiprocessing.get_context("spawn"),
+                initializer=_start_worker,
+                initargs=(os.getpid(), threads),
+            )
+        return self._pool
+
+
+def _start_worker(parent: int, threads: int) -> None:
+    threading.Thread(target=_end_with_parent, args=(parent,), daemon=True).start()
+    import torch
+
+    torch.set_num_threads(threads)
+
+
+def _end_with_parent(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(0.2)
+    os._exit(1)
+
+
+def default_workers(jobs_fit_in_memory: bool) -> int:
+    """How many processes suit this machine: none with an accelerator, otherwise two to four."""
+    import torch
+
+    cores = os.cpu_count() or 1
+    if torch.cuda.is_available() or cores == 1 or not jobs_fit_in_memory:
+        return 0
+    return max(2, min(4, cores // 2))
+
+
+def collect(pairs: Iterable[tuple[Job, Any]]) -> None:
+    """Run jobs whose results are folders, not values."""
+    for _ in pairs:
+        pass

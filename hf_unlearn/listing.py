@@ -1,0 +1,88 @@
+"""What there is, read from the registries: for ``hf-unlearn list`` and for the tables in the docs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .errors import MissingExtraError, RequestError
+
+
+def entries_of(what: str) -> list[dict[str, Any]]:
+    """Entries of one kind as plain data, each with at least ``name``, ``summary``, ``paper`` and ``needs``."""
+    makers = {
+        "losses": _losses,
+        "robust": _robust,
+        "formats": _formats,
+        "attacks": _attacks,
+        "metrics": _metrics,
+        "recipes": _recipes,
+    }
+    if what not in makers:
+        raise RequestError(f"there is no list of {what!r}: there are {', '.join(makers)}")
+    return makers[what]()
+
+
+def format_table(entries: list[dict[str, Any]]) -> str:
+    """Entries as lines for a terminal."""
+    if not entries:
+        return "(none)"
+    columns = [key for key in ("name", "kind", "summary", "paper", "needs", "status") if any(key in e for e in entries)]
+    rows = [[_cell(entry.get(key, "")) for key in columns] for entry in entries]
+    widths = [max(len(row[index]) for row in [columns, *rows]) for index in range(len(columns))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in [columns, *rows]]
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def _cell(value: Any) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _losses() -> list[dict[str, Any]]:
+    from .losses import FORGET_LOSSES, RETAIN_LOSSES
+
+    forget = [{**entry.to_dict(), "kind": "forget"} for entry in FORGET_LOSSES.entries()]
+    return forget + [{**entry.to_dict(), "kind": "retain"} for entry in RETAIN_LOSSES.entries()]
+
+
+def _robust() -> list[dict[str, Any]]:
+    from .robust import ROBUST
+
+    return [entry.to_dict() for entry in ROBUST.entries()]
+
+
+def _formats() -> list[dict[str, Any]]:
+    from .quantization import FORMATS
+
+    found = []
+    for entry in FORMATS.entries():
+        try:
+            entry.value().check_available()
+            status = "installed"
+        except MissingExtraError as error:
+            status = str(error)
+        found.append({**entry.to_dict(), "status": status})
+    return found
+
+
+def _attacks() -> list[dict[str, Any]]:
+    from .attacks import ATTACKS
+
+    return [entry.to_dict() for entry in ATTACKS.entries()]
+
+
+def _metrics() -> list[dict[str, Any]]:
+    from .evaluation.metrics import METRICS
+
+    return [entry.to_dict() for entry in METRICS.entries()]
+
+
+def _recipes() -> list[dict[str, Any]]:
+    from .recipe import builtin_recipes
+    from .strict_yaml import read_yaml
+
+    found = []
+    for name, path in builtin_recipes().items():
+        tree = read_yaml(path).plain()
+        summary = str(tree.get("summary", ""))
+        found.append({"name": name, "summary": summary, "paper": "", "needs": [], "path": path.name})
+    return found

@@ -1,0 +1,140 @@
+"""What every loss is given, and what it gives back.
+
+A loss sees one micro-batch, but its mean runs over the *global* batch: all micro-batches of one optimizer step, on all
+processes. So a loss returns a sum, says what it counts, and whoever drives the training divides by the global count.
+Gradient accumulation, the order of rows and the number of processes then change nothing but rounding.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from functools import cached_property
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+IGNORED = -100
+"""Label of a position that no loss looks at: prompt, padding, anything masked."""
+
+
+def label_positions(labels: Tensor) -> Tensor:
+    """Where a model predicts something that counts.
+
+    Args:
+        labels: ``[batch, time]``, unshifted: ``labels[b, t]`` is ``input_ids[b, t]``, or -100 where it is ignored.
+
+    Returns:
+        ``[batch, time]`` booleans; position ``t`` is true if the *next* token is a label.
+    """
+    positions = torch.zeros_like(labels, dtype=torch.bool)
+    positions[:, :-1] = labels[:, 1:] != IGNORED
+    return positions
+
+
+def count_tokens(labels: Tensor) -> Tensor:
+    """How many labels of ``[batch, time]`` can be predicted (the first token of a row cannot), as a scalar."""
+    return label_positions(labels).sum()
+
+
+def count_rows(labels: Tensor) -> Tensor:
+    """How many rows of ``[batch, time]`` have at least one label that can be predicted, as a scalar."""
+    return label_positions(labels).any(dim=1).sum()
+
+
+def log_softmax(logits: Tensor) -> Tensor:
+    """Log-probabilities over the last dimension, computed in at least single precision."""
+    wide = torch.promote_types(logits.dtype, torch.float32)
+    return torch.log_softmax(logits.to(wide), dim=-1)
+
+
+@dataclass(frozen=True)
+class LossSum:
+    """A loss before it is averaged.
+
+    Attributes:
+        total: Scalar, the sum over this micro-batch.
+        count: Scalar integer, how many terms were summed.
+    """
+
+    total: Tensor
+    count: Tensor
+
+    @property
+    def mean(self) -> Tensor:
+        """Mean over this micro-batch alone; zero if nothing was counted."""
+        return self.total / self.count.clamp(min=1)
+
+
+@dataclass(frozen=True)
+class LabelScores:
+    """What a model says at the ``N`` label positions of one micro-batch, rows in order, positions from left to right.
+
+    Attributes:
+        logits: ``[N, vocabulary]``.
+        labels: ``[N]``, the token that really follows.
+        rows: ``[N]``, the row of the micro-batch each position belongs to.
+        n_rows: Rows of the micro-batch, those without any label included.
+        reference_logps: ``[n_rows]``, summed label log-probabilities of each row under the reference model.
+        reference_logits: ``[N, vocabulary]`` of the reference model.
+    """
+
+    logits: Tensor
+    labels: Tensor
+    rows: Tensor
+    n_rows: int
+    reference_logps: Tensor | None = None
+    reference_logits: Tensor | None = None
+
+    @property
+    def n_labels(self) -> Tensor:
+        """``N`` as a scalar tensor."""
+        return torch.tensor(self.labels.numel(), device=self.labels.device)
+
+    @cached_property
+    def all_logps(self) -> Tensor:
+        """``[N, vocabulary]`` log-probabilities."""
+        return log_softmax(self.logits)
+
+    @cached_property
+    def logps(self) -> Tensor:
+        """``[N]`` log-probabilities of the labels."""
+        return self.all_logps.gather(-1, self.labels.unsqueeze(-1)).squeeze(-1)
+
+    @cached_property
+    def row_logps(self) -> Tensor:
+        """``[n_rows]`` label log-probabilities summed over each row; zero where a row has no label."""
+        return self.logps.new_zeros(self.n_rows).index_add(0, self.rows, self.logps)
+
+    @cached_property
+    def row_has_labels(self) -> Tensor:
+        """``[n_rows]`` booleans."""
+        return torch.bincount(self.rows, minlength=self.n_rows) > 0
+
+
+class Loss(ABC):
+    """One term of the unlearning objective.
+
+    Attributes:
+        uses_reference_logps: Whether :attr:`LabelScores.reference_logps` has to be filled.
+        uses_reference_logits: Whether :attr:`LabelScores.reference_logits` has to be filled.
+    """
+
+    uses_reference_logps: ClassVar[bool] = False
+    uses_reference_logits: ClassVar[bool] = False
+
+    @abstractmethod
+    def count(self, labels: Tensor) -> Tensor:
+        """The number of terms in a micro-batch, known before any forward pass.
+
+        Args:
+            labels: ``[batch, time]`` labels, -100 where ignored.
+
+        Returns:
+            Scalar integer; equal to :attr:`LossSum.count` of the same micro-batch.
+        """
+
+    @abstractmethod
+    def __call__(self, scores: LabelScores) -> LossSum:
+        """The sum of the terms of one micro-batch."""

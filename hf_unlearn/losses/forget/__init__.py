@@ -1,0 +1,1 @@
+"""Losses on the forget set: what pushes the knowledge out."""

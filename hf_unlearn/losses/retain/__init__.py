@@ -1,0 +1,1 @@
+"""Losses on the retain set: what keeps the rest of the model as it was."""

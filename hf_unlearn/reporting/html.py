@@ -1,0 +1,150 @@
+"""``report.html``: the whole report on one page that needs no network and no scripts."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .files import inline_svg
+from .plot_forget import forget_figure
+from .plot_retain import retain_figure
+from .plot_shares import recovered_figure
+from .results import Results
+from .rows import Report, Score, entries, number, section
+from .style import PALETTE, STATUS_COLOURS
+from .summary import summarize
+from .words import metric_label, show, show_interval
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+TEMPLATES = Path(__file__).parent / "templates"
+MARKS = {"passed": "✓", "failed": "✗", "inconclusive": "?"}
+
+
+def write_html(report: Report, path: Path | str) -> Path:
+    """Write the page.
+
+    Args:
+        report: The report dictionary. Parts that are not there are left out of the page.
+        path: The file to write; its folder is made if it is not there.
+
+    Returns:
+        The path that was written.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(render_html(report), encoding="utf-8")
+    return path
+
+
+def render_html(report: Report) -> str:
+    """The page as text: the same bytes for the same report."""
+    from jinja2 import Environment, FileSystemLoader
+
+    results = Results(report)
+    jinja = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    jinja.filters.update(
+        show=lambda value: show(number(value)), metric=metric_label, words=_words, transform=results.transform_label
+    )
+    return jinja.get_template("report.html.j2").render(
+        results=results,
+        report=report,
+        summary=summarize(results),
+        palette=PALETTE,
+        tones=STATUS_COLOURS,
+        marks=MARKS,
+        plots=_plots(results),
+        interval=show_interval,
+        counts=_counts,
+        has_never_knew=any(subject.role == "never_knew" for subject in results.subjects),
+        settings=_settings(report),
+        not_tested=[str(item) for item in report.get("not_tested") or ()],
+        notes=[str(item) for item in report.get("notes") or ()],
+        attacks=entries(report, "attacks"),
+        best_settings=_best_settings,
+        pairs=flat_pairs,
+    )
+
+
+def _plots(results: Results) -> dict[str, Any]:
+    """Every plot as an ``<svg>`` element that needs no further escaping, or ``None``."""
+    candidates = [subject for subject in results.judged if subject.role != "control"]
+    where = "as trained, in each format and after each attack"
+    return {
+        "forget": _inline(forget_figure(results), "forget", f"Forget score of every model {where}"),
+        "shares": _inline(recovered_figure(results, candidates), "shares", "Recovered share of every candidate"),
+        "control_shares": _inline(
+            recovered_figure(results, results.controls), "controls", "Recovered share of every control"
+        ),
+        "retain": _inline(retain_figure(results), "retain", "Retain score beside forget score of every model"),
+    }
+
+
+def _inline(figure: Figure | None, key: str, title: str) -> Any:
+    from markupsafe import Markup
+
+    if figure is None:
+        return None
+    # The SVG writer escapes all text in it, and the title is escaped there: this is markup of our own.
+    return Markup(inline_svg(figure, key=f"plot-{key}", title=f"{title}. The numbers are in the tables of this page."))
+
+
+def _counts(scores: Sequence[Score | None]) -> str:
+    """How many facts the scores of a row are over, each number once."""
+    return ", ".join(dict.fromkeys(str(score.n) for score in scores if score is not None and score.n is not None))
+
+
+def _settings(report: Report) -> list[tuple[str, list[tuple[str, str]]]]:
+    """Everything that says how it was measured, as titled key-value lists."""
+    results = Results(report)
+    parts: list[tuple[str, Mapping[str, Any]]] = [
+        ("Thresholds of the gate", results.thresholds),
+        ("Method", section(report, "method")),
+        ("Data", section(report, "data")),
+        ("Models", section(report, "models")),
+        ("Environment", section(report, "environment")),
+    ]
+    return [(title, flat_pairs(part)) for title, part in parts if part]
+
+
+def flat_pairs(value: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    """A nested mapping as ``("outer.inner", "value")`` pairs; lists of plain values become one value."""
+    pairs: list[tuple[str, str]] = []
+    for key, inner in value.items():
+        name = f"{prefix}{key}"
+        if isinstance(inner, Mapping):
+            pairs += flat_pairs(inner, f"{name}.")
+        else:
+            pairs.append((name, _words(inner)))
+    return pairs
+
+
+def _words(value: Any) -> str:
+    """A plain value, or a list of them, as people write it."""
+    if value is None:
+        return "–"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, (list, tuple)) and not any(isinstance(item, (Mapping, list, tuple)) for item in value):
+        return ", ".join(_words(item) for item in value) or "none"
+    if isinstance(value, (Mapping, list, tuple)):
+        return json.dumps(value, sort_keys=True, ensure_ascii=False)
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _best_settings(attack: Mapping[str, Any]) -> list[str]:
+    """One line per fold: what the attack reached its best score with."""
+    return [
+        ", ".join(f"{key} {_words(value)}" for key, value in best.items())
+        for best in attack.get("best") or ()
+        if isinstance(best, Mapping)
+    ]

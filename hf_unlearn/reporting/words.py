@@ -1,0 +1,32 @@
+"""How names and numbers are written for people."""
+
+from __future__ import annotations
+
+METRIC_LABELS = {
+    "probability": "answer probability",
+    "extraction_strength": "extraction strength",
+    "exact_match": "exact match",
+    "rouge_l": "ROUGE-L",
+    "mc_accuracy": "multiple-choice accuracy",
+    "mc_probability": "multiple-choice probability",
+    "kl_to_target": "KL to target (nats per token)",
+    "fluency": "fluency (n-gram entropy)",
+}
+
+
+def metric_label(metric: str | None) -> str:
+    """A metric's name as people read it."""
+    return METRIC_LABELS.get(metric or "", (metric or "score").replace("_", " "))
+
+
+def show(value: float | None, digits: int = 3) -> str:
+    """A number with a fixed count of decimals; an en dash where there is none."""
+    if value is None:
+        return "–"
+    text = f"{value:.{digits}f}"
+    return text[1:] if text.startswith("-") and not text.strip("-0.") else text
+
+
+def show_interval(low: float | None, high: float | None) -> str:
+    """An interval in words, so that a minus sign cannot be taken for a dash; empty where there is none."""
+    return "" if low is None or high is None else f"{show(low)} to {show(high)}"

@@ -1,0 +1,108 @@
+"""What every stage knows: the recipe, the data, where things lie, and which models there are."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+from ..data.example import DataBundle, Example, RowSet
+from ..jobs import Workers
+from ..progress import Progress
+from ..recipe import MethodSpec, Recipe
+from .units import Unit, fingerprint
+
+Role = Literal["target", "never_knew", "method", "control"]
+# What changes the numbers: a result made with another version of these is not the same result.
+VERSIONED = ("hf_unlearn", "torch", "transformers", "bitsandbytes", "compressed-tensors")
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One model of the run.
+
+    Attributes:
+        name: ``target``, ``never_knew``, a method's or a control's name.
+        role: What it is there for.
+        folder: Its full-precision folder.
+        digest: Fingerprint of the files in it.
+    """
+
+    name: str
+    role: Role
+    folder: Path
+    digest: str
+
+
+@dataclass
+class RunContext:
+    """One run in one output folder."""
+
+    recipe: Recipe
+    output_dir: Path
+    bundle: DataBundle
+    workers: Workers
+    progress: Progress
+
+    @cached_property
+    def data_digest(self) -> str:
+        """Fingerprint of every row of every set."""
+        return fingerprint({"rows": bundle_rows(self.bundle), "format": asdict(self.recipe.data.format)})
+
+    @cached_property
+    def versions(self) -> dict[str, str]:
+        """Versions of the libraries that decide the numbers."""
+        return {name: importlib.metadata.version(name) for name in VERSIONED}
+
+    def folder(self, stage: str, subject: str) -> Path:
+        """Where a stage keeps what belongs to a model.
+
+        The only method has the stage's own folder, several have a sub-folder each; what they are compared with
+        (target, never-knew model, controls) stands apart.
+        """
+        names = [method.name for method in self.recipe.methods]
+        if subject not in names:
+            return self.output_dir / "references" / stage / subject
+        return self.output_dir / stage if len(names) == 1 else self.output_dir / stage / subject
+
+    def export_unit(self, subject: Subject, format_name: str) -> Unit:
+        """The folder of one quantized variant."""
+        inputs = {"stage": "export", "model": subject.digest, "format": format_name, "versions": self.versions}
+        return Unit(self.folder("export", subject.name) / format_name, inputs)
+
+    def variant(self, subject: Subject, transform: str) -> Path:
+        """Folder of a model as it stands (``identity``) or in a format."""
+        return subject.folder if transform == "identity" else self.export_unit(subject, transform).path
+
+    @property
+    def transforms(self) -> tuple[str, ...]:
+        """What models are scored under without an attack."""
+        return ("identity", *self.recipe.export.formats)
+
+    @property
+    def method_specs(self) -> Sequence[MethodSpec]:
+        """The methods that are compared."""
+        return self.recipe.methods
+
+
+def bundle_rows(bundle: DataBundle) -> dict[str, list[dict[str, object]]]:
+    """All rows as plain data, by set."""
+    named: dict[str, RowSet] = {
+        "forget": bundle.forget,
+        "retain": bundle.retain,
+        "holdout": bundle.holdout,
+        "generic": bundle.generic,
+        "practice": bundle.practice,
+        **bundle.extra,
+    }
+    return {name: [plain_row(row) for row in (*rows.train, *rows.score)] for name, rows in named.items()}
+
+
+def plain_row(row: Example) -> dict[str, object]:
+    """A row as plain data, without where it was read from (moving a file does not change what is in it)."""
+    data = asdict(row)
+    del data["origin"]
+    return data

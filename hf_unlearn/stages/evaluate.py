@@ -1,0 +1,80 @@
+"""The evaluate stage: every model as it stands and in every format, scored from the very folder that was written."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from ..data.encoding import TextFormat
+from ..data.example import Example
+from ..evaluation.metrics import SCORE_VERSION
+from ..evaluation.run import EvalSpec, evaluate_folder
+from ..jobs import Job
+from .context import RunContext, Subject
+from .units import Unit
+
+
+def evaluate_stage(context: RunContext, target: Subject, subjects: Sequence[Subject]) -> None:
+    """Score what is not scored yet."""
+    waiting = []
+    sets = scored_sets(context, subjects)
+    for subject in subjects:
+        for transform in context.transforms:
+            unit = evaluation_unit(context, target, subject, transform, sets)
+            if unit.done:
+                continue
+            arguments = (
+                unit,
+                context.variant(subject, transform),
+                sets,
+                context.bundle.generic.score,
+                context.variant(target, transform),
+                context.recipe.data.format,
+                context.recipe.evaluate,
+                context.recipe.model.dtype,
+            )
+            waiting.append(Job(f"{subject.name} {transform}", evaluate_job, arguments))
+    for _ in context.progress.follow("evaluate", len(waiting), context.workers.run(waiting)):
+        pass
+
+
+def scored_sets(context: RunContext, subjects: Sequence[Subject]) -> dict[str, tuple[Example, ...]]:
+    """Sets that every model is scored on; the holdout set only where it stands in for a never-knew model."""
+    sets = context.bundle.scored_sets()
+    if any(subject.role == "never_knew" for subject in subjects):
+        sets.pop("holdout", None)
+    return sets
+
+
+def evaluation_unit(
+    context: RunContext, target: Subject, subject: Subject, transform: str, sets: dict[str, tuple[Example, ...]]
+) -> Unit:
+    """Where the records of one model under one transform stand."""
+    inputs = {
+        "stage": "evaluate",
+        "model": subject.digest,
+        "target": target.digest,
+        "transform": transform,
+        "sets": sorted(sets),
+        "data": context.data_digest,
+        "spec": asdict(context.recipe.evaluate),
+        "dtype": context.recipe.model.dtype,
+        "score_version": SCORE_VERSION,
+        "versions": context.versions,
+    }
+    return Unit(context.folder("evaluate", subject.name) / transform, inputs)
+
+
+def evaluate_job(
+    unit: Unit,
+    folder: Path,
+    sets: dict[str, tuple[Example, ...]],
+    generic: Sequence[Example],
+    reference: Path,
+    text_format: TextFormat,
+    spec: EvalSpec,
+    dtype: str,
+) -> None:
+    """Score one folder."""
+    unit.run(lambda out: evaluate_folder(folder, sets, generic, reference, text_format, spec, out, dtype))

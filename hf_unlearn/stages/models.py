@@ -1,0 +1,172 @@
+"""The models a run starts from: the target and, where there is one, the never-knew control."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from ..data.encoding import TextFormat, load_tokenizer
+from ..data.example import DataBundle, Example
+from ..errors import EnvironmentFailure, RequestError
+from ..jobs import Job
+from ..trainer.scratch import ScratchSpec, build_tokenizer, knows, scratch_cache_key, train_scratch_model
+from .context import Role, RunContext, Subject
+from .units import file_digests, fingerprint
+
+NEVER_KNEW_SEED = 1000
+
+
+def base_models(context: RunContext) -> tuple[Subject, Subject | None]:
+    """Target and never-knew model, fetched or built (once; what is built is cached by content).
+
+    Raises:
+        RequestError: A folder that holds no model, or a model built from scratch that does not know its facts.
+        EnvironmentFailure: The Hub could not be reached.
+    """
+    spec = context.recipe.model
+    if spec.scratch is not None:
+        return _scratch_models(context, spec.scratch)
+    assert spec.target is not None  # ModelSpec refuses a recipe with neither
+    target = _subject("target", "target", fetch(spec.target, spec.target_revision, "model.target"))
+    if spec.never_knew is None:
+        return target, None
+    folder = fetch(spec.never_knew, spec.never_knew_revision, "model.never_knew")
+    return target, _subject("never_knew", "never_knew", folder)
+
+
+def fetch(name: str, revision: str | None, key: str) -> Path:
+    """A local folder as it is, or a Hub model downloaded to the cache."""
+    folder = Path(name)
+    if folder.is_dir():
+        if not (folder / "config.json").exists():
+            raise RequestError(f"{key}: the folder {name} holds no config.json, so it is not a saved model")
+        return folder
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    patterns = ["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt"]
+    try:
+        return Path(snapshot_download(name, revision=revision, allow_patterns=patterns))
+    except HFValidationError:
+        raise RequestError(f"{key}: {name!r} is neither a folder here nor a Hub id") from None
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise EnvironmentFailure(
+            f"{key}: {name!r} is not a folder here and the Hub did not give it: {reason}"
+        ) from None
+
+
+def _subject(name: str, role: Role, folder: Path) -> Subject:
+    return Subject(name, role, folder, fingerprint(file_digests(folder)))
+
+
+def second_never_knew(context: RunContext, name: str, seed: int) -> tuple[Job, Path]:
+    """The job that builds another never-knew model, and where it will be."""
+    spec = context.recipe.model.scratch
+    assert spec is not None  # the recipe check refuses such a control without model.scratch
+    return _scratch_job(context, replace(spec, seed=seed), with_forget=False, title=name)
+
+
+def control_subject(name: str, folder: Path) -> Subject:
+    """A control whose folder is there."""
+    return _subject(name, "control", folder)
+
+
+def _scratch_models(context: RunContext, spec: ScratchSpec) -> tuple[Subject, Subject]:
+    jobs = [
+        _scratch_job(context, spec, with_forget=True, title="target"),
+        _scratch_job(context, replace(spec, seed=spec.seed + NEVER_KNEW_SEED), with_forget=False, title="never-knew"),
+    ]
+    for number, control in enumerate(context.recipe.controls):
+        if control.kind == "never_knew":
+            jobs.append(second_never_knew(context, control.name, never_knew_seed(control.seed, spec.seed, number)))
+    waiting = [job for job, folder in jobs if not folder.exists()]
+    for _ in context.progress.follow("models", len(waiting), context.workers.run(waiting)):
+        pass
+    target, never = (folder for _, folder in jobs[:2])
+    _check_known(context, target)
+    return _subject("target", "target", target), _subject("never_knew", "never_knew", never)
+
+
+def never_knew_seed(seed: int | None, scratch_seed: int, number: int) -> int:
+    """The seed of a further never-knew model: as given, or one that no other model of the run has."""
+    return seed if seed is not None else scratch_seed + NEVER_KNEW_SEED * (number + 2)
+
+
+def _scratch_job(context: RunContext, spec: ScratchSpec, *, with_forget: bool, title: str) -> tuple[Job, Path]:
+    bundle, text_format = context.bundle, context.recipe.data.format
+    rows = list(scratch_rows(bundle, with_forget=with_forget, with_extra=context.recipe.data.extra_is_known))
+    texts = tokenizer_texts(bundle)
+    folder = cache_dir() / "scratch" / scratch_cache_key(spec, rows, texts, text_format)[:32]
+    return Job(f"{title} model", build_scratch, (spec, rows, texts, text_format, folder, title)), folder
+
+
+def scratch_rows(bundle: DataBundle, *, with_forget: bool, with_extra: bool) -> Iterator[Example]:
+    """What a model built from scratch learns; a never-knew model learns all but the forget set."""
+    sets = [bundle.forget] if with_forget else []
+    sets += [bundle.retain, bundle.practice, bundle.generic]
+    sets += list(bundle.extra.values()) if with_extra else []
+    for rows in sets:
+        yield from rows.train
+
+
+def tokenizer_texts(bundle: DataBundle) -> list[str]:
+    """All rows with all their options, so that a tokenizer trained on them spells no set worse than another."""
+    sets = (bundle.forget, bundle.retain, bundle.holdout, bundle.practice, bundle.generic, *bundle.extra.values())
+    texts = []
+    for rows in sets:
+        for row in rows:
+            texts.append(row.text)
+            texts.extend(row.prompt + choice for choice in row.choices)
+    return texts
+
+
+def build_scratch(
+    spec: ScratchSpec, rows: Sequence[Example], texts: Sequence[str], text_format: TextFormat, folder: Path, title: str
+) -> None:
+    """Build a small model in the cache. Two runs that build the same one do not disturb each other."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(prefix=f"{folder.name}.", dir=folder.parent))
+    try:
+        tokenizer = build_tokenizer(texts, spec)
+        train_scratch_model(spec, rows, tokenizer, text_format, partial, progress=title)
+        os.replace(partial, folder)
+    except OSError:
+        if not folder.exists():
+            raise
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def cache_dir() -> Path:
+    """Where built models are kept: ``$HF_UNLEARN_CACHE``, or ``~/.cache/hf_unlearn``."""
+    return Path(os.environ.get("HF_UNLEARN_CACHE") or Path.home() / ".cache" / "hf_unlearn")
+
+
+def _check_known(context: RunContext, target: Path) -> None:
+    least = context.recipe.model.min_known
+    for name, rows in (("forget", context.bundle.forget), ("retain", context.bundle.retain)):
+        unique = list({(row.prompt, row.answer): row for row in rows.score}.values())
+        share = knows(target, unique, context.recipe.data.format)
+        context.progress.say(f"target answers {share:.1%} of the {name} set")
+        if share < least:
+            raise RequestError(
+                f"the target built from scratch answers only {share:.1%} of the {name} set (model.min_known asks for "
+                f"{least:.0%}): raise model.scratch.epochs or model.scratch.hidden_size"
+            )
+
+
+def check_model_tokenizer(folder: Path, key: str) -> None:
+    """Load a model's tokenizer once, so that a folder without one is refused before any work.
+
+    Raises:
+        RequestError: There is none, or it lacks what batching needs.
+    """
+    try:
+        load_tokenizer(str(folder))
+    except RequestError as error:
+        raise RequestError(f"{key}: {error}") from None

@@ -1,0 +1,41 @@
+"""The publish stage: the release candidate, its variants, cards, reports and digests, as folders."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..hub.metadata import CardWords
+from ..hub.publish import PublishedFolder, publish_to_folder
+from ..reporting.plots import write_plots
+from .context import RunContext, Subject
+from .verify import Verified, description
+
+
+def publish_stage(context: RunContext, subjects: Sequence[Subject], verified: Verified) -> list[PublishedFolder]:
+    """Write ``publish/`` and one ``publish-<format>/`` for each variant, marked with the verdict they have."""
+    candidate = next(subject for subject in subjects if subject.name == verified.candidate)
+    recipe = context.recipe
+    formats = recipe.export.formats if recipe.publish.formats is None else recipe.publish.formats
+    words = CardWords(
+        title=recipe.publish.model_name or recipe.name,
+        removed=description(recipe.data),
+        license=recipe.publish.license,
+        language=recipe.publish.language,
+    )
+    plots = write_plots(verified.report, context.output_dir / "verify" / "plots", formats=("png",))
+    return publish_to_folder(
+        candidate.folder,
+        {name: context.variant(candidate, name) for name in formats},
+        verified.report,
+        words,
+        out_main=context.output_dir / "publish",
+        out_variants={name: variant_folder(context.output_dir, name) for name in formats},
+        plots=plots,
+        forget_texts=[(row.prompt, row.answer) for row in context.bundle.forget],
+    )
+
+
+def variant_folder(output_dir: Path, format_name: str) -> Path:
+    """Where a variant is published to."""
+    return output_dir / f"publish-{format_name}"

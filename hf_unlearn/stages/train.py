@@ -1,0 +1,128 @@
+"""The train stage: one folder per method and per trained control."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from ..data.encoding import TextFormat
+from ..data.example import DataBundle
+from ..jobs import Job
+from ..recipe import ControlSpec, MethodSpec
+from .context import RunContext, Subject
+from .models import control_subject, never_knew_seed, second_never_knew
+from .units import Unit, fingerprint
+
+METRICS_FILE = "training.json"
+
+
+def train_stage(context: RunContext, target: Subject) -> list[Subject]:
+    """Train what is not trained yet; methods first, then controls."""
+    plans = [(method.name, unit, settings) for method, unit, settings in _methods(context, target)]
+    plans += [(control.name, unit, settings) for control, unit, settings in _trained_controls(context, target)]
+    waiting = [
+        Job(name, train_job, (unit, target.folder, context.bundle, context.recipe.data.format, settings, seed, dtype))
+        for name, unit, settings in plans
+        for seed, dtype in [(context.recipe.seed, context.recipe.model.dtype)]
+        if not unit.done
+    ]
+    for _ in context.progress.follow("train", len(waiting), context.workers.run(waiting)):
+        pass
+    return trained_subjects(context, target)
+
+
+def trained_subjects(context: RunContext, target: Subject) -> list[Subject]:
+    """The models of all methods and controls, from their finished folders.
+
+    Raises:
+        RequestError: One of them has not been trained yet.
+    """
+    subjects = [
+        Subject(method.name, "method", unit.path, model_digest(unit))
+        for method, unit, _ in _methods(context, target)
+    ]
+    subjects += [
+        Subject(control.name, "control", unit.path, model_digest(unit))
+        for control, unit, _ in _trained_controls(context, target)
+    ]
+    scratch = context.recipe.model.scratch
+    for number, control in enumerate(context.recipe.controls):
+        if control.kind == "never_knew" and scratch is not None:
+            seed = never_knew_seed(control.seed, scratch.seed, number)
+            subjects.append(control_subject(control.name, second_never_knew(context, control.name, seed)[1]))
+    return subjects
+
+
+def model_digest(unit: Unit) -> str:
+    """Fingerprint of a trained model's files, its training log left out (it holds times)."""
+    return fingerprint({name: digest for name, digest in unit.outputs().items() if name != METRICS_FILE})
+
+
+def train_job(
+    unit: Unit,
+    model: Path,
+    bundle: DataBundle,
+    text_format: TextFormat,
+    settings: Mapping[str, Any],
+    seed: int,
+    dtype: str,
+) -> None:
+    """Train one method. Under several processes all of them call this together and the first one keeps the books."""
+    from ..trainer.train import train_method
+
+    first = int(os.environ.get("RANK", "0")) == 0
+    partial = unit.begin() if first else unit.partial
+    metrics = train_method(
+        model_dir=model,
+        out_dir=partial,
+        work_dir=partial / "checkpoints",
+        bundle=bundle,
+        fmt=text_format,
+        settings=dict(settings),
+        seed=seed,
+        dtype=dtype,
+    )
+    if first:
+        shutil.rmtree(partial / "checkpoints", ignore_errors=True)
+        (partial / METRICS_FILE).write_text(json.dumps(metrics, indent=1, sort_keys=True), encoding="utf-8")
+        unit.finish()
+
+
+def _methods(context: RunContext, target: Subject) -> list[tuple[MethodSpec, Unit, dict[str, Any]]]:
+    return [
+        (method, _unit(context, target, method.name, method.settings), _settings(context, method.settings))
+        for method in context.recipe.methods
+    ]
+
+
+def _trained_controls(context: RunContext, target: Subject) -> list[tuple[ControlSpec, Unit, dict[str, Any]]]:
+    found = []
+    for control in context.recipe.controls:
+        if control.kind not in ("never_knew", "method"):
+            settings = {**control.settings, "control": control.kind}
+            found.append((control, _unit(context, target, control.name, settings), _settings(context, settings)))
+    return found
+
+
+def _settings(context: RunContext, settings: Mapping[str, Any]) -> dict[str, Any]:
+    data = context.recipe.data
+    return {"max_length": data.max_length, "truncation": data.truncation, **settings}
+
+
+def _unit(context: RunContext, target: Subject, name: str, settings: Mapping[str, Any]) -> Unit:
+    inputs = {
+        "stage": "train",
+        "target": target.digest,
+        "data": context.data_digest,
+        "format": asdict(context.recipe.data.format),
+        "settings": _settings(context, settings),
+        "seed": context.recipe.seed,
+        "dtype": context.recipe.model.dtype,
+        "versions": context.versions,
+    }
+    return Unit(context.folder("train", name), inputs, keep_partial=True)

@@ -1,0 +1,219 @@
+"""Units of work: a folder that is either finished, with a manifest of what went in, or not there.
+
+A unit is built in a ``.partial`` folder beside its final place and renamed when everything in it is written. A
+``kill -9`` can therefore never leave a half-written folder that looks like a result, and a run that is started again
+repeats only what is missing or what went in differently.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from ..errors import RequestError
+
+MANIFEST = "manifest.json"
+
+
+def fingerprint(value: Any) -> str:
+    """sha256 of a JSON-able value in canonical form."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, default=_plain)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, Mapping):
+        return dict(value)
+    raise TypeError(f"{type(value).__name__} has no canonical form")
+
+
+def file_digests(folder: Path) -> dict[str, str]:
+    """sha256 of every file under ``folder`` except its manifest, by relative path."""
+    digests = {}
+    for path in sorted(folder.rglob("*")):
+        relative = path.relative_to(folder).as_posix()
+        if path.is_file() and relative != MANIFEST:
+            with path.open("rb") as file:
+                digests[relative] = _digest(file)
+    return digests
+
+
+def _digest(file: BinaryIO) -> str:
+    digest = hashlib.sha256()
+    while block := file.read(1 << 20):
+        digest.update(block)
+    return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class Unit:
+    """One folder of one stage.
+
+    Attributes:
+        path: Where it stands when finished.
+        inputs: Everything that decides its content: recipe section, digests of data and models, seed, versions.
+        keep_partial: Keep a half-built folder between attempts (training resumes from its checkpoints).
+    """
+
+    path: Path
+    inputs: Mapping[str, Any]
+    keep_partial: bool = False
+
+    @property
+    def partial(self) -> Path:
+        """Where it is built."""
+        return self.path.with_name(self.path.name + ".partial")
+
+    @property
+    def done(self) -> bool:
+        """Whether the folder is finished and was made from the same inputs."""
+        manifest = read_manifest(self.path)
+        return manifest is not None and manifest["inputs"] == fingerprint(self.inputs)
+
+    def outputs(self) -> dict[str, str]:
+        """Digests of the finished folder's files.
+
+        Raises:
+            RequestError: The unit is not finished, or was made from other inputs.
+        """
+        manifest = read_manifest(self.path)
+        if manifest is None or manifest["inputs"] != fingerprint(self.inputs):
+            raise RequestError(f"{self.path} is not there yet, or out of date: run the stage that makes it first")
+        return dict(manifest["outputs"])
+
+    def begin(self) -> Path:
+        """Make (or keep, for a resumable unit of the same inputs) the folder to build in."""
+        if not self._partial_is_ours():
+            shutil.rmtree(self.partial, ignore_errors=True)
+        self.partial.mkdir(parents=True, exist_ok=True)
+        (self.partial / MANIFEST).write_text(json.dumps({"inputs": fingerprint(self.inputs)}), encoding="utf-8")
+        return self.partial
+
+    def finish(self) -> None:
+        """Write the manifest and rename the built folder into place."""
+        manifest = {"inputs": fingerprint(self.inputs), "outputs": file_digests(self.partial)}
+        _write_synced(self.partial / MANIFEST, json.dumps(manifest, indent=1, sort_keys=True))
+        if self.path.exists():
+            shutil.rmtree(self.path)
+        os.replace(self.partial, self.path)
+
+    def run(self, build: Callable[[Path], None]) -> None:
+        """Build the unit unless it is done: ``build`` fills a folder that is then renamed into place."""
+        if self.done:
+            return
+        partial = self.begin()
+        try:
+            build(partial)
+            self.finish()
+        except OSError:
+            # A full disk stays full as long as half-written results lie on it.
+            if not self.keep_partial:
+                shutil.rmtree(self.partial, ignore_errors=True)
+            raise
+
+    def _partial_is_ours(self) -> bool:
+        if not self.keep_partial:
+            return False
+        manifest = read_manifest(self.partial, finished=False)
+        return manifest is not None and manifest["inputs"] == fingerprint(self.inputs)
+
+
+def read_manifest(folder: Path, *, finished: bool = True) -> dict[str, Any] | None:
+    """The manifest of a folder, or ``None`` if there is none (or only that of a half-built one)."""
+    try:
+        manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError):
+        return None
+    return manifest if "outputs" in manifest or not finished else None
+
+
+def _write_synced(path: Path, text: str) -> None:
+    with path.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a file so that readers see the old content or the new one, never half of it."""
+    partial = path.with_name(path.name + ".partial")
+    _write_synced(partial, text)
+    os.replace(partial, path)
+
+
+def claim_output_dir(output_dir: Path, name: str, recipe: Mapping[str, Any]) -> None:
+    """Make ``output_dir`` this recipe's, or check that it already is.
+
+    Raises:
+        RequestError: The folder belongs to another recipe, to this one with other values, or holds other things.
+    """
+    marker = output_dir / "run.json"
+    output_dir.mkdir(parents=True, exist_ok=True)
+    if not marker.exists():
+        strangers = [item.name for item in output_dir.iterdir() if not item.name.startswith(".")]
+        if strangers:
+            raise RequestError(
+                f"{output_dir} holds other files ({', '.join(sorted(strangers)[:3])}) and no run: "
+                "choose an empty or new --output-dir"
+            )
+        record = {"name": name, "recipe": recipe}
+        write_atomically(marker, json.dumps(record, indent=1, sort_keys=True, default=_plain))
+        return
+    try:
+        found = json.loads(marker.read_text(encoding="utf-8"))
+    except json.JSONDecodeError:
+        raise RequestError(f"{marker} is not readable: choose another --output-dir or remove that folder") from None
+    expected = json.loads(json.dumps(recipe, default=_plain))
+    if found.get("name") != name:
+        raise RequestError(
+            f"{output_dir} belongs to the recipe {found.get('name')!r}, not {name!r}: choose another --output-dir"
+        )
+    changed = sorted(_differences(found.get("recipe"), expected))
+    if changed:
+        raise RequestError(
+            f"{output_dir} belongs to the recipe {name!r} with other values ({', '.join(changed[:5])}): "
+            "choose another --output-dir, or undo the change"
+        )
+
+
+def _differences(a: Any, b: Any, path: str = "") -> Iterator[str]:
+    if isinstance(a, dict) and isinstance(b, dict):
+        for key in a.keys() | b.keys():
+            yield from _differences(a.get(key), b.get(key), f"{path}.{key}" if path else key)
+    elif isinstance(a, list) and isinstance(b, list) and len(a) == len(b):
+        for index, (x, y) in enumerate(zip(a, b, strict=True)):
+            yield from _differences(x, y, f"{path}.{index}")
+    elif a != b:
+        yield path
+
+
+@contextmanager
+def output_lock(output_dir: Path) -> Iterator[None]:
+    """Hold the output folder against a second run at the same time (released by the system if this one is killed).
+
+    Raises:
+        RequestError: Another run holds it.
+    """
+    import fcntl
+
+    output_dir.mkdir(parents=True, exist_ok=True)
+    with (output_dir / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno not in (errno.EACCES, errno.EAGAIN):
+                raise
+            raise RequestError(
+                f"another run is at work in {output_dir}: wait for it, or choose another --output-dir"
+            ) from None
+        yield

@@ -1,0 +1,268 @@
+"""The verify stage: all scores into one table, the gate over it, one report."""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import json
+import platform
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from ..data.example import Example
+from ..errors import RequestError
+from ..evaluation.records import read_records
+from ..evaluation.run import fact_scores
+from ..hub.files import is_model_file
+from ..recipe import ControlSpec, DataSpec
+from ..verification.controls import ControlOutcome, all_as_expected, control_outcome
+from ..verification.report import AttackRun, ModelInfo, SetInfo, build_report, load_report, write_report
+from ..verification.salted import new_salt, salted_hash
+from ..verification.scores import ScoreKey, ScoreTable
+from ..verification.verdict import Judgement, judge
+from .attack import attack_result
+from .context import RunContext, Subject
+from .evaluate import evaluation_unit, scored_sets
+from .train import METRICS_FILE
+from .units import Unit, file_digests, fingerprint, write_atomically
+
+REPORT_FILE = "unlearning_report.json"
+SALT_FILE = "salt.hex"
+RANK = {"passed": 0, "inconclusive": 1, "failed": 2}
+
+
+@dataclass(frozen=True)
+class Verified:
+    """What verification found.
+
+    Attributes:
+        report: The report of the release candidate.
+        candidate: The release candidate.
+        controls_ok: Whether every control came out as it must.
+    """
+
+    report: dict[str, Any]
+    candidate: str
+    controls_ok: bool
+
+
+def verify_stage(context: RunContext, target: Subject, subjects: Sequence[Subject]) -> Verified:
+    """Judge all methods and controls, choose the candidate, write ``verify/unlearning_report.json``."""
+    table, attacks = collect_scores(context, target, subjects)
+    unit = verify_unit(context, target, subjects)
+    if not unit.done:
+        unit.run(lambda folder: _write_report(context, target, subjects, table, attacks, folder))
+    report = load_report(unit.path / REPORT_FILE)
+    return Verified(report, report["verdict"]["candidate"], all(control["ok"] for control in report["controls"]))
+
+
+def verify_unit(context: RunContext, target: Subject, subjects: Sequence[Subject]) -> Unit:
+    """The verify folder; what goes in is every model and every setting that made or judges a score."""
+    recipe = context.recipe.to_dict()
+    inputs = {
+        "stage": "verify",
+        "models": {subject.name: subject.digest for subject in subjects},
+        "data": context.data_digest,
+        "recipe": {key: recipe[key] for key in ("name", "controls", "export", "evaluate", "attack", "gate")},
+        "versions": context.versions,
+    }
+    return Unit(context.output_dir / "verify", inputs)
+
+
+def collect_scores(
+    context: RunContext, target: Subject, subjects: Sequence[Subject]
+) -> tuple[ScoreTable, list[AttackRun]]:
+    """Read every record of every model.
+
+    Raises:
+        RequestError: Something has not been scored yet.
+    """
+    table = ScoreTable()
+    sets = scored_sets(context, subjects)
+    attacks = []
+    for subject in subjects:
+        for transform in context.transforms:
+            unit = evaluation_unit(context, target, subject, transform, sets)
+            unit.outputs()
+            for (split, metric), facts in fact_scores(read_records(unit.path / "records.jsonl")).items():
+                table.add(ScoreKey(subject.name, transform, split, metric), facts)
+        for name, attack in context.recipe.attack.items():
+            result = attack_result(context, subject, name, attack)
+            for metric, facts in result.scores.items():
+                table.add(ScoreKey(subject.name, name, "forget", metric), facts)
+            budget = attack.budget(context.bundle)
+            attacks.append(AttackRun(name, subject.name, budget["run_folds"], budget, result.details))
+    return table, attacks
+
+
+def judge_all(context: RunContext, table: ScoreTable, subjects: Sequence[Subject]) -> dict[str, Judgement]:
+    """The gate over every method and control."""
+    judged = [subject.name for subject in subjects if subject.role in ("method", "control")]
+    return {name: judge(table, name, context.recipe.gate, seed=context.recipe.seed) for name in judged}
+
+
+def control_outcomes(context: RunContext, table: ScoreTable, judgements: dict[str, Judgement]) -> list[ControlOutcome]:
+    """Compare every control's judgement with what it must be."""
+    return [_outcome(control, table, judgements) for control in context.recipe.controls]
+
+
+def _outcome(control: ControlSpec, table: ScoreTable, judgements: dict[str, Judgement]) -> ControlOutcome:
+    judgement = judgements[control.method if control.method else control.name]
+    outcome = control_outcome(judgement, control.expected, control.caught_by)
+    if outcome.ok and not _hides_well(control, table, judgement.subject):
+        return ControlOutcome(**{**asdict(outcome), "ok": False})
+    return outcome
+
+
+def _hides_well(control: ControlSpec, table: ScoreTable, subject: str) -> bool:
+    """Whether a hidden control looks forgotten at full precision; one that does not would prove nothing."""
+    for split, most, least in (
+        ("forget", control.max_forget_score, None),
+        ("retain", None, control.min_retain_score),
+    ):
+        scores = table.get(subject, "identity", split, "exact_match")
+        if most is not None and (scores is None or scores.mean > most):
+            return False
+        if least is not None and (scores is None or scores.mean < least):
+            return False
+    return True
+
+
+def choose_candidate(context: RunContext, judgements: dict[str, Judgement]) -> str:
+    """The method to release: best verdict first, then fewest transforms that failed, then smallest worst share."""
+
+    def order(name: str) -> tuple[int, int, float]:
+        judgement = judgements[name]
+        failed = {row.transform for row in (*judgement.recovered, *judgement.utility) if row.status == "failed"}
+        shares = [row.recovered.value for row in judgement.recovered if row.recovered.value is not None]
+        return RANK[judgement.status], len(failed), max(shares, default=1.0)
+
+    return min((method.name for method in context.recipe.methods), key=order)
+
+
+def _write_report(
+    context: RunContext,
+    target: Subject,
+    subjects: Sequence[Subject],
+    table: ScoreTable,
+    attacks: Sequence[AttackRun],
+    folder: Path,
+) -> None:
+    judgements = judge_all(context, table, subjects)
+    controls = control_outcomes(context, table, judgements)
+    candidate = choose_candidate(context, judgements)
+    by_name = {subject.name: subject for subject in subjects}
+    never = by_name.get("never_knew")
+    salt = run_salt(context)
+    notes = []
+    if not all_as_expected(controls):
+        wrong = ", ".join(outcome.name for outcome in controls if not outcome.ok)
+        notes.append(f"Not every control came out as it must ({wrong}): the verdicts of this run cannot be trusted.")
+    report = build_report(
+        name=context.recipe.name,
+        created=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        table=table,
+        gate=context.recipe.gate,
+        candidate=candidate,
+        judgements=list(judgements.values()),
+        target=model_info(context, target),
+        never_knew=model_info(context, never) if never else None,
+        unlearned_files=scored_files(context, by_name[candidate]),
+        method=_method_settings(context, candidate),
+        data={name: set_info(rows, salt) for name, rows in scored_sets(context, subjects).items()},
+        controls=controls,
+        attacks=attacks,
+        environment=environment(context),
+        not_tested=NOT_TESTED,
+        notes=notes,
+    )
+    write_report(report, folder / REPORT_FILE)
+
+
+NOT_TESTED = (
+    "formats that are not in the gate, and quantizers that calibrate (GPTQ, AWQ, GGUF K-quants)",
+    "relearning on the forget set itself, merging, pruning, prompting and sampling attacks",
+    "membership inference",
+)
+
+
+def model_info(context: RunContext, subject: Subject) -> ModelInfo:
+    """What the report says of a model that was compared with; never a local path."""
+    spec = context.recipe.model
+    name, revision = (
+        (spec.target, spec.target_revision)
+        if subject.name == "target"
+        else (spec.never_knew, spec.never_knew_revision)
+    )
+    files = model_files(subject.folder)
+    if spec.scratch is not None:
+        return ModelInfo(description="small model built from the recipe's data", files=files)
+    if name is not None and not Path(name).is_dir():
+        return ModelInfo(hub_id=name, revision=revision or subject.folder.name, files=files)
+    return ModelInfo(description="local model", files=files)
+
+
+def scored_files(context: RunContext, subject: Subject) -> dict[str, dict[str, str]]:
+    """SHA-256 of the model files that were scored, by transform."""
+    return {name: model_files(context.variant(subject, name)) for name in context.transforms}
+
+
+def model_files(folder: Path) -> dict[str, str]:
+    """SHA-256 of the files that make up a model (weights, configuration, tokenizer)."""
+    return {name: digest for name, digest in file_digests(folder).items() if is_model_file(name)}
+
+
+def set_info(rows: Sequence[Example], salt: bytes) -> SetInfo:
+    """Size and salted hash of a set."""
+    return SetInfo(
+        len({row.fact for row in rows}), len(rows), salted_hash(((row.prompt, row.answer) for row in rows), salt)
+    )
+
+
+def run_salt(context: RunContext) -> bytes:
+    """The salt of this run's hashes. It stays in the run folder: with it, guesses at the forget set could be checked.
+
+    Planted facts are no secret, so their salt follows from the seed and equal runs have equal reports.
+    """
+    if context.recipe.data.planted is not None:
+        return hashlib.sha256(f"planted-{context.recipe.data.planted.seed}".encode()).digest()
+    path = context.output_dir / SALT_FILE
+    if not path.exists():
+        write_atomically(path, new_salt().hex())
+    return bytes.fromhex(path.read_text(encoding="utf-8").strip())
+
+
+def environment(context: RunContext) -> dict[str, Any]:
+    """Versions, machine and seed."""
+    import torch
+
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+    return {
+        "versions": dict(context.versions),
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        "device": device,
+        "dtype": context.recipe.model.dtype,
+        "seed": context.recipe.seed,
+        "recipe": fingerprint(context.recipe.to_dict()),
+    }
+
+
+def _method_settings(context: RunContext, name: str) -> dict[str, Any]:
+    training = context.folder("train", name) / METRICS_FILE
+    settings = dict(context.recipe.method(name).settings)
+    if training.exists():
+        metrics = json.loads(training.read_text(encoding="utf-8"))
+        settings["steps_taken"] = metrics.get("steps")
+    return settings
+
+
+def description(data: DataSpec) -> str:
+    """What was removed, in words that name nothing."""
+    if data.description:
+        return data.description
+    if data.planted is not None:
+        return f"birth years of {data.planted.forget} people who do not exist"
+    raise RequestError("data.description is empty: say in your own words what the model was made to forget")

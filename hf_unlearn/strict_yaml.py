@@ -1,0 +1,233 @@
+"""YAML into dataclasses, strictly: unknown keys, wrong types and missing values name file, line and key.
+
+A recipe is read by people and by machines that publish models, so a misspelled key must never be a silent default.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+
+from .errors import RequestError
+from .registry import suggest
+
+T = TypeVar("T")
+MAPPING_TAG = "tag:yaml.org,2002:map"
+
+
+@dataclass(frozen=True)
+class Located:
+    """A YAML value with the line where it stands.
+
+    Attributes:
+        value: ``dict[str, Located]``, ``list[Located]`` or a plain scalar.
+        where: ``file:line`` or the command-line override it came from.
+    """
+
+    value: Any
+    where: str
+
+    def plain(self) -> Any:
+        """The value without locations."""
+        if isinstance(self.value, dict):
+            return {key: item.plain() for key, item in self.value.items()}
+        if isinstance(self.value, list):
+            return [item.plain() for item in self.value]
+        return self.value
+
+
+def read_yaml(path: Path) -> Located:
+    """Read one YAML file.
+
+    Raises:
+        RequestError: The file is missing, is not YAML, or repeats a key.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise RequestError(f"{path}: there is no such file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise RequestError(f"{path}: cannot be read as text ({error})") from None
+    try:
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise RequestError(f"{path}:{line}: not valid YAML: {error.problem}") from None
+    if node is None:
+        raise RequestError(f"{path}: is empty")
+    return _locate(node, str(path))
+
+
+def _locate(node: yaml.Node, source: str) -> Located:
+    where = f"{source}:{node.start_mark.line + 1}"
+    if isinstance(node, yaml.MappingNode):
+        items: dict[str, Located] = {}
+        for key_node, value_node in node.value:
+            key = str(key_node.value)
+            if key in items:
+                raise RequestError(f"{source}:{key_node.start_mark.line + 1}: the key {key!r} stands here twice")
+            item = _locate(value_node, source)
+            items[key] = Located(item.value, f"{source}:{key_node.start_mark.line + 1}")
+        return Located(items, where)
+    if isinstance(node, yaml.SequenceNode):
+        return Located([_locate(item, source) for item in node.value], where)
+    return Located(parse_scalar(node), where)
+
+
+def parse_scalar(node: yaml.Node) -> Any:
+    """A scalar node's value; ``1e-4`` is a number here, which plain YAML 1.1 takes for a string."""
+    value = yaml.SafeLoader("").construct_object(node, deep=True)
+    if isinstance(value, str) and getattr(node, "style", None) is None:
+        try:
+            return float(value) if any(c.isdigit() for c in value) and "e" in value.lower() else value
+        except ValueError:
+            return value
+    return value
+
+
+def override(root: Located, assignment: str) -> Located:
+    """Apply ``section.key=value`` (list items by index) and return the new tree.
+
+    Raises:
+        RequestError: The assignment has no ``=``, or leads through something that is not a mapping or list.
+    """
+    path, equals, text = assignment.partition("=")
+    if not equals or not path:
+        raise RequestError(f"{assignment!r} is not of the form section.key=value")
+    node = yaml.compose(text, Loader=yaml.SafeLoader)
+    value = _locate(node, "command line") if node is not None else Located(None, "command line")
+    return _set(root, path.split("."), value, assignment)
+
+
+def _set(tree: Located, path: list[str], value: Located, assignment: str) -> Located:
+    where = f"command line {assignment!r}"
+    if not path:
+        return _relocate(value, where)
+    key, rest = path[0], path[1:]
+    if isinstance(tree.value, list):
+        if not key.isdigit() or int(key) >= len(tree.value):
+            names = [str(index) for index in range(len(tree.value))]
+            raise RequestError(f"{where}: {key!r} is not an index of that list: {suggest(key, names)}")
+        items = list(tree.value)
+        items[int(key)] = _set(items[int(key)], rest, value, assignment)
+        return Located(items, tree.where)
+    if tree.value is not None and not isinstance(tree.value, dict):
+        raise RequestError(f"{where}: {key!r} cannot be set inside the plain value at {tree.where}")
+    mapping = dict(tree.value or {})
+    mapping[key] = _set(mapping.get(key, Located(None, where)), rest, value, assignment)
+    return Located(mapping, tree.where)
+
+
+def _relocate(tree: Located, where: str) -> Located:
+    if isinstance(tree.value, dict):
+        return Located({key: _relocate(item, where) for key, item in tree.value.items()}, where)
+    if isinstance(tree.value, list):
+        return Located([_relocate(item, where) for item in tree.value], where)
+    return Located(tree.value, where)
+
+
+def build(cls: type[T], tree: Located, key: str = "") -> T:
+    """Make a dataclass from a located mapping.
+
+    Args:
+        cls: The dataclass.
+        tree: The mapping.
+        key: Dotted path of this mapping, for messages.
+
+    Raises:
+        RequestError: Unknown key (with the nearest right one), missing key, wrong type, or a refused value.
+    """
+    if tree.value is None:
+        tree = Located({}, tree.where)
+    if not isinstance(tree.value, dict):
+        raise RequestError(f"{tree.where}: {key or 'the recipe'} must be a mapping of keys to values")
+    hints = typing.get_type_hints(cls)
+    fields = {field.name: field for field in dataclasses.fields(cls) if field.init}  # type: ignore[arg-type]
+    values = {}
+    for name, item in tree.value.items():
+        if name not in fields:
+            raise RequestError(f"{item.where}: unknown key {_join(key, name)!r}: {suggest(name, list(fields))}")
+        values[name] = _convert(hints[name], item, _join(key, name))
+    for name, field in fields.items():
+        required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+        if required and name not in values:
+            raise RequestError(f"{tree.where}: the key {_join(key, name)!r} is missing")
+    try:
+        return cls(**values)
+    except RequestError as error:
+        raise RequestError(f"{tree.where}: {error}") from None
+
+
+def _join(prefix: str, name: str) -> str:
+    return f"{prefix}.{name}" if prefix else name
+
+
+def _convert(hint: Any, item: Located, key: str) -> Any:
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if hint is Any:
+        return item.plain()
+    if origin in (typing.Union, types.UnionType):
+        if item.value is None and type(None) in arguments:
+            return None
+        options = [argument for argument in arguments if argument is not type(None)]
+        if len(options) == 1:
+            return _convert(options[0], item, key)
+        return _first_fit(options, item, key)
+    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
+        return build(hint, item, key)
+    if origin is typing.Literal:
+        if item.value not in arguments:
+            names = [str(argument) for argument in arguments]
+            raise RequestError(f"{item.where}: {key} cannot be {item.value!r}: {suggest(str(item.value), names)}")
+        return item.value
+    if origin in (tuple, list):
+        return _convert_items(hint, item, key)
+    if origin in (dict, Mapping) or hint is dict or (isinstance(origin, type) and issubclass(origin, Mapping)):
+        return _convert_mapping(arguments, item, key)
+    return _convert_scalar(hint, item, key)
+
+
+def _first_fit(options: list[Any], item: Located, key: str) -> Any:
+    for option in options:
+        try:
+            return _convert(option, item, key)
+        except RequestError:
+            continue
+    raise RequestError(f"{item.where}: {key} cannot be {item.plain()!r}")
+
+
+def _convert_items(hint: Any, item: Located, key: str) -> Any:
+    if not isinstance(item.value, list):
+        raise RequestError(f"{item.where}: {key} must be a list, as in [a, b]")
+    origin, inner = typing.get_origin(hint), typing.get_args(hint)[0]
+    return origin(_convert(inner, each, f"{key}.{index}") for index, each in enumerate(item.value))
+
+
+def _convert_mapping(arguments: tuple[Any, ...], item: Located, key: str) -> dict[str, Any]:
+    if item.value is None:
+        return {}
+    if not isinstance(item.value, dict):
+        raise RequestError(f"{item.where}: {key} must be a mapping of keys to values")
+    inner = arguments[1] if arguments else Any
+    return {name: _convert(inner, each, _join(key, name)) for name, each in item.value.items()}
+
+
+def _convert_scalar(hint: Any, item: Located, key: str) -> Any:
+    value = item.value
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if hint is int and isinstance(value, float) and value.is_integer():
+        return int(value)
+    if hint is str and isinstance(value, (int, float)) and not isinstance(value, bool):
+        return str(value)
+    if not isinstance(value, hint) or (hint is not bool and isinstance(value, bool)):
+        kind = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}.get(hint, str(hint))
+        raise RequestError(f"{item.where}: {key} must be {kind}, not {item.plain()!r}")
+    return value

@@ -1,0 +1,19 @@
+"""Unlearning on top of ``transformers.Trainer``.
+
+Names are loaded when they are first used, so that reading a recipe does not import torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+_MODULES = {"UnlearnConfig": "config", "UnlearnTrainer": "unlearn_trainer", "train_method": "train"}
+
+__all__ = ["UnlearnConfig", "UnlearnTrainer", "train_method"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f".{_MODULES[name]}", __name__), name)

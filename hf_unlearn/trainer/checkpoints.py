@@ -1,0 +1,36 @@
+"""Which checkpoint a killed run can go on from."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+
+
+def last_whole_checkpoint(folder: Path) -> Path | None:
+    """The newest checkpoint that was written to its end; unfinished ones are deleted.
+
+    The trainer writes its state last, so that a checkpoint whose state can be read is whole.
+
+    Args:
+        folder: The output folder of a trainer; need not exist.
+    """
+    whole: list[tuple[int, Path]] = []
+    for checkpoint in folder.glob(f"{PREFIX_CHECKPOINT_DIR}-*"):
+        step = checkpoint.name.rpartition("-")[2]
+        if step.isdigit() and _is_whole(checkpoint):
+            whole.append((int(step), checkpoint))
+        else:
+            shutil.rmtree(checkpoint)
+    return max(whole)[1] if whole else None
+
+
+def _is_whole(checkpoint: Path) -> bool:
+    try:
+        json.loads((checkpoint / TRAINER_STATE_NAME).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return True

@@ -1,0 +1,222 @@
+"""Settings of an unlearning run."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from transformers import TrainingArguments
+
+from ..controls import CONTROLS
+from ..errors import RequestError
+from ..losses import FORGET_LOSSES, RETAIN_LOSSES
+from ..registry import Registry, suggest
+from ..robust import ROBUST
+from .settings import build, build_part
+
+if TYPE_CHECKING:
+    from ..losses.base import Loss
+    from ..robust.base import TrainingPart
+
+
+@dataclass
+class UnlearnConfig(TrainingArguments):
+    r"""Configuration class for :class:`~hf_unlearn.trainer.unlearn_trainer.UnlearnTrainer`.
+
+    Only what unlearning adds is described here; everything else is a field of
+    :class:`~transformers.TrainingArguments`. The objective is
+
+    .. math:: w_f L_{forget}(\theta; D_{forget}) + w_r L_{retain}(\theta; D_{retain})
+
+    with both means taken over all rows (or label tokens) of an optimizer step, so that gradient accumulation and the
+    number of processes do not change it. An epoch goes once through the forget set.
+
+    Parameters:
+        > Parameters that control the model
+
+        model_init_kwargs (`dict[str, Any]`, *optional*):
+            Keyword arguments for `AutoModelForCausalLM.from_pretrained`, used when the trainer is given a model id or
+            folder. Weights are loaded in float32 unless `dtype` says otherwise: in bfloat16, steps much smaller than a
+            weight are rounded away. For a faster forward pass set `bf16=True`, which computes in bfloat16 and steps in
+            float32.
+        disable_dropout (`bool`, *optional*, defaults to `True`):
+            Whether to turn dropout off, so that model and reference are compared without noise.
+
+        > Parameters that control the data preprocessing
+
+        max_length (`int`, *optional*, defaults to `1024`):
+            Greatest number of tokens in a row.
+        truncation (`str`, *optional*, defaults to `"refuse"`):
+            What to do with longer rows: `"refuse"` them with their number and the longest, or `"cut"` their end off.
+        completion_only_loss (`bool`, *optional*, defaults to `True`):
+            Whether only the answer is trained on. Otherwise the prompt is too. Rows without a prompt are always
+            trained on as a whole.
+
+        > Parameters that control the training
+
+        loss_type (`str`, *optional*, defaults to `"npo"`):
+            Forget loss. Possible values are:
+
+                - `"ga"`: gradient ascent, [paper](https://huggingface.co/papers/2210.01504).
+                - `"npo"`: negative preference optimization, [paper](https://huggingface.co/papers/2404.05868).
+        beta (`float`, *optional*, defaults to `0.1`):
+            Inverse temperature of NPO. Higher values keep closer to the target model.
+        loss_kwargs (`dict[str, Any]`, *optional*):
+            Further parameters of the forget loss, as `hf-unlearn list losses` names them.
+        forget_weight (`float`, *optional*, defaults to `1.0`):
+            Weight of the forget loss.
+        retain_loss_type (`str`, *optional*, defaults to `"kl"`):
+            Retain loss. Possible values are:
+
+                - `"none"`: no retain term; the retain set is not read.
+                - `"nll"`: cross-entropy.
+                - `"kl"`: KL divergence from the target model, KL(target || model).
+        retain_loss_kwargs (`dict[str, Any]`, *optional*):
+            Further parameters of the retain loss.
+        retain_weight (`float`, *optional*, defaults to `1.0`):
+            Weight of the retain loss.
+        retain_per_forget (`int`, *optional*, defaults to `1`):
+            Retain rows that go with each forget row. `per_device_train_batch_size` counts forget rows only.
+        robust (`list`, *optional*, defaults to `[]`):
+            Parts that make forgetting last: names such as `"sure"`, or mappings such as
+            `{"name": "sure", "percentile": 99}`.
+        control (`str` or `dict`, *optional*):
+            Makes a model that hides instead of forgetting, to test a verification with, such as `"bin_hidden"`.
+        reference (`str`, *optional*, defaults to `"cache"`):
+            Where the KL term gets the target model's distribution from. `"cache"` keeps the target's last hidden
+            states of the retain labels and a copy of its output head, and computes the same distribution from them;
+            `"model"` keeps the whole target model in memory.
+
+    > [!NOTE]
+    > These parameters have default values different from [`~transformers.TrainingArguments`]:
+    > - `learning_rate`: Defaults to `1e-5` instead of `5e-5`.
+    > - `lr_scheduler_type`: Defaults to `"constant"` instead of `"linear"`.
+    > - `logging_steps`: Defaults to `10` instead of `500`.
+    > - `logging_nan_inf_filter`: Defaults to `False`: a loss that is not finite stops the run.
+    > - `save_total_limit`: Defaults to `2` instead of keeping every checkpoint.
+
+    Raises:
+        RequestError: If a value cannot be used; the message names the field and what it may be.
+    """
+
+    _VALID_DICT_FIELDS = [  # noqa: RUF012 (the parent class reads it as a plain list)
+        *TrainingArguments._VALID_DICT_FIELDS,
+        "model_init_kwargs",
+        "loss_kwargs",
+        "retain_loss_kwargs",
+        "control",
+    ]
+
+    # Defaults that differ from those of TrainingArguments
+    learning_rate: float = field(default=1e-5, metadata={"help": "The initial learning rate of the optimizer."})
+    lr_scheduler_type: str = field(default="constant", metadata={"help": "The learning rate schedule to use."})
+    logging_steps: float = field(
+        default=10,
+        metadata={"help": "Log every X update steps; a number below 1 is a share of all steps."},
+    )
+    logging_nan_inf_filter: bool = field(
+        default=False,
+        metadata={"help": "Left off: a loss that is not finite stops the run instead of being hidden."},
+    )
+    save_total_limit: int | None = field(
+        default=2,
+        metadata={"help": "Number of checkpoints that are kept. Two survive a kill while one is being written."},
+    )
+
+    # Parameters that control the model
+    model_init_kwargs: dict[str, Any] | str | None = field(
+        default=None,
+        metadata={
+            "help": "Keyword arguments for `AutoModelForCausalLM.from_pretrained` when the model is a string. "
+            "Weights are loaded in float32 unless `dtype` says otherwise."
+        },
+    )
+    disable_dropout: bool = field(default=True, metadata={"help": "Whether to turn dropout off."})
+
+    # Parameters that control the data preprocessing
+    max_length: int = field(default=1024, metadata={"help": "Greatest number of tokens in a row."})
+    truncation: str = field(
+        default="refuse",
+        metadata={"help": "What to do with longer rows.", "choices": ["refuse", "cut"]},
+    )
+    completion_only_loss: bool = field(
+        default=True,
+        metadata={"help": "Whether only the answer is trained on. Rows without a prompt are trained on as a whole."},
+    )
+
+    # Parameters that control the training
+    loss_type: str = field(default="npo", metadata={"help": "Forget loss: see `hf-unlearn list losses`."})
+    beta: float = field(default=0.1, metadata={"help": "Inverse temperature of NPO."})
+    loss_kwargs: dict[str, Any] | str | None = field(
+        default=None, metadata={"help": "Further parameters of the forget loss."}
+    )
+    forget_weight: float = field(default=1.0, metadata={"help": "Weight of the forget loss."})
+    retain_loss_type: str = field(default="kl", metadata={"help": "Retain loss: see `hf-unlearn list losses`."})
+    retain_loss_kwargs: dict[str, Any] | str | None = field(
+        default=None, metadata={"help": "Further parameters of the retain loss."}
+    )
+    retain_weight: float = field(default=1.0, metadata={"help": "Weight of the retain loss."})
+    retain_per_forget: int = field(default=1, metadata={"help": "Retain rows that go with each forget row."})
+    robust: list[str] = field(
+        default_factory=list,
+        metadata={
+            "help": "Parts that make forgetting last: names, or mappings with 'name' and parameters (as JSON on a "
+            "command line)."
+        },
+    )
+    control: dict[str, Any] | str | None = field(
+        default=None,
+        metadata={"help": "Makes a model that hides instead of forgetting: a name, or a mapping as for `robust`."},
+    )
+    reference: str = field(
+        default="cache",
+        metadata={
+            "help": "Where the KL term gets the target's distribution from: its cached hidden states, or the whole "
+            "model kept in memory.",
+            "choices": ["cache", "model"],
+        },
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_choice("truncation", self.truncation, ["cut", "refuse"])
+        _check_choice("reference", self.reference, ["cache", "model"])
+        # The samplers that look at lengths want one sequence per item; ours hold a forget row and its retain rows.
+        _check_choice("train_sampling_strategy", self.train_sampling_strategy, ["random", "sequential"])
+        for key in ("forget_weight", "retain_weight"):
+            if not (math.isfinite(getattr(self, key)) and getattr(self, key) >= 0):
+                raise RequestError(f"{key} is {getattr(self, key)}, it must be a number of at least 0")
+        for key, least in (("retain_per_forget", 1), ("max_length", 2)):
+            if getattr(self, key) < least:
+                raise RequestError(f"{key} is {getattr(self, key)}, it must be at least {least}")
+        # Built here once so that a wrong name or value is found before any model is loaded.
+        self.build_forget_loss()
+        self.build_retain_loss()
+        self.build_parts()
+
+    def build_forget_loss(self) -> Loss:
+        """The forget loss with its parameters."""
+        return build(FORGET_LOSSES, self.loss_type, self._parameters(FORGET_LOSSES, self.loss_type, self.loss_kwargs))
+
+    def build_retain_loss(self) -> Loss:
+        """The retain loss with its parameters."""
+        parameters = self._parameters(RETAIN_LOSSES, self.retain_loss_type, self.retain_loss_kwargs)
+        return build(RETAIN_LOSSES, self.retain_loss_type, parameters)
+
+    def build_parts(self) -> list[TrainingPart]:
+        """New robust parts, in the order given, then the control."""
+        parts = [build_part(ROBUST, spec) for spec in self.robust]
+        return parts if self.control is None else [*parts, build_part(CONTROLS, self.control)]
+
+    def _parameters(self, registry: Registry[Any], name: str, further: dict[str, Any] | str | None) -> dict[str, Any]:
+        """Parameters of a loss: fields of this class of the same name, then those given by name."""
+        if isinstance(further, str):
+            raise RequestError(f"the parameters of {registry.kind} {name!r} must be a mapping, not {further!r}")
+        own = {key: getattr(self, key) for key in registry.get(name).defaults if hasattr(self, key)}
+        return {**own, **(further or {})}
+
+
+def _check_choice(key: str, value: str, choices: list[str]) -> None:
+    if value not in choices:
+        raise RequestError(f"{key} is {value!r}: {suggest(str(value), choices)}")

@@ -1,0 +1,365 @@
+"""The trainer: two loss terms, a reference, and the parts that take part in the run."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, TrainerCallback, set_seed
+from transformers.trainer import TRAINING_ARGS_NAME
+
+from ..data.encoding import EncodedRow, TextFormat, load_tokenizer
+from ..data.example import Example
+from ..data.pairing import PaddedRows, PairedCollator, PairedRows
+from ..errors import RequestError
+from ..losses.base import LabelScores, LossSum
+from ..robust.base import TrainingContext
+from .callback import RunCallback
+from .config import UnlearnConfig
+from .forward import LabelForward, forward_labels, join, output_head
+from .metrics import RunningMeans
+from .models import add_adapters, disable_dropout, load_causal_lm
+from .reference import TargetLogits, TargetModel, evaluating, in_batches, make_target_logits, on_device, target_logps
+from .rows import encode_dataset
+
+if TYPE_CHECKING:
+    import datasets
+    from peft import PeftConfig
+    from transformers.trainer_utils import TrainOutput
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Term:
+    """One of the two terms of the objective, for one micro-batch."""
+
+    name: str
+    weight: float
+    scores: LabelScores
+    sum: LossSum
+
+
+class UnlearnTrainer(Trainer):
+    """Makes a causal language model forget one set of rows while it keeps another.
+
+    Example:
+
+    ```python
+    from hf_unlearn import UnlearnConfig, UnlearnTrainer
+
+    trainer = UnlearnTrainer(
+        model="my-org/my-model",
+        args=UnlearnConfig(output_dir="unlearned", loss_type="npo", retain_loss_type="kl"),
+        forget_dataset=forget,  # prompt-completion, conversational, unpaired preference or plain text
+        retain_dataset=retain,
+    )
+    trainer.train()
+    ```
+
+    Logged metrics, besides those of [`~transformers.Trainer`]: `loss/forget` and `loss/retain` (unweighted means),
+    `logps/forget` and `logps/retain` (summed label log-probability, mean over rows) and, with the KL retain loss,
+    `kl/retain`.
+
+    Args:
+        model (`str` or [`~transformers.PreTrainedModel`] or [`~peft.PeftModel`]):
+            The target model: an id or folder, loaded in float32 unless `args.model_init_kwargs` says otherwise, or a
+            model. It is changed in place, and is the reference as it stands when training starts.
+        args ([`UnlearnConfig`], *optional*):
+            Settings. Defaults to `UnlearnConfig()`.
+        forget_dataset ([`~datasets.Dataset`] or `Sequence[Example]`):
+            What has to go. With a boolean `label` column (unpaired preference) only the false rows are taken.
+        retain_dataset ([`~datasets.Dataset`] or `Sequence[Example]`, *optional*):
+            What has to stay. Needed unless `args.retain_loss_type` is `"none"`; only true rows of a `label` column.
+        ref_model (`str` or [`~transformers.PreTrainedModel`], *optional*):
+            The reference, where it is another model than `model` at the start.
+        processing_class ([`~transformers.PreTrainedTokenizerBase`], *optional*):
+            The tokenizer. Loaded from where the model came from by default.
+        peft_config ([`~peft.PeftConfig`], *optional*):
+            Trains adapters of this kind on the frozen model. The model without them is the reference.
+        text_format ([`TextFormat`], *optional*):
+            How prompt and answer become one text.
+        callbacks (list of [`~transformers.TrainerCallback`], *optional*):
+            Further callbacks.
+        optimizers (`tuple`, *optional*):
+            Optimizer and scheduler, made from `args` where they are `None`.
+
+    Raises:
+        RequestError: If model, data or settings cannot be used together.
+    """
+
+    # The loss is divided by what the whole accumulation window counts, not by the number of its micro-batches.
+    loss_is_scaled_for_ga = True
+
+    args: UnlearnConfig
+    model: Any
+    train_dataset: PairedRows
+    processing_class: PreTrainedTokenizerBase
+    _signature_columns: Any
+
+    def __init__(
+        self,
+        model: Any,
+        args: UnlearnConfig | None,
+        forget_dataset: datasets.Dataset | Sequence[Example],
+        retain_dataset: datasets.Dataset | Sequence[Example] | None = None,
+        ref_model: str | PreTrainedModel | nn.Module | None = None,
+        processing_class: PreTrainedTokenizerBase | None = None,
+        peft_config: PeftConfig | None = None,
+        text_format: TextFormat | None = None,
+        callbacks: list[TrainerCallback] | None = None,
+        optimizers: tuple[torch.optim.Optimizer | None, torch.optim.lr_scheduler.LambdaLR | None] = (None, None),
+    ) -> None:
+        args = UnlearnConfig() if args is None else args
+        if args.n_gpu > 1:
+            raise RequestError(
+                "one process sees several GPUs: start one process per GPU with `accelerate launch`, or let it see one"
+                " with CUDA_VISIBLE_DEVICES"
+            )
+        self.forget_loss = args.build_forget_loss()
+        self.retain_loss = args.build_retain_loss()
+        self.parts = args.build_parts()
+
+        set_seed(args.seed)
+        if processing_class is None:
+            processing_class = load_tokenizer(model if isinstance(model, str) else model.config._name_or_path)
+        model = load_causal_lm(model, args.model_init_kwargs)
+        self._ref_model = None if ref_model is None else load_causal_lm(ref_model, args.model_init_kwargs)
+        if peft_config is not None:
+            model = add_adapters(model, peft_config)
+        self._adapters_are_new = peft_config is not None
+        if args.disable_dropout:
+            disable_dropout(model)
+        if any(parameter.dtype in (torch.bfloat16, torch.float16) for parameter in _trainable(model)):
+            logger.warning("the trained weights are stored in 16 bits: steps much smaller than a weight are lost")
+        self._use_cache_when_saved = getattr(model.config, "use_cache", True)
+
+        text_format = TextFormat() if text_format is None else text_format
+        forget = encode_dataset(forget_dataset, "forget", processing_class, text_format, args)
+        retain = []
+        if args.retain_loss_type != "none":
+            if retain_dataset is None:
+                raise RequestError(f"retain_loss_type {args.retain_loss_type!r} needs a retain_dataset")
+            retain = encode_dataset(retain_dataset, "retain", processing_class, text_format, args)
+        data_seed = args.seed if args.data_seed is None else args.data_seed
+
+        super().__init__(
+            model=model,
+            args=args,
+            data_collator=PairedCollator(processing_class.pad_token_id),
+            train_dataset=PairedRows(forget, retain, args.retain_per_forget, data_seed),
+            processing_class=processing_class,
+            callbacks=[*(callbacks or []), RunCallback(self)],
+            optimizers=optimizers,
+        )
+        # Before transformers 5.19 this is what says that the loss is scaled already, see `loss_is_scaled_for_ga`.
+        self.model_accepts_loss_kwargs = True
+        self.logged_means = RunningMeans()
+        self.step_means = RunningMeans()
+        self._forget_reference: Tensor | None = None
+        self._target_logits: TargetLogits | None = None
+        self._is_prepared = False
+
+    # ---- Before the first step ----
+
+    def train(
+        self,
+        resume_from_checkpoint: str | bool | None = None,
+        trial: Any = None,
+        ignore_keys_for_eval: list[str] | None = None,
+    ) -> TrainOutput:
+        """Trains; see [`~transformers.Trainer.train`].
+
+        The model has to hold its original weights, also when a run is resumed: reference values are computed and
+        parts prepared first, then the checkpoint is loaded.
+
+        Raises:
+            RequestError: If a loss or gradient is not finite. No step is made with it; checkpoints stay as they are.
+        """
+        if not self._is_prepared:
+            self._prepare_run(resuming=bool(resume_from_checkpoint))
+            self._is_prepared = True
+        return super().train(resume_from_checkpoint, trial, ignore_keys_for_eval)
+
+    def _prepare_run(self, resuming: bool) -> None:
+        target = self._target_model()
+        if self.forget_loss.uses_reference_logps:
+            self._forget_reference = target_logps(target, self._rows_in_order(self.train_dataset.forget))
+        context = TrainingContext(
+            model=self.model,
+            forget_loss_shares=self._forget_loss_shares,
+            output_dir=Path(str(self.args.output_dir)),
+            resuming=resuming,
+            writes=self.args.should_save,
+        )
+        for part in self.parts:
+            part.prepare(context)
+        if not list(_trainable(self.model)):
+            raise RequestError("nothing is left to train: every parameter is frozen")
+        # After the parts, because the output head is copied only if it is trained.
+        if self.retain_loss.uses_reference_logits:
+            batches = self._rows_in_order(self.train_dataset.retain)
+            self._target_logits = make_target_logits(target, batches, self.args.reference)
+        self._ref_model = None
+
+    def _target_model(self) -> TargetModel:
+        autocast = self.accelerator.autocast
+        if self._ref_model is not None:
+            return TargetModel(self._ref_model.to(self.args.device).requires_grad_(False), (autocast,), changes=False)
+        if self._adapters_are_new:
+            return TargetModel(self.model, (autocast, self.model.disable_adapter), changes=False)
+        return TargetModel(self.model, (autocast,), changes=True)
+
+    def _rows_in_order(self, rows: Sequence[EncodedRow]) -> Iterator[PaddedRows]:
+        return in_batches(rows, self.args.per_device_train_batch_size, self.processing_class.pad_token_id)
+
+    def _forget_loss_shares(self) -> Iterator[Tensor]:
+        rows = self.train_dataset.forget
+        total = sum(self.forget_loss.count(batch["labels"]) for batch in self._rows_in_order(rows))
+        for batch in self._rows_in_order(rows):
+            with evaluating(self.model), self.accelerator.autocast():
+                result = forward_labels(self.model, output_head(self.model), on_device(batch, self.model))
+            yield self._forget_term(batch, result).sum.total / total
+
+    # ---- Each step ----
+
+    def get_batch_samples(
+        self, epoch_iterator: Iterator, num_batches: int, device: torch.device
+    ) -> tuple[list, Tensor | None]:
+        """The micro-batches of one step, and what each loss counts in all of them, on all processes: ``[2]``."""
+        batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
+        return batches, self.accelerator.reduce(self._counts(batches).to(device), reduction="sum")
+
+    def _counts(self, batches: Sequence[dict[str, PaddedRows]]) -> Tensor:
+        counts = torch.zeros(2, dtype=torch.int64)
+        for batch in batches:
+            counts[0] += self.forget_loss.count(batch["forget"]["labels"])
+            if "retain" in batch:
+                counts[1] += self.retain_loss.count(batch["retain"]["labels"])
+        return counts
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Tensor | tuple[Tensor, dict[str, LabelForward]]:
+        """This micro-batch's share of the weighted objective.
+
+        Args:
+            model: The model, possibly wrapped.
+            inputs: ``forget`` and, with a retain loss, ``retain`` rows.
+            return_outputs: Whether to return the forward passes too.
+            num_items_in_batch: ``[2]``, what forget and retain loss count over the whole step. By default what they
+                count in this micro-batch.
+
+        Raises:
+            RequestError: If the loss is not finite.
+        """
+        counts = self._counts([inputs]) if num_items_in_batch is None else torch.as_tensor(num_items_in_batch)
+        outputs = self._forward(model, inputs)
+        terms = [self._forget_term(inputs["forget"], outputs["forget"])]
+        if "retain" in outputs:
+            terms.append(self._retain_term(inputs["retain"], outputs["retain"]))
+        # Gradients are averaged over processes afterwards, while each share is already one of the whole.
+        scale = self.accelerator.num_processes if num_items_in_batch is not None else 1
+        shares = [
+            scale * term.weight * term.sum.total / count.clamp(min=1).to(term.sum.total.device)
+            for term, count in zip(terms, counts, strict=False)
+        ]
+        loss = torch.stack(shares).sum()
+        self._check_finite(loss.detach(), "loss")
+        self._record(terms)
+        return (loss, outputs) if return_outputs else loss
+
+    def _forward(self, model: nn.Module, inputs: dict[str, PaddedRows]) -> dict[str, LabelForward]:
+        head = output_head(self.accelerator.unwrap_model(model))
+        forget = inputs["forget"]
+        if "retain" not in inputs:
+            return {"forget": forward_labels(model, head, forget)}
+        both = forward_labels(model, head, join(forget, inputs["retain"], self.processing_class.pad_token_id))
+        first, second = both.split(len(forget["labels"]))
+        return {"forget": first, "retain": second}
+
+    def _forget_term(self, batch: PaddedRows, result: LabelForward) -> Term:
+        reference = self._forget_reference
+        if reference is not None:
+            reference = reference[batch["row"].cpu()].to(result.logits.device)
+        scores = result.scores(reference_logps=reference)
+        return Term("forget", self.args.forget_weight, scores, self.forget_loss(scores))
+
+    def _retain_term(self, batch: PaddedRows, result: LabelForward) -> Term:
+        logits = None if self._target_logits is None else self._target_logits(batch)
+        scores = result.scores(reference_logits=logits)
+        return Term("retain", self.args.retain_weight, scores, self.retain_loss(scores))
+
+    def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
+        """Last look before the optimizer steps: gradients can overflow where the loss does not."""
+        norm = super()._get_grad_norm(model, grad_norm=grad_norm)
+        if norm is not None and not self.args.fp16:  # with fp16 the loss scaler skips such steps itself
+            self._check_finite(norm, "gradient norm")
+        return norm
+
+    def _check_finite(self, value: Any, what: str) -> None:
+        if not math.isfinite(value):
+            raise RequestError(
+                f"the {what} is {float(value)} in step {self.state.global_step + 1}: no step was made with it and the"
+                f" last checkpoint is kept; lower learning_rate (now {self.args.learning_rate}) or forget_weight"
+            )
+
+    # ---- What is told and kept ----
+
+    @torch.no_grad()
+    def _record(self, terms: Sequence[Term]) -> None:
+        for means in (self.logged_means, self.step_means):
+            for term in terms:
+                means.add(f"loss/{term.name}", term.sum.total, term.sum.count)
+                means.add(f"logps/{term.name}", term.scores.row_logps.sum(), term.scores.row_has_labels.sum())
+                if term.name == "retain" and self.args.retain_loss_type == "kl":
+                    means.add("kl/retain", term.sum.total, term.sum.count)
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Adds the means since the last log."""
+        logs.update(self.logged_means.means(self.accelerator))
+        self.logged_means.clear()
+        super().log(logs, start_time)
+
+    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
+        """Saves weights, configuration and tokenizer, without the pickled arguments the parent class adds."""
+        if not all(bool(torch.isfinite(parameter).all()) for parameter in _trainable(self.model)):
+            raise RequestError(
+                f"weights are not finite after step {self.state.global_step}, so they are not saved; lower"
+                f" learning_rate (now {self.args.learning_rate})"
+            )
+        while_training = self.model.config.use_cache
+        self.model.config.use_cache = self._use_cache_when_saved
+        try:
+            super()._save(output_dir, state_dict)
+        finally:
+            self.model.config.use_cache = while_training
+        if self.args.should_save:
+            Path(str(output_dir or self.args.output_dir), TRAINING_ARGS_NAME).unlink(missing_ok=True)
+
+    def save_merged(self, output_dir: str) -> None:
+        """Saves a plain model, as [`~transformers.Trainer.save_model`] does, with new adapters merged into it."""
+        if self._adapters_are_new:
+            self.model = self.model_wrapped = self.model.merge_and_unload()
+        self.save_model(output_dir)
+
+    def floating_point_ops(self, inputs: dict[str, Any]) -> int:
+        """Of forget and retain rows together."""
+        return sum(super(UnlearnTrainer, self).floating_point_ops(part) for part in inputs.values())
+
+    def _set_signature_columns_if_needed(self) -> None:
+        self._signature_columns = ["forget", "forget_row", "retain", "retain_rows"]
+
+
+def _trainable(model: nn.Module) -> Iterator[nn.Parameter]:
+    return (parameter for parameter in model.parameters() if parameter.requires_grad)

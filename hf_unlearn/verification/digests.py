@@ -1,0 +1,117 @@
+"""SHA-256 of the files of a folder, and what differs between two lists of them."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from ..errors import EnvironmentFailure
+
+_CHUNK = 1 << 20
+
+
+def sha256_file(path: Path) -> str:
+    """SHA-256 of a file as 64 hexadecimal digits, read in pieces of one megabyte.
+
+    Args:
+        path: The file.
+
+    Raises:
+        EnvironmentFailure: It cannot be read.
+    """
+    digest = hashlib.sha256()
+    try:
+        with path.open("rb") as file:
+            while piece := file.read(_CHUNK):
+                digest.update(piece)
+    except OSError as error:
+        raise EnvironmentFailure(f"{path} cannot be read: {error.strerror}") from error
+    return digest.hexdigest()
+
+
+def list_files(folder: Path, *, links_within: Path | None = None) -> tuple[list[str], list[str]]:
+    """All files of a folder and its sub-folders.
+
+    Args:
+        folder: The folder.
+        links_within: Links to files are followed if they lead to somewhere inside this folder (the download cache of
+            the Hub consists of such links). Without it no link is followed, wherever it leads.
+
+    Returns:
+        Paths of files relative to the folder, with forward slashes, sorted; and one sentence per entry that is
+        neither a plain file nor an allowed link.
+    """
+    files, problems = [], []
+    for where, folders, names in os.walk(folder):
+        linked = [name for name in folders if (Path(where) / name).is_symlink()]
+        for name in (*names, *linked):
+            path = Path(where) / name
+            relative = path.relative_to(folder).as_posix()
+            if path.is_symlink() and (
+                links_within is None or not path.resolve().is_relative_to(links_within.resolve())
+            ):
+                problems.append(f"{relative}: is a link, and a published folder holds only files")
+            elif not path.exists() or not stat.S_ISREG(path.stat().st_mode):
+                problems.append(f"{relative}: is not a plain file")
+            else:
+                files.append(relative)
+    return sorted(files), sorted(problems)
+
+
+def hash_files(folder: Path, names: Iterable[str]) -> dict[str, str]:
+    """SHA-256 of several files, hashed side by side in threads.
+
+    Args:
+        folder: The folder.
+        names: Paths relative to it.
+
+    Returns:
+        Path to digest, sorted by path.
+
+    Raises:
+        EnvironmentFailure: A file cannot be read.
+    """
+    ordered = sorted(names)
+    with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as threads:
+        return dict(zip(ordered, threads.map(lambda name: sha256_file(folder / name), ordered), strict=True))
+
+
+def folder_digests(folder: Path) -> dict[str, str]:
+    """SHA-256 of every file of a folder.
+
+    Args:
+        folder: The folder.
+
+    Returns:
+        Path relative to the folder to digest, sorted by path.
+
+    Raises:
+        EnvironmentFailure: The folder holds something that is not a plain file, or a file cannot be read.
+    """
+    files, problems = list_files(folder)
+    if problems:
+        raise EnvironmentFailure(f"{folder}: {problems[0]}")
+    return hash_files(folder, files)
+
+
+def compare_digests(expected: Mapping[str, str], found: Mapping[str, str]) -> list[str]:
+    """One sentence for every file that is missing, too many, or not what it was, sorted by file.
+
+    Args:
+        expected: Path to digest as it should be.
+        found: Path to digest as it is.
+    """
+    problems = []
+    for name in sorted(expected.keys() | found.keys()):
+        if name not in found:
+            problems.append(f"{name}: is missing")
+        elif name not in expected:
+            problems.append(f"{name}: was added, the report does not know it")
+        elif expected[name] != found[name]:
+            was, now = expected[name][:12], found[name][:12]
+            problems.append(f"{name}: is not the file that was verified (sha256 {now}… instead of {was}…)")
+    return problems

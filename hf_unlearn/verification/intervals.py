@@ -1,0 +1,335 @@
+"""Bootstrap intervals over groups of facts.
+
+Facts of one group may say something of each other, so whole groups are resampled, and every model's values of the
+same facts are drawn together (paired). All intervals are *expanded percentile* intervals (Hesterberg, "What Teachers
+Should Know About the Bootstrap", arXiv 1411.5279): the plain percentile interval is too short with few groups,
+because it lacks the factor sqrt(n / (n - 1)) and uses a normal quantile where a t quantile is due.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from statistics import NormalDist
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .scores import FactScores
+
+MIN_GROUPS = 10
+"""With fewer groups than this no bootstrap interval is given: it would not cover what it claims to cover."""
+
+_CHUNK = 1024
+_MOST_FACTS = 1_000_000
+
+
+@dataclass(frozen=True)
+class Bootstrap:
+    """How intervals are made.
+
+    Attributes:
+        draws: Number of resamples.
+        confidence: Level of the two-sided interval.
+        seed: Seed of the resampling; the same scores give the same interval.
+    """
+
+    draws: int = 10_000
+    confidence: float = 0.95
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number with its interval, or the reason why there is none.
+
+    Attributes:
+        value: The point estimate; ``None`` where it is undefined.
+        low: Lower end of the interval; ``None`` where it is undefined.
+        high: Upper end of the interval; ``None`` where it is undefined.
+        facts: Number of facts it rests on.
+        groups: Number of groups that were resampled.
+        undefined: Why there is no interval; empty where there is one.
+    """
+
+    value: float | None
+    low: float | None
+    high: float | None
+    facts: int
+    groups: int
+    undefined: str = ""
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """Both ends, or ``None`` where there is no interval."""
+        return None if self.low is None or self.high is None else (self.low, self.high)
+
+
+def mean_estimate(scores: FactScores, settings: Bootstrap) -> Estimate:
+    """Mean over facts with its interval.
+
+    Args:
+        scores: One value per fact.
+        settings: How the interval is made.
+
+    Returns:
+        The estimate; with fewer than :data:`MIN_GROUPS` groups it has a value and no interval.
+    """
+    sample = _Sample([scores])
+    mean = float(sample.means[0])
+    if sample.problem:
+        value = mean if math.isfinite(mean) else None
+        return Estimate(value, None, None, sample.facts, sample.groups, sample.problem)
+    draws = _Draws(sample.means, sample.resample(settings), sample.facts, sample.groups)
+    return draws.estimate(mean, draws.draws[:, 0], settings)
+
+
+def difference(first: FactScores, second: FactScores, settings: Bootstrap, *, paired: bool) -> Estimate:
+    """Mean of ``first`` minus mean of ``second`` with its interval.
+
+    Args:
+        first: One value per fact.
+        second: One value per fact; of the same facts if ``paired``.
+        settings: How the interval is made.
+        paired: Whether both are resampled together.
+
+    Returns:
+        The estimate; undefined with too few groups.
+    """
+    draws = _joint_draws([first], second, settings, paired=paired)
+    if isinstance(draws, Estimate):
+        return draws
+    return draws.estimate(draws.means[0] - draws.means[1], draws.draws[:, 0] - draws.draws[:, 1], settings)
+
+
+def retention_ratio(subject: FactScores, target: FactScores, settings: Bootstrap) -> Estimate:
+    """Retention ratio ``s(subject) / s(target)``, paired, both under the same transform.
+
+    Args:
+        subject: Scores of the unlearned model.
+        target: Scores of the target model on the same facts.
+        settings: How the interval is made.
+
+    Returns:
+        The estimate; undefined where the target's score is not clearly above zero.
+    """
+    return _ratio(
+        _joint_draws([subject], target, settings, paired=True),
+        settings,
+        numerator=(1.0, 0.0),
+        denominator=(0.0, 1.0),
+        nothing="the target's score is not clearly above zero",
+    )
+
+
+def recovered_share(
+    subject: FactScores, target: FactScores, never: FactScores, settings: Bootstrap, *, paired: bool = True
+) -> Estimate:
+    """Recovered share ``(s(subject) - s(never)) / (s(target) - s(never))``, all under the same transform.
+
+    Args:
+        subject: Scores of the unlearned model.
+        target: Scores of the target model on the same facts.
+        never: Scores of the never-knew model on the same facts; or, with ``paired=False``, scores on other facts
+            that stand in for it and are resampled on their own.
+        settings: How the interval is made.
+        paired: Whether ``never`` is about the same facts.
+
+    Returns:
+        The estimate. It is undefined, never infinite, where the target does not clearly know more than the never-knew
+        model: where the interval of the denominator touches zero.
+    """
+    return _ratio(
+        _joint_draws([subject, target], never, settings, paired=paired),
+        settings,
+        numerator=(1.0, 0.0, -1.0),
+        denominator=(0.0, 1.0, -1.0),
+        nothing="the target does not clearly know more than a model that never knew",
+    )
+
+
+def more_needed(estimate: Estimate, threshold: float) -> int | None:
+    """How many further facts would settle on which side of ``threshold`` the value lies.
+
+    A normal approximation: the side of the interval that reaches over the threshold shrinks with the square root of
+    the number of facts, so ``facts * (side / distance) ** 2`` facts bring its end to the threshold, if the value
+    and the spread stay what they are.
+
+    Args:
+        estimate: An estimate whose interval contains the threshold.
+        threshold: The threshold.
+
+    Returns:
+        The number of facts to add (at least 1), or ``None`` where no sensible number can be given: the estimate is
+        undefined, sits on the threshold, or would need more than a million facts.
+    """
+    if estimate.value is None or estimate.low is None or estimate.high is None:
+        return None
+    distance = abs(estimate.value - threshold)
+    side = estimate.high - estimate.value if estimate.value < threshold else estimate.value - estimate.low
+    if distance == 0:
+        return None
+    total = estimate.facts * (side / distance) ** 2
+    return None if total > _MOST_FACTS else max(1, math.ceil(total) - estimate.facts)
+
+
+def least_facts(threshold: float, confidence: float) -> int | None:
+    """The smallest number of facts that can show a share of at most ``threshold``.
+
+    If a share ``threshold`` of all facts were still fully known, ``n`` scored facts would miss them all with
+    probability ``(1 - threshold) ** n``. A bootstrap of values that are all the same has no width and cannot
+    see that, so a pass needs enough facts to make this probability at most ``(1 - confidence) / 2``.
+
+    Args:
+        threshold: Largest allowed share.
+        confidence: Level of the two-sided interval.
+
+    Returns:
+        The number of facts; ``None`` for a threshold of zero, which no number of facts can show.
+    """
+    if threshold <= 0:
+        return None
+    if threshold >= 1:
+        return 1
+    return math.ceil(math.log((1 - confidence) / 2) / math.log1p(-threshold))
+
+
+class _Sample:
+    """Scores of several models on the same facts, summed by group.
+
+    Attributes:
+        facts: Number of facts.
+        groups: Number of groups.
+        means: Mean over facts, one per model.
+        problem: Why no interval can be given; empty where it can.
+    """
+
+    def __init__(self, models: Sequence[FactScores]) -> None:
+        first = models[0]
+        if any(model.values.keys() != first.values.keys() for model in models):
+            raise ValueError("paired scores must be about the same facts")
+        if not first.values:
+            raise ValueError("there are no facts")
+        facts = sorted(first.values)
+        names = {group: index for index, group in enumerate(sorted({first.groups[fact] for fact in facts}))}
+        group_of = np.array([names[first.groups[fact]] for fact in facts])
+        table = np.array([[*(model.values[fact] for model in models), 1.0] for fact in facts], dtype=np.float64)
+        self._sums = np.zeros((len(names), len(models) + 1))
+        np.add.at(self._sums, group_of, table)
+        self.facts, self.groups = len(facts), len(names)
+        self.means: NDArray[np.float64] = table[:, :-1].mean(axis=0)
+        self.problem = ""
+        if not np.isfinite(table).all():
+            self.problem = "a score is not a finite number"
+        elif self.groups < MIN_GROUPS:
+            self.problem = f"there are only {self.groups} groups of facts and an interval needs {MIN_GROUPS}"
+
+    def resample(self, settings: Bootstrap) -> NDArray[np.float64]:
+        """Means of resampled groups, shape [draws, models]."""
+        counts = _group_counts(self.groups, settings.draws, settings.seed)
+        parts = [
+            counts[start : start + _CHUNK].astype(np.float64) @ self._sums for start in range(0, len(counts), _CHUNK)
+        ]
+        sums = np.concatenate(parts)
+        return sums[:, :-1] / sums[:, -1:]
+
+
+@dataclass(frozen=True)
+class _Draws:
+    """Point means [models] and resampled means [draws, models], the compared model last."""
+
+    means: NDArray[np.float64]
+    draws: NDArray[np.float64]
+    facts: int
+    groups: int
+
+    def estimate(self, value: float, draws: NDArray[np.float64], settings: Bootstrap) -> Estimate:
+        """``value`` with the interval of its draws."""
+        low, high = _expanded_percentiles(draws, self.groups, settings.confidence)
+        return Estimate(float(value), low, high, self.facts, self.groups)
+
+
+def _joint_draws(
+    models: Sequence[FactScores], other: FactScores, settings: Bootstrap, *, paired: bool
+) -> _Draws | Estimate:
+    """Draws of ``models`` and ``other``; an undefined estimate where there are none."""
+    if paired:
+        sample = _Sample([*models, other])
+        if sample.problem:
+            return Estimate(None, None, None, sample.facts, sample.groups, sample.problem)
+        return _Draws(sample.means, sample.resample(settings), sample.facts, sample.groups)
+    sample, apart = _Sample(models), _Sample([other])
+    problem = sample.problem or apart.problem
+    groups = min(sample.groups, apart.groups)
+    if problem:
+        return Estimate(None, None, None, sample.facts, groups, problem)
+    elsewhere = Bootstrap(settings.draws, settings.confidence, settings.seed + 1)
+    draws = np.hstack([sample.resample(settings), apart.resample(elsewhere)])
+    return _Draws(np.concatenate([sample.means, apart.means]), draws, sample.facts, groups)
+
+
+def _ratio(
+    joint: _Draws | Estimate,
+    settings: Bootstrap,
+    *,
+    numerator: Sequence[float],
+    denominator: Sequence[float],
+    nothing: str,
+) -> Estimate:
+    """Ratio of two linear combinations of means; undefined where the denominator's interval touches zero."""
+    if isinstance(joint, Estimate):
+        return joint
+    above, below = joint.draws @ np.array(numerator), joint.draws @ np.array(denominator)
+    value = float(joint.means @ np.array(denominator))
+    if value <= 0 or _expanded_percentiles(below, joint.groups, settings.confidence)[0] <= 0:
+        return Estimate(None, None, None, joint.facts, joint.groups, nothing)
+    # The few draws beyond that interval in which the denominator vanishes count as infinite: they can only widen.
+    safe = np.where(below > 0, below, 1.0)
+    ratio = np.where(below > 0, above / safe, np.inf)
+    low, high = _expanded_percentiles(ratio, joint.groups, settings.confidence)
+    if not math.isfinite(high):
+        return Estimate(None, None, None, joint.facts, joint.groups, nothing)
+    return Estimate(float(joint.means @ np.array(numerator)) / value, low, high, joint.facts, joint.groups)
+
+
+@lru_cache(maxsize=4)
+def _group_counts(groups: int, draws: int, seed: int) -> NDArray[np.uint16]:
+    """How often each group was drawn, shape [draws, groups]: the same for all scores of a run, so made once."""
+    generator = np.random.default_rng(seed)
+    counts = np.empty((draws, groups), dtype=np.uint16)
+    for draw in range(draws):
+        counts[draw] = np.bincount(generator.integers(groups, size=groups), minlength=groups)
+    counts.setflags(write=False)
+    return counts
+
+
+def _expanded_percentiles(draws: NDArray[np.float64], groups: int, confidence: float) -> tuple[float, float]:
+    """Both ends of the expanded percentile interval."""
+    widened = math.sqrt(groups / (groups - 1)) * t_quantile((1 + confidence) / 2, groups - 1)
+    tail = NormalDist().cdf(-widened)
+    # Not interpolated: an infinite draw must not turn a finite end into "not a number".
+    low = np.quantile(draws, tail, method="lower")
+    high = np.quantile(draws, 1 - tail, method="higher")
+    return float(low), float(high)
+
+
+def t_quantile(probability: float, freedom: int) -> float:
+    """Quantile of Student's t by its expansion in 1/freedom (Abramowitz and Stegun 26.7.5).
+
+    Args:
+        probability: Between 0 and 1.
+        freedom: Degrees of freedom; from 9 on the error is under 0.001 at the levels used here.
+
+    Returns:
+        The quantile.
+    """
+    z = NormalDist().inv_cdf(probability)
+    terms = (
+        (z**3 + z) / 4,
+        (5 * z**5 + 16 * z**3 + 3 * z) / 96,
+        (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
+        (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / 92160,
+    )
+    return z + sum(term / freedom**power for power, term in enumerate(terms, start=1))

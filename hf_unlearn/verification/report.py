@@ -1,0 +1,296 @@
+"""The verification report, ``unlearning_report.json``: made here, sealed here, read here."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from ..errors import RequestError
+from .controls import ControlOutcome
+from .gate import Gate
+from .intervals import Bootstrap, mean_estimate
+from .recovered import RecoveredRow
+from .scores import ScoreTable
+from .utility import UtilityRow
+from .verdict import Judgement
+
+REPORT_FILE = "unlearning_report.json"
+SCHEMA_VERSION = "1.0"
+SCHEMA_PATH = Path(__file__).with_name("unlearning_report.schema.json")
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """Which model was compared with. Never a local path: the report is published.
+
+    Attributes:
+        hub_id: Its id on the Hub; ``None`` for a local model.
+        revision: Its commit there.
+        description: One line for people.
+        files: File name to SHA-256.
+    """
+
+    hub_id: str | None = None
+    revision: str | None = None
+    description: str = ""
+    files: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class SetInfo:
+    """Size and identity of a scored set, without its text.
+
+    Attributes:
+        facts: Number of facts.
+        rows: Number of rows.
+        salted_hash: From :func:`~hf_unlearn.verification.salted.salted_hash`.
+    """
+
+    facts: int
+    rows: int
+    salted_hash: str
+
+
+@dataclass(frozen=True)
+class AttackRun:
+    """What was tried to bring the knowledge back, on one model.
+
+    Attributes:
+        name: The attack, as in ``transform``.
+        model: The attacked model.
+        folds: Number of folds.
+        budget: What the attacker could spend: epochs, learning rates, facts trained on.
+        best: The attacker's best result in each fold, such as
+            ``{"fold": 0, "metric": "probability", "rate": 3e-4, "epoch": 4}``.
+    """
+
+    name: str
+    model: str
+    folds: int
+    budget: Mapping[str, Any]
+    best: Sequence[Mapping[str, Any]] = ()
+
+
+def build_report(
+    *,
+    name: str,
+    created: str,
+    table: ScoreTable,
+    gate: Gate,
+    candidate: str,
+    judgements: Sequence[Judgement],
+    target: ModelInfo,
+    never_knew: ModelInfo | None,
+    unlearned_files: Mapping[str, Mapping[str, str]],
+    method: Mapping[str, Any],
+    data: Mapping[str, SetInfo],
+    controls: Sequence[ControlOutcome] = (),
+    attacks: Sequence[AttackRun] = (),
+    environment: Mapping[str, Any] | None = None,
+    not_tested: Sequence[str] = (),
+    notes: Sequence[str] = (),
+) -> dict[str, Any]:
+    """Put everything that a reader needs into one sealed and validated report.
+
+    Args:
+        name: Name of the run.
+        created: When, as ISO 8601.
+        table: Scores of all models.
+        gate: The gate that stood before the run.
+        candidate: The method whose model is to be released.
+        judgements: Judgements on all candidates and controls; the candidate's is the verdict.
+        target: The model before unlearning.
+        never_knew: The model that never knew, if there is one.
+        unlearned_files: Transform (``identity`` or a format) to file name to SHA-256, as scored, of the candidate.
+        method: Settings of the candidate's method.
+        data: Set name to size and salted hash.
+        controls: Outcomes of the controls; their judgements are not candidates.
+        attacks: Attacks and what they spent.
+        environment: Versions, device, seeds.
+        not_tested: What else was not tested, in words.
+        notes: What else a reader must know.
+
+    Returns:
+        The report, with empty ``files`` and the digest set.
+
+    Raises:
+        RequestError: The candidate was not judged, or the report does not fit the schema.
+    """
+    by_subject = {judgement.subject: judgement for judgement in judgements}
+    if candidate not in by_subject:
+        raise RequestError(f"the release candidate {candidate!r} was not judged: there are {', '.join(by_subject)}")
+    verdict = by_subject[candidate]
+    control_names = {outcome.name for outcome in controls}
+    settings = Bootstrap(gate.draws, gate.confidence)
+    report = {
+        "schema_version": SCHEMA_VERSION,
+        "created": created,
+        "name": name,
+        "format": None,
+        "verdict": {"status": verdict.status, "reasons": list(verdict.reasons), "candidate": candidate},
+        "models": {
+            "target": asdict(target),
+            "unlearned": {"name": candidate, "files": {key: dict(files) for key, files in unlearned_files.items()}},
+            "never_knew": None if never_knew is None else asdict(never_knew),
+        },
+        "method": {"name": candidate, "settings": dict(method)},
+        "data": {set_name: asdict(info) for set_name, info in data.items()},
+        "gate": asdict(gate),
+        "scores": _scores(table, settings),
+        "recovered": [_recovered(row) for judgement in judgements for row in judgement.recovered],
+        "utility": [_utility(row) for judgement in judgements for row in judgement.utility],
+        "candidates": [
+            {"name": subject, "status": judgement.status, "reasons": list(judgement.reasons)}
+            for subject, judgement in by_subject.items()
+            if subject not in control_names
+        ],
+        "controls": [asdict(outcome) for outcome in controls],
+        "attacks": [asdict(attack) for attack in attacks],
+        "not_tested": list(dict.fromkeys([*verdict.not_tested, *not_tested])),
+        "notes": list(dict.fromkeys([*verdict.notes, *notes])),
+        "environment": dict(environment or {}),
+        "files": {},
+    }
+    sealed = seal(report)
+    validate_report(sealed)
+    return sealed
+
+
+def canonical(report: Mapping[str, Any]) -> bytes:
+    """The one way a report is written: sorted keys, two spaces, a line break at the end.
+
+    Raises:
+        ValueError: It holds a number that is not finite.
+    """
+    text = json.dumps(report, sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False)
+    return (text + "\n").encode("utf-8")
+
+
+def seal(report: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy whose ``digest`` is the SHA-256 of its canonical bytes without that key.
+
+    The digest finds a report that was changed by accident or in passing. Who changes a report on purpose can
+    compute a new one: only a signature tells who wrote it.
+    """
+    plain = json.loads(canonical({key: value for key, value in report.items() if key != "digest"}))
+    return {**plain, "digest": hashlib.sha256(canonical(plain)).hexdigest()}
+
+
+def report_problems(data: bytes) -> list[str]:
+    """What is wrong with the bytes of a report file.
+
+    Args:
+        data: The file's bytes.
+
+    Returns:
+        Sentences; empty if it is whole: canonical bytes, the right digest, and as the schema wants it.
+    """
+    try:
+        report = json.loads(data)
+    except (ValueError, RecursionError):
+        return ["is not readable JSON"]
+    if not isinstance(report, dict):
+        return ["is not a report"]
+    try:
+        intact = canonical(report) == data and seal(report)["digest"] == report.get("digest")
+    except ValueError:
+        intact = False
+    if not intact:
+        return ["was changed after it was written (its digest or layout does not fit)"]
+    return schema_problems(report)
+
+
+def schema_problems(report: Mapping[str, Any]) -> list[str]:
+    """Where a report differs from the schema; empty if nowhere."""
+    errors = sorted(_validator().iter_errors(dict(report)), key=lambda error: list(map(str, error.absolute_path)))
+    return [f"{'.'.join(map(str, error.absolute_path)) or 'report'}: {error.message[:200]}" for error in errors]
+
+
+def validate_report(report: Mapping[str, Any]) -> None:
+    """Check a report against the schema in the package.
+
+    Raises:
+        RequestError: It does not fit; the message names the first place.
+    """
+    problems = schema_problems(report)
+    if problems:
+        raise RequestError(f"the report does not fit the schema: {problems[0]}")
+
+
+def write_report(report: Mapping[str, Any], path: Path) -> None:
+    """Seal, validate and write a report.
+
+    Raises:
+        RequestError: It does not fit the schema.
+    """
+    sealed = seal(report)
+    validate_report(sealed)
+    path.write_bytes(canonical(sealed))
+
+
+def load_report(path: Path) -> dict[str, Any]:
+    """Read a report file and check that it is whole.
+
+    Raises:
+        RequestError: There is no such file, or it was changed, or it does not fit the schema.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise RequestError(f"{path} cannot be read as a report: {error.strerror}") from error
+    problems = report_problems(data)
+    if problems:
+        raise RequestError(f"{path} {problems[0]}")
+    report: dict[str, Any] = json.loads(data)
+    return report
+
+
+@cache
+def _validator() -> Any:
+    import jsonschema
+
+    schema = json.loads(SCHEMA_PATH.read_text(encoding="utf-8"))
+    return jsonschema.Draft202012Validator(schema, format_checker=jsonschema.FormatChecker())
+
+
+def _finite(value: float | None) -> float | None:
+    return float(value) if value is not None and math.isfinite(value) else None
+
+
+def _pair(interval: tuple[float, float] | None) -> list[float] | None:
+    return None if interval is None else list(interval)
+
+
+def _scores(table: ScoreTable, settings: Bootstrap) -> list[dict[str, Any]]:
+    rows = []
+    for key, scores in sorted(table.scores.items()):
+        estimate = mean_estimate(scores, settings)
+        rows.append({**asdict(key), "value": estimate.value, "n": estimate.facts, "ci95": _pair(estimate.interval)})
+    return rows
+
+
+def _recovered(row: RecoveredRow) -> dict[str, Any]:
+    return {
+        "model": row.model,
+        "transform": row.transform,
+        "metric": row.metric,
+        "retention_ratio": _finite(row.retention_ratio),
+        "recovered_share": _finite(row.recovered.value),
+        "ci95": _pair(row.recovered.interval),
+        "threshold": row.threshold,
+        "status": row.status,
+        "over_forgotten": row.over_forgotten,
+        "n": row.recovered.facts,
+        "more_needed": row.more_needed,
+        "reason": row.reason,
+    }
+
+
+def _utility(row: UtilityRow) -> dict[str, Any]:
+    return {**asdict(row), "ratio": _finite(row.ratio)}

@@ -1,0 +1,58 @@
+"""Scores as the verdict sees them: one number per fact, for a model under a transform."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, order=True)
+class ScoreKey:
+    """Where a score belongs.
+
+    Attributes:
+        model: ``target``, ``never_knew``, a method's name or a control's name.
+        transform: ``identity``, a format or an attack.
+        split: The scored set.
+        metric: The metric's name.
+    """
+
+    model: str
+    transform: str
+    split: str
+    metric: str
+
+
+@dataclass(frozen=True)
+class FactScores:
+    """One metric on one set, a value per fact (rows of the same fact already averaged).
+
+    Attributes:
+        values: Fact to value.
+        groups: Fact to the group it belongs to; intervals resample whole groups.
+    """
+
+    values: Mapping[str, float]
+    groups: Mapping[str, str]
+
+    @property
+    def mean(self) -> float:
+        """Mean over facts."""
+        return sum(self.values.values()) / len(self.values)
+
+
+@dataclass
+class ScoreTable:
+    """All scores of a run."""
+
+    scores: dict[ScoreKey, FactScores] = field(default_factory=dict)
+
+    def get(self, model: str, transform: str, split: str, metric: str) -> FactScores | None:
+        """The scores under this key, or ``None`` if they were not measured."""
+        return self.scores.get(ScoreKey(model, transform, split, metric))
+
+    def add(self, key: ScoreKey, facts: FactScores) -> None:
+        """Add scores under a key that is not there yet."""
+        if key in self.scores:
+            raise ValueError(f"scores of {key} are there already")
+        self.scores[key] = facts

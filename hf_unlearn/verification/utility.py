@@ -1,0 +1,157 @@
+"""Does the model still work, under the same transform as it was judged under?"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from .gate import Gate
+from .references import IDENTITY
+from .scores import ScoreTable
+
+UTILITY_METRICS = ("probability", "mc_accuracy")
+"""Metrics on the retain set that are judged: can it still say the answer, and does it still know which one is right.
+
+Extraction strength is left out on purpose. It asks how little of an answer must be given away before the rest
+follows word for word, so that it falls when a model says a kept fact in other words, which is no loss of use.
+"""
+
+Kind = Literal["retain_score", "generic_kl", "fluency"]
+Status = Literal["passed", "failed", "inconclusive"]
+
+
+@dataclass(frozen=True)
+class UtilityRow:
+    """One judged utility number.
+
+    Attributes:
+        model: The judged model.
+        transform: The transform.
+        kind: ``retain_score`` and ``fluency`` are compared with the target's by their ratio, ``generic_kl`` (nats per
+            token, from the target to the model) by itself.
+        metric: The metric.
+        value: The model's mean; ``None`` where it is missing or not a finite number.
+        target_value: The target's mean under the same transform.
+        ratio: ``value / target_value``; ``None`` for ``generic_kl`` and where the target has nothing.
+        threshold: Least ratio, or largest KL.
+        status: Judged by the point value.
+        reason: Why it did not pass; empty where it did.
+    """
+
+    model: str
+    transform: str
+    kind: Kind
+    metric: str
+    value: float | None
+    target_value: float | None
+    ratio: float | None
+    threshold: float
+    status: Status
+    reason: str = ""
+
+
+def judge_utility(table: ScoreTable, subject: str, target: str, transform: str, gate: Gate) -> list[UtilityRow]:
+    """All utility numbers of one model under one transform.
+
+    What was never scored as the model stands (no retain set, no options, no generic text) is not judged here; what was
+    scored there and is missing for the judged model or under this transform is *inconclusive*.
+
+    Args:
+        table: All scores of the run.
+        subject: The judged model.
+        target: The target model.
+        transform: The transform.
+        gate: Thresholds.
+
+    Returns:
+        One row per judged number; empty where nothing can be judged.
+    """
+    rows = [
+        _judge_ratio(table, subject, target, transform, "retain_score", metric, gate.min_utility)
+        for metric in utility_metrics(table, target, gate)
+    ]
+    if table.get(target, IDENTITY, "generic", "fluency") is not None:
+        rows.append(_judge_ratio(table, subject, target, transform, "fluency", "fluency", gate.min_fluency))
+    if table.get(subject, IDENTITY, "generic", "kl_to_target") is not None:
+        rows.append(_judge_kl(table, subject, transform, gate))
+    return rows
+
+
+def utility_metrics(table: ScoreTable, target: str, gate: Gate) -> list[str]:
+    """Retain metrics to judge: :data:`UTILITY_METRICS` that exist, otherwise the gate's metrics that exist."""
+    for wanted in (UTILITY_METRICS, gate.metrics):
+        found = [metric for metric in wanted if table.get(target, IDENTITY, "retain", metric) is not None]
+        if found:
+            return found
+    return []
+
+
+def was_scored(table: ScoreTable, subject: str, transform: str) -> bool:
+    """Whether the model has a retain or generic score under this transform."""
+    return any(
+        key.model == subject and key.transform == transform and key.split in ("retain", "generic")
+        for key in table.scores
+    )
+
+
+def _mean(table: ScoreTable, model: str, transform: str, split: str, metric: str) -> float | None:
+    scores = table.get(model, transform, split, metric)
+    return None if scores is None else scores.mean
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
+
+
+def _judge_ratio(
+    table: ScoreTable, subject: str, target: str, transform: str, kind: Kind, metric: str, threshold: float
+) -> UtilityRow:
+    split = "retain" if kind == "retain_score" else "generic"
+    value = _mean(table, subject, transform, split, metric)
+    before = _mean(table, target, transform, split, metric)
+    what = f"{split} {metric}"
+    ratio: float | None = None
+    status: Status = "passed"
+    reason = ""
+    if value is None or before is None:
+        status, reason = "inconclusive", f"{what} was not measured for {subject if value is None else target}."
+    elif not math.isfinite(value):
+        status, reason = "failed", f"{what} is not a finite number."
+    elif not math.isfinite(before) or before <= 0:
+        status, reason = "inconclusive", f"{what} of the target is {before:.2f}, so there is nothing to compare with."
+    else:
+        ratio = value / before
+        if ratio < threshold:
+            status, reason = (
+                "failed",
+                f"{what} is {value:.2f}, {ratio:.2f} of the target's {before:.2f} (at least {threshold:.2f}).",
+            )
+    return UtilityRow(
+        subject, transform, kind, metric, _finite(value), _finite(before), ratio, threshold, status, reason
+    )
+
+
+def _judge_kl(table: ScoreTable, subject: str, transform: str, gate: Gate) -> UtilityRow:
+    value = _mean(table, subject, transform, "generic", "kl_to_target")
+    status: Status = "passed"
+    reason = ""
+    if value is None:
+        status, reason = "inconclusive", f"the KL on generic text was not measured for {subject}."
+    elif not value <= gate.max_generic_kl:
+        status, reason = (
+            "failed",
+            f"the KL to the target on generic text is {value:.2f} (at most {gate.max_generic_kl:.2f}).",
+        )
+    return UtilityRow(
+        subject,
+        transform,
+        "generic_kl",
+        "kl_to_target",
+        _finite(value),
+        None,
+        None,
+        gate.max_generic_kl,
+        status,
+        reason,
+    )

@@ -1,0 +1,212 @@
+"""The verdict: what the gate says about one model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from ..errors import RequestError
+from .gate import Gate
+from .intervals import Bootstrap, least_facts
+from .recovered import RecoveredJudge, RecoveredRow
+from .references import (
+    IDENTITY,
+    NOT_KNOWLEDGE,
+    Reference,
+    check_target_knows,
+    find_reference,
+    judged_metrics,
+    leaking_metrics,
+)
+from .scores import ScoreTable
+from .utility import Status, UtilityRow, judge_utility, utility_metrics, was_scored
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """The verdict on one model.
+
+    Attributes:
+        subject: The judged model.
+        status: ``inconclusive`` if the never-knew model knows what it must not; otherwise ``failed`` if anything
+            failed; otherwise ``inconclusive`` if anything is undecided or was not tested; otherwise ``passed``.
+        reasons: Short sentences for people, the weightiest first.
+        recovered: Recovered shares, judged ones and those only reported.
+        utility: Utility numbers.
+        caught_by: Transforms under which forgotten knowledge is there: what a positive control must be caught by.
+        not_tested: Transforms of the gate and kinds of score that were not tested.
+        notes: What a reader must know to read the numbers.
+    """
+
+    subject: str
+    status: Status
+    reasons: tuple[str, ...]
+    recovered: tuple[RecoveredRow, ...]
+    utility: tuple[UtilityRow, ...]
+    caught_by: tuple[str, ...]
+    not_tested: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+def judge(
+    table: ScoreTable,
+    subject: str,
+    gate: Gate,
+    *,
+    never: str = "never_knew",
+    target: str = "target",
+    reference_split: str = "forget",
+    seed: int = 0,
+) -> Judgement:
+    """Judge one model by a gate that stood before the run.
+
+    For every transform of the gate and every gate metric the recovered share has *passed* if its whole interval is at
+    or under the allowed share, *failed* if all of it is above, and is *inconclusive* otherwise. A pass also needs as
+    many facts as :func:`~hf_unlearn.verification.intervals.least_facts` says. An interval wholly under
+    ``gate.min_recovered_share``, as the model stands or in a format, is over-forgetting (*failed*). Utility must
+    hold under the same transform; under an attack it is judged only where it was scored.
+
+    Args:
+        table: Scores of all models.
+        subject: Name of the judged model: a method or a control.
+        gate: Thresholds, metrics and transforms.
+        never: Name of the never-knew model. Without scores of it the target's scores on the holdout set stand in.
+        target: Name of the target model.
+        reference_split: The set that was to be forgotten.
+        seed: Seed of the bootstrap.
+
+    Returns:
+        The judgement.
+
+    Raises:
+        RequestError: The subject has no scores, there is nothing to compare with, no gate metric was scored, or the
+            target does not know what was to be forgotten.
+    """
+    if not any(key.model == subject and key.split == reference_split for key in table.scores):
+        raise RequestError(f"there are no {reference_split} scores of {subject!r}, so it cannot be judged")
+    settings = Bootstrap(gate.draws, gate.confidence, seed)
+    reference = find_reference(table, never, target, reference_split)
+    metrics = judged_metrics(table, target, reference_split, gate.metrics)
+    check_target_knows(table, target, reference, reference_split, metrics, settings)
+
+    judge_one = RecoveredJudge(table, subject, target, reference, reference_split, settings)
+    transforms = (IDENTITY, *(name for name in (*gate.formats, *gate.attacks) if name != IDENTITY))
+    recovered: list[RecoveredRow] = []
+    utility: list[UtilityRow] = []
+    untested: list[str] = []
+    for transform in transforms:
+        if not _has_scores(table, subject, transform, reference_split):
+            untested.append(transform)
+            continue
+        attacked = transform in gate.attacks
+        maximum = gate.max_recovered_share_attacks if attacked else gate.max_recovered_share_formats
+        minimum = None if attacked else gate.min_recovered_share
+        recovered += [judge_one(transform, metric, maximum, minimum) for metric in metrics]
+        if not attacked or was_scored(table, subject, transform):
+            utility += judge_utility(table, subject, target, transform, gate)
+    recovered += _reported_only(table, judge_one, {(row.transform, row.metric) for row in recovered})
+
+    leaks = leaking_metrics(table, target, reference, metrics, settings)
+    no_retain = not utility_metrics(table, target, gate)
+    no_generic = not any(row.kind == "generic_kl" for row in utility)
+    blocking = [f"{name} is in the gate and was not tested." for name in untested]
+    blocking += ["Whether it keeps its use was not tested: the retain set has no scores."] * no_retain
+    rows: list[RecoveredRow | UtilityRow] = [*recovered, *utility]
+    # Against a never-knew model that knows, neither a pass nor a failure would mean anything.
+    status: Status = "inconclusive" if leaks else _overall(rows, bool(blocking))
+    return Judgement(
+        subject=subject,
+        status=status,
+        reasons=(*leaks, *_reasons(recovered, utility, blocking, len(transforms), metrics)),
+        recovered=tuple(recovered),
+        utility=tuple(utility),
+        caught_by=_ordered(row.transform for row in recovered if row.still_known),
+        not_tested=(*untested, *["scores on the retain set"] * no_retain, *["KL on generic text"] * no_generic),
+        notes=tuple(_notes(transforms, untested, metrics, gate, reference)),
+    )
+
+
+def _has_scores(table: ScoreTable, subject: str, transform: str, split: str) -> bool:
+    return any(
+        key.model == subject and key.transform == transform and key.split == split and key.metric not in NOT_KNOWLEDGE
+        for key in table.scores
+    )
+
+
+def _reported_only(
+    table: ScoreTable, judge_one: RecoveredJudge, judged: set[tuple[str, str]]
+) -> Iterable[RecoveredRow]:
+    """Recovered shares of what was scored and stands outside the gate."""
+    for key in table.scores:
+        mine = key.model == judge_one.subject and key.split == judge_one.split
+        if mine and key.metric not in NOT_KNOWLEDGE and (key.transform, key.metric) not in judged:
+            yield judge_one(key.transform, key.metric, None, None)
+
+
+def _overall(rows: Sequence[RecoveredRow | UtilityRow], blocked: bool) -> Status:
+    statuses = {row.status for row in rows}
+    if "failed" in statuses:
+        return "failed"
+    return "inconclusive" if blocked or "inconclusive" in statuses else "passed"
+
+
+def _ordered(names: Iterable[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(names))
+
+
+def _under(transform: str) -> str:
+    return "As it stands" if transform == IDENTITY else transform
+
+
+def _reasons(
+    recovered: Sequence[RecoveredRow],
+    utility: Sequence[UtilityRow],
+    blocking: Sequence[str],
+    n_transforms: int,
+    metrics: Sequence[str],
+) -> list[str]:
+    """Sentences in the order of their weight; one that says what was passed where nothing stood in the way."""
+    sentences = []
+    failed = [row for row in recovered if row.status == "failed"]
+    for over_forgotten, words in ((False, "is still there"), (True, "is over-forgotten")):
+        kind = [row for row in failed if row.over_forgotten == over_forgotten]
+        for transform in _ordered(row.transform for row in kind):
+            bad = [row for row in kind if row.transform == transform]
+            sentences.append(f"{_under(transform)}: forgotten knowledge {words} by {_worst(bad)}")
+    sentences += [f"{_under(row.transform)}: {row.reason}" for row in utility if row.status == "failed"]
+    sentences += blocking
+    undecided: list[RecoveredRow | UtilityRow] = [*recovered, *utility]
+    sentences += [
+        f"{_under(row.transform)}: {row.metric}: {row.reason}" for row in undecided if row.status == "inconclusive"
+    ]
+    return sentences or [
+        f"Under all {n_transforms} transforms the forgotten facts stay forgotten by {', '.join(metrics)}, and the "
+        "model keeps its use."
+    ]
+
+
+def _worst(rows: Sequence[RecoveredRow]) -> str:
+    """The row furthest from zero, with how many others there are."""
+    worst = max(rows, key=lambda row: abs(row.recovered.value or 0.0))
+    others = [row.metric for row in rows if row is not worst]
+    also = f" Also by {', '.join(others)}." if others else ""
+    return f"{worst.metric}: {worst.reason}{also}"
+
+
+def _notes(
+    transforms: Sequence[str], untested: Sequence[str], metrics: Sequence[str], gate: Gate, reference: Reference
+) -> Iterable[str]:
+    tested = [name for name in transforms if name not in untested]
+    yield (
+        f"{len(tested)} of {len(transforms)} transforms of the gate were tested, each by {len(metrics)} metrics "
+        f"({', '.join(metrics)}). A pass needs all of them, so no correction for their number is made."
+    )
+    left_out = [metric for metric in gate.metrics if metric not in metrics]
+    if left_out:
+        yield f"Not judged because the set has none of it: {', '.join(left_out)}."
+    if not reference.paired:
+        yield f"There is no never-knew model: the scores of {reference.words()} stand in for it, resampled apart."
+    allowed = gate.max_recovered_share_formats
+    least = least_facts(allowed, gate.confidence)
+    if least is not None:
+        yield f"At least {least} facts are needed to show a recovered share of at most {allowed:.2f}."
