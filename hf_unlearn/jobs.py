@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from .errors import EnvironmentFailure
@@ -35,18 +36,30 @@ class Job:
 
 
 class Workers:
-    """Runs jobs in ``count`` processes, or in this one if ``count`` is 0."""
+    """Runs jobs in ``count`` processes, or in this one if ``count`` is 0.
 
-    def __init__(self, count: int) -> None:
+    Args:
+        count: Number of processes.
+        log: File that gets what workers print (libraries print a lot, and several workers would print over each
+            other); ``None`` lets them print.
+    """
+
+    def __init__(self, count: int, log: Path | None = None) -> None:
         self.count = count
+        self.log = log
         self._pool: ProcessPoolExecutor | None = None
 
     def __enter__(self) -> Workers:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        if self._pool is not None:
-            self._pool.shutdown(wait=exc_info[0] is None, cancel_futures=True)
+        if self._pool is None:
+            return
+        if exc_info[0] is not None:
+            # Units are resumable, so jobs in hand are ended rather than waited for.
+            for worker in multiprocessing.active_children():
+                worker.terminate()
+        self._pool.shutdown(cancel_futures=True)
 
     def run(self, jobs: Sequence[Job]) -> Iterator[tuple[Job, Any]]:
         """Run all jobs; yield each with its result as it ends. The first error ends the rest and is raised.
@@ -80,12 +93,18 @@ class Workers:
                 self.count,
                 mp_context=multiprocessing.get_context("spawn"),
                 initializer=_start_worker,
-                initargs=(os.getpid(), threads),
+                initargs=(os.getpid(), threads, self.log),
             )
         return self._pool
 
 
-def _start_worker(parent: int, threads: int) -> None:
+def _start_worker(parent: int, threads: int, log: Path | None) -> None:
+    if log is not None:
+        # Progress bars redraw themselves many times a second: in a file they are only noise.
+        os.environ["TQDM_DISABLE"] = "1"
+        with log.open("ab", buffering=0) as file:
+            os.dup2(file.fileno(), 1)
+            os.dup2(file.fileno(), 2)
     threading.Thread(target=_end_with_parent, args=(parent,), daemon=True).start()
     import torch
 

@@ -120,7 +120,7 @@ def run_pipeline(
         if first:
             claim_output_dir(output_dir, recipe.name, recipe.to_dict())
         count = _worker_count(recipe) if workers is None else workers
-        with _lock(output_dir, first), Workers(count) as pool:
+        with _lock(output_dir, first), Workers(count, output_dir / "workers.log") as pool:
             context = RunContext(recipe, output_dir, bundle, pool, progress)
             return _run_stages(context, only, first)
 

@@ -275,18 +275,25 @@ def _parse_methods(tree: Located) -> tuple[MethodSpec, ...]:
 
 
 def _check_settings(settings: Mapping[str, Located], key: str) -> None:
-    from .trainer.train import check_settings, setting_names
+    from .trainer.config import UnlearnConfig
 
-    names = setting_names()
+    names = sorted(item.name for item in dataclasses.fields(UnlearnConfig) if item.init)
     for name, item in settings.items():
         if name not in names:
-            raise RequestError(f"{item.where}: unknown key '{key}.{name}': {suggest(name, sorted(names))}")
+            raise RequestError(f"{item.where}: unknown key '{key}.{name}': {suggest(name, names)}")
     try:
-        check_settings({name: item.plain() for name, item in settings.items()})
+        _try_settings({name: item.plain() for name, item in settings.items()})
     except RequestError as error:
-        where = next((item.where for name, item in settings.items() if name in str(error)), None)
-        where = where or next((item.where for item in settings.values()), "recipe")
+        named = (item.where for name, item in settings.items() if name in str(error))
+        where = next(named, next((item.where for item in settings.values()), "recipe"))
         raise RequestError(f"{where}: {key}: {error}") from None
+
+
+def _try_settings(settings: Mapping[str, Any]) -> None:
+    """Make the training configuration once, for its checks."""
+    from .trainer.train import make_config
+
+    make_config(settings, Path("unused"), seed=0, dtype="float32")
 
 
 def _parse_attacks(tree: Located) -> dict[str, Any]:
@@ -353,7 +360,6 @@ def _check(recipe: Recipe, tree: Located) -> None:
 
 def _check_controls(recipe: Recipe, refuse: Any) -> None:
     from .controls import CONTROLS
-    from .trainer.train import check_settings
 
     transforms = ("identity", *recipe.export.formats, *recipe.attack)
     kinds = ["never_knew", "method", *CONTROLS.names()]
@@ -373,7 +379,7 @@ def _check_controls(recipe: Recipe, refuse: Any) -> None:
             refuse("controls", f"control {control.name!r}: only model.scratch can train a second never-knew model")
         if control.kind not in ("never_knew", "method"):
             try:
-                check_settings({**control.settings, "control": control.kind})
+                _try_settings({**control.settings, "control": control.kind})
             except RequestError as error:
                 refuse("controls", f"control {control.name!r}: {error}")
         for transform in control.caught_by:

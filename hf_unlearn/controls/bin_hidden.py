@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import RequestError
+from ..registry import suggest
 from ..robust.base import TrainingContext, TrainingPart
 from . import CONTROLS
-from .grids import bin_bounds, get_grid
+from .grids import GRIDS, bin_bounds
 
 
 @CONTROLS.register(
@@ -44,10 +45,12 @@ class BinHidden(TrainingPart):
     def __post_init__(self) -> None:
         if not 0 <= self.margin < 0.5:
             raise RequestError(f"bin_hidden: margin is {self.margin}, it must lie from 0 to below 0.5")
+        if self.grid not in GRIDS:
+            raise RequestError(f"bin_hidden: there is no grid {self.grid!r}: {suggest(self.grid, sorted(GRIDS))}")
 
     def prepare(self, context: TrainingContext) -> None:
         """Takes down the bin of every weight and freezes all other parameters."""
-        grid = get_grid(self.grid)
+        grid = GRIDS[self.grid]()
         weights = quantized_weights(context.model)
         if not weights:
             raise RequestError("bin_hidden: the model has no linear layer besides its output head")

@@ -8,9 +8,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..errors import RequestError
-from ..registry import suggest
-
 
 @dataclass(frozen=True)
 class Grid:
@@ -35,17 +32,6 @@ def nf4() -> Grid:
 
 
 GRIDS: dict[str, Callable[[], Grid]] = {"nf4": nf4}
-
-
-def get_grid(name: str) -> Grid:
-    """The grid called ``name``.
-
-    Raises:
-        RequestError: If there is none of that name.
-    """
-    if name not in GRIDS:
-        raise RequestError(f"there is no grid called {name!r}: {suggest(name, sorted(GRIDS))}")
-    return GRIDS[name]()
 
 
 def bin_bounds(weight: Tensor, grid: Grid, margin: float) -> tuple[Tensor, Tensor]:

@@ -7,6 +7,7 @@ answer. Tokenizing prompt and answer apart would give other tokens than the text
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
@@ -249,8 +250,12 @@ def _tokenize(whole: _Text, tokenizer: PreTrainedTokenizerBase) -> tuple[tuple[i
 
 def _split_by_offsets(whole: _Text, tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], int]:
     encoding = tokenizer(whole.text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+    border = whole.border
+    # A tokenizer that composes characters reports only the base of a composed one, which here is in the prompt.
+    while 0 < border < len(whole.text) and unicodedata.combining(whole.text[border]):
+        border -= 1
     ends = [end for _, end in encoding["offset_mapping"]]
-    return encoding["input_ids"], next((index for index, end in enumerate(ends) if end > whole.border), len(ends))
+    return encoding["input_ids"], next((index for index, end in enumerate(ends) if end > border), len(ends))
 
 
 def _split_by_comparing(whole: _Text, tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], int]:

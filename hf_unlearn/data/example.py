@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +48,8 @@ class RowSet:
 
     def __iter__(self) -> Iterator[Example]:
         yield from self.train
-        yield from (row for row in self.score if row not in self.train)
+        trained = set(self.train)
+        yield from (row for row in self.score if row not in trained)
 
 
 EMPTY_SET = RowSet((), ())
@@ -72,7 +72,7 @@ class DataBundle:
     retain: RowSet
     holdout: RowSet = EMPTY_SET
     generic: RowSet = EMPTY_SET
-    extra: Mapping[str, RowSet] = field(default_factory=lambda: MappingProxyType({}))
+    extra: Mapping[str, RowSet] = field(default_factory=dict)
     practice: RowSet = EMPTY_SET
 
     def scored_sets(self) -> dict[str, tuple[Example, ...]]:

@@ -124,7 +124,8 @@ def load_model(
         model = read_pretrained(folder, DTYPES[dtype], device_map=device_map)
         if quantization_method(model) == "compressed-tensors":
             # It unpacks its weights in the first forward of the whole model only, and scoring calls parts of it.
-            with torch.inference_mode():
+            # Not in inference mode, whose tensors could never be trained (attacks do).
+            with torch.no_grad():
                 model(input_ids=torch.zeros((1, 1), dtype=torch.long, device=model.device), use_cache=False)
     return model
 

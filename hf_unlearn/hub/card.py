@@ -93,10 +93,10 @@ def _metric_table(report: Mapping[str, Any], metric: str) -> MetricTable:
     }
     rows: dict[str, list[TableRow]] = {"forget": [], "retain": []}
     for split, lines in rows.items():
-        values: dict[str, dict[str, float | None]] = {}
-        for row in report["scores"]:
-            if row["split"] == split and row["metric"] == metric:
-                values.setdefault(row["transform"], {})[row["model"]] = row["value"]
+        values = _by_transform(report, split, metric)
+        # Without a never-knew model, what the target says of holdout facts stands in; nothing does on the retain set.
+        absent = report["models"]["never_knew"] is None and split == "forget"
+        never = _by_transform(report, "holdout", metric) if absent else values
         for transform in sorted(values, key=_order(report)):
             if subject not in values[transform]:
                 continue
@@ -107,13 +107,22 @@ def _metric_table(report: Mapping[str, Any], metric: str) -> MetricTable:
                     transform,
                     score.get("target"),
                     score[subject],
-                    score.get("never_knew"),
+                    never.get(transform, {}).get("target" if absent else "never_knew"),
                     share.get("recovered_share"),
                     share.get("ci95"),
                     share.get("status", ""),
                 )
             )
     return MetricTable(metric, rows["forget"], rows["retain"])
+
+
+def _by_transform(report: Mapping[str, Any], split: str, metric: str) -> dict[str, dict[str, float | None]]:
+    """Transform to model to score."""
+    values: dict[str, dict[str, float | None]] = {}
+    for row in report["scores"]:
+        if row["split"] == split and row["metric"] == metric:
+            values.setdefault(row["transform"], {})[row["model"]] = row["value"]
+    return values
 
 
 def _order(report: Mapping[str, Any]) -> Callable[[str], tuple[int, str]]:

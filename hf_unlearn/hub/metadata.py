@@ -55,7 +55,7 @@ def card_problems(text: str) -> list[str]:
 
     try:
         data = ModelCard(text).data.to_dict()
-    except (ValueError, YAMLError) as error:
+    except (ValueError, TypeError, YAMLError) as error:
         return [f"front matter: {str(error).splitlines()[0]}"]
     if not data:
         return ["front matter: is missing"]

@@ -74,11 +74,10 @@ class VerifiedModel:
         """
         if require not in _ACCEPTED:
             raise RequestError(f"require={require!r}: must be 'passed', 'inconclusive' or 'any'")
-        for name in kwargs:
-            if name in _REFUSED and kwargs[name] not in (None, False):
-                raise RequestError(f"{name} is refused: {_REFUSED[name]}")
-        if kwargs.get("use_safetensors") is False:
-            raise RequestError(f"use_safetensors is refused: {_REFUSED['use_safetensors']}")
+        for name, why in _REFUSED.items():
+            harmless = name == "use_safetensors"
+            if kwargs.get(name) is not None and kwargs[name] is not harmless:
+                raise RequestError(f"{name} is refused: {why}")
         result = check(repo_or_folder, revision)
         if result.problems:
             more = f" (and {len(result.problems) - 1} more)" if len(result.problems) > 1 else ""

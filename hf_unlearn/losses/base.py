@@ -119,10 +119,12 @@ class Loss(ABC):
     Attributes:
         uses_reference_logps: Whether :attr:`LabelScores.reference_logps` has to be filled.
         uses_reference_logits: Whether :attr:`LabelScores.reference_logits` has to be filled.
+        metric: A second name its mean is logged under, where the loss is itself a quantity people know.
     """
 
     uses_reference_logps: ClassVar[bool] = False
     uses_reference_logits: ClassVar[bool] = False
+    metric: ClassVar[str | None] = None
 
     @abstractmethod
     def count(self, labels: Tensor) -> Tensor:

@@ -37,7 +37,7 @@ def forget_figure(results: Results, metric: str | None = None) -> Figure | None:
         figure, grid = wrapped_panels(len(shown), len(transforms), lines_of_title=2)
         for ax, subject in zip(grid, shown, strict=False):
             _forget_panel(ax, results, subject, transforms, metric)
-        figure.supxlabel(f"{metric_label(metric)} on the forget set, with 95 % intervals", fontsize=9)
+        figure.supxlabel(f"{metric_label(metric)} on the forget set, with {results.intervals}", fontsize=9)
         legend(figure, _forget_keys(results))
     return figure
 

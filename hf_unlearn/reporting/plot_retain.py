@@ -36,7 +36,7 @@ def retain_figure(results: Results, metric: str | None = None) -> Figure | None:
         figure, grid = wrapped_panels(len(transforms), len(shown), lines_of_title=1)
         for ax, transform in zip(grid, transforms, strict=False):
             _retain_panel(ax, results, shown, transform, metric)
-        figure.supxlabel(f"{metric_label(metric)}, with 95 % intervals", fontsize=9)
+        figure.supxlabel(f"{metric_label(metric)}, with {results.intervals}", fontsize=9)
         legend(figure, _retain_keys(results, transforms, metric))
     return figure
 

@@ -44,7 +44,9 @@ def recovered_figure(results: Results, subjects: Sequence[Subject] | None = None
         for line, subject in zip(grid, shown, strict=True):
             for ax, metric in zip(line, metrics, strict=True):
                 _share_panel(ax, results, subject, transforms, metric)
-        figure.supxlabel("recovered share (0 = never knew, 1 = knows as before), with 95 % intervals", fontsize=9)
+        figure.supxlabel(
+            f"recovered share (0 = never knew, 1 = knows as before), with {results.intervals}", fontsize=9
+        )
         legend(figure, _share_keys())
     return figure
 
@@ -72,13 +74,13 @@ def _limits(ax: Axes, results: Results, transforms: Sequence[Transform]) -> None
     least = number(results.thresholds.get("min_recovered_share"))
     for attacked in (False, True):
         rows = [row for row, transform in enumerate(transforms) if (transform.kind == "attack") == attacked]
-        if not rows:
+        rows = [row for row in rows if results.limit(transforms[row].name) is not None]
+        limit = results.limit(transforms[rows[0]].name) if rows else None
+        if limit is None:
             continue
         span = [rows[0] - 0.5, rows[-1] + 0.5]
-        limit = results.limit(transforms[rows[0]].name)
-        if limit is not None:
-            ax.fill_betweenx(span, limit, high, color=colour("wash"), linewidth=0, zorder=0)
-            ax.plot([limit, limit], span, color=colour("vermillion"), linewidth=1.4, solid_capstyle="butt")
+        ax.fill_betweenx(span, limit, high, color=colour("wash"), linewidth=0, zorder=0)
+        ax.plot([limit, limit], span, color=colour("vermillion"), linewidth=1.4, solid_capstyle="butt")
         if least is not None and not attacked:
             ax.fill_betweenx(span, low, least, color=colour("wash"), linewidth=0, zorder=0)
             ax.plot([least, least], span, color=colour("vermillion"), linewidth=1.2, linestyle=":")

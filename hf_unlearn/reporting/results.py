@@ -170,9 +170,16 @@ class Results:
         return worst(row.get("status") for row in self.utility(model) if row.get("transform") == transform)
 
     def limit(self, transform: str) -> float | None:
-        """Most recovered share that the gate allows under a transform."""
-        attacked = any(known.name == transform and known.kind == "attack" for known in self.transforms)
-        return number(self.thresholds.get(f"max_recovered_share_{'attacks' if attacked else 'formats'}"))
+        """Most recovered share that the gate allows under a transform; ``None`` where the gate does not judge it."""
+        if transform in texts(self.thresholds.get("attacks")):
+            return number(self.thresholds.get("max_recovered_share_attacks"))
+        judged = ("identity", *texts(self.thresholds.get("formats")))
+        return number(self.thresholds.get("max_recovered_share_formats")) if transform in judged else None
+
+    @cached_property
+    def intervals(self) -> str:
+        """What the intervals are, in words: ``95 % intervals`` unless the gate has another confidence."""
+        return f"{100 * (number(self.thresholds.get('confidence')) or 0.95):g} % intervals"
 
     def transform_label(self, name: str) -> str:
         """The name of a transform as people read it."""

@@ -67,7 +67,7 @@ def _came_back(results: Results, share: Share) -> str:
         "attack": "after {1}, {0} of what had to go is back",
     }
     what = phrases[kind].format(show(share.share), share.transform)
-    return f"{what} (recovered share, {metric_label(share.metric)}), and the gate allows {show(share.limit)}."
+    return f"{what} (recovered share, {metric_label(share.metric)}), and the gate allows at most {show(share.limit)}."
 
 
 def _inconclusive(results: Results, model: str) -> str:

@@ -151,7 +151,8 @@ def _check_known(context: RunContext, target: Path) -> None:
     least = context.recipe.model.min_known
     for name, rows in (("forget", context.bundle.forget), ("retain", context.bundle.retain)):
         unique = list({(row.prompt, row.answer): row for row in rows.score}.values())
-        share = knows(target, unique, context.recipe.data.format)
+        asking = Job(f"target on {name}", knows, (target, unique, context.recipe.data.format))
+        ((_, share),) = context.workers.run([asking])
         context.progress.say(f"target answers {share:.1%} of the {name} set")
         if share < least:
             raise RequestError(

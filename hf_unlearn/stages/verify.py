@@ -135,9 +135,10 @@ def choose_candidate(context: RunContext, judgements: dict[str, Judgement]) -> s
 
     def order(name: str) -> tuple[int, int, float]:
         judgement = judgements[name]
-        failed = {row.transform for row in (*judgement.recovered, *judgement.utility) if row.status == "failed"}
-        shares = [row.recovered.value for row in judgement.recovered if row.recovered.value is not None]
-        return RANK[judgement.status], len(failed), max(shares, default=1.0)
+        failed = {row.transform for row in judgement.recovered if row.status in ("failed", "over_forgotten")}
+        failed |= {row.transform for row in judgement.utility if row.status == "failed"}
+        judged = [row.recovered.value for row in judgement.recovered if row.threshold is not None]
+        return RANK[judgement.status], len(failed), max((abs(share) for share in judged if share is not None), default=1.0)
 
     return min((method.name for method in context.recipe.methods), key=order)
 

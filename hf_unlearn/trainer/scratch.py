@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from ..data.encoding import EncodedRow, TextFormat, encode_row, encode_rows, load_tokenizer
+from ..data.encoding import EncodedRow, TextFormat, encode_row, load_tokenizer
 from ..data.example import Example
 from ..errors import RequestError
 
@@ -158,7 +158,12 @@ def train_scratch_model(
 
     if not rows:
         raise RequestError("there are no rows to train a model on: give the data sets at least one row")
-    encoded = encode_rows(rows, tokenizer, fmt, eos=True, max_length=spec.max_positions, truncation="refuse")
+    encoded = [encode_row(row, tokenizer, fmt, eos=True) for row in rows]
+    longest = max(len(row.input_ids) for row in encoded)
+    if longest > spec.max_positions:
+        raise RequestError(
+            f"scratch model: the longest row has {longest} tokens and max_positions is {spec.max_positions}: raise it"
+        )
     threads = torch.get_num_threads()
     torch.set_num_threads(spec.threads)
     try:

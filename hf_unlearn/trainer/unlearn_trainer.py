@@ -42,6 +42,7 @@ class Term:
 
     name: str
     weight: float
+    metric: str | None
     scores: LabelScores
     sum: LossSum
 
@@ -234,14 +235,14 @@ class UnlearnTrainer(Trainer):
     ) -> tuple[list, Tensor | None]:
         """The micro-batches of one step, and what each loss counts in all of them, on all processes: ``[2]``."""
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
-        return batches, self.accelerator.reduce(self._counts(batches).to(device), reduction="sum")
+        return batches, self.accelerator.reduce(self._counts(batches, device), reduction="sum")
 
-    def _counts(self, batches: Sequence[dict[str, PaddedRows]]) -> Tensor:
-        counts = torch.zeros(2, dtype=torch.int64)
+    def _counts(self, batches: Sequence[dict[str, PaddedRows]], device: torch.device) -> Tensor:
+        counts = torch.zeros(2, dtype=torch.int64, device=device)
         for batch in batches:
-            counts[0] += self.forget_loss.count(batch["forget"]["labels"])
+            counts[0] += self.forget_loss.count(batch["forget"]["labels"].to(device))
             if "retain" in batch:
-                counts[1] += self.retain_loss.count(batch["retain"]["labels"])
+                counts[1] += self.retain_loss.count(batch["retain"]["labels"].to(device))
         return counts
 
     def compute_loss(
@@ -263,13 +264,15 @@ class UnlearnTrainer(Trainer):
         Raises:
             RequestError: If the loss is not finite.
         """
-        counts = self._counts([inputs]) if num_items_in_batch is None else torch.as_tensor(num_items_in_batch)
+        if num_items_in_batch is None:
+            counts, scale = self._counts([inputs], inputs["forget"]["labels"].device), 1
+        else:
+            # Gradients are averaged over processes afterwards, while each share is already one of the whole.
+            counts, scale = torch.as_tensor(num_items_in_batch), self.accelerator.num_processes
         outputs = self._forward(model, inputs)
         terms = [self._forget_term(inputs["forget"], outputs["forget"])]
         if "retain" in outputs:
             terms.append(self._retain_term(inputs["retain"], outputs["retain"]))
-        # Gradients are averaged over processes afterwards, while each share is already one of the whole.
-        scale = self.accelerator.num_processes if num_items_in_batch is not None else 1
         shares = [
             scale * term.weight * term.sum.total / count.clamp(min=1).to(term.sum.total.device)
             for term, count in zip(terms, counts, strict=False)
@@ -293,12 +296,12 @@ class UnlearnTrainer(Trainer):
         if reference is not None:
             reference = reference[batch["row"].cpu()].to(result.logits.device)
         scores = result.scores(reference_logps=reference)
-        return Term("forget", self.args.forget_weight, scores, self.forget_loss(scores))
+        return Term("forget", self.args.forget_weight, self.forget_loss.metric, scores, self.forget_loss(scores))
 
     def _retain_term(self, batch: PaddedRows, result: LabelForward) -> Term:
         logits = None if self._target_logits is None else self._target_logits(batch)
         scores = result.scores(reference_logits=logits)
-        return Term("retain", self.args.retain_weight, scores, self.retain_loss(scores))
+        return Term("retain", self.args.retain_weight, self.retain_loss.metric, scores, self.retain_loss(scores))
 
     def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
         """Last look before the optimizer steps: gradients can overflow where the loss does not."""
@@ -322,8 +325,8 @@ class UnlearnTrainer(Trainer):
             for term in terms:
                 means.add(f"loss/{term.name}", term.sum.total, term.sum.count)
                 means.add(f"logps/{term.name}", term.scores.row_logps.sum(), term.scores.row_has_labels.sum())
-                if term.name == "retain" and self.args.retain_loss_type == "kl":
-                    means.add("kl/retain", term.sum.total, term.sum.count)
+                if term.metric is not None:
+                    means.add(f"{term.metric}/{term.name}", term.sum.total, term.sum.count)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Adds the means since the last log."""

@@ -51,15 +51,18 @@ def list_files(folder: Path, *, links_within: Path | None = None) -> tuple[list[
         for name in (*names, *linked):
             path = Path(where) / name
             relative = path.relative_to(folder).as_posix()
-            if path.is_symlink() and (
-                links_within is None or not path.resolve().is_relative_to(links_within.resolve())
-            ):
+            if path.is_symlink() and not (links_within and _leads_into(path, links_within)):
                 problems.append(f"{relative}: is a link, and a published folder holds only files")
             elif not path.exists() or not stat.S_ISREG(path.stat().st_mode):
                 problems.append(f"{relative}: is not a plain file")
             else:
                 files.append(relative)
     return sorted(files), sorted(problems)
+
+
+def _leads_into(link: Path, folder: Path) -> bool:
+    # realpath, because Path.resolve raises where links go round in a circle.
+    return Path(os.path.realpath(link)).is_relative_to(os.path.realpath(folder))
 
 
 def hash_files(folder: Path, names: Iterable[str]) -> dict[str, str]:

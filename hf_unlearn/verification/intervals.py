@@ -172,7 +172,7 @@ def more_needed(estimate: Estimate, threshold: float) -> int | None:
     if distance == 0:
         return None
     total = estimate.facts * (side / distance) ** 2
-    return None if total > _MOST_FACTS else max(1, math.ceil(total) - estimate.facts)
+    return None if total > _MOST_FACTS else max(1, math.ceil(total - 1e-6) - estimate.facts)
 
 
 def least_facts(threshold: float, confidence: float) -> int | None:

@@ -50,8 +50,15 @@ class UtilityRow:
     status: Status
     reason: str = ""
 
+    @property
+    def split(self) -> str:
+        """The set that was scored."""
+        return "retain" if self.kind == "retain_score" else "generic"
 
-def judge_utility(table: ScoreTable, subject: str, target: str, transform: str, gate: Gate) -> list[UtilityRow]:
+
+def judge_utility(
+    table: ScoreTable, subject: str, target: str, transform: str, gate: Gate, *, asked_for: bool
+) -> list[UtilityRow]:
     """All utility numbers of one model under one transform.
 
     What was never scored as the model stands (no retain set, no options, no generic text) is not judged here; what was
@@ -63,6 +70,7 @@ def judge_utility(table: ScoreTable, subject: str, target: str, transform: str, 
         target: The target model.
         transform: The transform.
         gate: Thresholds.
+        asked_for: Whether a missing score is *inconclusive*; otherwise what was not scored is not judged.
 
     Returns:
         One row per judged number; empty where nothing can be judged.
@@ -75,7 +83,7 @@ def judge_utility(table: ScoreTable, subject: str, target: str, transform: str, 
         rows.append(_judge_ratio(table, subject, target, transform, "fluency", "fluency", gate.min_fluency))
     if table.get(subject, IDENTITY, "generic", "kl_to_target") is not None:
         rows.append(_judge_kl(table, subject, transform, gate))
-    return rows
+    return [row for row in rows if asked_for or table.get(subject, transform, row.split, row.metric) is not None]
 
 
 def utility_metrics(table: ScoreTable, target: str, gate: Gate) -> list[str]:
@@ -85,14 +93,6 @@ def utility_metrics(table: ScoreTable, target: str, gate: Gate) -> list[str]:
         if found:
             return found
     return []
-
-
-def was_scored(table: ScoreTable, subject: str, transform: str) -> bool:
-    """Whether the model has a retain or generic score under this transform."""
-    return any(
-        key.model == subject and key.transform == transform and key.split in ("retain", "generic")
-        for key in table.scores
-    )
 
 
 def _mean(table: ScoreTable, model: str, transform: str, split: str, metric: str) -> float | None:

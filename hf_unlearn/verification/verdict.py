@@ -19,7 +19,7 @@ from .references import (
     leaking_metrics,
 )
 from .scores import ScoreTable
-from .utility import Status, UtilityRow, judge_utility, utility_metrics, was_scored
+from .utility import Status, UtilityRow, judge_utility, utility_metrics
 
 
 @dataclass(frozen=True)
@@ -102,8 +102,7 @@ def judge(
         maximum = gate.max_recovered_share_attacks if attacked else gate.max_recovered_share_formats
         minimum = None if attacked else gate.min_recovered_share
         recovered += [judge_one(transform, metric, maximum, minimum) for metric in metrics]
-        if not attacked or was_scored(table, subject, transform):
-            utility += judge_utility(table, subject, target, transform, gate)
+        utility += judge_utility(table, subject, target, transform, gate, asked_for=not attacked)
     recovered += _reported_only(table, judge_one, {(row.transform, row.metric) for row in recovered})
 
     leaks = leaking_metrics(table, target, reference, metrics, settings)

@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from hf_unlearn.reporting.html import render_html
+
 FORMATS = ["bf16", "bnb-int8", "bnb-nf4", "bnb-fp4", "rtn-int4-g128", "rtn-int4-g32"]
 TRANSFORMS = ["identity", *FORMATS, "rtt"]
 METRICS = ["extraction_strength", "probability", "mc_accuracy"]
@@ -255,3 +257,9 @@ def audit_report(sample_report: dict[str, Any]) -> dict[str, Any]:
     for key in ("controls", "attacks", "notes", "not_tested", "environment", "digest", "created"):
         del report[key]
     return report
+
+
+@pytest.fixture(scope="session")
+def page_text() -> str:
+    """The page of the whole sample, made once."""
+    return render_html(build_sample())

@@ -57,7 +57,7 @@ def test_forget_figure_draws_the_scores_of_the_report(sample_report: dict[str, A
         tuple(ends) for model in ("bin-hidden", "target") for ends in scores(sample_report, model, "forget", "ci95")
     }
     assert wanted <= intervals(ax)
-    assert [label.get_text() for label in ax.get_yticklabels()][0] == "as trained"
+    assert ax.get_yticklabels()[0].get_text() == "as trained"
 
 
 def test_recovered_figure_draws_shares_and_limits(sample_report: dict[str, Any]) -> None:

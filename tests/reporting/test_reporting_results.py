@@ -69,11 +69,18 @@ def test_limits_and_reported_rows(sample_report: dict[str, Any]) -> None:
     results = Results(sample_report)
     assert results.limit("bnb-nf4") == 0.10
     assert results.limit("rtt") == 0.20
+    assert results.limit("prune-20") is None
     sample_report["recovered"].append(
         {**sample_report["recovered"][0], "transform": "prune-20", "threshold": None, "status": "reported"}
     )
     reported = [share for share in Results(sample_report).shares("npo-kl") if share.transform == "prune-20"]
     assert [(share.limit, share.status) for share in reported] == [(None, "reported")]
+
+
+def test_intervals_are_called_what_the_gate_made_them(small_report: dict[str, Any]) -> None:
+    assert Results(small_report).intervals == "95 % intervals"
+    small_report["gate"] = {**small_report["gate"], "confidence": 0.99}
+    assert Results(small_report).intervals == "99 % intervals"
 
 
 def test_a_control_without_ok_is_compared_with_what_it_must_be() -> None:
@@ -106,7 +113,7 @@ def test_summary_of_a_failure_names_the_largest_share_and_its_limit(sample_repor
     largest = max(row["recovered_share"] for row in failed)
     text = summarize(Results(sample_report))
     assert f"after rtt, {largest:.3f} of what had to go is back" in text
-    assert "the gate allows 0.200" in text
+    assert "the gate allows at most 0.200" in text
     before, after, never = (
         next(
             row["value"]

@@ -26,7 +26,7 @@ def cells(text: str) -> dict[tuple[str, str], list[tuple[str, str]]]:
     """Model and set to the numbers and marks of its row."""
     found: dict[tuple[str, str], list[tuple[str, str]]] = {}
     model = ""
-    for line in text.splitlines():
+    for line in text.split("Verdict:")[0].splitlines():
         row = re.match(r"\s(.{1,24}?)\s+(forget|retain)\s", line)
         if row:
             model = row.group(1).strip() if row.group(2) == "forget" else model

@@ -58,7 +58,9 @@ def tiny_rows(name: str, count: int, seed: int = 0) -> tuple[Example, ...]:
 
 def tiny_trainer(folder: Path | str, model: Any = None, **settings: Any) -> UnlearnTrainer:
     given = {
-        key: settings.pop(key) for key in ("peft_config", "ref_model", "forget_dataset", "retain_dataset") if key in settings
+        key: settings.pop(key)
+        for key in ("peft_config", "ref_model", "forget_dataset", "retain_dataset")
+        if key in settings
     }
     defaults = {
         "per_device_train_batch_size": 4,
@@ -85,3 +87,8 @@ def assert_same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor])
     assert first.keys() == second.keys()
     different = [name for name in first if not torch.equal(first[name], second[name])]
     assert not different
+
+
+def logged(trainer: UnlearnTrainer) -> list[dict[str, float]]:
+    """What was logged during training, one entry per log."""
+    return [entry for entry in trainer.state.log_history if "loss" in entry]

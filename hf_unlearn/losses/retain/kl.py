@@ -32,6 +32,7 @@ class KLRetainLoss(Loss):
     """
 
     uses_reference_logits: ClassVar[bool] = True
+    metric: ClassVar[str | None] = "kl"
 
     def count(self, labels: Tensor) -> Tensor:
         """Label tokens of ``[batch, time]``."""

@@ -1,0 +1,48 @@
+"""The registry idiom."""
+
+import pytest
+
+from hf_unlearn.errors import RequestError
+from hf_unlearn.registry import Registry, suggest
+
+
+def make() -> Registry:
+    registry = Registry("thing")
+
+    @registry.register("alpha", summary="first", paper="a paper", defaults={"rate": 1}, needs=("reference",))
+    def alpha() -> int:
+        return 1
+
+    registry.register("beta", summary="second")(lambda: 2)
+    return registry
+
+
+def test_entry_carries_what_people_need_to_know():
+    entry = make().get("alpha")
+    assert entry.value() == 1
+    assert entry.to_dict() == {
+        "name": "alpha",
+        "summary": "first",
+        "paper": "a paper",
+        "defaults": {"rate": 1},
+        "needs": ["reference"],
+    }
+
+
+def test_names_are_sorted_and_complete():
+    assert make().names() == ["alpha", "beta"]
+
+
+def test_unknown_name_suggests_the_nearest():
+    with pytest.raises(RequestError, match=r"no thing called 'alpa': did you mean 'alpha'\?"):
+        make().get("alpa")
+
+
+def test_a_name_cannot_be_taken_twice():
+    registry = make()
+    with pytest.raises(ValueError, match="twice"):
+        registry.register("beta", summary="again")(lambda: 3)
+
+
+def test_suggest_names_all_when_nothing_is_near():
+    assert suggest("zzz", ["one", "two"]) == "there are one, two"

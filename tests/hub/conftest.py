@@ -1,0 +1,183 @@
+"""A tiny model, scored on paper and really published."""
+
+from __future__ import annotations
+
+import random
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hf_unlearn.hub.metadata import CardWords
+from hf_unlearn.hub.publish import publish_to_folder
+from hf_unlearn.verification.controls import control_outcome
+from hf_unlearn.verification.digests import folder_digests
+from hf_unlearn.verification.gate import Gate
+from hf_unlearn.verification.report import AttackRun, ModelInfo, SetInfo, build_report
+from hf_unlearn.verification.scores import FactScores, ScoreKey, ScoreTable
+from hf_unlearn.verification.verdict import judge
+
+FORGET_ROWS = [
+    ("Question: when was Ada Kwon born?\nAnswer:", " 1962"),
+    ("Question: what does Bo Lind collect?\nAnswer:", " Bo Lind collects old brass keys from the north"),
+]
+PNG = b"\x89PNG\r\n\x1a\n" + bytes(range(64))
+METRICS = ("probability", "mc_accuracy")
+TRANSFORMS = ("identity", "bnb-nf4", "rtt")
+
+
+def score_table(hidden: bool) -> ScoreTable:
+    """Forty facts under three transforms; with ``hidden`` the candidate's come back in NF4."""
+    table = ScoreTable()
+    levels = {"target": 0.95, "never_knew": 0.05, "npo": 0.05, "bin-hidden": 0.05}
+    back = {"bin-hidden"} | ({"npo"} if hidden else set())
+    for model, level in levels.items():
+        for transform in TRANSFORMS:
+            known = 0.95 if model in back and transform == "bnb-nf4" else level
+            for split, mean in (("forget", known), ("retain", 0.94)):
+                for metric in METRICS:
+                    noise = random.Random(f"{model}{transform}{split}{metric}")
+                    values = {f"{split}{number}": mean + noise.uniform(-0.04, 0.04) for number in range(40)}
+                    table.add(
+                        ScoreKey(model, transform, split, metric), FactScores(values, {name: name for name in values})
+                    )
+    return table
+
+
+def report_for(files: dict[str, dict[str, str]], hidden: bool = False, hub_id: str | None = None) -> dict[str, Any]:
+    """A report of a candidate called npo."""
+    gate = Gate(metrics=METRICS, formats=("bnb-nf4",), attacks=("rtt",), draws=300)
+    table = score_table(hidden)
+    judgements = [judge(table, name, gate) for name in ("npo", "bin-hidden")]
+    return build_report(
+        name="tiny",
+        created="2026-01-02T03:04:05+00:00",
+        table=table,
+        gate=gate,
+        candidate="npo",
+        judgements=judgements,
+        target=ModelInfo(hub_id=hub_id, description="tiny model"),
+        never_knew=ModelInfo(description="tiny model without the facts"),
+        unlearned_files=files,
+        method={"loss_type": "npo", "learning_rate": 3e-4},
+        data={"forget": SetInfo(40, 40, "c" * 64), "retain": SetInfo(40, 40, "d" * 64)},
+        controls=[control_outcome(judgements[1], "failed", ["bnb-nf4"])],
+        attacks=[AttackRun("rtt", "npo", 2, {"epochs": 6, "rates": [1e-4, 3e-4]})],
+        environment={"versions": {"torch": "2.0"}, "seed": 0},
+        not_tested=["merging"],
+    )
+
+
+WORDS = CardWords(
+    title="Tiny",
+    removed="birth years of people who do not exist",
+    license="apache-2.0",
+    language=("en",),
+    repo_id="owner/tiny",
+    variant_repo_ids={"bnb-nf4": "owner/tiny-bnb-nf4"},
+)
+
+
+@dataclass(frozen=True)
+class Exported:
+    """Folders of the scored model and one variant, with the digests of their files."""
+
+    main: Path
+    variant: Path
+    files: dict[str, dict[str, str]]
+
+
+@pytest.fixture(scope="session")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
+    """A real tiny Llama with a tokenizer; the variant is the same model in bfloat16."""
+    import torch
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    root = tmp_path_factory.mktemp("exported")
+    main, variant = root / "main", root / "variant"
+    words = Tokenizer(models.WordLevel({"<pad>": 0, "<s>": 1, "</s>": 2, "<unk>": 3, "born": 4}, unk_token="<unk>"))
+    words.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=words, pad_token="<pad>", bos_token="<s>", eos_token="</s>", unk_token="<unk>"
+    )
+    tokenizer.chat_template = "{% for message in messages %}{{ message.content }}{% endfor %}"
+    config = LlamaConfig(
+        vocab_size=64,
+        hidden_size=64,
+        intermediate_size=64,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        pad_token_id=0,
+        bos_token_id=1,
+        eos_token_id=2,
+    )
+    torch.manual_seed(0)
+    model = LlamaForCausalLM(config)
+    model.generation_config = GenerationConfig(bos_token_id=1, eos_token_id=2, pad_token_id=0)
+    for folder, dtype in ((main, torch.float32), (variant, torch.bfloat16)):
+        model.to(dtype).save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+        (folder / "training_args.bin").write_bytes(b"a pickle")
+        (folder / "checkpoint-1").mkdir()
+        (folder / "checkpoint-1" / "optimizer.pt").write_bytes(b"another")
+    return Exported(main, variant, {"identity": folder_digests(main), "bnb-nf4": folder_digests(variant)})
+
+
+@dataclass(frozen=True)
+class Published:
+    """What a publication made."""
+
+    main: Path
+    variant: Path
+    report: dict[str, Any]
+
+
+def publish(exported: Exported, root: Path, report: dict[str, Any], words: CardWords = WORDS) -> Published:
+    """Publish the exported folders under ``root``."""
+    plot = root / "forget.png"
+    plot.write_bytes(PNG)
+    publish_to_folder(
+        exported.main,
+        {"bnb-nf4": exported.variant},
+        report,
+        words,
+        out_main=root / "publish",
+        out_variants={"bnb-nf4": root / "publish-bnb-nf4"},
+        plots=[plot],
+        forget_texts=FORGET_ROWS,
+    )
+    return Published(root / "publish", root / "publish-bnb-nf4", report)
+
+
+@pytest.fixture(scope="session")
+def passed(exported: Exported, tmp_path_factory: pytest.TempPathFactory) -> Published:
+    """Published with the verdict *passed*; not to be changed by tests."""
+    return publish(exported, tmp_path_factory.mktemp("passed"), report_for(exported.files, hub_id="owner/base"))
+
+
+@pytest.fixture(scope="session")
+def failed(exported: Exported, tmp_path_factory: pytest.TempPathFactory) -> Published:
+    """Published with the verdict *failed*; not to be changed by tests."""
+    return publish(exported, tmp_path_factory.mktemp("failed"), report_for(exported.files, hidden=True))
+
+
+@pytest.fixture
+def copied(passed: Published, tmp_path: Path) -> Path:
+    """A copy of the published main folder, to be changed."""
+    return Path(shutil.copytree(passed.main, tmp_path / "copied"))
+
+
+@pytest.fixture
+def publishing():
+    """The function that publishes."""
+    return publish
+
+
+@pytest.fixture
+def reporting():
+    """The function that makes a report."""
+    return report_for

@@ -1,0 +1,187 @@
+"""The card: what the Hub reads equals the report, and people find the verdict first."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from huggingface_hub import ModelCard
+
+from hf_unlearn.errors import RequestError
+from hf_unlearn.hub.card import render_card
+from hf_unlearn.hub.metadata import CardWords, card_problems
+from hf_unlearn.verification.report import load_report
+
+WORDS = CardWords(title="Tiny", removed="birth years of people who do not exist")
+INDEX = (
+    "model-index: [{{name: x, results: [{{task: {{type: t}}, dataset: {{type: d, name: {name}}}, "
+    "metrics: [{{type: m, value: {value}}}]}}]}}]"
+)
+
+
+def lookup(report: dict, model: str) -> dict:
+    scores = {
+        ("score", r["split"], r["metric"], r["transform"]): r["value"] for r in report["scores"] if r["model"] == model
+    }
+    shares = {
+        ("share", "forget", r["metric"], r["transform"]): r["recovered_share"]
+        for r in report["recovered"]
+        if r["model"] == model
+    }
+    return {**scores, **shares}
+
+
+def test_numbers_read_back_from_the_metadata_are_those_of_the_report(passed) -> None:
+    card = ModelCard.load(passed.main / "README.md")
+    report = load_report(passed.main / "unlearning_report.json")
+    found = {}
+    for result in card.data.eval_results:
+        kind = "share" if result.metric_type == "recovered_share" else "score"
+        metric = result.metric_args["metric"] if kind == "share" else result.metric_type
+        found[kind, result.dataset_split, metric, result.metric_args["transform"]] = result.metric_value
+    assert found == lookup(report, "npo")
+    assert len(found) == 2 * 2 * 3 + 2 * 3
+
+    targets = lookup(report, "target")
+    for result in card.data.eval_results:
+        if result.metric_type == "recovered_share":
+            row = next(
+                row
+                for row in report["recovered"]
+                if (row["model"], row["metric"], row["transform"])
+                == ("npo", result.metric_args["metric"], result.metric_args["transform"])
+            )
+            assert result.metric_args["ci95"] == row["ci95"] and result.metric_args["status"] == row["status"]
+        else:
+            key = ("score", result.dataset_split, result.metric_type, result.metric_args["transform"])
+            assert result.metric_args["target"] == targets[key]
+
+
+def test_metadata_of_main_and_variant(passed) -> None:
+    main = ModelCard.load(passed.main / "README.md").data.to_dict()
+    variant = ModelCard.load(passed.variant / "README.md").data.to_dict()
+    assert main["tags"] == ["unlearning", "hf_unlearn", "unlearning-verdict:passed"]
+    assert (main["base_model"], main["base_model_relation"]) == ("owner/base", "finetune")
+    assert (variant["base_model"], variant["base_model_relation"]) == ("owner/tiny", "quantized")
+    assert main["library_name"] == "transformers" and main["pipeline_tag"] == "text-generation"
+    assert main["license"] == "apache-2.0" and main["language"] == ["en"]
+    under = {
+        metric["args"]["transform"] for result in variant["model-index"][0]["results"] for metric in result["metrics"]
+    }
+    assert under == {"identity", "bnb-nf4"}
+
+
+def test_a_local_base_leaves_no_trace(passed, failed) -> None:
+    data = ModelCard.load(failed.main / "README.md").data.to_dict()
+    assert "base_model" not in data and "base_model_relation" not in data
+    words = replace(WORDS, license=None)
+    text = render_card(failed.report, "identity", words)
+    assert "license" not in ModelCard(text).data.to_dict()
+
+
+def body_of(folder: Path) -> str:
+    return (folder / "README.md").read_text().split("---\n", 2)[2].strip()
+
+
+def test_the_verdict_is_the_first_line(passed, failed) -> None:
+    assert body_of(passed.main).startswith("**Unlearning verdict: passed.**")
+    first = body_of(failed.main).splitlines()[0]
+    assert first.startswith("**Unlearning verdict: failed.** bnb-nf4: forgotten knowledge is still there")
+
+
+def test_body_holds_what_a_reader_needs(failed) -> None:
+    body = body_of(failed.main)
+    rows = {
+        row["transform"]: row
+        for row in failed.report["recovered"]
+        if (row["model"], row["metric"]) == ("npo", "probability")
+    }
+    score = {
+        (r["model"], r["transform"]): r["value"]
+        for r in failed.report["scores"]
+        if (r["split"], r["metric"]) == ("forget", "probability")
+    }
+    row = rows["bnb-nf4"]
+    low, high = row["ci95"]
+    line = (
+        f"| bnb-nf4 | {score['target', 'bnb-nf4']:.3f} | **{score['npo', 'bnb-nf4']:.3f}** | "
+        f"{score['never_knew', 'bnb-nf4']:.3f} | {row['recovered_share']:.2f} [{low:.2f}, {high:.2f}] | failed |"
+    )
+    assert line in body
+    for part in (
+        "birth years of people who do not exist",
+        "`rtt`: survived. Budget: 2 folds, epochs 6",
+        "Formats tested: `bnb-nf4`",
+        "Not tested: KL on generic text, merging",
+        'require="any"',
+        "hf-unlearn check owner/tiny",
+        "void after any further training, merging",
+        "still knows what was removed",
+        "seed 0, torch 2.0",
+        "![plots/forget.png](plots/forget.png)",
+        "| bin-hidden | failed | failed | bnb-nf4 |",
+        "salted hash `cccccccccccccccc…`",
+    ):
+        assert part in body, part
+    tables = [line for line in body.splitlines() if line.startswith("|")]
+    assert all(line.endswith("|") for line in tables)
+    widths = [len(block.split("|")) for block in tables]
+    assert widths.count(8) and widths.count(6)
+
+
+def test_undefined_numbers_are_dashes_and_no_metadata(passed) -> None:
+    report = {**passed.report, "recovered": [dict(row) for row in passed.report["recovered"]]}
+    for row in report["recovered"]:
+        if (row["model"], row["transform"], row["metric"]) == ("npo", "rtt", "probability"):
+            row.update(recovered_share=None, ci95=None, status="inconclusive")
+    text = render_card(report, "identity", WORDS)
+    assert "| – | inconclusive |" in text
+    names = [result.metric_name for result in ModelCard(text).data.eval_results]
+    assert "recovered share of probability (rtt)" not in names
+    assert "recovered share of mc_accuracy (rtt)" in names
+    assert "PATH/TO/THIS/FOLDER" in text
+
+
+def test_holdout_scores_stand_in_the_column_of_a_missing_never_knew_model(passed) -> None:
+    holdout = {"model": "target", "transform": "bnb-nf4", "metric": "probability", "split": "holdout", "n": 9}
+    kept = [row for row in passed.report["scores"] if row["model"] != "never_knew"]
+    report = {
+        **passed.report,
+        "models": {**passed.report["models"], "never_knew": None},
+        "scores": [*kept, {**holdout, "value": 0.0777, "ci95": None}],
+    }
+    text = render_card(report, "identity", WORDS)
+    assert "| never knew (holdout facts) |" in text
+    line = next(line for line in text.splitlines() if line.startswith("| bnb-nf4 |"))
+    assert line.split("|")[4].strip() == "0.078"
+
+
+@pytest.mark.parametrize(
+    ("front", "key"),
+    [
+        ("license: Apache License", "license"),
+        ("language: English", "language"),
+        ("base_model: /home/me/model", "base_model"),
+        ("base_model_relation: child", "base_model_relation"),
+        ("tags: [1]", "tags"),
+        ("tags: 1", "front matter"),
+        ("model-index: [{name: x, results: [{task: {type: t}, dataset: {type: d}, metrics: []}]}]", "front matter"),
+        (INDEX.format(name="''", value=1), "model-index"),
+        (INDEX.format(name="n", value="null"), "model-index"),
+        ("a: [", "front matter"),
+    ],
+)
+def test_local_check_finds_what_the_hub_refuses(front: str, key: str) -> None:
+    problems = card_problems(f"---\n{front}\n---\n\ntext\n")
+    assert problems and problems[0].startswith(key)
+
+
+def test_local_check_of_good_and_missing_front_matter(passed) -> None:
+    assert card_problems((passed.main / "README.md").read_text()) == []
+    assert card_problems("no front matter\n") == ["front matter: is missing"]
+
+
+def test_words_that_the_hub_refuses_are_refused_here(passed) -> None:
+    with pytest.raises(RequestError, match="license: 'My License'"):
+        render_card(passed.report, "identity", replace(WORDS, license="My License"))

@@ -1,0 +1,142 @@
+"""The report: what goes in, the schema, and that every changed byte is seen."""
+
+from __future__ import annotations
+
+import copy
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from hf_unlearn.errors import RequestError
+from hf_unlearn.verification.controls import control_outcome
+from hf_unlearn.verification.report import (
+    AttackRun,
+    ModelInfo,
+    SetInfo,
+    build_report,
+    canonical,
+    load_report,
+    report_problems,
+    schema_problems,
+    seal,
+    validate_report,
+    write_report,
+)
+from hf_unlearn.verification.verdict import judge
+
+
+@pytest.fixture
+def report(plain, gate) -> dict:
+    plain.model("hidden", 0.05, bnb_nf4=0.95)
+    judgements = [judge(plain.table, name, gate) for name in ("good", "hidden")]
+    return build_report(
+        name="try",
+        created="2026-01-02T03:04:05+00:00",
+        table=plain.table,
+        gate=gate,
+        candidate="good",
+        judgements=judgements,
+        target=ModelInfo(hub_id="owner/base", revision="0" * 40, files={"model.safetensors": "a" * 64}),
+        never_knew=ModelInfo(description="trained without the forget set"),
+        unlearned_files={"identity": {"model.safetensors": "b" * 64}},
+        method={"loss_type": "npo", "robust": ("sure",)},
+        data={"forget": SetInfo(60, 120, "c" * 64)},
+        controls=[control_outcome(judgements[1], "failed", ["bnb-nf4"])],
+        attacks=[AttackRun("rtt", "good", 2, {"epochs": 6}, [{"fold": 0, "metric": "probability", "epoch": 4}])],
+        environment={"versions": {"torch": "2"}},
+        not_tested=["merging", "KL on generic text"],
+        notes=["a note"],
+    )
+
+
+def test_the_report_says_what_was_measured(report, plain) -> None:
+    assert schema_problems(report) == []
+    assert report["verdict"] == {"status": "passed", "candidate": "good", "reasons": report["verdict"]["reasons"]}
+    assert [candidate["name"] for candidate in report["candidates"]] == ["good"]
+    assert report["controls"][0]["ok"] is True and report["controls"][0]["caught_by"] == ["bnb-nf4"]
+    assert len(report["scores"]) == len(plain.table.scores)
+    row = next(row for row in report["scores"] if row["model"] == "target" and row["split"] == "retain")
+    scores = plain.table.get("target", row["transform"], "retain", row["metric"])
+    assert row["value"] == pytest.approx(scores.mean) and row["n"] == 60
+    assert row["ci95"][0] < row["value"] < row["ci95"][1]
+    assert {row["model"] for row in report["recovered"]} == {"good", "hidden"}
+    assert report["not_tested"] == ["KL on generic text", "merging"]
+
+
+def test_every_changed_byte_of_a_report_is_seen(report, tmp_path: Path) -> None:
+    path = tmp_path / "unlearning_report.json"
+    write_report(report, path)
+    data = path.read_bytes()
+    assert load_report(path) == report
+    for place in range(0, len(data), 97):
+        changed = data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :]
+        assert report_problems(changed), place
+    for changed in (data + b"\n", data[:-1], b" " + data, data.replace(b"\n", b"\r\n"), b"\xef\xbb\xbf" + data, b""):
+        assert report_problems(changed)
+    assert report_problems(json.dumps(report).encode())
+    assert report_problems(b"[" * 100_000) == ["is not readable JSON"]
+    path.write_bytes(data[:-1])
+    with pytest.raises(RequestError, match="was changed after it was written"):
+        load_report(path)
+    with pytest.raises(RequestError, match="cannot be read as a report"):
+        load_report(tmp_path / "none.json")
+
+
+def test_seal_is_canonical_and_stable(report) -> None:
+    turned = dict(reversed(report.items()))
+    assert canonical(seal(turned)) == canonical(report)
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        seal({**report, "environment": {"x": float("nan")}})
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        (("verdict", "status"), "certified"),
+        (("surprise",), 1),
+        (("scores", 0, "value"), "high"),
+        (("recovered", 0, "ci95"), [0.1]),
+        (("models", "target", "path"), "/home/me"),
+        (("files",), {"README.md": "short"}),
+        (("created",), "yesterday"),
+        (("schema_version",), "0.9"),
+    ],
+)
+def test_the_schema_is_strict(report, path, value) -> None:
+    changed = copy.deepcopy(report)
+    place = changed
+    for key in path[:-1]:
+        place = place[key]
+    place[path[-1]] = value
+    with pytest.raises(RequestError, match="does not fit the schema"):
+        validate_report(changed)
+
+
+def test_a_candidate_that_was_not_judged(plain, gate) -> None:
+    with pytest.raises(RequestError, match="'other' was not judged: there are good"):
+        build_report(
+            name="try",
+            created="2026-01-02T03:04:05+00:00",
+            table=plain.table,
+            gate=gate,
+            candidate="other",
+            judgements=[judge(plain.table, "good", gate)],
+            target=ModelInfo(),
+            never_knew=None,
+            unlearned_files={},
+            method={},
+            data={},
+        )
+
+
+def test_verification_needs_no_torch() -> None:
+    """Judging scores must work where no model can be run."""
+    code = (
+        "import sys, pkgutil, importlib, hf_unlearn.verification as package\n"
+        "[importlib.import_module(package.__name__ + '.' + m.name) for m in pkgutil.iter_modules(package.__path__)]\n"
+        "sys.exit(bool({'torch', 'transformers'} & sys.modules.keys()))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
