@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -24,10 +26,12 @@ LISTS = ("losses", "robust", "formats", "attacks", "metrics", "recipes")
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code.
 
-    0: done and passed. 1: done, the verdict (or check) is not passed. 2: the request is wrong. 3: the environment failed.
+    0: done and passed. 1: done, the verdict (or check) is not passed. 2: the request is wrong.
+    3: the environment failed.
     """
     try:
         arguments = _parser().parse_args(argv)
+        _quiet_libraries()
         code: int = arguments.run(arguments)
         return code
     except HfUnlearnError as error:
@@ -41,6 +45,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
 
 
+def _quiet_libraries() -> None:
+    """Loading bars and notices of libraries would bury what the run has to say."""
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    warnings.filterwarnings("ignore", message=".*pin_memory.*")
+
+
 class _Parser(argparse.ArgumentParser):
     """Arguments that do not fit are a wrong request like any other: one line, exit code 2."""
 
@@ -49,7 +60,8 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="hf-unlearn", description="Make a language model forget, and prove it on the files you release.")
+    about = "Make a language model forget, and prove it on the files you release."
+    parser = _Parser(prog="hf-unlearn", description=about)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     run = commands.add_parser("run", help="every stage of a recipe, resuming what is there")
@@ -60,18 +72,16 @@ def _parser() -> argparse.ArgumentParser:
         _add_recipe_arguments(command)
         command.set_defaults(run=_run, only=stage)
 
-    quickstart = commands.add_parser(
-        "quickstart", help="the built-in recipe on planted facts: no network, no GPU; ends well if every control came out right"
-    )
+    text = "the built-in recipe on planted facts, no network, no GPU; exit code 0 if every control came out right"
+    quickstart = commands.add_parser("quickstart", help=text)
     _add_run_arguments(quickstart)
     quickstart.set_defaults(run=_quickstart, overrides=[])
 
     check = commands.add_parser("check", help="re-check digests and verdict of a published model")
     check.add_argument("model", metavar="REPO_OR_FOLDER")
     check.add_argument("--revision", help="branch, tag or commit on the Hub")
-    check.add_argument(
-        "--integrity-only", action="store_true", help="ask only whether every byte is what was verified, whatever the verdict"
-    )
+    text = "ask only whether every byte is what was verified, whatever the verdict"
+    check.add_argument("--integrity-only", action="store_true", help=text)
     check.set_defaults(run=_check)
 
     listing = commands.add_parser("list", help="what there is")

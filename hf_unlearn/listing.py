@@ -26,7 +26,8 @@ def format_table(entries: list[dict[str, Any]]) -> str:
     """Entries as lines for a terminal."""
     if not entries:
         return "(none)"
-    columns = [key for key in ("name", "kind", "summary", "paper", "needs", "status") if any(key in e for e in entries)]
+    wanted = ("name", "kind", "summary", "paper", "needs", "status")
+    columns = [key for key in wanted if any(key in entry for entry in entries)]
     rows = [[_cell(entry.get(key, "")) for key in columns] for entry in entries]
     widths = [max(len(row[index]) for row in [columns, *rows]) for index in range(len(columns))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in [columns, *rows]]

@@ -205,4 +205,3 @@ def _disk_errors(output_dir: Path) -> Iterator[None]:
             f"{what}: make room or choose another --output-dir, then run the same command again; "
             f"everything finished in {output_dir} is kept"
         ) from error
-

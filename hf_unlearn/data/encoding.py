@@ -10,6 +10,7 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import TYPE_CHECKING, Literal
 
 from ..errors import EnvironmentFailure, RequestError
@@ -249,13 +250,23 @@ def _tokenize(whole: _Text, tokenizer: PreTrainedTokenizerBase) -> tuple[tuple[i
 
 
 def _split_by_offsets(whole: _Text, tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], int]:
-    encoding = tokenizer(whole.text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+    ids, offsets = _ids_and_offsets(whole.text, tokenizer)
     border = whole.border
     # A tokenizer that composes characters reports only the base of a composed one, which here is in the prompt.
     while 0 < border < len(whole.text) and unicodedata.combining(whole.text[border]):
         border -= 1
-    ends = [end for _, end in encoding["offset_mapping"]]
-    return encoding["input_ids"], next((index for index, end in enumerate(ends) if end > border), len(ends))
+    ends = [end for _, end in offsets]
+    return ids, next((index for index, end in enumerate(ends) if end > border), len(ends))
+
+
+def _ids_and_offsets(text: str, tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[tuple[int, int]]]:
+    """The tokenizers library is asked directly: thousands of rows are encoded one by one for every scored model."""
+    backend = tokenizer.backend_tokenizer
+    if backend.truncation is None and backend.padding is None:
+        direct = backend.encode(text, add_special_tokens=False)
+        return direct.ids, direct.offsets
+    encoding = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+    return encoding["input_ids"], encoding["offset_mapping"]
 
 
 def _split_by_comparing(whole: _Text, tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], int]:
@@ -270,6 +281,7 @@ def _bare_ids(text: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
     return tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"] if text else []
 
 
+@lru_cache(maxsize=8)
 def _added_in_front(tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
     """What the tokenizer itself puts before a text (usually BOS or nothing), seen on a short text."""
     bare, full = _bare_ids("a", tokenizer), tokenizer("a", verbose=False)["input_ids"]

@@ -92,8 +92,8 @@ class PlantedSpec:
         practice: Number of facts, apart from all others, that are also trained with the scoring templates, so that a
             small model knows what those sentences ask for.
         generic: Number of ordinary sentences for training; a quarter as many more are kept for scoring.
-        option_draws: Scoring rows per fact and template, each with wrong options of its own. A model that knows none
-            still prefers some years by chance; with one draw that chance is most of the width of an interval.
+        option_draws: Scoring rows per forget or holdout fact and template, each with its own wrong options. A model that
+            knows none still prefers some years by chance; with one draw that chance is most of an interval's width.
         first_year: Earliest year (inclusive).
         last_year: Latest year (inclusive).
         seed: Seed of all draws.
@@ -153,6 +153,7 @@ def make_rows(people: list[Person], set_name: str, spec: PlantedSpec) -> RowSet:
     rng = random.Random(f"options-{set_name}-{spec.seed}")
     train: list[Example] = []
     score: list[Example] = []
+    draws = spec.option_draws if set_name in ("forget", "holdout") else 1
     for number, person in enumerate(people):
         fact = f"{set_name}-{number:04d}"
         for index, template in enumerate(TRAIN_TEMPLATES):
@@ -160,7 +161,7 @@ def make_rows(people: list[Person], set_name: str, spec: PlantedSpec) -> RowSet:
             train.append(Example(f"{fact}-t{index}", prompt, f" {person.year}.", fact, person.name, origin=ORIGIN))
         for index, template in enumerate(SCORE_TEMPLATES):
             prompt = template.format(name=person.name)
-            for draw in range(spec.option_draws):
+            for draw in range(draws):
                 choices = _options(rng, person.year, spec)
                 row_id = f"{fact}-s{index}-{draw}"
                 score.append(Example(row_id, prompt, f" {person.year}", fact, person.name, choices, ORIGIN))

@@ -54,13 +54,19 @@ def score_rows(
             context, or the model's logits on it are not finite. The message names the row.
     """
     rows = [(name, row) for name, members in sets.items() for row in members]
-    encoded: list[EncodedRow] = []
-    for _, row in rows:
-        answer = encode_row(row, tokenizer, fmt, eos=False)
-        encoded.append(answer)
-        encoded += [
-            answer if option == row.answer else encode_answer(row, option, tokenizer, fmt) for option in row.choices
-        ]
+    known: dict[tuple[object, ...], EncodedRow] = {}
+
+    def encode(row: Example, answer: str) -> EncodedRow:
+        """Rows that differ only in their options share prompts and answers."""
+        key = (row.turns, row.conversational, row.prompt, answer)
+        if key not in known:
+            whole = answer == row.answer
+            known[key] = (
+                encode_row(row, tokenizer, fmt, eos=False) if whole else encode_answer(row, answer, tokenizer, fmt)
+            )
+        return known[key]
+
+    encoded = [encode(row, answer) for _, row in rows for answer in (row.answer, *row.choices)]
     origins = {row.id: row.origin or row.id for _, row in rows}
     scores = iter(score_labels(model, encoded, batch_tokens=batch_tokens, origins=origins))
     records = []

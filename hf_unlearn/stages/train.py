@@ -43,8 +43,7 @@ def trained_subjects(context: RunContext, target: Subject) -> list[Subject]:
         RequestError: One of them has not been trained yet.
     """
     subjects = [
-        Subject(method.name, "method", unit.path, model_digest(unit))
-        for method, unit, _ in _methods(context, target)
+        Subject(method.name, "method", unit.path, model_digest(unit)) for method, unit, _ in _methods(context, target)
     ]
     subjects += [
         Subject(control.name, "control", unit.path, model_digest(unit))

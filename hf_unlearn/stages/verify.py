@@ -138,7 +138,8 @@ def choose_candidate(context: RunContext, judgements: dict[str, Judgement]) -> s
         failed = {row.transform for row in judgement.recovered if row.status in ("failed", "over_forgotten")}
         failed |= {row.transform for row in judgement.utility if row.status == "failed"}
         judged = [row.recovered.value for row in judgement.recovered if row.threshold is not None]
-        return RANK[judgement.status], len(failed), max((abs(share) for share in judged if share is not None), default=1.0)
+        worst = max((abs(share) for share in judged if share is not None), default=1.0)
+        return RANK[judgement.status], len(failed), worst
 
     return min((method.name for method in context.recipe.methods), key=order)
 

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import torch
 from transformers import TrainingArguments
 
 from ..controls import CONTROLS
@@ -180,6 +181,8 @@ class UnlearnConfig(TrainingArguments):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        # Pinning only serves a copy to another device; without one torch warns at every epoch.
+        self.dataloader_pin_memory = self.dataloader_pin_memory and torch.accelerator.is_available()
         _check_choice("truncation", self.truncation, ["cut", "refuse"])
         _check_choice("reference", self.reference, ["cache", "model"])
         # The samplers that look at lengths want one sequence per item; ours hold a forget row and its retain rows.

@@ -157,7 +157,7 @@ def test_resuming_without_the_mask_is_refused(tmp_path):
     settings = {"max_steps": 4, "save_strategy": "steps", "save_steps": 2}
     sure_trainer(tmp_path, **settings).train()
     (tmp_path / MASK_FILE).unlink()
-    with pytest.raises(RequestError, match="sure_mask.json"):
+    with pytest.raises(RequestError, match=r"sure_mask\.json"):
         sure_trainer(tmp_path, **settings).train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
 
 

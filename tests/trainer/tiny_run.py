@@ -69,7 +69,6 @@ def tiny_trainer(folder: Path | str, model: Any = None, **settings: Any) -> Unle
         "save_strategy": "no",
         "disable_tqdm": True,
         "use_cpu": True,
-        "dataloader_pin_memory": False,
     }
     return UnlearnTrainer(
         model=tiny_model() if model is None else model,

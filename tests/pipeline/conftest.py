@@ -1,0 +1,80 @@
+"""A recipe small enough to run whole in seconds, and one finished run of it that several tests look at."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from hf_unlearn.cli import main
+
+TINY = """\
+name: tiny
+seed: 0
+model:
+  min_known: 0.9
+  scratch: {hidden_size: 64, intermediate_size: 128, layers: 2, heads: 2, kv_heads: 1, vocab_size: 600,
+            epochs: 40, batch_size: 32, learning_rate: 4.0e-3}
+data:
+  max_length: 64
+  planted: {forget: 40, retain: 40, holdout: 0, practice: 16, generic: 24, option_draws: 2, first_year: 1950}
+methods:
+  - name: npo-kl
+    loss_type: npo
+    retain_loss_type: kl
+    retain_weight: 5.0
+    per_device_train_batch_size: 8
+    max_steps: 12
+    learning_rate: 1.0e-3
+    save_steps: 4
+controls:
+  - {name: other-never-knew, kind: never_knew, expected: passed}
+export:
+  formats: [bnb-nf4]
+evaluate:
+  max_new_tokens: 3
+  fluency_tokens: 8
+  generate_limit: 8
+attack:
+  rtt: {folds: 2, run_folds: 1, learning_rates: [1.0e-3], epochs: 2, batch_size: 16, warmup_steps: 2}
+"""
+
+
+@pytest.fixture(scope="session", autouse=True)
+def model_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Models built from scratch are built once for all tests of a worker."""
+    folder = tmp_path_factory.mktemp("cache")
+    before = os.environ.get("HF_UNLEARN_CACHE")
+    os.environ["HF_UNLEARN_CACHE"] = str(folder)
+    yield folder
+    if before is None:
+        del os.environ["HF_UNLEARN_CACHE"]
+    else:
+        os.environ["HF_UNLEARN_CACHE"] = before
+
+
+@pytest.fixture(scope="session")
+def tiny_text() -> str:
+    """The tiny recipe's YAML."""
+    return TINY
+
+
+@pytest.fixture
+def tiny_recipe(tmp_path: Path) -> Path:
+    """The tiny recipe as a file of the test's own."""
+    path = tmp_path / "tiny.yaml"
+    path.write_text(TINY)
+    return path
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory, model_cache: Path) -> Path:
+    """Output folder of a finished run; tests only read it."""
+    folder = tmp_path_factory.mktemp("finished")
+    recipe = folder / "tiny.yaml"
+    recipe.write_text(TINY)
+    code = main(["run", str(recipe), "--output-dir", str(folder / "run"), "--workers", "0"])
+    assert code in (0, 1)
+    return folder / "run"
