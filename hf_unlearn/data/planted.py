@@ -92,8 +92,8 @@ class PlantedSpec:
         practice: Number of facts, apart from all others, that are also trained with the scoring templates, so that a
             small model knows what those sentences ask for.
         generic: Number of ordinary sentences for training; a quarter as many more are kept for scoring.
-        option_draws: Scoring rows per forget or holdout fact and template, each with its own wrong options. A model that
-            knows none still prefers some years by chance; with one draw that chance is most of an interval's width.
+        option_draws: Scoring rows per forget or holdout fact and template, each with its own wrong options. A model
+            that knows none prefers some years by chance; with one draw that chance is most of an interval's width.
         first_year: Earliest year (inclusive).
         last_year: Latest year (inclusive).
         seed: Seed of all draws.
