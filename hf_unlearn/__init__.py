@@ -1,0 +1,65 @@
+"""Make a Hugging Face language model forget, and prove it on the files you release.
+
+The heavy parts (torch, transformers) are imported when a name is first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from .errors import (
+    EnvironmentFailure,
+    HfUnlearnError,
+    MissingExtraError,
+    RequestError,
+    VerificationError,
+)
+
+if TYPE_CHECKING:
+    from .hub.verified import VerifiedModel, load_report
+    from .losses.forget.ga import GradientAscentLoss
+    from .losses.forget.npo import NPOLoss
+    from .losses.retain.kl import KLRetainLoss
+    from .losses.retain.nll import NLLRetainLoss
+    from .trainer.config import UnlearnConfig
+    from .trainer.unlearn_trainer import UnlearnTrainer
+
+_LAZY = {
+    "UnlearnConfig": ".trainer.config",
+    "UnlearnTrainer": ".trainer.unlearn_trainer",
+    "VerifiedModel": ".hub.verified",
+    "load_report": ".hub.verified",
+    "GradientAscentLoss": ".losses.forget.ga",
+    "NPOLoss": ".losses.forget.npo",
+    "NLLRetainLoss": ".losses.retain.nll",
+    "KLRetainLoss": ".losses.retain.kl",
+}
+
+__version__ = "0.1.0"
+__all__ = [
+    "EnvironmentFailure",
+    "GradientAscentLoss",
+    "HfUnlearnError",
+    "KLRetainLoss",
+    "MissingExtraError",
+    "NLLRetainLoss",
+    "NPOLoss",
+    "RequestError",
+    "UnlearnConfig",
+    "UnlearnTrainer",
+    "VerificationError",
+    "VerifiedModel",
+    "__version__",
+    "load_report",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_LAZY[name], __name__), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,7 +29,7 @@ from .stages.export import check_formats, export_stage
 from .stages.models import base_models
 from .stages.publish import publish_stage
 from .stages.train import train_stage, trained_subjects
-from .stages.units import claim_output_dir, output_lock
+from .stages.units import claim_output_dir, output_lock, write_atomically
 from .stages.verify import Verified, verify_stage
 
 if TYPE_CHECKING:
@@ -122,7 +123,11 @@ def run_pipeline(
         count = _worker_count(recipe) if workers is None else workers
         with _lock(output_dir, first), Workers(count, output_dir / "workers.log") as pool:
             context = RunContext(recipe, output_dir, bundle, pool, progress)
-            return _run_stages(context, only, first)
+            result = _run_stages(context, only, first)
+        if first:
+            seconds = {stage: round(value, 1) for stage, value in result.seconds.items()}
+            write_atomically(output_dir / "timings.json", json.dumps(seconds, indent=1))
+        return result
 
 
 def _run_stages(context: RunContext, only: str | None, first: bool) -> RunResult:

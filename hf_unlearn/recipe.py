@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -14,11 +15,14 @@ from .data.sources import Source
 from .errors import RequestError
 from .evaluation.run import EvalSpec
 from .registry import suggest
-from .strict_yaml import Located, build, override, read_yaml
+from .strict_yaml import Located, build, first_named, override, read_yaml
 from .trainer.scratch import ScratchSpec
 from .verification.gate import Gate
 
 RESERVED_NAMES = ("target", "never_knew", "identity")
+LARGEST_SEED = 2**32 - 1
+# Names become folders, and stand in tables and file names.
+_NAME = re.compile(r"\w[\w .+@=-]*(?<![ .])")
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,11 @@ class ModelSpec:
             raise RequestError("model needs either target (a Hub id or folder) or scratch (build one from the data)")
         if self.scratch is not None and self.never_knew is not None:
             raise RequestError("model.never_knew cannot be given beside model.scratch, which builds its own")
+        for key, needed in (("target_revision", "target"), ("never_knew_revision", "never_knew")):
+            if getattr(self, key) is not None and getattr(self, needed) is None:
+                raise RequestError(f"model.{key} is given without model.{needed}: remove it or name the model")
+        if not 0 <= self.min_known <= 1:
+            raise RequestError(f"model.min_known is {self.min_known}: it must be a share between 0 and 1")
 
 
 @dataclass(frozen=True)
@@ -86,6 +95,8 @@ class DataSpec:
         taken = {"forget", "retain", "holdout", "generic", "practice"} & self.extra.keys()
         if taken:
             raise RequestError(f"data.extra.{sorted(taken)[0]} has the name of one of the main sets: rename it")
+        if self.max_length < 2:
+            raise RequestError(f"data.max_length is {self.max_length}: a row has at least 2 tokens")
 
 
 @dataclass(frozen=True)
@@ -107,7 +118,7 @@ class ControlSpec:
         expected: The verdict it must get.
         caught_by: Transforms that must be among those that fail it.
         method: For kind ``method``: which one.
-        seed: Seed of the control's training.
+        seed: For kind ``never_knew``: seed of its training, unlike that of every other model of the run.
         settings: For positive controls: fields of ``UnlearnConfig`` for its training.
         max_forget_score: For hidden controls: at full precision no more than this share of forget facts may be
             answered greedily, or the control hides nothing and proves nothing.
@@ -123,6 +134,18 @@ class ControlSpec:
     settings: dict[str, Any] = field(default_factory=dict)
     max_forget_score: float | None = None
     min_retain_score: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.kind != "method" and self.method is not None:
+            raise RequestError(f"method is only for controls of kind method, not of kind {self.kind}: remove it")
+        if self.kind != "never_knew" and self.seed is not None:
+            raise RequestError(f"seed is only for controls of kind never_knew, not of kind {self.kind}: remove it")
+        if self.kind in ("never_knew", "method") and self.settings:
+            raise RequestError(f"settings are only for controls that are trained, not of kind {self.kind}: remove them")
+        for key in ("max_forget_score", "min_retain_score"):
+            value = getattr(self, key)
+            if value is not None and not 0 <= value <= 1:
+                raise RequestError(f"{key} is {value}: it must be a share between 0 and 1")
 
 
 @dataclass(frozen=True)
@@ -226,21 +249,24 @@ def parse_recipe(tree: Located) -> Recipe:
     """Turn a located YAML tree into a checked :class:`Recipe`."""
     if not isinstance(tree.value, dict):
         raise RequestError(f"{tree.where}: a recipe is a mapping of keys to values")
+    known = [item.name for item in dataclasses.fields(Recipe)]
+    for key, item in tree.value.items():
+        if key not in known:
+            raise RequestError(f"{item.where}: unknown key {key!r}: {suggest(key, known)}")
     sections = dict(tree.value)
     if "methods" not in sections:
         raise RequestError(f"{tree.where}: the key 'methods' is missing")
     methods = _parse_methods(sections.pop("methods"))
     attacks = _parse_attacks(sections.pop("attack", Located({}, tree.where)))
-    known = [item.name for item in dataclasses.fields(Recipe)]
-    for key, item in sections.items():
-        if key not in known:
-            raise RequestError(f"{item.where}: unknown key {key!r}: {suggest(key, known)}")
     rest = build(_RecipeWithoutMethods, Located(sections, tree.where))
     recipe = Recipe(
         methods=methods, attack=attacks, **{f.name: getattr(rest, f.name) for f in dataclasses.fields(rest)}
     )
-    recipe = _fill_gate(recipe, sections.get("gate"))
-    _check(recipe, tree)
+    _check_names(recipe, tree)
+    recipe = _fill_gate(recipe, tree)
+    _check_gate(recipe, tree)
+    _check_publish(recipe, tree)
+    _check_controls(recipe, tree)
     return recipe
 
 
@@ -265,35 +291,61 @@ def _parse_methods(tree: Located) -> tuple[MethodSpec, ...]:
     for index, item in enumerate(tree.value):
         if not isinstance(item.value, dict) or "name" not in item.value:
             raise RequestError(f"{item.where}: methods.{index} needs a name")
-        name = str(item.value["name"].value)
+        name = item.value["name"].value
+        _check_name(name, f"methods.{index}.name", item.at("name"))
         if name in RESERVED_NAMES or name in {method.name for method in methods}:
-            raise RequestError(f"{item.where}: the method name {name!r} is taken: choose another")
+            raise RequestError(f"{item.at('name')}: the method name {name!r} is taken: choose another")
         settings = {key: value for key, value in item.value.items() if key != "name"}
-        _check_settings(settings, f"methods.{index}")
+        _check_settings(Located(settings, item.where), f"methods.{index}")
         methods.append(MethodSpec(name, {key: value.plain() for key, value in settings.items()}))
     return tuple(methods)
 
 
-def _check_settings(settings: Mapping[str, Located], key: str) -> None:
-    from .trainer.config import UnlearnConfig
-
-    names = sorted(item.name for item in dataclasses.fields(UnlearnConfig) if item.init)
-    for name, item in settings.items():
-        if name not in names:
-            raise RequestError(f"{item.where}: unknown key '{key}.{name}': {suggest(name, names)}")
-    try:
-        _try_settings({name: item.plain() for name, item in settings.items()})
-    except RequestError as error:
-        named = (item.where for name, item in settings.items() if name in str(error))
-        where = next(named, next((item.where for item in settings.values()), "recipe"))
-        raise RequestError(f"{where}: {key}: {error}") from None
+def _check_name(name: Any, key: str, where: str) -> None:
+    if not isinstance(name, str):
+        raise RequestError(f"{where}: {key} must be text (in quotes), not {name!r}")
+    if not _NAME.fullmatch(name) or name.endswith(".partial"):
+        raise RequestError(
+            f"{where}: {key} is {name!r}, which cannot name a folder: use letters, digits, spaces and . _ + @ = -"
+        )
 
 
-def _try_settings(settings: Mapping[str, Any]) -> None:
-    """Make the training configuration once, for its checks."""
-    from .trainer.train import make_config
+def _check_settings(tree: Located, key: str, control: str | None = None) -> None:
+    """Make a training configuration of settings once, for its checks.
 
-    make_config(settings, Path("unused"), seed=0, dtype="float32")
+    Args:
+        tree: Mapping of fields of ``UnlearnConfig``.
+        key: Where the mapping stands in the recipe.
+        control: Name of the positive control that they train.
+    """
+    from .trainer.train import GIVEN_BY_THE_RUN, make_config, method_settings, suggest_setting
+
+    known = method_settings()
+    for name, item in tree.value.items():
+        if name in GIVEN_BY_THE_RUN:
+            raise RequestError(f"{item.where}: a method cannot set '{key}.{name}': {GIVEN_BY_THE_RUN[name]}")
+        if name not in known:
+            raise RequestError(f"{item.where}: unknown key '{key}.{name}': {suggest_setting(name)}")
+        if control and name == "control":
+            raise RequestError(f"{item.where}: '{key}.control' is given by the control's kind: remove it")
+
+    def problem(settings: dict[str, Any]) -> str | None:
+        try:
+            make_config({**settings, **({"control": control} if control else {})}, Path("unused"), 0, "float32")
+        except RequestError as error:
+            return str(error)
+        return None
+
+    settings = tree.plain()
+    message = problem(settings)
+    if message is None:
+        return
+    # The setting to blame is the first one without which this is not what is wrong.
+    without = ({name: value for name, value in settings.items() if name != left_out} for left_out in settings)
+    changed = (name for name, rest in zip(settings, without, strict=True) if problem(rest) != message)
+    culprit = next(changed, None)
+    named = culprit is None or first_named([culprit], message) is not None
+    raise RequestError(f"{tree.at(culprit or '')}: {key if named else f'{key}.{culprit}'}: {message}")
 
 
 def _parse_attacks(tree: Located) -> dict[str, Any]:
@@ -313,8 +365,37 @@ def _parse_attacks(tree: Located) -> dict[str, Any]:
     return attacks
 
 
-def _fill_gate(recipe: Recipe, gate_tree: Located | None) -> Recipe:
+def _check_names(recipe: Recipe, tree: Located) -> None:
+    """Names that stand in the recipe's lists, and the recipe's own."""
+    from .evaluation.metrics import METRICS
+    from .quantization import FORMATS
+
+    _check_name(recipe.name, "name", tree.at("name"))
+    if not 0 <= recipe.seed <= LARGEST_SEED:
+        raise RequestError(f"{tree.at('seed')}: seed is {recipe.seed}: it must be between 0 and {LARGEST_SEED}")
+    for name in recipe.data.extra:
+        _check_name(name, "the name of a set in data.extra", tree.at("data", "extra", name))
+    for (section, key), names, registry in (
+        (("export", "formats"), recipe.export.formats, FORMATS),
+        (("evaluate", "metrics"), recipe.evaluate.metrics, METRICS),
+    ):
+        for index, name in enumerate(names):
+            try:
+                registry.get(name)
+            except RequestError as error:
+                raise RequestError(f"{tree.at(section, key, index)}: {section}.{key}: {error}") from None
+        _check_distinct(names, f"{section}.{key}", lambda index, at=(section, key): tree.at(*at, index))
+
+
+def _check_distinct(names: Sequence[str], key: str, where: Callable[[int], str]) -> None:
+    for index, name in enumerate(names):
+        if name in names[:index]:
+            raise RequestError(f"{where(index)}: {key} names {name!r} twice: once is enough")
+
+
+def _fill_gate(recipe: Recipe, tree: Located) -> Recipe:
     """Where the recipe does not say, the gate judges every format that is exported and every attack that is run."""
+    gate_tree = tree.value.get("gate")
     given = gate_tree.value if gate_tree is not None and gate_tree.value else {}
     gate = recipe.gate
     if "formats" not in given:
@@ -322,67 +403,88 @@ def _fill_gate(recipe: Recipe, gate_tree: Located | None) -> Recipe:
     if "attacks" not in given:
         gate = dataclasses.replace(gate, attacks=tuple(recipe.attack))
     if "metrics" not in given:
-        gate = dataclasses.replace(gate, metrics=tuple(m for m in gate.metrics if m in recipe.evaluate.metrics))
+        metrics = tuple(metric for metric in gate.metrics if metric in recipe.evaluate.metrics)
+        if not metrics:
+            raise RequestError(
+                f"{tree.at('evaluate', 'metrics')}: evaluate.metrics has none of those that are judged by default "
+                f"({', '.join(gate.metrics)}): add one, or name in gate.metrics what is judged"
+            )
+        gate = dataclasses.replace(gate, metrics=metrics)
     return dataclasses.replace(recipe, gate=gate)
 
 
-def _check(recipe: Recipe, tree: Located) -> None:
-    from .evaluation.metrics import METRICS
-    from .quantization import FORMATS
-
-    def refuse(section: str, message: str) -> None:
-        where = tree.value[section].where if section in tree.value else tree.where
-        raise RequestError(f"{where}: {message}")
-
-    for section, names, registry in (
-        ("export", recipe.export.formats, FORMATS),
-        ("evaluate", recipe.evaluate.metrics, METRICS),
-    ):
-        for name in names:
-            try:
-                registry.get(name)
-            except RequestError as error:
-                refuse(section, str(error))
-    for kind, wanted, there in (
+def _check_gate(recipe: Recipe, tree: Located) -> None:
+    """The gate can only judge what the run makes."""
+    for key, wanted, there in (
         ("formats", recipe.gate.formats, recipe.export.formats),
         ("attacks", recipe.gate.attacks, tuple(recipe.attack)),
         ("metrics", recipe.gate.metrics, recipe.evaluate.metrics),
     ):
-        for name in wanted:
-            if name not in there:
-                refuse(
-                    "gate", f"gate.{kind} names {name!r}, which the run does not make: {suggest(name, list(there))}"
-                )
-    if not recipe.name.strip() or "/" in recipe.name:
-        refuse("name", "name must not be empty or hold a slash")
-    _check_controls(recipe, refuse)
+        _check_made(wanted, there, f"gate.{key}", tree)
 
 
-def _check_controls(recipe: Recipe, refuse: Any) -> None:
+def _check_publish(recipe: Recipe, tree: Located) -> None:
+    """What a card would be refused for is found before the run, not after it."""
+    from .hub.metadata import plain_key_problems
+
+    publish = recipe.publish
+    if publish.formats is not None:
+        _check_made(publish.formats, recipe.export.formats, "publish.formats", tree)
+    words = {"license": publish.license, "language": list(publish.language), "base_model": publish.base_model}
+    for problem in plain_key_problems({key: value for key, value in words.items() if value}):
+        key = problem.partition(":")[0]
+        raise RequestError(f"{tree.at('publish', key)}: publish.{problem}")
+
+
+def _check_made(wanted: Sequence[str], there: Sequence[str], key: str, tree: Located) -> None:
+    for index, name in enumerate(wanted):
+        if name not in there:
+            nearest = suggest(name, list(there)) if there else "it makes none"
+            raise RequestError(
+                f"{tree.at(*key.split('.'), index)}: {key} names {name!r}, which the run does not make: {nearest}"
+            )
+    _check_distinct(wanted, key, lambda index: tree.at(*key.split("."), index))
+
+
+def _check_controls(recipe: Recipe, tree: Located) -> None:
+    names: list[str] = []
+    for index, control in enumerate(recipe.controls):
+        item = Located(None, "") if "controls" not in tree.value else tree.value["controls"].value[index]
+        try:
+            _check_control(recipe, control, names)
+        except RequestError as error:
+            message = str(error)
+            raise RequestError(f"{item.blamed(message)}: controls.{index} ({control.name}): {message}") from None
+        if control.kind not in ("never_knew", "method"):
+            settings = item.value.get("settings")
+            if settings is None or settings.value is None:
+                settings = Located({}, item.where)
+            _check_settings(settings, f"controls.{index}.settings", control.kind)
+        names.append(control.name)
+
+
+def _check_control(recipe: Recipe, control: ControlSpec, before: Sequence[str]) -> None:
     from .controls import CONTROLS
 
-    transforms = ("identity", *recipe.export.formats, *recipe.attack)
     kinds = ["never_knew", "method", *CONTROLS.names()]
-    taken = {*RESERVED_NAMES, *(method.name for method in recipe.methods)}
-    for control in recipe.controls:
-        if control.kind not in kinds:
-            refuse(
-                "controls", f"control {control.name!r}: unknown kind {control.kind!r}: {suggest(control.kind, kinds)}"
+    methods = [method.name for method in recipe.methods]
+    if control.kind not in kinds:
+        raise RequestError(f"kind cannot be {control.kind!r}: {suggest(control.kind, kinds)}")
+    taken = [*before, *(() if control.kind == "method" else (*RESERVED_NAMES, *methods))]
+    if control.name in taken:
+        raise RequestError(f"name {control.name!r} is taken: choose another")
+    _check_name(control.name, "name", "the control's name")
+    if control.kind == "method" and control.method is None:
+        raise RequestError(f"kind method needs the key 'method' with one of {', '.join(methods)}")
+    if control.kind == "method" and control.method not in methods:
+        raise RequestError(f"method {control.method!r} is not one of the methods: {suggest(control.method, methods)}")
+    if control.kind == "never_knew" and recipe.model.scratch is None:
+        raise RequestError("kind never_knew needs model.scratch, which can train a second never-knew model: remove it")
+    if control.seed is not None and not 0 <= control.seed <= LARGEST_SEED:
+        raise RequestError(f"seed is {control.seed}: it must be between 0 and {LARGEST_SEED}")
+    transforms = ["identity", *recipe.export.formats, *recipe.attack]
+    for transform in control.caught_by:
+        if transform not in transforms:
+            raise RequestError(
+                f"caught_by names {transform!r}, which the run does not make: {suggest(transform, transforms)}"
             )
-        if control.kind == "method":
-            if control.method not in {method.name for method in recipe.methods}:
-                refuse("controls", f"control {control.name!r}: method {control.method!r} is not one of the methods")
-        elif control.name in taken:
-            refuse("controls", f"the control name {control.name!r} is taken: choose another")
-        taken.add(control.name)
-        if control.kind == "never_knew" and recipe.model.scratch is None:
-            refuse("controls", f"control {control.name!r}: only model.scratch can train a second never-knew model")
-        if control.kind not in ("never_knew", "method"):
-            try:
-                _try_settings({**control.settings, "control": control.kind})
-            except RequestError as error:
-                refuse("controls", f"control {control.name!r}: {error}")
-        for transform in control.caught_by:
-            if transform not in transforms:
-                message = f"control {control.name!r}: caught_by names {transform!r}, which the run does not make"
-                refuse("controls", f"{message}: {suggest(transform, list(transforms))}")

@@ -6,9 +6,11 @@ A recipe is read by people and by machines that publish models, so a misspelled 
 from __future__ import annotations
 
 import dataclasses
+import math
+import re
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,7 +21,7 @@ from .errors import RequestError
 from .registry import suggest
 
 T = TypeVar("T")
-MAPPING_TAG = "tag:yaml.org,2002:map"
+TIMESTAMP_TAG = "tag:yaml.org,2002:timestamp"
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,31 @@ class Located:
             return [item.plain() for item in self.value]
         return self.value
 
+    def at(self, *path: str | int) -> str:
+        """Where the value under a path of keys and positions stands, or the last part of the path that is there."""
+        found: Located = self
+        for step in path:
+            there = found.value
+            if isinstance(there, dict) and step in there:
+                found = there[step]
+            elif isinstance(there, list) and isinstance(step, int) and step < len(there):
+                found = there[step]
+            else:
+                break
+        return found.where
+
+    def blamed(self, message: str) -> str:
+        """Where the key stands that a message about this mapping names first; the mapping's own place if none is."""
+        keys = self.value if isinstance(self.value, dict) else {}
+        key = first_named(keys, message)
+        return self.where if key is None else keys[key].where
+
+
+def first_named(words: Iterable[str], message: str) -> str | None:
+    """The word that stands first in a message, as a word of its own."""
+    found = {word: re.search(rf"(?<![\w-]){re.escape(word)}(?![\w-])", message) for word in words}
+    return min((match.start(), word) for word, match in found.items() if match)[1] if any(found.values()) else None
+
 
 def read_yaml(path: Path) -> Located:
     """Read one YAML file.
@@ -55,34 +82,50 @@ def read_yaml(path: Path) -> Located:
         raise RequestError(f"{path}: there is no such file") from None
     except (OSError, UnicodeDecodeError) as error:
         raise RequestError(f"{path}: cannot be read as text ({error})") from None
-    try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise RequestError(f"{path}:{line}: not valid YAML: {error.problem}") from None
+    node = _compose(text, str(path))
     if node is None:
         raise RequestError(f"{path}: is empty")
     return _locate(node, str(path))
 
 
-def _locate(node: yaml.Node, source: str) -> Located:
+def _compose(text: str, source: str) -> yaml.Node | None:
+    try:
+        return yaml.compose(text, Loader=yaml.SafeLoader)
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise RequestError(f"{source}:{line}: not valid YAML: {error.problem}") from None
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        raise RequestError(f"{source}:{line}: not valid YAML: {error.reason}") from None
+
+
+def _locate(node: yaml.Node, source: str, inside: tuple[yaml.Node, ...] = ()) -> Located:
     where = f"{source}:{node.start_mark.line + 1}"
+    if node in inside:
+        raise RequestError(f"{where}: this value holds itself: write it out instead of using an alias")
+    inside = (*inside, node)
     if isinstance(node, yaml.MappingNode):
         items: dict[str, Located] = {}
         for key_node, value_node in node.value:
             key = str(key_node.value)
             if key in items:
                 raise RequestError(f"{source}:{key_node.start_mark.line + 1}: the key {key!r} stands here twice")
-            item = _locate(value_node, source)
+            item = _locate(value_node, source, inside)
             items[key] = Located(item.value, f"{source}:{key_node.start_mark.line + 1}")
         return Located(items, where)
     if isinstance(node, yaml.SequenceNode):
-        return Located([_locate(item, source) for item in node.value], where)
-    return Located(parse_scalar(node), where)
+        return Located([_locate(item, source, inside) for item in node.value], where)
+    try:
+        return Located(parse_scalar(node), where)
+    except (yaml.YAMLError, ValueError) as error:
+        reason = getattr(error, "problem", None) or error
+        raise RequestError(f"{where}: {node.value!r} cannot be read: {reason}") from None
 
 
 def parse_scalar(node: yaml.Node) -> Any:
-    """A scalar node's value; ``1e-4`` is a number here, which plain YAML 1.1 takes for a string."""
+    """A scalar node's value; ``1e-4`` is a number here, which plain YAML 1.1 takes for a string, and a date is text."""
+    if node.tag == TIMESTAMP_TAG:
+        return node.value
     value = yaml.SafeLoader("").construct_object(node, deep=True)
     if isinstance(value, str) and getattr(node, "style", None) is None:
         try:
@@ -96,13 +139,15 @@ def override(root: Located, assignment: str) -> Located:
     """Apply ``section.key=value`` (list items by index) and return the new tree.
 
     Raises:
-        RequestError: The assignment has no ``=``, or leads through something that is not a mapping or list.
+        RequestError: The assignment has no ``=``, its value is not YAML, or it leads through something that is not a
+            mapping or list.
     """
     path, equals, text = assignment.partition("=")
-    if not equals or not path:
+    if not equals or not all(path.split(".")):
         raise RequestError(f"{assignment!r} is not of the form section.key=value")
-    node = yaml.compose(text, Loader=yaml.SafeLoader)
-    value = _locate(node, "command line") if node is not None else Located(None, "command line")
+    source = f"command line {assignment!r}"
+    node = _compose(text, source)
+    value = _locate(node, source) if node is not None else Located(None, source)
     return _set(root, path.split("."), value, assignment)
 
 
@@ -113,8 +158,10 @@ def _set(tree: Located, path: list[str], value: Located, assignment: str) -> Loc
     key, rest = path[0], path[1:]
     if isinstance(tree.value, list):
         if not key.isdigit() or int(key) >= len(tree.value):
-            names = [str(index) for index in range(len(tree.value))]
-            raise RequestError(f"{where}: {key!r} is not an index of that list: {suggest(key, names)}")
+            raise RequestError(
+                f"{where}: {key!r} is not a position in the list at {tree.where}, which has {len(tree.value)} item(s) "
+                "counted from 0"
+            )
         items = list(tree.value)
         items[int(key)] = _set(items[int(key)], rest, value, assignment)
         return Located(items, tree.where)
@@ -162,7 +209,7 @@ def build(cls: type[T], tree: Located, key: str = "") -> T:
     try:
         return cls(**values)
     except RequestError as error:
-        raise RequestError(f"{tree.where}: {error}") from None
+        raise RequestError(f"{tree.blamed(str(error))}: {error}") from None
 
 
 def _join(prefix: str, name: str) -> str:
@@ -222,12 +269,21 @@ def _convert_mapping(arguments: tuple[Any, ...], item: Located, key: str) -> dic
 def _convert_scalar(hint: Any, item: Located, key: str) -> Any:
     value = item.value
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+        return _as_float(item, key)
     if hint is int and isinstance(value, float) and value.is_integer():
         return int(value)
     if hint is str and isinstance(value, (int, float)) and not isinstance(value, bool):
         return str(value)
     if not isinstance(value, hint) or (hint is not bool and isinstance(value, bool)):
-        kind = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}.get(hint, str(hint))
-        raise RequestError(f"{item.where}: {key} must be {kind}, not {item.plain()!r}")
+        kinds = {int: "a whole number", float: "a number", str: "text (in quotes)", bool: "true or false"}
+        raise RequestError(f"{item.where}: {key} must be {kinds.get(hint, str(hint))}, not {item.plain()!r}")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise RequestError(f"{item.where}: {key} is {value}: it must be a finite number")
     return value
+
+
+def _as_float(item: Located, key: str) -> float:
+    try:
+        return float(item.value)
+    except OverflowError:
+        raise RequestError(f"{item.where}: {key} is too large a number") from None

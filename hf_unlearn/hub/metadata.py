@@ -59,10 +59,10 @@ def card_problems(text: str) -> list[str]:
         return [f"front matter: {str(error).splitlines()[0]}"]
     if not data:
         return ["front matter: is missing"]
-    return [*_plain_key_problems(data), *_model_index_problems(data.get("model-index", []))]
+    return [*plain_key_problems(data), *_model_index_problems(data.get("model-index", []))]
 
 
-def _plain_key_problems(data: Mapping[str, Any]) -> list[str]:
+def plain_key_problems(data: Mapping[str, Any]) -> list[str]:
     problems = []
     for key in ("license", "library_name", "pipeline_tag"):
         if key in data and not (isinstance(data[key], str) and _SLUG.match(data[key])):

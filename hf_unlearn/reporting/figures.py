@@ -72,7 +72,7 @@ def panels(rows: int, columns: int, *, width: float, height: float) -> tuple[Fig
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-    engine = ConstrainedLayoutEngine(wspace=0.03, hspace=0.04, w_pad=0.06, h_pad=0.06)
+    engine = ConstrainedLayoutEngine(wspace=0.05, hspace=0.04, w_pad=0.06, h_pad=0.06)
     figure = Figure(figsize=(width, rows * height + 0.75), layout=engine)
     axes = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
     return figure, [list(line) for line in axes]

@@ -7,15 +7,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .controls import caught_by, control_meaning, control_note
 from .files import inline_svg
 from .plot_forget import forget_figure
 from .plot_retain import retain_figure
 from .plot_shares import recovered_figure
+from .reasons import grouped_reasons
 from .results import Results
-from .rows import Report, Score, entries, number, section
+from .rows import Report, Score, Share, Utility, entries, number, section
 from .style import PALETTE, STATUS_COLOURS
-from .summary import summarize
-from .words import metric_label, show, show_interval
+from .summary import summarize, warning
+from .words import metric_label, metric_phrase, show, show_interval
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -53,12 +55,26 @@ def render_html(report: Report) -> str:
         keep_trailing_newline=True,
     )
     jinja.filters.update(
-        show=lambda value: show(number(value)), metric=metric_label, words=_words, transform=results.transform_label
+        show=lambda value: show(number(value)),
+        short=lambda value: show(number(value), 2),
+        metric=metric_label,
+        phrase=metric_phrase,
+        words=_words,
+        transform=results.transform_label,
     )
     return jinja.get_template("report.html.j2").render(
         results=results,
         report=report,
         summary=summarize(results),
+        warning=warning(results),
+        reasons=grouped_reasons(results, results.release.name, results.reasons)
+        if results.release
+        else list(results.reasons),
+        note=control_note,
+        meaning=lambda control: control_meaning(results, control),
+        caught_by=lambda control: caught_by(results, control),
+        shares_by_transform=lambda model: _by_transform(results.shares(model)),
+        utility_by_transform=lambda model: _by_transform(results.utility(model)),
         palette=PALETTE,
         tones=STATUS_COLOURS,
         marks=MARKS,
@@ -78,12 +94,14 @@ def render_html(report: Report) -> str:
 def _plots(results: Results) -> dict[str, Any]:
     """Every plot as an ``<svg>`` element that needs no further escaping, or ``None``."""
     candidates = [subject for subject in results.judged if subject.role != "control"]
-    where = "as trained, in each format and after each attack"
+    where = "as it stands, in each format and after each attack"
     return {
         "forget": _inline(forget_figure(results), "forget", f"Forget score of every model {where}"),
         "shares": _inline(recovered_figure(results, candidates), "shares", "Recovered share of every candidate"),
         "control_shares": _inline(
-            recovered_figure(results, results.controls), "controls", "Recovered share of every control"
+            recovered_figure(results, [subject for subject in results.controls if subject.role == "control"]),
+            "controls",
+            "Recovered share of every control"
         ),
         "retain": _inline(retain_figure(results), "retain", "Retain score beside forget score of every model"),
     }
@@ -96,6 +114,15 @@ def _inline(figure: Figure | None, key: str, title: str) -> Any:
         return None
     # The SVG writer escapes all text in it, and the title is escaped there: this is markup of our own.
     return Markup(inline_svg(figure, key=f"plot-{key}", title=f"{title}. The numbers are in the tables of this page."))
+
+
+def _by_transform(rows: Sequence[Share] | Sequence[Utility]) -> dict[str, dict[tuple[str, str], Share | Utility]]:
+    """Transform to kind and metric to row; recovered shares are of the kind ``share``."""
+    found: dict[str, dict[tuple[str, str], Share | Utility]] = {}
+    for row in rows:
+        kind = row.kind if isinstance(row, Utility) else "share"
+        found.setdefault(row.transform, {})[kind, row.metric] = row
+    return found
 
 
 def _counts(scores: Sequence[Score | None]) -> str:

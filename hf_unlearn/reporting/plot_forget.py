@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from .controls import control_note
 from .figures import interval_line, label_rows, legend, look, margin_value, separate_kinds, unit_axis, wrapped_panels
 from .results import Results
 from .rows import Subject, Transform
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def forget_figure(results: Results, metric: str | None = None) -> Figure | None:
-    """Forget score as trained, in each format and after each attack: a panel per model, target and never-knew in each.
+    """Forget score as it stands, in each format and after each attack: a panel per model, target and never-knew in each.
 
     Args:
         results: The report that was read.
@@ -88,11 +89,10 @@ def _forget_panel(
 
 
 def _panel_title(ax: Axes, subject: Subject) -> None:
-    roles = {"release": "release candidate", "candidate": "candidate", "control": "control"}
-    role = roles.get(subject.role, "")
+    role = subject.role_words
     status = f"{role}: {subject.status}" if subject.status else role
-    if subject.role == "control" and subject.as_expected is not None:
-        status += ", as it must" if subject.as_expected else ", not as it must"
+    if subject.is_control and control_note(subject):
+        status += f", {control_note(subject)}"
     ax.set_title(subject.label, pad=15, fontweight="bold")
     ax.text(
         0,
@@ -111,8 +111,8 @@ def _forget_keys(results: Results) -> list[Artist]:
 
     keys: list[Artist] = [
         Line2D([], [], marker="o", ms=5, color=colour("blue"), linestyle="", label="this model"),
-        Line2D([], [], color=colour("blue"), linewidth=1, linestyle=(0, (2, 2)), label="this model as trained"),
-        Line2D([], [], color=colour("blue"), linewidth=4, alpha=0.3, label="change from it"),
+        Line2D([], [], color=colour("blue"), linewidth=1, linestyle=(0, (2, 2)), label="this model as is"),
+        Line2D([], [], color=colour("blue"), linewidth=4, alpha=0.3, label="what changed"),
         Line2D([], [], marker="|", ms=12, mew=1.8, color=colour("vermillion"), linestyle="", label="target (knows)"),
     ]
     if any(subject.role == "never_knew" for subject in results.subjects):

@@ -9,7 +9,7 @@ from .figures import FIGURE_WIDTH, ROW_HEIGHT, label_rows, legend, look, margin_
 from .results import Results
 from .rows import Share, Subject, Transform, number
 from .style import colour, status_colour
-from .words import metric_label, show
+from .words import metric_phrase, show
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
@@ -22,7 +22,7 @@ SHARE_MARKERS = {"passed": "o", "failed": "X", "inconclusive": "s"}
 
 
 def recovered_figure(results: Results, subjects: Sequence[Subject] | None = None) -> Figure | None:
-    """Recovered share with interval and limit: a row of panels per model, a column per gate metric.
+    """Recovered share with interval and limit: a row of panels per model, a column per metric of the gate.
 
     Args:
         results: The report that was read.
@@ -37,13 +37,15 @@ def recovered_figure(results: Results, subjects: Sequence[Subject] | None = None
         return None
     rows = {share.transform for subject in shown for share in results.shares(subject.name)}
     transforms = [transform for transform in results.transforms if transform.name in rows]
-    metrics = results.gate_metrics
+    # What the gate does not judge has no limit to be drawn beside.
+    metrics = results.gate_metrics or results.share_metrics
     with look():
         width = min(FIGURE_WIDTH, 2.2 + 3.2 * len(metrics))
-        figure, grid = panels(len(shown), len(metrics), width=width, height=0.45 + ROW_HEIGHT * len(transforms))
+        figure, grid = panels(len(shown), len(metrics), width=width, height=0.62 + ROW_HEIGHT * len(transforms))
         for line, subject in zip(grid, shown, strict=True):
             for ax, metric in zip(line, metrics, strict=True):
                 _share_panel(ax, results, subject, transforms, metric)
+            _name_line(line[0], subject)
         figure.supxlabel(
             f"recovered share (0 = never knew, 1 = knows as before), with {results.intervals}", fontsize=9
         )
@@ -65,7 +67,20 @@ def _share_panel(ax: Axes, results: Results, subject: Subject, transforms: Seque
             margin_value(ax, row, "–")
         else:
             _share_point(ax, row, share)
-    ax.set_title(f"{subject.label}: {metric_label(metric)}")
+    ax.set_title(metric_phrase(metric))
+
+
+def _name_line(first: Axes, subject: Subject) -> None:
+    """The model's name above its row of panels."""
+    first.annotate(
+        subject.label,
+        (0, 1),
+        (0, 19),
+        xycoords="axes fraction",
+        textcoords="offset points",
+        fontsize=9.5,
+        fontweight="bold",
+    )
 
 
 def _limits(ax: Axes, results: Results, transforms: Sequence[Transform]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -14,6 +15,7 @@ from .rows import (
     Share,
     Subject,
     Transform,
+    Utility,
     control_row,
     entries,
     interval,
@@ -21,6 +23,7 @@ from .rows import (
     score_row,
     section,
     texts,
+    utility_row,
     worst,
 )
 
@@ -69,7 +72,10 @@ class Results:
 
     @cached_property
     def subjects(self) -> tuple[Subject, ...]:
-        """Target, never-knew, release, other candidates, controls, then whatever else was scored."""
+        """Target, never-knew, release, other candidates, controls, then whatever else was scored.
+
+        A candidate that is a control too stands among the candidates, once, and knows what its verdict must be.
+        """
         found = [Subject("target", "target")] if self._scored("target") else []
         if self._scored("never_knew"):
             found.append(Subject("never_knew", "never_knew"))
@@ -77,8 +83,11 @@ class Results:
         released = self._release_name()
         if released and all(subject.name != released for subject in candidates):
             candidates.insert(0, Subject(released, "release", self.status, reasons=self.reasons))
-        found += sorted(candidates, key=lambda subject: subject.role != "release")
-        found += [control_row(row) for row in entries(self.report, "controls")]
+        controls = {row.name: row for row in map(control_row, entries(self.report, "controls"))}
+        for subject in sorted(candidates, key=lambda subject: subject.role != "release"):
+            control = controls.pop(subject.name, None)
+            found.append(_merged(subject, control) if control else subject)
+        found += controls.values()
         known = {subject.name for subject in found}
         rest = dict.fromkeys(key[0] for key in self._scores if key[0] not in known)
         return (*found, *(Subject(name, "other") for name in rest))
@@ -90,8 +99,13 @@ class Results:
 
     @cached_property
     def controls(self) -> tuple[Subject, ...]:
-        """The controls."""
-        return tuple(subject for subject in self.subjects if subject.role == "control")
+        """All models of which it is known beforehand what their verdict must be."""
+        return tuple(subject for subject in self.subjects if subject.is_control)
+
+    @cached_property
+    def wrong_controls(self) -> tuple[str, ...]:
+        """Controls that did not come out as they must: with one of them, no verdict of the run can be trusted."""
+        return tuple(control.name for control in self.controls if control.as_expected is False)
 
     @cached_property
     def transforms(self) -> tuple[Transform, ...]:
@@ -125,7 +139,12 @@ class Results:
 
     @cached_property
     def gate_metrics(self) -> tuple[str, ...]:
-        """Metrics that a recovered share was computed for, in the order of the gate."""
+        """Metrics that the gate judges and a recovered share was computed for, in its order."""
+        return tuple(name for name in texts(self.thresholds.get("metrics")) if name in self.share_metrics)
+
+    @cached_property
+    def share_metrics(self) -> tuple[str, ...]:
+        """Metrics that a recovered share was computed for: the gate's in its order, then those only reported."""
         seen = dict.fromkeys(str(row["metric"]) for row in self._recovered_rows)
         first = [name for name in texts(self.thresholds.get("metrics")) if name in seen]
         return tuple(dict.fromkeys([*first, *seen]))
@@ -153,13 +172,19 @@ class Results:
         """The recovered shares of a model, by transform, then metric, in the order they are shown."""
         order = {transform.name: i for i, transform in enumerate(self.transforms)}
         rows = [self._share(row) for row in self._recovered_rows if row.get("model") == model]
-        return tuple(sorted(rows, key=lambda share: (order[share.transform], self.gate_metrics.index(share.metric))))
+        return tuple(sorted(rows, key=lambda share: (order[share.transform], self.share_metrics.index(share.metric))))
 
-    def utility(self, model: str) -> tuple[Mapping[str, Any], ...]:
+    def utility(self, model: str) -> tuple[Utility, ...]:
         """The utility rows of a model in the order of the transforms."""
         order = {transform.name: i for i, transform in enumerate(self.transforms)}
-        rows = [row for row in entries(self.report, "utility") if self._is_of(row, model)]
-        return tuple(sorted(rows, key=lambda row: order.get(str(row.get("transform")), len(order))))
+        rows = [utility_row(row) for row in entries(self.report, "utility") if self._is_of(row, model)]
+        return tuple(sorted(rows, key=lambda row: order.get(row.transform, len(order))))
+
+    def largest_share(self, model: str, transform: str | None = None) -> Share | None:
+        """The largest recovered share that the gate judges: over all transforms, or under one."""
+        shares = [share for share in self.shares(model) if share.is_judged and share.share is not None]
+        shares = [share for share in shares if transform in (None, share.transform)]
+        return max(shares, key=lambda share: share.share or 0.0, default=None)
 
     def forget_status(self, model: str, transform: str) -> str | None:
         """The worst verdict over the gate metrics."""
@@ -167,7 +192,11 @@ class Results:
 
     def retain_status(self, model: str, transform: str) -> str | None:
         """The worst verdict over the utility checks."""
-        return worst(row.get("status") for row in self.utility(model) if row.get("transform") == transform)
+        return worst(row.status for row in self.utility(model) if row.transform == transform)
+
+    def status_under(self, model: str, transform: str) -> str | None:
+        """The worst verdict over gate metrics and utility checks."""
+        return worst((self.forget_status(model, transform), self.retain_status(model, transform)))
 
     def limit(self, transform: str) -> float | None:
         """Most recovered share that the gate allows under a transform; ``None`` where the gate does not judge it."""
@@ -184,6 +213,10 @@ class Results:
     def transform_label(self, name: str) -> str:
         """The name of a transform as people read it."""
         return next((known.label for known in self.transforms if known.name == name), name)
+
+    def where(self, name: str) -> str:
+        """A transform within a sentence: ``as it stands``, ``in bnb-nf4``, ``after rtt``."""
+        return next((known.where for known in self.transforms if known.name == name), f"in {name}")
 
     @cached_property
     def _recovered_rows(self) -> list[dict[str, Any]]:
@@ -209,11 +242,12 @@ class Results:
 
     def _share(self, row: Mapping[str, Any]) -> Share:
         low, high = interval(row.get("ci95"))
+        share = number(row.get("recovered_share"))
         return Share(
             model=str(row["model"]),
             transform=str(row["transform"]),
             metric=str(row["metric"]),
-            share=number(row.get("recovered_share")),
+            share=share,
             low=low,
             high=high,
             ratio=number(row.get("retention_ratio")),
@@ -221,4 +255,18 @@ class Results:
             status=row.get("status"),
             n=row.get("n"),
             more_needed=row.get("more_needed"),
+            over_forgotten=bool(row.get("over_forgotten", share is not None and share < 0)),
+            reason=str(row.get("reason") or ""),
         )
+
+
+def _merged(candidate: Subject, control: Subject) -> Subject:
+    """A candidate that is a control too."""
+    return replace(
+        candidate,
+        status=candidate.status or control.status,
+        expected=control.expected,
+        as_expected=control.as_expected,
+        caught_by=control.caught_by,
+        required_by=control.required_by,
+    )

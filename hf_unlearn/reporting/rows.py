@@ -44,7 +44,7 @@ class Subject:
         name: As in the report.
         role: What it is there for; ``release`` is the candidate that the verdict is about.
         status: Its own verdict (references have none).
-        expected: The verdict that a control must get.
+        expected: The verdict that a control must get. A candidate that is a control too has one as well.
         as_expected: Whether a control got it.
         caught_by: Transforms that caught a control.
         required_by: Transforms that had to be among them.
@@ -70,6 +70,17 @@ class Subject:
         """Whether other models are measured against this one."""
         return self.role in ("target", "never_knew")
 
+    @property
+    def is_control(self) -> bool:
+        """Whether it is known beforehand what its verdict must be."""
+        return self.role == "control" or self.expected is not None
+
+    @property
+    def role_words(self) -> str:
+        """What it is there for, as people read it."""
+        role = {"target": "knows it all", "never_knew": "reference", "other": ""}.get(self.role, self.role)
+        return f"{role} and control" if self.is_control and self.role != "control" else role
+
 
 @dataclass(frozen=True)
 class Transform:
@@ -81,7 +92,12 @@ class Transform:
     @property
     def label(self) -> str:
         """The name as people read it."""
-        return "as trained" if self.kind == "identity" else self.name
+        return "as is" if self.kind == "identity" else self.name
+
+    @property
+    def where(self) -> str:
+        """The name within a sentence: ``as it stands``, ``in bnb-nf4``, ``after rtt``."""
+        return "as it stands" if self.kind == "identity" else f"{'after' if self.kind == 'attack' else 'in'} {self.name}"
 
 
 @dataclass(frozen=True)
@@ -100,6 +116,8 @@ class Share:
         status: Verdict on this one; ``reported`` where the gate does not judge it.
         n: Facts.
         more_needed: Facts more that would settle an inconclusive one.
+        over_forgotten: Whether it failed for lying too far below a model that never knew.
+        reason: The report's own words on why it did not pass.
     """
 
     model: str
@@ -113,6 +131,50 @@ class Share:
     status: str | None
     n: int | None
     more_needed: int | None
+    over_forgotten: bool = False
+    reason: str = ""
+
+    @property
+    def is_judged(self) -> bool:
+        """Whether the gate judges it; others are only reported."""
+        return self.limit is not None
+
+
+@dataclass(frozen=True)
+class Utility:
+    """One judged utility number.
+
+    Attributes:
+        transform: The transform.
+        kind: ``retain_score``, ``generic_kl`` or ``fluency``.
+        metric: The metric.
+        value: The model's mean.
+        target: The target's mean under the same transform.
+        ratio: Their ratio; ``None`` where the value is judged by itself.
+        threshold: Least ratio, or most of the value.
+        status: Verdict on this one.
+        reason: The report's own words on why it did not pass.
+    """
+
+    transform: str
+    kind: str
+    metric: str
+    value: float | None
+    target: float | None
+    ratio: float | None
+    threshold: float | None
+    status: str | None
+    reason: str = ""
+
+    @property
+    def is_ceiling(self) -> bool:
+        """Whether the threshold is the most that is allowed, not the least."""
+        return self.kind == "generic_kl"
+
+    @property
+    def shown(self) -> float | None:
+        """The number that is compared with the threshold."""
+        return self.value if self.is_ceiling else self.ratio
 
 
 def section(mapping: Mapping[str, Any], key: str) -> Mapping[str, Any]:
@@ -153,6 +215,21 @@ def control_row(row: Mapping[str, Any]) -> Subject:
         texts(row.get("caught_by")),
         texts(row.get("required_by")),
         texts(row.get("reasons")),
+    )
+
+
+def utility_row(row: Mapping[str, Any]) -> Utility:
+    """A row of ``utility``."""
+    return Utility(
+        str(row.get("transform")),
+        str(row.get("kind") or "utility"),
+        str(row.get("metric")),
+        number(row.get("value")),
+        number(row.get("target_value")),
+        number(row.get("ratio")),
+        number(row.get("threshold")),
+        row.get("status"),
+        str(row.get("reason") or ""),
     )
 
 

@@ -6,8 +6,11 @@ import unicodedata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .controls import control_note, control_sentence
+from .reasons import grouped_reasons
 from .results import Results
 from .rows import Report, Subject, Transform
+from .summary import warning
 from .words import metric_label, show
 
 if TYPE_CHECKING:
@@ -22,7 +25,6 @@ ASCII_MARKS = {"passed": "+", "failed": "x", "inconclusive": "?"}
 PIPE_WIDTH = 120
 MAX_REASONS = 6
 MAX_NAME = 24
-_INFINITIVES = {"passed": "pass", "failed": "fail"}
 
 
 def print_results(report: Report, console: Console | None = None, *, report_path: Path | str | None = None) -> None:
@@ -65,12 +67,13 @@ class _Printer:
         if not self.results.transforms:
             return
         title = f"{self.results.name}: forget and retain {metric_label(self.results.headline)}"
-        for transforms in self._blocks():
-            self._print(self._table(transforms, title))
+        groups, digits = self._layout()
+        for transforms in groups:
+            self._print(self._table(transforms, title, digits))
             title = "... continued"
         self._line(
             f"{self.marks['passed']} passed  {self.marks['failed']} failed  {self.marks['inconclusive']} "
-            "inconclusive, over all gate metrics (forget) and utility checks (retain)",
+            "inconclusive: by all gate metrics (forget) and utility checks (retain), not by the number shown alone",
             style="dim",
         )
 
@@ -80,11 +83,15 @@ class _Printer:
         about = f" for {release.name}" if release else ""
         self._blank()
         self._line(f"Verdict: {self.results.status.upper()}{about}", style=STYLES.get(self.results.status, "bold"))
-        for reason in self.results.reasons[:MAX_REASONS]:
+        reasons = grouped_reasons(self.results, release.name, self.results.reasons) if release else []
+        reasons = reasons or list(self.results.reasons)
+        for reason in reasons[:MAX_REASONS]:
             self._bullet("-", reason)
-        rest = len(self.results.reasons) - MAX_REASONS
+        rest = len(reasons) - MAX_REASONS
         if rest > 0:
             self._bullet("-", f"{rest} more {'reason' if rest == 1 else 'reasons'} in the report")
+        if warning(self.results):
+            self._bullet("!", warning(self.results), style="bold red")
 
     def other_candidates(self) -> None:
         """One line for each method that is not the release candidate."""
@@ -93,8 +100,9 @@ class _Printer:
             self._blank()
             self._line("Other candidates", style="bold")
         for subject in others:
-            why = f": {subject.reasons[0]}" if subject.reasons else ""
-            more = f" (and {len(subject.reasons) - 1} more)" if len(subject.reasons) > 1 else ""
+            reasons = grouped_reasons(self.results, subject.name, subject.reasons)
+            why = f": {reasons[0]}" if reasons else ""
+            more = f" (and {len(reasons) - 1} more)" if len(reasons) > 1 else ""
             self._bullet(self._mark(subject.status), f"{subject.name} {subject.status or 'not judged'}{why}{more}")
 
     def controls(self) -> None:
@@ -102,9 +110,9 @@ class _Printer:
         if not self.results.controls:
             return
         self._blank()
-        self._line("Controls", style="bold")
+        self._line("Controls: models whose verdict is known beforehand", style="bold")
         for control in self.results.controls:
-            self._bullet(self._mark("passed" if control.as_expected else "failed"), control_sentence(control))
+            self._bullet(self._mark("passed" if control.as_expected else "failed"), control_sentence(self.results, control))
 
     def closing(self, report_path: Path | str | None) -> None:
         """What was not tested and where the report lies."""
@@ -115,20 +123,26 @@ class _Printer:
         if report_path is not None:
             self._line(f"Report: {report_path}")
 
-    def _blocks(self) -> list[list[Transform]]:
-        """Transforms in as many groups as the width needs."""
+    def _layout(self) -> tuple[list[list[Transform]], int]:
+        """Transforms in as many groups as the width needs, and decimals: fewer of them rather than a second table."""
+        groups = self._groups(3)
+        if len(groups) > 1 and len(self._groups(2)) == 1:
+            return self._groups(2), 2
+        return groups, 3
+
+    def _groups(self, digits: int) -> list[list[Transform]]:
         from rich.measure import Measurement
 
         groups: list[list[Transform]] = [[]]
         for transform in self.results.transforms:
-            wider = self._table([*groups[-1], transform], "")
+            wider = self._table([*groups[-1], transform], "", digits)
             too_wide = Measurement.get(self.console, self.console.options.update(width=10_000), wider).maximum
             if groups[-1] and too_wide > self.console.width:
                 groups.append([])
             groups[-1].append(transform)
         return groups
 
-    def _table(self, transforms: list[Transform], title: str) -> Table:
+    def _table(self, transforms: list[Transform], title: str, digits: int) -> Table:
         from rich import box
         from rich.table import Table
 
@@ -138,42 +152,37 @@ class _Printer:
             title_style="bold",
             box=box.ASCII if self.console.options.ascii_only else box.HORIZONTALS,
             padding=0,
+            show_edge=False,
         )
-        table.add_column("model", max_width=MAX_NAME, overflow="fold", vertical="bottom")
-        table.add_column("set", style="dim", vertical="bottom")
+        headers = {transform.name: transform.label.split("-") for transform in transforms}
+        height = max(map(len, headers.values()), default=1)
+        above = "\n" * (height - 1)
+        table.add_column(f"{above}model", max_width=MAX_NAME, overflow="fold")
+        table.add_column(f"{above}set", style="dim")
         for transform in transforms:
-            table.add_column(
-                self._text("\n".join(transform.label.replace(" ", "-").split("-"))),
-                justify="right",
-                no_wrap=True,
-                vertical="bottom",
-            )
-        table.add_column(" verdict", vertical="bottom")
+            lines = headers[transform.name]
+            header = self._text("\n" * (height - len(lines)) + "\n".join(lines))
+            table.add_column(header, justify="right", no_wrap=True)
+        table.add_column(f"{above}verdict")
         previous = None
         for subject in self.results.subjects:
             group = {"release": "candidate", "never_knew": "target"}.get(subject.role, subject.role)
             if previous not in (None, group):
                 table.add_section()
             previous = group
-            cells = [self._cell(subject, transform) for transform in transforms]
+            cells = [self._cell(subject, transform, digits) for transform in transforms]
             table.add_row(self._name(subject), "forget\nretain", *cells, self._outcome(subject))
         return table
 
     def _name(self, subject: Subject) -> Text:
         from rich.text import Text
 
-        roles = {
-            "target": "knows the facts",
-            "never_knew": "reference",
-            "release": "release",
-            "candidate": "candidate",
-            "control": "control",
-            "other": "",
-        }
         name = self._text(subject.label, style="bold" if subject.role == "release" else "")
-        return Text.assemble(name, "\n", self._text(roles[subject.role], style="dim"))
+        # On a line of its own, so that the column is not wider than the names.
+        role = subject.role_words.replace(" and ", "\nand ")
+        return Text.assemble(name, "\n", self._text(role, style="dim"))
 
-    def _cell(self, subject: Subject, transform: Transform) -> Text:
+    def _cell(self, subject: Subject, transform: Transform, digits: int) -> Text:
         from rich.text import Text
 
         results, name = self.results, transform.name
@@ -184,7 +193,7 @@ class _Printer:
             score = results.score(subject.name, name, split, results.headline)
             mark = self.marks.get(status or "", " ")
             style = "dim" if subject.is_reference else STYLES.get(status or "", "")
-            lines.append(self._text(show(score.value if score else None) + mark, style=style))
+            lines.append(self._text(show(score.value if score else None, digits) + mark, style=style))
         return Text("\n").join(lines)
 
     def _outcome(self, subject: Subject) -> Text:
@@ -192,25 +201,25 @@ class _Printer:
 
         if subject.is_reference or subject.status is None:
             return self._text("")
-        status = subject.status
-        if subject.role != "control":
-            return self._text(f" {status}\n", style=STYLES.get(status, ""))
-        must = f"must {_INFINITIVES.get(subject.expected or '', 'differ')}"
-        note = "as it must" if subject.as_expected else "not caught" if status == subject.expected else must
-        style = "green" if subject.as_expected else "bold red"
-        return Text.assemble(self._text(f" {status}\n "), self._text(note, style=style))
+        status = self._text(subject.status, style=STYLES.get(subject.status, ""))
+        if not subject.is_control:
+            return status
+        note = self._text(control_note(subject), style="green" if subject.as_expected else "bold red")
+        return Text.assemble(status, "\n", note)
 
     def _mark(self, status: str | None) -> Text:
         return self._text(self.marks.get(status or "", "-"), style=STYLES.get(status or "", ""))
 
-    def _bullet(self, mark: Text | str, text: str) -> None:
-        from rich.table import Table
+    def _bullet(self, mark: Text | str, text: str, style: str = "") -> None:
+        """A line with a mark before it, its continuation indented."""
+        from rich.text import Text
 
-        grid = Table.grid(padding=(0, 1, 0, 0))
-        grid.add_column(width=3, justify="right")
-        grid.add_column(overflow="fold")
-        grid.add_row(mark, self._text(text))
-        self._print(grid)
+        head = Text.assemble("  ", mark if isinstance(mark, Text) else self._text(mark, style=style), " ")
+        lines = self._text(text, style=style).wrap(self.console, max(20, self.console.width - len(head)))
+        for line in lines:
+            line.rstrip()
+            self._print(Text.assemble(head, line))
+            head = Text(" " * len(head))
 
     def _line(self, text: str, style: str = "") -> None:
         self._print(self._text(text, style=style))
@@ -229,22 +238,3 @@ class _Printer:
         if self.console.options.ascii_only:
             clean = clean.replace("–", "-").encode("ascii", "replace").decode("ascii")
         return Text(clean, style=style)
-
-
-def control_sentence(control: Subject) -> str:
-    """Whether a control came out as it must, in words."""
-    if control.status is None:
-        return f"{control.name} was not judged"
-    caught = f", caught by {', '.join(control.caught_by)}" if control.caught_by else ""
-    if control.as_expected:
-        return f"{control.name} {control.status}, as it must{caught}"
-    if control.status == control.expected:
-        return f"{control.name} {control.status}, but {_missed(control)}{caught}"
-    must = _INFINITIVES.get(control.expected or "", "come out otherwise")
-    return f"{control.name} {control.status}, but must {must}{caught}"
-
-
-def _missed(control: Subject) -> str:
-    """Why a control that has the verdict it must have is not as it must be: nothing found what was hidden."""
-    missing = [name for name in control.required_by if name not in control.caught_by]
-    return f"was not caught by {', '.join(missing)}" if missing else "not because the facts were found"

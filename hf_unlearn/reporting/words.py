@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 METRIC_LABELS = {
     "probability": "answer probability",
     "extraction_strength": "extraction strength",
@@ -17,6 +19,16 @@ METRIC_LABELS = {
 def metric_label(metric: str | None) -> str:
     """A metric's name as people read it."""
     return METRIC_LABELS.get(metric or "", (metric or "score").replace("_", " "))
+
+
+def metric_phrase(metric: str | None) -> str:
+    """A metric's name within a sentence, without what stands in brackets."""
+    return metric_label(metric).split(" (")[0]
+
+
+def listed(parts: Sequence[str]) -> str:
+    """``a``, ``a and b``, ``a, b and c``."""
+    return " and ".join([", ".join(parts[:-1]), parts[-1]]) if len(parts) > 1 else "".join(parts)
 
 
 def show(value: float | None, digits: int = 3) -> str:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
+import torch
 from torch import Tensor, nn
 
 
@@ -29,13 +31,44 @@ class TrainingContext:
     writes: bool
 
 
+@dataclass(frozen=True)
+class TermWeights:
+    """Factors on the loss terms of one step."""
+
+    forget: float = 1.0
+    retain: float = 1.0
+
+
 class TrainingPart:
-    """Does nothing; a part overrides the moment it needs."""
+    """Does nothing; a part overrides the moment it needs.
+
+    Attributes:
+        needs_retain: Whether it makes no sense without a retain loss.
+    """
+
+    needs_retain: ClassVar[bool] = False
 
     def prepare(self, context: TrainingContext) -> None:
         """Called once, at the original weights, before the optimizer exists and before a checkpoint is loaded.
 
         A part may freeze parameters here. It must not change weights nor leave gradients behind.
+        """
+
+    def term_weights(self, step: int) -> TermWeights:
+        """Factors on the two loss terms in a step, besides the configured weights. A term with factor 0 costs nothing.
+
+        Args:
+            step: Optimizer steps taken so far.
+        """
+        return TermWeights()
+
+    def before_step(self, step: int, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        """Called before every optimizer step's first forward pass.
+
+        Args:
+            step: Optimizer steps taken so far.
+            model: The model, not wrapped; its weights may be changed in place.
+            optimizer: The optimizer, not wrapped; its state may be changed.
         """
 
     def after_step(self, model: nn.Module) -> None:

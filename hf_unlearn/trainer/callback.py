@@ -29,8 +29,13 @@ class RunCallback(TrainerCallback):
     def on_step_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Means of a step start anew."""
+        """Means of a step start anew, and parts may change the optimizer."""
         self._trainer.step_means.clear()
+        optimizer: Any = self._trainer.optimizer
+        inner = getattr(optimizer, "optimizer", optimizer)  # accelerate wraps it
+        model = self._trainer.accelerator.unwrap_model(self._trainer.model)
+        for part in self._trainer.parts:
+            part.before_step(state.global_step, model, inner)
 
     def on_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any

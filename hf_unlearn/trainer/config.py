@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +13,7 @@ from ..errors import RequestError
 from ..losses import FORGET_LOSSES, RETAIN_LOSSES
 from ..registry import Registry, suggest
 from ..robust import ROBUST
-from .settings import build, build_part
+from .settings import build, build_part, check_ranges
 
 if TYPE_CHECKING:
     from ..losses.base import Loss
@@ -187,16 +186,13 @@ class UnlearnConfig(TrainingArguments):
         _check_choice("reference", self.reference, ["cache", "model"])
         # The samplers that look at lengths want one sequence per item; ours hold a forget row and its retain rows.
         _check_choice("train_sampling_strategy", self.train_sampling_strategy, ["random", "sequential"])
-        for key in ("forget_weight", "retain_weight"):
-            if not (math.isfinite(getattr(self, key)) and getattr(self, key) >= 0):
-                raise RequestError(f"{key} is {getattr(self, key)}, it must be a number of at least 0")
-        for key, least in (("retain_per_forget", 1), ("max_length", 2)):
-            if getattr(self, key) < least:
-                raise RequestError(f"{key} is {getattr(self, key)}, it must be at least {least}")
+        check_ranges(self)
         # Built here once so that a wrong name or value is found before any model is loaded.
         self.build_forget_loss()
         self.build_retain_loss()
-        self.build_parts()
+        parts = self.build_parts()
+        if self.retain_loss_type == "none" and any(part.needs_retain for part in parts):
+            raise RequestError("robust: one of the parts needs a retain loss; set retain_loss_type to nll or kl")
 
     def build_forget_loss(self) -> Loss:
         """The forget loss with its parameters."""

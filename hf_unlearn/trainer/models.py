@@ -26,7 +26,7 @@ def load_causal_lm(model: str | nn.Module, init_kwargs: dict[str, Any] | str | N
         raise RequestError(f"model_init_kwargs must be a mapping, not {init_kwargs!r}")
     try:
         return AutoModelForCausalLM.from_pretrained(model, **{"dtype": "float32", **(init_kwargs or {})})
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, TypeError) as error:
         raise RequestError(f"{model!r} holds no causal language model that can be loaded: {error}") from error
 
 

@@ -5,21 +5,53 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import MISSING, Field, fields
+from enum import Enum
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
+
+from transformers import TrainingArguments
 
 from ..data.encoding import TextFormat, load_tokenizer
 from ..data.example import DataBundle
-from ..errors import RequestError
+from ..errors import EnvironmentFailure, RequestError
 from ..registry import suggest
 from .callback import FINAL_STEP
 from .checkpoints import last_whole_checkpoint
 from .config import UnlearnConfig
-from .settings import coerce
+from .settings import fit
 from .unlearn_trainer import UnlearnTrainer
 
-GIVEN_BY_THE_RUN = ("output_dir", "seed")
-"""Fields of UnlearnConfig that a method cannot set."""
+_NOT_FOR_A_METHOD = {
+    "it belongs to the run": ("output_dir", "seed", "resume_from_checkpoint", "local_rank"),
+    "publishing has its own section and comes after the verdict": (
+        *("push_to_hub", "hub_token", "hub_private_repo", "hub_model_id", "hub_strategy", "hub_always_push"),
+        "hub_revision",
+    ),
+    "nothing is evaluated while a method trains, the evaluate stage does that": (
+        *("do_train", "do_eval", "do_predict", "eval_strategy", "eval_steps", "eval_delay", "eval_on_start"),
+        *("eval_do_concat_batches", "eval_use_gather_object", "eval_accumulation_steps", "batch_eval_metrics"),
+        *("per_device_eval_batch_size", "prediction_loss_only", "include_for_metrics", "bf16_full_eval"),
+        *("fp16_full_eval", "load_best_model_at_end", "metric_for_best_model", "greater_is_better"),
+    ),
+    "the losses of unlearning do not use it": ("label_smoothing_factor", "label_names", "length_column_name"),
+}
+GIVEN_BY_THE_RUN = {name: why for why, names in _NOT_FOR_A_METHOD.items() for name in names}
+"""Fields of UnlearnConfig that a method cannot set, and why."""
+
+
+def method_settings() -> dict[str, Field[Any]]:
+    """Fields of :class:`UnlearnConfig` that a method can set, by name."""
+    return {field.name: field for field in fields(UnlearnConfig) if field.init and field.name not in GIVEN_BY_THE_RUN}
+
+
+def suggest_setting(wrong: str) -> str:
+    """A clause that names the nearest setting, or those that unlearning adds: all together are over a hundred."""
+    near = suggest(wrong, sorted(method_settings()))
+    if near.startswith("did you mean"):
+        return near
+    inherited = {field.name for field in fields(TrainingArguments)}
+    own = ", ".join(sorted(name for name in method_settings() if name not in inherited))
+    return f"there are {own}, and the fields of transformers.TrainingArguments (learning_rate, max_steps ...)"
 
 
 def make_config(settings: Mapping[str, Any], work_dir: Path, seed: int, dtype: str) -> UnlearnConfig:
@@ -33,24 +65,62 @@ def make_config(settings: Mapping[str, Any], work_dir: Path, seed: int, dtype: s
 
     Raises:
         RequestError: If a field is unknown (the message has the nearest one), or a value cannot be used.
+        EnvironmentFailure: If a setting needs a library that is not installed.
     """
-    known = {field.name: field for field in fields(UnlearnConfig) if field.init}
+    known, hints = method_settings(), _hints()
     values: dict[str, Any] = {}
     for key, value in settings.items():
         if key in GIVEN_BY_THE_RUN:
-            raise RequestError(f"a method cannot set {key!r}: it belongs to the run")
+            raise RequestError(f"a method cannot set {key!r}: {GIVEN_BY_THE_RUN[key]}")
         if key not in known:
-            raise RequestError(f"a method has no setting {key!r}: {suggest(key, sorted(known))}")
-        values[key] = coerce(key, value, _default(known[key]))
+            raise RequestError(f"a method has no setting {key!r}: {suggest_setting(key)}")
+        values[key] = fit(key, value, hints[key], _default(known[key]))
+    if isinstance(values.get("model_init_kwargs"), str):
+        raise RequestError("model_init_kwargs must be a mapping of keys to values")
     values["model_init_kwargs"] = {"dtype": dtype, **(values.get("model_init_kwargs") or {})}
     try:
-        return UnlearnConfig(output_dir=str(work_dir), seed=seed, **values)
+        config = UnlearnConfig(output_dir=str(work_dir), seed=seed, **values)
+    except ImportError as error:
+        raise _missing_library(error) from error
     except (TypeError, ValueError) as error:
-        raise RequestError(f"the method's settings cannot be used: {error}") from error
+        raise RequestError(f"the method's settings cannot be used: {_one_line(error)}") from error
+    _check_reporters(config.report_to)
+    return config
 
 
 def _default(field: Field[Any]) -> Any:
     return None if field.default is MISSING else field.default
+
+
+def _hints() -> dict[str, Any]:
+    """Types of all settings; where the parent class has an enumeration, that, because it knows the choices."""
+    parent = get_type_hints(TrainingArguments)
+    listed = {name: hint for name, hint in parent.items() if any(_is_enum(part) for part in get_args(hint))}
+    return {**get_type_hints(UnlearnConfig), **listed}
+
+
+def _is_enum(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, Enum)
+
+
+def _check_reporters(names: Any) -> None:
+    """Refuse a tracker that does not exist, or is not installed, before anything is trained."""
+    from transformers.integrations import get_available_reporting_integrations
+    from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
+
+    for name in names or ():
+        if name not in INTEGRATION_TO_CALLBACK:
+            raise RequestError(f"report_to cannot be {name!r}: {suggest(str(name), sorted(INTEGRATION_TO_CALLBACK))}")
+        if name not in get_available_reporting_integrations():
+            raise EnvironmentFailure(f"report_to: {name} is not installed: run  pip install {name}")
+
+
+def _missing_library(error: ImportError) -> EnvironmentFailure:
+    return EnvironmentFailure(f"the method's settings need a library that is not installed: {_one_line(error)}")
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())
 
 
 def train_method(
@@ -84,19 +154,27 @@ def train_method(
 
     Raises:
         RequestError: If settings, data or model cannot be used, or the loss is not finite.
+        EnvironmentFailure: If a setting needs a library that is not installed.
     """
     started = time.monotonic()
     args = make_config(settings, work_dir, seed, dtype)
-    trainer = UnlearnTrainer(
-        model=str(model_dir),
-        args=args,
-        forget_dataset=bundle.forget.train,
-        retain_dataset=bundle.retain.train or None,
-        processing_class=load_tokenizer(str(model_dir)),
-        text_format=fmt,
-    )
+    tokenizer = load_tokenizer(str(model_dir))
+    try:
+        trainer = UnlearnTrainer(
+            model=str(model_dir),
+            args=args,
+            forget_dataset=bundle.forget.train,
+            retain_dataset=bundle.retain.train or None,
+            processing_class=tokenizer,
+            text_format=fmt,
+        )
+    except ValueError as error:  # settings that do not suit this machine are first looked at here
+        raise RequestError(f"the method's settings cannot be used: {_one_line(error)}") from error
     checkpoint = last_whole_checkpoint(work_dir)
-    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    try:
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    except ImportError as error:  # optimizers import their libraries when they are made
+        raise _missing_library(error) from error
     trainer.save_merged(str(out_dir))
     return {
         "steps": trainer.state.global_step,

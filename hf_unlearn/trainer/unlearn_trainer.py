@@ -269,24 +269,33 @@ class UnlearnTrainer(Trainer):
         else:
             # Gradients are averaged over processes afterwards, while each share is already one of the whole.
             counts, scale = torch.as_tensor(num_items_in_batch), self.accelerator.num_processes
-        outputs = self._forward(model, inputs)
-        terms = [self._forget_term(inputs["forget"], outputs["forget"])]
-        if "retain" in outputs:
-            terms.append(self._retain_term(inputs["retain"], outputs["retain"]))
-        shares = [
-            scale * term.weight * term.sum.total / count.clamp(min=1).to(term.sum.total.device)
-            for term, count in zip(terms, counts, strict=False)
-        ]
+        active = self._active_terms(inputs)
+        outputs = self._forward(model, {name: inputs[name] for name in active})
+        make_term = {"forget": self._forget_term, "retain": self._retain_term}
+        terms = [make_term[name](inputs[name], outputs[name]) for name in active]
+        count_of = dict(zip(("forget", "retain"), counts.clamp(min=1).to(self.args.device), strict=True))
+        shares = [scale * active[term.name] * term.weight * term.sum.total / count_of[term.name] for term in terms]
         loss = torch.stack(shares).sum()
         self._check_finite(loss.detach(), "loss")
         self._record(terms)
         return (loss, outputs) if return_outputs else loss
 
+    def _active_terms(self, inputs: dict[str, PaddedRows]) -> dict[str, float]:
+        """Terms that count in this step, with the product of all parts' factors on them."""
+        step = self.state.global_step
+        factors = {"forget": 1.0, "retain": 1.0}
+        for part in self.parts:
+            weights = part.term_weights(step)
+            factors["forget"] *= weights.forget
+            factors["retain"] *= weights.retain
+        return {name: factor for name, factor in factors.items() if factor and name in inputs}
+
     def _forward(self, model: nn.Module, inputs: dict[str, PaddedRows]) -> dict[str, LabelForward]:
         head = output_head(self.accelerator.unwrap_model(model))
+        if len(inputs) == 1:
+            ((name, rows),) = inputs.items()
+            return {name: forward_labels(model, head, rows)}
         forget = inputs["forget"]
-        if "retain" not in inputs:
-            return {"forget": forward_labels(model, head, forget)}
         both = forward_labels(model, head, join(forget, inputs["retain"], self.processing_class.pad_token_id))
         first, second = both.split(len(forget["labels"]))
         return {"forget": first, "retain": second}

@@ -1,0 +1,134 @@
+"""The README's tables of results, from the reports in ``benchmarks/results/NAME/unlearning_report.json``.
+
+    python benchmarks/results_table.py REPORT              # print the table of one report
+    python benchmarks/results_table.py REPORT --metric mc_accuracy
+    python benchmarks/results_table.py --write             # fill every <!-- results:NAME --> block of the README
+    python benchmarks/results_table.py --check             # end with 1 if one is out of date
+
+Models stand below each other, transforms beside each other; a cell holds the forget and the retain score.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from hf_unlearn.reporting.results import Results
+from hf_unlearn.reporting.rows import Score, Subject, number, section
+from hf_unlearn.reporting.words import metric_label, show
+from hf_unlearn.verification.report import REPORT_FILE, load_report
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
+README = ROOT / "README.md"
+BLOCK = re.compile(r"(<!-- results:(?P<name>[\w.-]+) -->\n).*?(<!-- /results -->)", re.DOTALL)
+
+
+def results_table(report: Mapping[str, Any], metric: str | None = None) -> str:
+    """Markdown of one report.
+
+    Args:
+        report: A verification report.
+        metric: The metric shown; the report's headline metric if left out.
+
+    Returns:
+        A line that says what was measured, and the table. A forget score is bold where the gate failed it.
+    """
+    results = Results(report)
+    metric = metric or results.headline
+    labels = [transform.label for transform in results.transforms]
+    lines = [
+        _caption(results, metric),
+        "",
+        f"| model | {' | '.join(labels)} | verdict |",
+        f"|---|{'---|' * len(labels)}---|",
+    ]
+    for subject in _once(results.subjects):
+        cells = [_cell(results, subject, transform.name, metric) for transform in results.transforms]
+        lines.append(f"| {subject.label} | {' | '.join(cells)} | {_outcome(results, subject)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _caption(results: Results, metric: str | None) -> str:
+    environment = section(results.report, "environment")
+    made = str(results.report.get("created"))[:10]
+    versions = section(environment, "versions")
+    tools = ", ".join(
+        f"{name} {versions[name]}" for name in ("hf_unlearn", "torch", "transformers") if name in versions
+    )
+    facts = {name: section(section(results.report, "data"), name).get("facts") for name in ("forget", "retain")}
+    return (
+        f"`{results.name}`: {metric_label(metric)}, *forget / retain* ({facts['forget']} / {facts['retain']} facts). "
+        f"Bold: failed by at least one metric of the gate. Made {made} on {environment.get('device')} with {tools}."
+    )
+
+
+def _once(subjects: Sequence[Subject]) -> list[Subject]:
+    """A method that serves as its own control has one line."""
+    found: dict[str, Subject] = {}
+    for subject in subjects:
+        found.setdefault(subject.name, subject)
+    return list(found.values())
+
+
+def _cell(results: Results, subject: Subject, transform: str, metric: str | None) -> str:
+    forget, retain = (_show(results.score(subject.name, transform, split, metric)) for split in ("forget", "retain"))
+    if results.forget_status(subject.name, transform) == "failed":
+        forget = f"**{forget}**"
+    return f"{forget} / {retain}"
+
+
+def _show(score: Score | None) -> str:
+    return show(number(score.value) if score else None, digits=2)
+
+
+def _outcome(results: Results, subject: Subject) -> str:
+    if subject.status is None:
+        return "reference"
+    control = next((control for control in results.controls if control.name == subject.name), None)
+    if control is None:
+        return str(subject.status)
+    return f"{subject.status}, {'as it must' if control.as_expected else '**not as it must**'}"
+
+
+def filled(text: str, folder: Path = RESULTS) -> str:
+    """A page with the block of every report in ``folder`` made anew; blocks without a report stay as they are."""
+
+    def block(found: re.Match[str]) -> str:
+        path = folder / found["name"] / REPORT_FILE
+        return f"{found[1]}{results_table(load_report(path))}{found[3]}" if path.is_file() else found[0]
+
+    return BLOCK.sub(block, text)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Print one table, or write or check the README."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("report", nargs="?", type=Path, metavar="REPORT")
+    parser.add_argument("--metric", help="show this metric instead of the headline")
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--write", action="store_true", help="fill the README")
+    what.add_argument("--check", action="store_true", help="only say whether the README is up to date")
+    arguments = parser.parse_args(argv)
+    if arguments.report is not None:
+        print(results_table(json.loads(arguments.report.read_text(encoding="utf-8")), arguments.metric))
+        return 0
+    if not (arguments.write or arguments.check):
+        parser.error("name a report, or use --write or --check")
+    text = README.read_text(encoding="utf-8")
+    new = filled(text)
+    if arguments.write:
+        README.write_text(new, encoding="utf-8")
+    elif new != text:
+        print("README.md is out of date: run  python benchmarks/results_table.py --write", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,208 @@
+"""Tables of the documentation that are made from the code.
+
+``python docs/tables.py --write`` fills every ``<!-- generated:NAME -->`` ... ``<!-- /generated -->`` block of the
+pages in this folder; ``--check`` says which page is out of date and ends with 1 if one is.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import functools
+import inspect
+import re
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+DOCS = Path(__file__).resolve().parent
+BLOCK = re.compile(r"(<!-- generated:(?P<name>[\w:.-]+) -->\n).*?(<!-- /generated -->)", re.DOTALL)
+REGISTRY_COLUMNS = ("name", "what it is", "parameters", "needs", "source")
+
+
+def registry_table(what: str, kind: str | None = None) -> str:
+    """Everything in one registry, as ``hf-unlearn list`` knows it.
+
+    Args:
+        what: A list of ``hf-unlearn list``.
+        kind: Only entries of this kind, where a list has several.
+    """
+    from hf_unlearn.listing import entries_of
+
+    return _registry_rows([entry for entry in entries_of(what) if kind in (None, entry.get("kind"))])
+
+
+def controls_table() -> str:
+    """Models that hide on purpose."""
+    from hf_unlearn.controls import CONTROLS
+
+    return _registry_rows([entry.to_dict() for entry in CONTROLS.entries()])
+
+
+def _registry_rows(entries: Sequence[Mapping[str, Any]]) -> str:
+    rows = []
+    for entry in entries:
+        parameters = ", ".join(f"`{key}: {_value(value)}`" for key, value in entry["defaults"].items())
+        rows.append((f"`{entry['name']}`", entry["summary"], parameters, ", ".join(entry["needs"]), entry["paper"]))
+    used = [index for index in range(len(REGISTRY_COLUMNS)) if any(row[index] for row in rows)]
+    return _table([REGISTRY_COLUMNS[index] for index in used], [[row[index] for index in used] for row in rows])
+
+
+def recipes_table() -> str:
+    """The recipes that come with the package."""
+    from hf_unlearn.listing import entries_of
+
+    rows = [(f"`{entry['name']}`", f"`recipes/{entry['path']}`", entry["summary"]) for entry in entries_of("recipes")]
+    return _table(("name", "file", "what it does"), rows)
+
+
+def keys_table(cls: Any) -> str:
+    """Keys of one section of a recipe, from the fields and the docstring of its dataclass."""
+    meanings = attribute_docs(cls)
+    rows = [
+        (f"`{field.name}`", _default(field), meanings.get(field.name, ""))
+        for field in dataclasses.fields(cls)
+        if field.init
+    ]
+    return _table(("key", "default", "meaning"), rows)
+
+
+def method_table() -> str:
+    """What a method can set besides the fields of ``transformers.TrainingArguments``."""
+    from transformers import TrainingArguments
+
+    from hf_unlearn.trainer.config import UnlearnConfig
+
+    inherited = {field.name for field in dataclasses.fields(TrainingArguments)}
+    own = [field for field in dataclasses.fields(UnlearnConfig) if field.name not in inherited]
+    return _table(("key", "default", "meaning"), [(f"`{f.name}`", _default(f), f.metadata["help"]) for f in own])
+
+
+def attribute_docs(cls: type) -> dict[str, str]:
+    """Meaning of every name in the ``Attributes:`` section of a docstring; a line may name several."""
+    lines = (inspect.getdoc(cls) or "").splitlines()
+    meanings: dict[str, str] = {}
+    names: list[str] = []
+    start = next((index for index, line in enumerate(lines) if line.strip() == "Attributes:"), len(lines))
+    for line in lines[start + 1 :]:
+        if line.strip() and not line.startswith(" "):
+            break
+        found = re.match(r" {4}(\w+(?:, \w+)*): (.*)", line)
+        if found:
+            names = found[1].split(", ")
+            meanings.update(dict.fromkeys(names, found[2]))
+        elif line.strip():
+            meanings.update({name: f"{meanings[name]} {line.strip()}" for name in names})
+    return meanings
+
+
+def blocks() -> dict[str, Callable[[], str]]:
+    """What can stand in a page, by the name in its marker."""
+    from hf_unlearn import recipe
+    from hf_unlearn.attacks import ATTACKS
+    from hf_unlearn.data.encoding import TextFormat
+    from hf_unlearn.data.planted import PlantedSpec
+    from hf_unlearn.data.sources import Source
+    from hf_unlearn.evaluation.run import EvalSpec
+    from hf_unlearn.trainer.scratch import ScratchSpec
+    from hf_unlearn.verification.gate import Gate
+
+    sections = {
+        "model": recipe.ModelSpec,
+        "scratch": ScratchSpec,
+        "data": recipe.DataSpec,
+        "source": Source,
+        "format": TextFormat,
+        "planted": PlantedSpec,
+        "controls": recipe.ControlSpec,
+        "export": recipe.ExportSpec,
+        "evaluate": EvalSpec,
+        "gate": Gate,
+        "publish": recipe.PublishSpec,
+        **{f"attack.{entry.name}": entry.value for entry in ATTACKS.entries()},
+    }
+    made: dict[str, Callable[[], str]] = {
+        f"keys:{name}": functools.partial(keys_table, cls) for name, cls in sections.items()
+    }
+    return made | {
+        "keys:method": method_table,
+        "forget-losses": lambda: registry_table("losses", "forget"),
+        "retain-losses": lambda: registry_table("losses", "retain"),
+        "robust": lambda: registry_table("robust"),
+        "controls": controls_table,
+        "formats": lambda: registry_table("formats"),
+        "attacks": lambda: registry_table("attacks"),
+        "metrics": lambda: registry_table("metrics"),
+        "recipes": recipes_table,
+    }
+
+
+def filled(text: str) -> str:
+    """A page with all its blocks made anew.
+
+    Raises:
+        KeyError: A marker has a name that nothing is made for.
+    """
+    made = blocks()
+    return BLOCK.sub(lambda found: f"{found[1]}{made[found['name']]()}{found[3]}", text)
+
+
+def _default(field: dataclasses.Field[Any]) -> str:
+    if field.default is not dataclasses.MISSING:
+        return f"`{_value(field.default)}`"
+    if field.default_factory is dataclasses.MISSING:
+        return "**required**"
+    value = field.default_factory()
+    return "see below" if dataclasses.is_dataclass(value) else f"`{_value(value)}`"
+
+
+def _value(value: Any) -> str:
+    """A value as YAML writes it."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, (list, tuple)):
+        return f"[{', '.join(map(_value, value))}]"
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{key}: {_value(item)}" for key, item in value.items()) + "}"
+    return '""' if value == "" else str(value)
+
+
+def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [columns, ["---"] * len(columns), *([_cell(text) for text in row] for row in rows)]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def _cell(text: str) -> str:
+    """Docstring markup as Markdown, arXiv numbers as links."""
+    text = re.sub(r":\w+:`~?(?:[\w.]*\.)?(\w+)`", r"`\1`", text).replace("``", "`").replace("\\\\n", "\\n")
+    text = re.sub(r"arXiv (\d{4}\.\d{5})", r"[arXiv \1](https://arxiv.org/abs/\1)", text)
+    return text.replace("|", "\\|")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Write or check all pages; 1 if a check found one out of date."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--write", action="store_true", help="make all blocks anew")
+    what.add_argument("--check", action="store_true", help="only say which pages are out of date")
+    arguments = parser.parse_args(argv)
+    stale = []
+    for page in sorted(DOCS.glob("*.md")):
+        text = page.read_text(encoding="utf-8")
+        new = filled(text)
+        if new != text:
+            stale.append(page.name)
+            if arguments.write:
+                page.write_text(new, encoding="utf-8")
+    if stale:
+        print(f"{'written' if arguments.write else 'out of date'}: {', '.join(stale)}")
+    if stale and arguments.check:
+        print("run  python docs/tables.py --write", file=sys.stderr)
+    return int(bool(stale) and arguments.check)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
