@@ -30,9 +30,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     3: the environment failed.
     """
     try:
-        arguments = _parser().parse_args(argv)
+        arguments = _parse(argv)
         _quiet_libraries()
         code: int = arguments.run(arguments)
+        sys.stdout.flush()
         return code
     except HfUnlearnError as error:
         print(f"hf-unlearn: {error}", file=sys.stderr)
@@ -43,12 +44,32 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("hf-unlearn: stopped; the same command goes on where this one was", file=sys.stderr)
         return 130
+    except BrokenPipeError:
+        # As with `| head`. Python would complain once more when it closes the pipe at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        print("hf-unlearn: nobody reads the output any more; the same command goes on from here", file=sys.stderr)
+        return 3
+
+
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Overrides may stand before, between and behind the options, which argparse cannot do below sub-commands."""
+    parser = _parser()
+    arguments, further = parser.parse_known_args(argv)
+    takes_overrides = isinstance(getattr(arguments, "overrides", None), list)
+    strange = [word for word in further if not takes_overrides or word.startswith("-")]
+    if strange:
+        parser.error(f"unrecognized arguments: {' '.join(strange)}")
+    if further:
+        arguments.overrides = [*arguments.overrides, *further]
+    return arguments
 
 
 def _quiet_libraries() -> None:
     """Loading bars and notices of libraries would bury what the run has to say."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    if not sys.stderr.isatty():
+        os.environ.setdefault("TQDM_DISABLE", "1")
     warnings.filterwarnings("ignore", message=".*pin_memory.*")
 
 
@@ -75,7 +96,7 @@ def _parser() -> argparse.ArgumentParser:
     text = "the built-in recipe on planted facts, no network, no GPU; exit code 0 if every control came out right"
     quickstart = commands.add_parser("quickstart", help=text)
     _add_run_arguments(quickstart)
-    quickstart.set_defaults(run=_quickstart, overrides=[])
+    quickstart.set_defaults(run=_quickstart)
 
     check = commands.add_parser("check", help="re-check digests and verdict of a published model")
     check.add_argument("model", metavar="REPO_OR_FOLDER")
@@ -94,7 +115,9 @@ def _parser() -> argparse.ArgumentParser:
 def _add_recipe_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("recipe", metavar="RECIPE", help="a YAML file, or the name of a built-in recipe")
     _add_run_arguments(command)
-    command.add_argument("overrides", nargs="*", metavar="section.key=value", help="change values of the recipe")
+    command.add_argument(
+        "overrides", nargs="*", default=[], metavar="section.key=value", help="change values of the recipe"
+    )
     command.set_defaults(only=None)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 from collections.abc import Iterator
@@ -12,11 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .data.checks import check_bundle
-from .data.encoding import check_tokenizer, encode_rows, load_tokenizer
+from .data.encoding import check_tokenizer, encode_row, encode_rows, load_tokenizer
 from .data.example import DataBundle
 from .data.planted import make_planted
 from .data.sources import load_source
-from .errors import EnvironmentFailure
 from .jobs import Workers, default_workers
 from .progress import Progress
 from .recipe import Recipe
@@ -31,6 +29,7 @@ from .stages.publish import publish_stage
 from .stages.train import train_stage, trained_subjects
 from .stages.units import claim_output_dir, output_lock, write_atomically
 from .stages.verify import Verified, verify_stage
+from .surroundings import Surroundings
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -116,7 +115,7 @@ def run_pipeline(
     bundle = load_bundle(recipe)
     for attack in recipe.attack.values():
         attack.plan(bundle)
-    with _disk_errors(output_dir):
+    with Surroundings(output_dir):
         first = int(os.environ.get("RANK", "0")) == 0
         if first:
             claim_output_dir(output_dir, recipe.name, recipe.to_dict())
@@ -168,13 +167,17 @@ def _judge(context: RunContext, target: Subject, subjects: list[Subject]) -> Ver
 
 def _check_texts(context: RunContext, target: Path) -> None:
     """Tokenize everything once, so that a row that does not fit is refused before any training."""
-    data = context.recipe.data
+    data, bundle = context.recipe.data, context.bundle
     tokenizer: PreTrainedTokenizerBase = load_tokenizer(str(target))
-    for rows in (context.bundle.forget, context.bundle.retain, context.bundle.generic):
+    for rows in (bundle.forget, bundle.retain, bundle.generic):
         check_tokenizer(tokenizer, data.format, rows)
         encode_rows(
             list(rows), tokenizer, data.format, eos=True, max_length=data.max_length, truncation=data.truncation
         )
+    for rows in (bundle.holdout, *bundle.extra.values()):  # only scored, and scoring cuts nothing
+        check_tokenizer(tokenizer, data.format, rows)
+        for row in rows:
+            encode_row(row, tokenizer, data.format, eos=False)
 
 
 def _worker_count(recipe: Recipe) -> int:
@@ -192,21 +195,3 @@ def _lock(output_dir: Path, first: bool) -> Iterator[None]:
         return
     with output_lock(output_dir):
         yield
-
-
-@contextmanager
-def _disk_errors(output_dir: Path) -> Iterator[None]:
-    """Say what a full disk or a folder without rights means, and that nothing finished is lost."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            what = "the disk is full"
-        elif error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
-            what = f"cannot write {error.filename or output_dir}"
-        else:
-            raise
-        raise EnvironmentFailure(
-            f"{what}: make room or choose another --output-dir, then run the same command again; "
-            f"everything finished in {output_dir} is kept"
-        ) from error

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as RichProgress
 
@@ -29,7 +30,7 @@ class Progress:
 
     def say(self, text: str) -> None:
         """One line."""
-        self.console.print(f"[dim]{self._clock()}[/dim] {text}")
+        self.console.print(f"[dim]{self._clock()}[/dim] {escape(text)}")
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -66,7 +67,7 @@ class Progress:
         with RichProgress(*columns, console=self.console) as bars:
             task = bars.add_task("", total=jobs, stage=stage)
             for job, result in results:
-                bars.update(task, advance=1, description=f"[dim]{job.title}")
+                bars.update(task, advance=1, description=f"[dim]{escape(job.title)}")
                 yield job, result
             bars.update(task, description="")
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -141,7 +142,11 @@ class ControlSpec:
         if self.kind != "never_knew" and self.seed is not None:
             raise RequestError(f"seed is only for controls of kind never_knew, not of kind {self.kind}: remove it")
         if self.kind in ("never_knew", "method") and self.settings:
-            raise RequestError(f"settings are only for controls that are trained, not of kind {self.kind}: remove them")
+            raise RequestError(
+                f"settings are only for controls that are trained, not of kind {self.kind}: remove them"
+            )
+        if self.expected == "passed" and self.caught_by:
+            raise RequestError("caught_by is only for controls that are expected to fail: remove it")
         for key in ("max_forget_score", "min_retain_score"):
             value = getattr(self, key)
             if value is not None and not 0 <= value <= 1:
@@ -291,23 +296,31 @@ def _parse_methods(tree: Located) -> tuple[MethodSpec, ...]:
     for index, item in enumerate(tree.value):
         if not isinstance(item.value, dict) or "name" not in item.value:
             raise RequestError(f"{item.where}: methods.{index} needs a name")
-        name = item.value["name"].value
-        _check_name(name, f"methods.{index}.name", item.at("name"))
-        if name in RESERVED_NAMES or name in {method.name for method in methods}:
-            raise RequestError(f"{item.at('name')}: the method name {name!r} is taken: choose another")
+        name = item.value["name"].plain()
+        with _located(item.at("name")):
+            _check_name(name, f"methods.{index}.name")
+            if name in RESERVED_NAMES or name in {method.name for method in methods}:
+                raise RequestError(f"the method name {name!r} is taken: choose another")
         settings = {key: value for key, value in item.value.items() if key != "name"}
         _check_settings(Located(settings, item.where), f"methods.{index}")
         methods.append(MethodSpec(name, {key: value.plain() for key, value in settings.items()}))
     return tuple(methods)
 
 
-def _check_name(name: Any, key: str, where: str) -> None:
+def _check_name(name: Any, key: str) -> None:
     if not isinstance(name, str):
-        raise RequestError(f"{where}: {key} must be text (in quotes), not {name!r}")
+        raise RequestError(f"{key} must be text (in quotes), not {name!r}")
     if not _NAME.fullmatch(name) or name.endswith(".partial"):
-        raise RequestError(
-            f"{where}: {key} is {name!r}, which cannot name a folder: use letters, digits, spaces and . _ + @ = -"
-        )
+        raise RequestError(f"{key} is {name!r}, which cannot name a folder: use letters, digits and . _ + @ = -")
+
+
+@contextmanager
+def _located(where: str) -> Iterator[None]:
+    """Put the place in front of what is refused inside."""
+    try:
+        yield
+    except RequestError as error:
+        raise RequestError(f"{where}: {error}") from None
 
 
 def _check_settings(tree: Located, key: str, control: str | None = None) -> None:
@@ -357,10 +370,8 @@ def _parse_attacks(tree: Located) -> dict[str, Any]:
         raise RequestError(f"{tree.where}: attack must be a mapping from an attack's name to its settings")
     attacks = {}
     for name, item in tree.value.items():
-        try:
+        with _located(f"{item.where}: attack.{name}"):
             entry = ATTACKS.get(name)
-        except RequestError as error:
-            raise RequestError(f"{item.where}: attack.{name}: {error}") from None
         attacks[name] = build(entry.value, item, f"attack.{name}")
     return attacks
 
@@ -370,27 +381,27 @@ def _check_names(recipe: Recipe, tree: Located) -> None:
     from .evaluation.metrics import METRICS
     from .quantization import FORMATS
 
-    _check_name(recipe.name, "name", tree.at("name"))
+    with _located(tree.at("name")):
+        _check_name(recipe.name, "name")
     if not 0 <= recipe.seed <= LARGEST_SEED:
         raise RequestError(f"{tree.at('seed')}: seed is {recipe.seed}: it must be between 0 and {LARGEST_SEED}")
     for name in recipe.data.extra:
-        _check_name(name, "the name of a set in data.extra", tree.at("data", "extra", name))
+        with _located(tree.at("data", "extra", name)):
+            _check_name(name, "the name of a set in data.extra")
     for (section, key), names, registry in (
         (("export", "formats"), recipe.export.formats, FORMATS),
         (("evaluate", "metrics"), recipe.evaluate.metrics, METRICS),
     ):
         for index, name in enumerate(names):
-            try:
+            with _located(f"{tree.at(section, key, index)}: {section}.{key}"):
                 registry.get(name)
-            except RequestError as error:
-                raise RequestError(f"{tree.at(section, key, index)}: {section}.{key}: {error}") from None
-        _check_distinct(names, f"{section}.{key}", lambda index, at=(section, key): tree.at(*at, index))
+        _check_distinct(names, f"{section}.{key}", tree)
 
 
-def _check_distinct(names: Sequence[str], key: str, where: Callable[[int], str]) -> None:
+def _check_distinct(names: Sequence[str], key: str, tree: Located) -> None:
     for index, name in enumerate(names):
         if name in names[:index]:
-            raise RequestError(f"{where(index)}: {key} names {name!r} twice: once is enough")
+            raise RequestError(f"{tree.at(*key.split('.'), index)}: {key} names {name!r} twice: once is enough")
 
 
 def _fill_gate(recipe: Recipe, tree: Located) -> Recipe:
@@ -443,7 +454,7 @@ def _check_made(wanted: Sequence[str], there: Sequence[str], key: str, tree: Loc
             raise RequestError(
                 f"{tree.at(*key.split('.'), index)}: {key} names {name!r}, which the run does not make: {nearest}"
             )
-    _check_distinct(wanted, key, lambda index: tree.at(*key.split("."), index))
+    _check_distinct(wanted, key, tree)
 
 
 def _check_controls(recipe: Recipe, tree: Located) -> None:
@@ -473,18 +484,18 @@ def _check_control(recipe: Recipe, control: ControlSpec, before: Sequence[str]) 
     taken = [*before, *(() if control.kind == "method" else (*RESERVED_NAMES, *methods))]
     if control.name in taken:
         raise RequestError(f"name {control.name!r} is taken: choose another")
-    _check_name(control.name, "name", "the control's name")
+    _check_name(control.name, "name")
     if control.kind == "method" and control.method is None:
         raise RequestError(f"kind method needs the key 'method' with one of {', '.join(methods)}")
-    if control.kind == "method" and control.method not in methods:
+    if control.method is not None and control.method not in methods:
         raise RequestError(f"method {control.method!r} is not one of the methods: {suggest(control.method, methods)}")
     if control.kind == "never_knew" and recipe.model.scratch is None:
         raise RequestError("kind never_knew needs model.scratch, which can train a second never-knew model: remove it")
     if control.seed is not None and not 0 <= control.seed <= LARGEST_SEED:
         raise RequestError(f"seed is {control.seed}: it must be between 0 and {LARGEST_SEED}")
-    transforms = ["identity", *recipe.export.formats, *recipe.attack]
+    judged = ["identity", *recipe.gate.formats, *recipe.gate.attacks]
     for transform in control.caught_by:
-        if transform not in transforms:
+        if transform not in judged:
             raise RequestError(
-                f"caught_by names {transform!r}, which the run does not make: {suggest(transform, transforms)}"
+                f"caught_by names {transform!r}, which the gate does not judge: {suggest(transform, judged)}"
             )

@@ -48,13 +48,12 @@ class Located:
         """Where the value under a path of keys and positions stands, or the last part of the path that is there."""
         found: Located = self
         for step in path:
-            there = found.value
-            if isinstance(there, dict) and step in there:
-                found = there[step]
-            elif isinstance(there, list) and isinstance(step, int) and step < len(there):
-                found = there[step]
-            else:
+            items = found.value if isinstance(found.value, dict) else {}
+            if isinstance(found.value, list):
+                items = dict(enumerate(found.value))
+            if step not in items:
                 break
+            found = items[step]
         return found.where
 
     def blamed(self, message: str) -> str:
@@ -123,7 +122,7 @@ def _locate(node: yaml.Node, source: str, inside: tuple[yaml.Node, ...] = ()) ->
 
 
 def parse_scalar(node: yaml.Node) -> Any:
-    """A scalar node's value; ``1e-4`` is a number here, which plain YAML 1.1 takes for a string, and a date is text."""
+    """A scalar node's value. ``1e-4`` is a number here, which plain YAML 1.1 takes for text, and a date is text."""
     if node.tag == TIMESTAMP_TAG:
         return node.value
     value = yaml.SafeLoader("").construct_object(node, deep=True)

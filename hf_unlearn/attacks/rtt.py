@@ -73,15 +73,18 @@ class RTT(Attack):
         if self.run_folds is not None and not 1 <= self.run_folds <= self.folds:
             raise RequestError(f"rtt.run_folds is {self.run_folds}: it must be between 1 and folds ({self.folds})")
         if not self.learning_rates or min(self.learning_rates) <= 0:
-            raise RequestError("rtt.learning_rates must name at least one rate above 0")
-        if self.epochs < 1 or self.batch_size < 1:
-            raise RequestError("rtt.epochs and rtt.batch_size must be at least 1")
+            raise RequestError("rtt.learning_rates must name at least one rate above 0, and only such")
+        if len(set(self.learning_rates)) < len(self.learning_rates):
+            raise RequestError("rtt.learning_rates names a rate twice: once is enough")
+        for key, least in (("epochs", 1), ("batch_size", 1), ("warmup_steps", 0), ("max_grad_norm", 0)):
+            if getattr(self, key) < least:
+                raise RequestError(f"rtt.{key} is {getattr(self, key)}: it must be at least {least}")
 
     def plan(self, bundle: DataBundle) -> list[str]:
         """One job per fold and rate."""
         self._splits(bundle)
         folds = range(self.run_folds or self.folds)
-        return [f"fold{fold}-lr{rate:g}" for fold in folds for rate in self.learning_rates]
+        return [f"fold{fold}-lr{rate!r}" for fold in folds for rate in self.learning_rates]
 
     def budget(self, bundle: DataBundle) -> dict[str, Any]:
         """Facts in T and V, rates, epochs and steps."""

@@ -52,6 +52,8 @@ def _read_text(file: Path) -> str:
         return file.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise RequestError(f"{file} is not UTF-8 text (byte {error.start}): save it as UTF-8") from error
+    except OSError as error:
+        raise RequestError(f"{file} cannot be read ({error.strerror}): check its rights") from error
 
 
 def _read_jsonl(file: Path) -> Numbered:
@@ -146,6 +148,8 @@ def _read_parquet(file: Path) -> Numbered:
         records = pyarrow.parquet.read_table(file).to_pylist()
     except pyarrow.ArrowException as error:
         raise RequestError(f"{file} cannot be read as Parquet: {_first_line(error)}") from error
+    except OSError as error:
+        raise RequestError(f"{file} cannot be read ({error.strerror}): check its rights") from error
     yield from enumerate(records, start=1)
 
 

@@ -2,17 +2,58 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from ..errors import RequestError
+from ..reporting.controls import control_meaning
+from ..reporting.reasons import grouped_reasons
+from ..reporting.results import Results
+from ..reporting.summary import summarize, warning
+from ..reporting.words import listed, show
 from ..verification.references import IDENTITY
+from .card_tables import headline_table, metric_tables, utility_table
 from .metadata import CardWords, card_metadata, card_problems
 
 if TYPE_CHECKING:
     from jinja2 import Environment
+
+    from ..reporting.rows import Subject
+
+_OUTCOMES = {"failed": "**failed**", "inconclusive": "not settled", "passed": "survived"}
+_PLAIN_LIBRARIES = ("torch", "transformers")
+_TOLD_APART = ("folds", "run_folds")
+
+
+@dataclass(frozen=True)
+class CardPlot:
+    """A plot beside the card."""
+
+    path: str
+    title: str
+
+
+@dataclass(frozen=True)
+class CardAttack:
+    """An attack on the published model: what came of it and what it spent."""
+
+    name: str
+    outcome: str
+    budget: str
+
+
+@dataclass(frozen=True)
+class CardControl:
+    """A control, what it must be and what came out."""
+
+    name: str
+    expected: str
+    status: str
+    as_expected: bool
+    meaning: str
 
 
 def render_card(report: Mapping[str, Any], transform: str, words: CardWords, plots: Sequence[str] = ()) -> str:
@@ -31,6 +72,9 @@ def render_card(report: Mapping[str, Any], transform: str, words: CardWords, plo
         RequestError: The metadata would not be accepted by the Hub.
     """
     here = words.repo_id if transform == IDENTITY else words.variant_repo_ids.get(transform)
+    results = Results(report)
+    candidate = report["verdict"]["candidate"]
+    reasons = grouped_reasons(results, candidate, results.reasons)
     body = (
         _environment()
         .get_template("card.md.j2")
@@ -40,9 +84,16 @@ def render_card(report: Mapping[str, Any], transform: str, words: CardWords, plo
             transform=transform,
             repo=here or "PATH/TO/THIS/FOLDER",
             main_repo=words.repo_id,
-            gated=_tables(report),
-            others=_reported_metrics(report),
-            plots=list(plots),
+            summary=summarize(results),
+            warning=warning(results),
+            reasons=reasons if report["verdict"]["status"] != "passed" else [],
+            headline=headline_table(results, candidate),
+            metrics=metric_tables(results, candidate),
+            utility=utility_table(results, candidate),
+            attacks=_attacks(results, candidate),
+            controls=[_control(results, control) for control in results.controls],
+            library=_library(transform),
+            plots=[CardPlot(path, PurePosixPath(path).stem.replace("_", " ")) for path in plots],
         )
     )
     text = f"---\n{card_metadata(report, transform, words).to_yaml()}\n---\n\n{body.strip()}\n"
@@ -52,83 +103,39 @@ def render_card(report: Mapping[str, Any], transform: str, words: CardWords, plo
     return text
 
 
-@dataclass(frozen=True)
-class TableRow:
-    """One line of a card's table: a transform and what the three models score under it."""
-
-    transform: str
-    target: float | None
-    unlearned: float | None
-    never_knew: float | None
-    share: float | None = None
-    interval: Sequence[float] | None = None
-    status: str = ""
-
-
-@dataclass(frozen=True)
-class MetricTable:
-    """Forget and retain scores by one metric, a line per transform."""
-
-    metric: str
-    forget: list[TableRow]
-    retain: list[TableRow]
+def _attacks(results: Results, candidate: str) -> list[CardAttack]:
+    """Attacks on the published model."""
+    found = []
+    for run in results.report["attacks"]:
+        if run["model"] != candidate:
+            continue
+        status = results.forget_status(candidate, run["name"])
+        outcome = _OUTCOMES.get(status or "", "not judged")
+        of = f" of {run['budget']['folds']}" if run["budget"].get("folds", run["folds"]) != run["folds"] else ""
+        settings = {key: value for key, value in run["budget"].items() if key not in _TOLD_APART}
+        found.append(CardAttack(run["name"], outcome, f"{run['folds']}{of} folds, {_as_words(settings)}"))
+    return found
 
 
-def _tables(report: Mapping[str, Any]) -> list[MetricTable]:
-    """A table for each metric of the gate that was scored."""
-    tables = [_metric_table(report, metric) for metric in report["gate"]["metrics"]]
-    return [table for table in tables if table.forget]
+def _control(results: Results, control: Subject) -> CardControl:
+    return CardControl(
+        control.name,
+        control.expected or "–",
+        control.status or "not judged",
+        control.as_expected is not False,
+        control_meaning(results, control),
+    )
 
 
-def _reported_metrics(report: Mapping[str, Any]) -> list[MetricTable]:
-    """A table for each metric that was scored on the forget set and stands outside the gate."""
-    seen = dict.fromkeys(row["metric"] for row in report["scores"] if row["split"] == "forget")
-    return [_metric_table(report, metric) for metric in seen if metric not in report["gate"]["metrics"]]
+def _library(transform: str) -> str:
+    """The package that loads a format, where transformers alone does not."""
+    if transform == IDENTITY:
+        return ""
+    from ..quantization import FORMATS
 
-
-def _metric_table(report: Mapping[str, Any], metric: str) -> MetricTable:
-    subject = report["verdict"]["candidate"]
-    shares = {
-        row["transform"]: row for row in report["recovered"] if row["model"] == subject and row["metric"] == metric
-    }
-    rows: dict[str, list[TableRow]] = {"forget": [], "retain": []}
-    for split, lines in rows.items():
-        values = _by_transform(report, split, metric)
-        # Without a never-knew model, what the target says of holdout facts stands in; nothing does on the retain set.
-        absent = report["models"]["never_knew"] is None and split == "forget"
-        never = _by_transform(report, "holdout", metric) if absent else values
-        for transform in sorted(values, key=_order(report)):
-            if subject not in values[transform]:
-                continue
-            score = values[transform]
-            share = shares.get(transform, {}) if split == "forget" else {}
-            lines.append(
-                TableRow(
-                    transform,
-                    score.get("target"),
-                    score[subject],
-                    never.get(transform, {}).get("target" if absent else "never_knew"),
-                    share.get("recovered_share"),
-                    share.get("ci95"),
-                    share.get("status", ""),
-                )
-            )
-    return MetricTable(metric, rows["forget"], rows["retain"])
-
-
-def _by_transform(report: Mapping[str, Any], split: str, metric: str) -> dict[str, dict[str, float | None]]:
-    """Transform to model to score."""
-    values: dict[str, dict[str, float | None]] = {}
-    for row in report["scores"]:
-        if row["split"] == split and row["metric"] == metric:
-            values.setdefault(row["transform"], {})[row["model"]] = row["value"]
-    return values
-
-
-def _order(report: Mapping[str, Any]) -> Callable[[str], tuple[int, str]]:
-    """Sort key: the model as it stands, formats and attacks as in the gate, then the rest by name."""
-    order = [IDENTITY, *report["gate"]["formats"], *report["gate"]["attacks"]]
-    return lambda name: (order.index(name) if name in order else len(order), name)
+    known = transform in FORMATS.names()
+    package = FORMATS.get(transform).value.package if known else ""
+    return "" if package in _PLAIN_LIBRARIES else package
 
 
 @cache
@@ -142,9 +149,9 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         autoescape=False,  # Markdown, not HTML
     )
-    environment.filters["number"] = lambda value: "–" if value is None else f"{value:.3f}"
-    environment.filters["share"] = lambda value: "–" if value is None else f"{value:.2f}"
-    environment.filters["interval"] = lambda ends: f" [{ends[0]:.2f}, {ends[1]:.2f}]" if ends else ""
+    environment.filters["number"] = show
+    environment.filters["share"] = lambda value: show(value, 2)
+    environment.filters["interval"] = lambda ends: f" [{show(ends[0], 2)}, {show(ends[1], 2)}]" if ends else ""
     environment.filters["cell"] = lambda text: str(text).replace("|", "\\|").replace("\n", " ")
     environment.filters["as_words"] = _as_words
     return environment
@@ -154,5 +161,10 @@ def _as_words(settings: Mapping[str, Any]) -> str:
     """Settings on one line, those within settings written out."""
     parts = []
     for key, value in settings.items():
-        parts.append(_as_words(value) if isinstance(value, Mapping) and value else f"{key} {value}")
+        if isinstance(value, Mapping) and value:
+            parts.append(_as_words(value))
+        elif isinstance(value, (list, tuple)):
+            parts.append(f"{key} {listed([str(item) for item in value]) or 'none'}")
+        else:
+            parts.append(f"{key} {value}")
     return ", ".join(parts) or "none recorded"

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from ..reporting.results import Results
+from ..reporting.words import metric_phrase
 from ..verification.references import IDENTITY
 
 if TYPE_CHECKING:
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
 _HUB_ID = re.compile(r"^[A-Za-z0-9][\w.-]{0,95}(/[A-Za-z0-9][\w.-]{0,95})?$")
 _SLUG = re.compile(r"^[a-z0-9][a-z0-9.+-]*$")
 _LANGUAGE = re.compile(r"^([a-z]{2,3}|code|multilingual)$")
+_WANTED = {"forget": "lower", "retain": "higher"}
 _RELATIONS = ("finetune", "quantized", "adapter", "merge")
 
 
@@ -27,6 +30,7 @@ class CardWords:
         removed: What was removed, in words that do not give it away.
         license: Identifier as the Hub knows it (``apache-2.0``); ``None`` leaves it out.
         language: Language codes.
+        base_model: Id of the target on the Hub, where the report does not know it.
         repo_id: Where the main model is published; ``None`` for a folder.
         variant_repo_ids: Format to repository of that variant.
     """
@@ -35,6 +39,7 @@ class CardWords:
     removed: str
     license: str | None = None
     language: tuple[str, ...] = ()
+    base_model: str | None = None
     repo_id: str | None = None
     variant_repo_ids: Mapping[str, str] = field(default_factory=dict)
 
@@ -63,6 +68,7 @@ def card_problems(text: str) -> list[str]:
 
 
 def plain_key_problems(data: Mapping[str, Any]) -> list[str]:
+    """What the Hub would refuse in the keys of a card's metadata that hold plain words."""
     problems = []
     for key in ("license", "library_name", "pipeline_tag"):
         if key in data and not (isinstance(data[key], str) and _SLUG.match(data[key])):
@@ -118,7 +124,7 @@ def card_metadata(report: Mapping[str, Any], transform: str, words: CardWords) -
     from huggingface_hub import ModelCardData
 
     variant = transform != IDENTITY
-    base = words.repo_id if variant else report["models"]["target"]["hub_id"]
+    base = words.repo_id if variant else report["models"]["target"]["hub_id"] or words.base_model
     tags = ["unlearning", "hf_unlearn", f"unlearning-verdict:{report['verdict']['status']}"]
     relation = "quantized" if variant else "finetune"
     return ModelCardData(
@@ -137,8 +143,9 @@ def card_metadata(report: Mapping[str, Any], transform: str, words: CardWords) -
 def eval_results(report: Mapping[str, Any], transform: str) -> list[EvalResult]:
     """The report's numbers for the released model as ``model-index`` entries.
 
-    For every metric and transform: the forget and retain score, those of the target and the never-knew model beside
-    them in ``metric_args``, and the recovered share with its interval.
+    For every metric of the gate and every transform: the forget score and the recovered share with its interval, and
+    for every metric that utility was judged by the retain score. The target's score stands beside each score. What is
+    only reported is in the body and in the report.
 
     Args:
         report: The verification report.
@@ -146,31 +153,34 @@ def eval_results(report: Mapping[str, Any], transform: str) -> list[EvalResult]:
             are the scores before and after quantization.
 
     Returns:
-        The entries; numbers that are undefined are left out, because the Hub wants a value.
+        The entries by transform, as in the gate; numbers that are undefined are left out, because the Hub wants a
+        value.
     """
-    wanted = None if transform == IDENTITY else {IDENTITY, transform}
+    results = Results(report)
     subject = report["verdict"]["candidate"]
-    scores = {(row["model"], row["transform"], row["split"], row["metric"]): row for row in report["scores"]}
-    results = []
-    for (model, under, split, metric), row in scores.items():
-        if model != subject or split not in ("forget", "retain") or row["value"] is None:
+    kept = dict.fromkeys(row.metric for row in results.utility(subject) if row.kind == "retain_score")
+    found = []
+    for under in results.transforms:
+        if transform != IDENTITY and under.name not in (IDENTITY, transform):
             continue
-        if wanted is None or under in wanted:
-            beside = {other: scores.get((other, under, split, metric)) for other in ("target", "never_knew")}
-            args = {
-                "transform": under,
-                "n": row["n"],
-                **({"ci95": row["ci95"]} if row["ci95"] else {}),
-                **{other: found["value"] for other, found in beside.items() if found and found["value"] is not None},
-            }
-            results.append(_eval_result(split, metric, row["value"], f"{metric} ({under})", args))
-    for row in report["recovered"]:
-        if row["model"] != subject or row["recovered_share"] is None or (wanted and row["transform"] not in wanted):
-            continue
-        args = {key: row[key] for key in ("transform", "metric", "n", "ci95", "status")}
-        name = f"recovered share of {row['metric']} ({row['transform']})"
-        results.append(_eval_result("forget", "recovered_share", row["recovered_share"], name, args))
-    return results
+        for split, metrics in (("forget", results.gate_metrics), ("retain", tuple(kept))):
+            for metric in metrics:
+                score = results.score(subject, under.name, split, metric)
+                before = results.score("target", under.name, split, metric)
+                if score is None:
+                    continue
+                args: dict[str, Any] = {"transform": under.name}
+                args |= {"target": before.value} if before else {}
+                name = f"{metric_phrase(metric)} ({under.label})"
+                found.append(_eval_result(split, metric, score.value, name, args))
+        for share in results.shares(subject):
+            if share.transform != under.name or share.share is None or not share.is_judged:
+                continue
+            args = {"transform": under.name, "metric": share.metric, "status": share.status}
+            args |= {"ci95": [share.low, share.high]} if share.low is not None else {}
+            name = f"recovered share by {metric_phrase(share.metric)} ({under.label})"
+            found.append(_eval_result("forget", "recovered_share", share.share, name, args))
+    return found
 
 
 def _eval_result(split: str, metric: str, value: float, name: str, args: Mapping[str, Any]) -> EvalResult:
@@ -180,7 +190,7 @@ def _eval_result(split: str, metric: str, value: float, name: str, args: Mapping
         task_type="text-generation",
         task_name="Text Generation",
         dataset_type=f"unlearning-{split}-set",
-        dataset_name=f"{split.capitalize()} set",
+        dataset_name=f"{split.capitalize()} set ({_WANTED[split]} is better)",
         dataset_split=split,
         metric_type=metric,
         metric_value=value,

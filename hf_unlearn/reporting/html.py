@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .attacks import attack_tables
 from .controls import caught_by, control_meaning, control_note
 from .files import inline_svg
 from .plot_forget import forget_figure
@@ -14,7 +15,7 @@ from .plot_retain import retain_figure
 from .plot_shares import recovered_figure
 from .reasons import grouped_reasons
 from .results import Results
-from .rows import Report, Score, Share, Utility, entries, number, section
+from .rows import Report, Score, Share, Utility, number, section
 from .style import PALETTE, STATUS_COLOURS
 from .summary import summarize, warning
 from .words import metric_label, metric_phrase, show, show_interval
@@ -85,8 +86,7 @@ def render_html(report: Report) -> str:
         settings=_settings(report),
         not_tested=[str(item) for item in report.get("not_tested") or ()],
         notes=[str(item) for item in report.get("notes") or ()],
-        attacks=entries(report, "attacks"),
-        best_settings=_best_settings,
+        attacks=attack_tables(results),
         pairs=flat_pairs,
     )
 
@@ -101,7 +101,7 @@ def _plots(results: Results) -> dict[str, Any]:
         "control_shares": _inline(
             recovered_figure(results, [subject for subject in results.controls if subject.role == "control"]),
             "controls",
-            "Recovered share of every control"
+            "Recovered share of every control",
         ),
         "retain": _inline(retain_figure(results), "retain", "Retain score beside forget score of every model"),
     }
@@ -166,12 +166,3 @@ def _words(value: Any) -> str:
     if isinstance(value, (Mapping, list, tuple)):
         return json.dumps(value, sort_keys=True, ensure_ascii=False)
     return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def _best_settings(attack: Mapping[str, Any]) -> list[str]:
-    """One line per fold: what the attack reached its best score with."""
-    return [
-        ", ".join(f"{key} {_words(value)}" for key, value in best.items())
-        for best in attack.get("best") or ()
-        if isinstance(best, Mapping)
-    ]

@@ -97,7 +97,9 @@ class Transform:
     @property
     def where(self) -> str:
         """The name within a sentence: ``as it stands``, ``in bnb-nf4``, ``after rtt``."""
-        return "as it stands" if self.kind == "identity" else f"{'after' if self.kind == 'attack' else 'in'} {self.name}"
+        return (
+            "as it stands" if self.kind == "identity" else f"{'after' if self.kind == 'attack' else 'in'} {self.name}"
+        )
 
 
 @dataclass(frozen=True)

@@ -59,9 +59,7 @@ def _failed(results: Results, model: str) -> str:
     if back:
         top = max(back, key=lambda share: share.share or 0)
         kept = " It also lost too much of what it had to keep." if lost else ""
-        return (
-            f"{model} did not forget for good: {_came_back(results, top)}{_before_and_after(results, model)}{kept}"
-        )
+        return f"{model} did not forget for good: {_came_back(results, top)}{_before_and_after(results, model)}{kept}"
     if lost:
         why = lost.reason or f"{lost.kind.replace('_', ' ').replace('kl', 'KL')} is out of bounds."
         return f"{model} lost too much of what it had to keep ({results.transform_label(lost.transform)}): {why}"

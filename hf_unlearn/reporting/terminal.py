@@ -112,7 +112,9 @@ class _Printer:
         self._blank()
         self._line("Controls: models whose verdict is known beforehand", style="bold")
         for control in self.results.controls:
-            self._bullet(self._mark("passed" if control.as_expected else "failed"), control_sentence(self.results, control))
+            self._bullet(
+                self._mark("passed" if control.as_expected else "failed"), control_sentence(self.results, control)
+            )
 
     def closing(self, report_path: Path | str | None) -> None:
         """What was not tested and where the report lies."""

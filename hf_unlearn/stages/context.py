@@ -74,8 +74,16 @@ class RunContext:
         return Unit(self.folder("export", subject.name) / format_name, inputs)
 
     def variant(self, subject: Subject, transform: str) -> Path:
-        """Folder of a model as it stands (``identity``) or in a format."""
-        return subject.folder if transform == "identity" else self.export_unit(subject, transform).path
+        """Folder of a model as it stands (``identity``) or in a format.
+
+        Raises:
+            RequestError: It has not been exported yet.
+        """
+        if transform == "identity":
+            return subject.folder
+        unit = self.export_unit(subject, transform)
+        unit.outputs()
+        return unit.path
 
     @property
     def transforms(self) -> tuple[str, ...]:

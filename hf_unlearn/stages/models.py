@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from ..data.encoding import TextFormat, load_tokenizer
+from ..data.encoding import TextFormat
 from ..data.example import DataBundle, Example
 from ..errors import EnvironmentFailure, RequestError
 from ..jobs import Job
@@ -46,13 +46,26 @@ def fetch(name: str, revision: str | None, key: str) -> Path:
             raise RequestError(f"{key}: the folder {name} holds no config.json, so it is not a saved model")
         return folder
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+    from huggingface_hub.errors import (
+        HfHubHTTPError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
 
     patterns = ["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt"]
     try:
         return Path(snapshot_download(name, revision=revision, allow_patterns=patterns))
     except HFValidationError:
         raise RequestError(f"{key}: {name!r} is neither a folder here nor a Hub id") from None
+    except RepositoryNotFoundError:
+        raise RequestError(
+            f"{key}: {name!r} is neither a folder here nor a model on the Hub that you can read: check the name, or "
+            "log in with `hf auth login`"
+        ) from None
+    except RevisionNotFoundError:
+        raise RequestError(f"{key}: {name!r} on the Hub has no revision {revision!r}") from None
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         reason = str(error).strip().splitlines()[0]
         raise EnvironmentFailure(
@@ -84,6 +97,11 @@ def _scratch_models(context: RunContext, spec: ScratchSpec) -> tuple[Subject, Su
     for number, control in enumerate(context.recipe.controls):
         if control.kind == "never_knew":
             jobs.append(second_never_knew(context, control.name, never_knew_seed(control.seed, spec.seed, number)))
+    if len({folder for _, folder in jobs}) < len(jobs):
+        raise RequestError(
+            "two models of the run would be trained from the same rows and seed: give every control of kind "
+            f"never_knew its own seed, and not {spec.seed + NEVER_KNEW_SEED}, which is that of the never-knew model"
+        )
     waiting = [job for job, folder in jobs if not folder.exists()]
     for _ in context.progress.follow("models", len(waiting), context.workers.run(waiting)):
         pass
@@ -159,15 +177,3 @@ def _check_known(context: RunContext, target: Path) -> None:
                 f"the target built from scratch answers only {share:.1%} of the {name} set (model.min_known asks for "
                 f"{least:.0%}): raise model.scratch.epochs or model.scratch.hidden_size"
             )
-
-
-def check_model_tokenizer(folder: Path, key: str) -> None:
-    """Load a model's tokenizer once, so that a folder without one is refused before any work.
-
-    Raises:
-        RequestError: There is none, or it lacks what batching needs.
-    """
-    try:
-        load_tokenizer(str(folder))
-    except RequestError as error:
-        raise RequestError(f"{key}: {error}") from None

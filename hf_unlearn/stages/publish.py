@@ -22,6 +22,7 @@ def publish_stage(context: RunContext, subjects: Sequence[Subject], verified: Ve
         removed=description(recipe.data),
         license=recipe.publish.license,
         language=recipe.publish.language,
+        base_model=recipe.publish.base_model,
     )
     plots = write_plots(verified.report, context.output_dir / "verify" / "plots", formats=("png",))
     return publish_to_folder(

@@ -88,7 +88,10 @@ class Unit:
         """
         manifest = read_manifest(self.path)
         if manifest is None or manifest["inputs"] != fingerprint(self.inputs):
-            raise RequestError(f"{self.path} is not there yet, or out of date: run the stage that makes it first")
+            state = "not there yet" if manifest is None else "out of date"
+            stage = self.inputs.get("stage")
+            first = f"run `hf-unlearn {stage}` first" if stage else "run the stage that makes it first"
+            raise RequestError(f"{self.path} is {state}: {first}")
         return dict(manifest["outputs"])
 
     def begin(self) -> Path:
@@ -111,15 +114,13 @@ class Unit:
         """Build the unit unless it is done: ``build`` fills a folder that is then renamed into place."""
         if self.done:
             return
-        partial = self.begin()
         try:
-            build(partial)
+            build(self.begin())
             self.finish()
-        except OSError:
+        finally:
             # A full disk stays full as long as half-written results lie on it.
             if not self.keep_partial:
                 shutil.rmtree(self.partial, ignore_errors=True)
-            raise
 
     def _partial_is_ours(self) -> bool:
         if not self.keep_partial:
@@ -158,7 +159,10 @@ def claim_output_dir(output_dir: Path, name: str, recipe: Mapping[str, Any]) -> 
         RequestError: The folder belongs to another recipe, to this one with other values, or holds other things.
     """
     marker = output_dir / "run.json"
-    output_dir.mkdir(parents=True, exist_ok=True)
+    try:
+        output_dir.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise RequestError(f"{output_dir} is or lies in a file, not a folder: choose another --output-dir") from None
     if not marker.exists():
         strangers = [item.name for item in output_dir.iterdir() if not item.name.startswith(".")]
         if strangers:
@@ -171,8 +175,10 @@ def claim_output_dir(output_dir: Path, name: str, recipe: Mapping[str, Any]) -> 
         return
     try:
         found = json.loads(marker.read_text(encoding="utf-8"))
-    except json.JSONDecodeError:
-        raise RequestError(f"{marker} is not readable: choose another --output-dir or remove that folder") from None
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise RequestError(f"{marker} is not readable: choose another --output-dir or remove that folder")
     expected = json.loads(json.dumps(recipe, default=_plain))
     if found.get("name") != name:
         raise RequestError(

@@ -85,6 +85,14 @@ class ScratchSpec:
             raise RequestError(
                 f"scratch model: vocab_size is {self.vocab_size}: bytes and special tokens alone need 259"
             )
+        if self.max_positions < 2:
+            raise RequestError(f"scratch model: max_positions is {self.max_positions}, it must be at least 2")
+        if self.learning_rate <= 0:
+            raise RequestError(f"scratch model: learning_rate is {self.learning_rate}, it must be above 0")
+        if self.weight_decay < 0:
+            raise RequestError(f"scratch model: weight_decay is {self.weight_decay}, it must be at least 0")
+        if not 0 <= self.seed < 2**32:
+            raise RequestError(f"scratch model: seed is {self.seed}, it must be between 0 and {2**32 - 1}")
         if not 0 < self.warmup < 1:
             raise RequestError(f"scratch model: warmup is {self.warmup}: it must be a share between 0 and 1")
         if self.labels not in ("all", "answer"):

@@ -41,6 +41,12 @@ class Gate:
         for key in ("max_recovered_share_formats", "max_recovered_share_attacks", "min_utility", "min_fluency"):
             if not 0 <= getattr(self, key) <= 1:
                 raise RequestError(f"gate.{key} is {getattr(self, key)}: it must be between 0 and 1")
+        if self.min_recovered_share > 0:
+            raise RequestError(f"gate.min_recovered_share is {self.min_recovered_share}: it must be at most 0")
+        if self.max_generic_kl < 0:
+            raise RequestError(f"gate.max_generic_kl is {self.max_generic_kl}: it must be at least 0")
+        if self.draws < 100:
+            raise RequestError(f"gate.draws is {self.draws}: an interval needs at least 100")
         if not 0.5 < self.confidence < 1:
             raise RequestError(f"gate.confidence is {self.confidence}: it must be above 0.5 and under 1")
         if not self.metrics:

@@ -1,0 +1,199 @@
+"""The tables of a model card, as rows that its template only has to write down."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ..reporting.results import Results
+from ..reporting.rows import Utility
+from ..reporting.words import metric_label, metric_phrase, show
+
+
+@dataclass(frozen=True)
+class MetricRow:
+    """One transform: what the three models score, and how much came back by one metric."""
+
+    transform: str
+    label: str
+    target: float | None
+    unlearned: float | None
+    never_knew: float | None
+    share: float | None = None
+    interval: Sequence[float] | None = None
+    ratio: float | None = None
+    status: str = ""
+
+
+@dataclass(frozen=True)
+class MetricTable:
+    """One set by one metric; ``shares`` says whether recovered shares belong to it."""
+
+    rows: list[MetricRow]
+    shares: bool
+
+
+@dataclass(frozen=True)
+class Metric:
+    """All that was measured of one metric."""
+
+    name: str
+    gated: bool
+    forget: MetricTable
+    retain: MetricTable
+
+
+@dataclass(frozen=True)
+class HeadlineRow:
+    """One transform in the table that a reader sees first."""
+
+    transform: str
+    label: str
+    target: float | None
+    unlearned: float | None
+    never_knew: float | None
+    retain_target: float | None
+    retain: float | None
+    most: str
+    status: str
+
+
+@dataclass(frozen=True)
+class HeadlineTable:
+    """Forget and retain scores by one metric, and what all metrics say of each transform."""
+
+    metric: str
+    rows: list[HeadlineRow]
+
+
+@dataclass(frozen=True)
+class UtilityColumn:
+    """One utility check."""
+
+    kind: str
+    metric: str
+    title: str
+
+
+@dataclass(frozen=True)
+class UtilityTableRow:
+    """One transform: a cell per utility check."""
+
+    label: str
+    cells: list[str]
+
+
+@dataclass(frozen=True)
+class UtilityTable:
+    """Utility checks across, transforms down."""
+
+    columns: list[UtilityColumn]
+    rows: list[UtilityTableRow]
+
+
+def headline_table(results: Results, candidate: str) -> HeadlineTable:
+    """Forget and retain score before and after under each transform, and the verdict on each."""
+    metric = results.headline
+    forget = _metric_rows(results, candidate, "forget", metric or "")
+    rows = []
+    for row in forget:
+        target = results.score("target", row.transform, "retain", metric)
+        kept = results.score(candidate, row.transform, "retain", metric)
+        top = results.largest_share(candidate, row.transform)
+        most = f"{show(top.share, 2)} by {metric_phrase(top.metric)}" if top else "–"
+        status = results.status_under(candidate, row.transform) or "reported"
+        rows.append(
+            HeadlineRow(
+                row.transform,
+                row.label,
+                row.target,
+                row.unlearned,
+                row.never_knew,
+                target.value if target else None,
+                kept.value if kept else None,
+                most,
+                status,
+            )
+        )
+    return HeadlineTable(metric_label(metric), rows)
+
+
+def metric_tables(results: Results, candidate: str) -> list[Metric]:
+    """Every metric that was scored on the forget set: those of the gate first."""
+    gated = [name for name in results.gate_metrics if results.has_scores("forget", name)]
+    others = [name for name in results.metrics if name not in gated and results.has_scores("forget", name)]
+    return [
+        Metric(
+            metric_label(name),
+            name in gated,
+            MetricTable(_metric_rows(results, candidate, "forget", name), shares=True),
+            MetricTable(_metric_rows(results, candidate, "retain", name), shares=False),
+        )
+        for name in (*gated, *others)
+    ]
+
+
+def utility_table(results: Results, candidate: str) -> UtilityTable:
+    """What the model kept: the judged number and its verdict, a column per check."""
+    checks = results.utility(candidate)
+    columns = {(row.kind, row.metric): UtilityColumn(row.kind, row.metric, _utility_title(row)) for row in checks}
+    found = {(row.transform, row.kind, row.metric): row for row in checks}
+    rows = [
+        UtilityTableRow(
+            results.transform_label(name), [_utility_cell(found.get((name, *column))) for column in columns]
+        )
+        for name in dict.fromkeys(row.transform for row in checks)
+    ]
+    return UtilityTable(list(columns.values()), rows)
+
+
+def _metric_rows(results: Results, candidate: str, split: str, metric: str) -> list[MetricRow]:
+    shares = {share.transform: share for share in results.shares(candidate) if share.metric == metric}
+    rows = []
+    for transform in results.transforms:
+        own = results.score(candidate, transform.name, split, metric)
+        if own is None:
+            continue
+        target = results.score("target", transform.name, split, metric)
+        never = _never_knew(results, transform.name, split, metric)
+        share = shares.get(transform.name) if split == "forget" else None
+        rows.append(
+            MetricRow(
+                transform.name,
+                transform.label,
+                target.value if target else None,
+                own.value,
+                never,
+                share.share if share else None,
+                (share.low, share.high) if share and share.low is not None and share.high is not None else None,
+                share.ratio if share else None,
+                (share.status or "") if share else "",
+            )
+        )
+    return rows
+
+
+def _never_knew(results: Results, transform: str, split: str, metric: str) -> float | None:
+    """Without a never-knew model, what the target says of holdout facts stands in; nothing does on the retain set."""
+    models: Mapping[str, Any] = results.report["models"]
+    if models["never_knew"] is not None:
+        score = results.score("never_knew", transform, split, metric)
+    else:
+        score = results.score("target", transform, "holdout", metric) if split == "forget" else None
+    return score.value if score else None
+
+
+def _utility_title(row: Utility) -> str:
+    bound = f"at {'most' if row.is_ceiling else 'least'} {show(row.threshold, 2)}"
+    if row.is_ceiling:
+        return f"{metric_label(row.metric)}, {bound}"
+    what = f"retain {metric_phrase(row.metric)}" if row.kind == "retain_score" else metric_phrase(row.metric)
+    return f"{what} / target, {bound}"
+
+
+def _utility_cell(row: Utility | None) -> str:
+    if row is None:
+        return "–"
+    parts = "" if row.is_ceiling else f" ({show(row.value)} / {show(row.target)})"
+    return f"{show(row.shown, 2)}{parts} {row.status}"
