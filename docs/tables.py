@@ -59,12 +59,11 @@ def recipes_table() -> str:
 
 def keys_table(cls: Any) -> str:
     """Keys of one section of a recipe, from the fields and the docstring of its dataclass."""
+    fields = [field for field in dataclasses.fields(cls) if field.init]
     meanings = attribute_docs(cls)
-    rows = [
-        (f"`{field.name}`", _default(field), meanings.get(field.name, ""))
-        for field in dataclasses.fields(cls)
-        if field.init
-    ]
+    if len(fields) == 1:  # then the class and its only field say the same
+        meanings.setdefault(fields[0].name, (inspect.getdoc(cls) or "").splitlines()[0])
+    rows = [(f"`{field.name}`", _default(field), meanings.get(field.name, "")) for field in fields]
     return _table(("key", "default", "meaning"), rows)
 
 
