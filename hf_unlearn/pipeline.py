@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+from rich.console import Console
 
 from .data.checks import check_bundle
-from .data.encoding import check_tokenizer, encode_row, encode_rows, load_tokenizer
-from .data.example import DataBundle
+from .data.example import DataBundle, RowSet
 from .data.planted import make_planted
-from .data.sources import load_source
+from .data.sources import Source, load_source
+from .errors import RequestError
 from .jobs import Workers, default_workers
+from .processes import is_first, part, world_size
 from .progress import Progress
 from .recipe import Recipe
 from .reporting.html import write_html
@@ -26,13 +27,11 @@ from .stages.evaluate import evaluate_stage
 from .stages.export import check_formats, export_stage
 from .stages.models import base_models
 from .stages.publish import publish_stage
+from .stages.texts import check_scratch_texts, check_target_texts
 from .stages.train import train_stage, trained_subjects
-from .stages.units import claim_output_dir, output_lock, write_atomically
+from .stages.units import claim_output_dir, output_lock, prepare_output_dir, write_atomically
 from .stages.verify import Verified, verify_stage
 from .surroundings import Surroundings
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
 
 STAGES = ("train", "export", "evaluate", "attack", "verify", "publish")
 
@@ -66,7 +65,8 @@ def load_bundle(recipe: Recipe) -> DataBundle:
     """Read or generate every set of a recipe and check them.
 
     Raises:
-        RequestError: Missing file or column, an empty set, a row in both forget and retain; with file and line.
+        RequestError: Missing file or column, an empty set, a row in both forget and retain (with file and line), or
+            neither a never-knew model nor a holdout set to compare with.
         EnvironmentFailure: The Hub could not be reached.
     """
     data = recipe.data
@@ -74,7 +74,7 @@ def load_bundle(recipe: Recipe) -> DataBundle:
         bundle = make_planted(data.planted)
     else:
         sets = {
-            name: load_source(source, name)
+            name: _load_set(source, name, f"data.{name}")
             for name, source in (
                 ("forget", data.forget),
                 ("retain", data.retain),
@@ -83,10 +83,22 @@ def load_bundle(recipe: Recipe) -> DataBundle:
             )
             if source is not None
         }
-        extra = {name: load_source(source, name) for name, source in data.extra.items()}
+        extra = {name: _load_set(source, name, f"data.extra.{name}") for name, source in data.extra.items()}
         bundle = DataBundle(**sets, extra=extra)
     check_bundle(bundle)
+    if recipe.model.scratch is None and recipe.model.never_knew is None and not bundle.holdout.score:
+        raise RequestError(
+            "there is nothing to compare with: give a never-knew model (model.never_knew) or a holdout set "
+            "(data.holdout)"
+        )
     return bundle
+
+
+def _load_set(source: Source, name: str, key: str) -> RowSet:
+    try:
+        return load_source(source, name)
+    except RequestError as error:
+        raise RequestError(f"{key}: {error}") from error
 
 
 def run_pipeline(
@@ -110,17 +122,19 @@ def run_pipeline(
         RequestError: The recipe's data or models are not usable, or the folder belongs to another recipe.
         EnvironmentFailure: Memory, disk, network or a library failed.
     """
-    progress = progress or Progress()
+    progress = progress or Progress(Console(highlight=False, quiet=not is_first()))
     check_formats(recipe.export.formats)
     bundle = load_bundle(recipe)
     for attack in recipe.attack.values():
         attack.plan(bundle)
     with Surroundings(output_dir):
-        first = int(os.environ.get("RANK", "0")) == 0
+        first = is_first()
         if first:
-            claim_output_dir(output_dir, recipe.name, recipe.to_dict())
+            prepare_output_dir(output_dir)
         count = _worker_count(recipe) if workers is None else workers
         with _lock(output_dir, first), Workers(count, output_dir / "workers.log") as pool:
+            if first:
+                claim_output_dir(output_dir, recipe.name, recipe.to_dict())
             context = RunContext(recipe, output_dir, bundle, pool, progress)
             result = _run_stages(context, only, first)
         if first:
@@ -131,13 +145,16 @@ def run_pipeline(
 
 def _run_stages(context: RunContext, only: str | None, first: bool) -> RunResult:
     result = RunResult(context.output_dir, seconds=context.progress.seconds)
+    if context.recipe.model.scratch is not None:
+        check_scratch_texts(context)
     target, never = base_models(context)
-    _check_texts(context, target.folder)
+    if context.recipe.model.scratch is None:
+        check_target_texts(context, target.folder)
     if only in (None, "train"):
         trained = train_stage(context, target)
     elif first:
         trained = trained_subjects(context, target)
-    # Training is the only collective stage: quantizers place devices themselves.
+    part()
     if only == "train" or not first:
         return result
     subjects = [target, *([never] if never else []), *trained]
@@ -165,24 +182,9 @@ def _judge(context: RunContext, target: Subject, subjects: list[Subject]) -> Ver
     return verified
 
 
-def _check_texts(context: RunContext, target: Path) -> None:
-    """Tokenize everything once, so that a row that does not fit is refused before any training."""
-    data, bundle = context.recipe.data, context.bundle
-    tokenizer: PreTrainedTokenizerBase = load_tokenizer(str(target))
-    for rows in (bundle.forget, bundle.retain, bundle.generic):
-        check_tokenizer(tokenizer, data.format, rows)
-        encode_rows(
-            list(rows), tokenizer, data.format, eos=True, max_length=data.max_length, truncation=data.truncation
-        )
-    for rows in (bundle.holdout, *bundle.extra.values()):  # only scored, and scoring cuts nothing
-        check_tokenizer(tokenizer, data.format, rows)
-        for row in rows:
-            encode_row(row, tokenizer, data.format, eos=False)
-
-
 def _worker_count(recipe: Recipe) -> int:
     """Small models are built, trained and scored side by side; anything else one after the other."""
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    if world_size() > 1:
         return 0
     return default_workers(jobs_fit_in_memory=recipe.model.scratch is not None)
 

@@ -7,6 +7,7 @@ answer. Tokenizing prompt and answer apart would give other tokens than the text
 
 from __future__ import annotations
 
+import textwrap
 import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -217,7 +218,7 @@ def load_tokenizer(folder_or_id: str, revision: str | None = None) -> PreTrained
     try:
         return AutoTokenizer.from_pretrained(folder_or_id, revision=revision)
     except (OSError, ValueError) as error:
-        reason = str(error).strip().split("\n")[0]
+        reason = textwrap.shorten(str(error), 200, placeholder=" ...")
         unreachable = isinstance(error.__cause__ or error.__context__, LocalEntryNotFoundError | ConnectionError)
         if unreachable and not os.path.isdir(folder_or_id):
             raise EnvironmentFailure(f"the tokenizer of {folder_or_id!r} could not be fetched: {reason}") from error

@@ -36,11 +36,9 @@ def read_file(path: str | Path) -> Numbered:
     """
     file = Path(path).expanduser()
     if not file.exists():
-        raise RequestError(
-            f"{path} does not exist: check data.<set>.path (relative paths start at the current folder)"
-        )
+        raise RequestError(f"{path} does not exist: check the path (relative ones start at the current folder)")
     if not file.is_file():
-        raise RequestError(f"{path} is a folder: data.<set>.path must name one file")
+        raise RequestError(f"{path} is a folder: the path must name one file")
     reader = READERS.get(file.suffix.lower())
     if reader is None:
         raise RequestError(f"{path} ends in {file.suffix!r}: files ending in {', '.join(READERS)} can be read")
@@ -179,12 +177,18 @@ def read_hub(dataset: str, config: str | None, split: str, revision: str | None)
         EnvironmentFailure: The Hub cannot be reached and the data set is not in the local cache.
     """
     import datasets
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id
 
     try:
+        if not Path(dataset).exists():
+            validate_repo_id(dataset)
         rows = datasets.load_dataset(dataset, config, split=split, revision=revision)
+    except HFValidationError as error:
+        raise RequestError(f"data set {dataset!r} cannot be an id on the Hub: write it as owner/name") from error
     except datasets.exceptions.DatasetNotFoundError as error:
         raise RequestError(
-            f"data set {dataset!r} is not on the Hub, or is private: check data.<set>.dataset and .revision, or log "
+            f"data set {dataset!r} is not on the Hub, or is private: check dataset and revision, or log "
             f"in with `hf auth login` ({_first_line(error)})"
         ) from error
     except (ValueError, datasets.exceptions.DatasetsError) as error:
@@ -194,7 +198,7 @@ def read_hub(dataset: str, config: str | None, split: str, revision: str | None)
     except OSError as error:
         raise EnvironmentFailure(
             f"data set {dataset!r} could not be loaded from the Hub ({_first_line(error)}): check the connection, or "
-            "point data.<set>.path= at a local file"
+            "name a local file with path instead"
         ) from error
     return enumerate(rows, start=1)
 

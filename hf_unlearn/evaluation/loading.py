@@ -86,8 +86,12 @@ def read_pretrained(folder: Path | str, dtype: torch.dtype | str, **kwargs: Any)
     """
     try:
         loaded: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, output_loading_info=True, **kwargs)
-    except (OSError, ValueError, SafetensorError) as error:
+    except (OSError, ValueError, TypeError, SafetensorError) as error:
         raise RequestError(f"cannot load a causal language model from {folder}: {_first_line(error)}") from error
+    except RuntimeError as error:
+        if "mismatched" not in str(error):
+            raise
+        raise RequestError(f"{folder} holds weights of other shapes than its config.json says") from error
     except ImportError as error:
         raise EnvironmentFailure(f"cannot load {folder}: {_first_line(error)}") from error
     model, info = loaded

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def forget_figure(results: Results, metric: str | None = None) -> Figure | None:
-    """Forget score as it stands, in each format and after each attack: a panel per model, target and never-knew in each.
+    """Forget score as it stands, in each format and after each attack: a panel per model, the references in each.
 
     Args:
         results: The report that was read.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from .results import Results
 from .rows import Share, Transform, Utility
@@ -12,8 +12,8 @@ from .words import listed, metric_phrase, show
 def grouped_reasons(results: Results, model: str, reasons: Sequence[str]) -> list[str]:
     """The reasons of a verdict, the most telling first.
 
-    Sentences of the report that say why a recovered share or a utility number did not pass are said again by transforms
-    that share them, from the same numbers. All other sentences are left as they are.
+    Sentences of the report that say why a recovered share or a utility number did not pass are said again, from the
+    same numbers, once for all transforms that share them. All other sentences are left as they are.
 
     Args:
         results: The report that was read.
@@ -25,7 +25,8 @@ def grouped_reasons(results: Results, model: str, reasons: Sequence[str]) -> lis
     """
     shares = [share for share in results.shares(model) if share.is_judged]
     utility = list(results.utility(model))
-    rows: list[Share | Utility] = [row for row in (*shares, *utility) if row.status in ("failed", "inconclusive")]
+    everything: list[Share | Utility] = [*shares, *utility]
+    rows = [row for row in everything if row.status in ("failed", "inconclusive")]
     own = [reason for reason in reasons if not _is_about(results, reason, rows)]
     if len(own) == len(reasons):
         return list(reasons)
@@ -43,8 +44,8 @@ def grouped_reasons(results: Results, model: str, reasons: Sequence[str]) -> lis
     ]
 
 
-def where_words(results: Results, names: Iterable[str]) -> str:
-    """Transforms within a sentence: ``as it stands and in all 5 formats``, ``in bnb-nf4 and bnb-fp4``, ``after rtt``."""
+def where_words(results: Results, names: Sequence[str]) -> str:
+    """Transforms within a sentence: ``as it stands and in all 5 formats``, ``in bnb-nf4 and bnb-fp4``."""
     wanted = set(names)
     chosen = [transform for transform in results.transforms if transform.name in wanted]
     parts = [transform.where for transform in chosen if transform.kind == "identity"]
@@ -55,6 +56,8 @@ def where_words(results: Results, names: Iterable[str]) -> str:
             parts.append(f"{preposition} all {len(some)} {plural}")
         elif some:
             parts.append(f"{preposition} {listed([transform.name for transform in some])}")
+    known = {transform.name for transform in chosen}
+    parts += [results.where(name) for name in dict.fromkeys(names) if name not in known]
     return listed(parts)
 
 
@@ -83,7 +86,7 @@ def _share_groups(results: Results, shares: Sequence[Share]) -> list[str]:
 
 
 def _share_sentence(results: Results, rows: Sequence[Share]) -> str:
-    where = where_words(results, (row.transform for row in rows))
+    where = where_words(results, [row.transform for row in rows])
     by_metric: dict[str, list[Share]] = {}
     for row in rows:
         by_metric.setdefault(row.metric, []).append(row)
@@ -129,7 +132,7 @@ def _utility_groups(results: Results, rows: Sequence[Utility]) -> list[str]:
 
 
 def _utility_sentence(results: Results, rows: Sequence[Utility]) -> str:
-    where = where_words(results, (row.transform for row in rows))
+    where = where_words(results, [row.transform for row in rows])
     first = rows[0]
     start = f"{where[:1].upper()}{where[1:]}, "
     if any(row.shown is None for row in rows) or first.threshold is None:

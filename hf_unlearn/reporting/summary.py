@@ -90,7 +90,9 @@ def _part(share: float) -> str:
 
 def _inconclusive(results: Results, model: str) -> str:
     open_shares = [share for share in results.shares(model) if share.status == "inconclusive"]
-    why = "some intervals reach over the limits of the gate" if open_shares else _first_reason(results, model)
+    why = _first_reason(results, model)
+    if open_shares and why not in results.reasons:
+        why = "some intervals reach over the limits of the gate"
     needed = [share.more_needed for share in open_shares if share.more_needed is not None]
     more = f" About {max(needed)} more facts would settle it." if needed else ""
     after = _before_and_after(results, model)

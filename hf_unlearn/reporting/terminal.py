@@ -216,15 +216,22 @@ class _Printer:
         """A line with a mark before it, its continuation indented."""
         from rich.text import Text
 
-        head = Text.assemble("  ", mark if isinstance(mark, Text) else self._text(mark, style=style), " ")
-        lines = self._text(text, style=style).wrap(self.console, max(20, self.console.width - len(head)))
-        for line in lines:
-            line.rstrip()
-            self._print(Text.assemble(head, line))
-            head = Text(" " * len(head))
+        self._print_wrapped(
+            Text.assemble("  ", mark if isinstance(mark, Text) else self._text(mark), " "), text, style
+        )
+
+    def _print_wrapped(self, head: Text | str, text: str, style: str) -> None:
+        """Lines without the spaces to the right that the library fills them with: a pipe would keep those."""
+        from rich.text import Text
+
+        for line in self._text(text, style=style).wrap(self.console, max(20, self.console.width - len(head))) or [""]:
+            whole = Text.assemble(head, line)
+            whole.rstrip()
+            self._print(whole)
+            head = " " * len(head)
 
     def _line(self, text: str, style: str = "") -> None:
-        self._print(self._text(text, style=style))
+        self._print_wrapped("", text, style)
 
     def _blank(self) -> None:
         self._print(self._text(""))

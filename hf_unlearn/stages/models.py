@@ -13,6 +13,7 @@ from ..data.encoding import TextFormat
 from ..data.example import DataBundle, Example
 from ..errors import EnvironmentFailure, RequestError
 from ..jobs import Job
+from ..processes import is_first, wait_for_all
 from ..trainer.scratch import ScratchSpec, build_tokenizer, knows, scratch_cache_key, train_scratch_model
 from .context import Role, RunContext, Subject
 from .units import file_digests, fingerprint
@@ -103,8 +104,10 @@ def _scratch_models(context: RunContext, spec: ScratchSpec) -> tuple[Subject, Su
             f"never_knew its own seed, and not {spec.seed + NEVER_KNEW_SEED}, which is that of the never-knew model"
         )
     waiting = [job for job, folder in jobs if not folder.exists()]
-    for _ in context.progress.follow("models", len(waiting), context.workers.run(waiting)):
-        pass
+    if is_first():
+        for _ in context.progress.follow("models", len(waiting), context.workers.run(waiting)):
+            pass
+    wait_for_all()
     target, never = (folder for _, folder in jobs[:2])
     _check_known(context, target)
     return _subject("target", "target", target), _subject("never_knew", "never_knew", never)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -13,6 +12,7 @@ from typing import Any
 from ..data.encoding import TextFormat
 from ..data.example import DataBundle
 from ..jobs import Job
+from ..processes import is_first, wait_for_all
 from ..recipe import ControlSpec, MethodSpec
 from .context import RunContext, Subject
 from .models import control_subject, never_knew_seed, second_never_knew
@@ -74,8 +74,9 @@ def train_job(
     """Train one method. Under several processes all of them call this together and the first one keeps the books."""
     from ..trainer.train import train_method
 
-    first = int(os.environ.get("RANK", "0")) == 0
+    first = is_first()
     partial = unit.begin() if first else unit.partial
+    wait_for_all()
     metrics = train_method(
         model_dir=model,
         out_dir=partial,
@@ -86,10 +87,12 @@ def train_job(
         seed=seed,
         dtype=dtype,
     )
+    wait_for_all()
     if first:
         shutil.rmtree(partial / "checkpoints", ignore_errors=True)
         (partial / METRICS_FILE).write_text(json.dumps(metrics, indent=1, sort_keys=True), encoding="utf-8")
         unit.finish()
+    wait_for_all()
 
 
 def _methods(context: RunContext, target: Subject) -> list[tuple[MethodSpec, Unit, dict[str, Any]]]:

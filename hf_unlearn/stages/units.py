@@ -21,6 +21,9 @@ from typing import Any, BinaryIO
 from ..errors import RequestError
 
 MANIFEST = "manifest.json"
+RUN_FILE = "run.json"
+# What a run writes before it has made anything: a request that was refused may be mended in the same folder.
+_BOOKS = frozenset({RUN_FILE, "workers.log", "timings.json"})
 
 
 def fingerprint(value: Any) -> str:
@@ -152,24 +155,38 @@ def write_atomically(path: Path, text: str) -> None:
     os.replace(partial, path)
 
 
-def claim_output_dir(output_dir: Path, name: str, recipe: Mapping[str, Any]) -> None:
-    """Make ``output_dir`` this recipe's, or check that it already is.
+def prepare_output_dir(output_dir: Path) -> set[str]:
+    """Make the folder of a run, unless it is there.
+
+    Returns:
+        Names of what is in it.
 
     Raises:
-        RequestError: The folder belongs to another recipe, to this one with other values, or holds other things.
+        RequestError: It holds other things than a run, or is no folder.
     """
-    marker = output_dir / "run.json"
     try:
         output_dir.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError):
         raise RequestError(f"{output_dir} is or lies in a file, not a folder: choose another --output-dir") from None
-    if not marker.exists():
-        strangers = [item.name for item in output_dir.iterdir() if not item.name.startswith(".")]
-        if strangers:
-            raise RequestError(
-                f"{output_dir} holds other files ({', '.join(sorted(strangers)[:3])}) and no run: "
-                "choose an empty or new --output-dir"
-            )
+    here = {item.name for item in output_dir.iterdir() if not item.name.startswith(".")}
+    if here and RUN_FILE not in here:
+        raise RequestError(
+            f"{output_dir} holds other files ({', '.join(sorted(here)[:3])}) and no run: "
+            "choose an empty or new --output-dir"
+        )
+    return here
+
+
+def claim_output_dir(output_dir: Path, name: str, recipe: Mapping[str, Any]) -> None:
+    """Make ``output_dir`` this recipe's, or check that it already is. The caller holds its lock.
+
+    As long as nothing has been made in it, another recipe (or the mended one) may take it.
+
+    Raises:
+        RequestError: The folder belongs to another recipe, to this one with other values, or holds other things.
+    """
+    marker = output_dir / RUN_FILE
+    if prepare_output_dir(output_dir) <= _BOOKS:
         record = {"name": name, "recipe": recipe}
         write_atomically(marker, json.dumps(record, indent=1, sort_keys=True, default=_plain))
         return

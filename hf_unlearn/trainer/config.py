@@ -179,6 +179,8 @@ class UnlearnConfig(TrainingArguments):
     )
 
     def __post_init__(self) -> None:
+        # Without this several processes on a machine without an accelerator each believe to be alone.
+        self.use_cpu = self.use_cpu or not torch.accelerator.is_available()
         super().__post_init__()
         # Pinning only serves a copy to another device; without one torch warns at every epoch.
         self.dataloader_pin_memory = self.dataloader_pin_memory and torch.accelerator.is_available()

@@ -6,9 +6,9 @@ import copy
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
-from transformers import AutoModelForCausalLM
 
 from ..errors import MissingExtraError, RequestError
+from ..evaluation.loading import read_pretrained
 
 if TYPE_CHECKING:
     from peft import PeftConfig
@@ -18,16 +18,13 @@ def load_causal_lm(model: str | nn.Module, init_kwargs: dict[str, Any] | str | N
     """Loads a model in float32 (or as ``init_kwargs["dtype"]`` says), or hands back the one given.
 
     Raises:
-        RequestError: If there is no such model, or ``init_kwargs`` is no mapping.
+        RequestError: If there is no such model, it lacks some of its weights, or ``init_kwargs`` is no mapping.
     """
     if not isinstance(model, str):
         return model
     if isinstance(init_kwargs, str):
         raise RequestError(f"model_init_kwargs must be a mapping, not {init_kwargs!r}")
-    try:
-        return AutoModelForCausalLM.from_pretrained(model, **{"dtype": "float32", **(init_kwargs or {})})
-    except (OSError, ValueError, TypeError) as error:
-        raise RequestError(f"{model!r} holds no causal language model that can be loaded: {error}") from error
+    return read_pretrained(model, **{"dtype": "float32", **(init_kwargs or {})})
 
 
 def add_adapters(model: nn.Module, config: PeftConfig) -> nn.Module:

@@ -87,7 +87,7 @@ def test_overrides_reach_into_mappings_and_lists(tmp_path):
     [
         ("inner.size", "not of the form"),
         ("inner.sise=3", r"command line 'inner\.sise=3': unknown key 'inner\.sise'"),
-        ("items.9=3", "'9' is not an index"),
+        ("items.9=3", r"'9' is not a position in the list at .*r\.yaml:2, which has 1 item"),
         ("name.part=3", "cannot be set inside the plain value"),
     ],
 )

@@ -73,11 +73,18 @@ def test_a_full_disk_leaves_nothing_behind(tmp_path):
 
 def test_an_output_folder_belongs_to_one_recipe(tmp_path):
     claim_output_dir(tmp_path / "run", "first", {"seed": 0, "data": {"limit": 3}})
+    (tmp_path / "run" / "train").mkdir()
     claim_output_dir(tmp_path / "run", "first", {"seed": 0, "data": {"limit": 3}})
     with pytest.raises(RequestError, match="belongs to the recipe 'first', not 'second'"):
         claim_output_dir(tmp_path / "run", "second", {"seed": 0})
     with pytest.raises(RequestError, match=r"other values \(data\.limit\)"):
         claim_output_dir(tmp_path / "run", "first", {"seed": 0, "data": {"limit": 4}})
+
+
+def test_a_request_can_be_mended_in_a_folder_in_which_nothing_was_made(tmp_path):
+    claim_output_dir(tmp_path, "first", {"seed": 0})
+    claim_output_dir(tmp_path, "first", {"seed": 1})
+    assert json.loads((tmp_path / "run.json").read_text())["recipe"] == {"seed": 1}
 
 
 def test_a_folder_with_other_things_is_not_taken(tmp_path):

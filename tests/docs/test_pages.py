@@ -65,6 +65,17 @@ def check_other_command(words: list[str], root: Path) -> None:
                 assert (root / word).exists(), line
 
 
+def test_commands_and_extras_in_sentences_exist(page, root):
+    text = page.read_text(encoding="utf-8")
+    setup = configparser.ConfigParser()
+    setup.read(root / "setup.cfg")
+    for extra in re.findall(r"hf_unlearn\[(\w+)\]", text):
+        assert extra in setup["options.extras_require"], f"{page.name}: {extra}"
+    (commands,) = (action.choices for action in _parser()._actions if action.dest == "command")
+    for command in re.findall(r"`hf-unlearn ([a-z]\w*)", text):
+        assert command in commands, f"{page.name}: {command}"
+
+
 def test_recipes_in_pages_are_recipes(yaml_block, tmp_path):
     """A whole recipe loads; a part of one is put into a recipe that lacks only that part."""
     text = yaml_block.text

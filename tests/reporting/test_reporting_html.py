@@ -12,7 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from hf_unlearn.reporting.html import flat_pairs, render_html, write_html
+from hf_unlearn.reporting.results import Results
+from hf_unlearn.reporting.summary import warning
 
+METRICS = ("extraction_strength", "probability", "mc_accuracy")
 VOID = {"meta", "br", "link", "img", "input", "hr"}
 NASTY = "<script>alert(1)</script> & \"q\" 'a' {{ 7*7 }} </title></svg>"
 
@@ -112,7 +115,7 @@ def test_every_score_is_in_its_table(page_text: str, sample_report: dict[str, An
     }
     for metric, title in titles.items():
         rows = table(page, title)
-        columns = ["identity" if name == "as trained" else name for name in rows[0]]
+        columns = ["identity" if name == "as is" else name for name in rows[0]]
         found = {(row[0], row[1], columns[i]): row[i] for row in rows[1:] for i in range(3, len(row))}
         wanted = [row for row in sample_report["scores"] if row["metric"] == metric]
         assert len([text for text in found.values() if text != "–"]) == len(wanted)
@@ -124,26 +127,39 @@ def test_every_score_is_in_its_table(page_text: str, sample_report: dict[str, An
 
 def test_recovered_shares_and_utility_are_in_their_tables(page_text: str, sample_report: dict[str, Any]) -> None:
     page = Page(page_text)
+    marks = {"passed": "✓", "failed": "✗", "inconclusive": "?"}
+    titles = {"extraction strength": 2, "answer probability": 3, "multiple-choice accuracy": 4}
+    names = dict(zip(METRICS, titles, strict=True))
     for model in ("npo-kl", "bin-hidden"):
-        shares = [row for row in sample_report["recovered"] if row["model"] == model]
-        shown = table(page, f"Recovered share of {model} by")[1:]
-        assert len(shown) == len(shares)
-        for cells, row in zip(shown, shares, strict=True):
+        shown = table(page, f"Recovered share of {model},")
+        assert shown[0] == ["Transform", "At most", *titles]
+        lines = {"identity" if row[0] == "as is" else row[0]: row for row in shown[1:]}
+        for row in (row for row in sample_report["recovered"] if row["model"] == model):
             low, high = (f"{end:.3f}".replace("-0.000", "0.000") for end in row["ci95"])
             share = f"{row['recovered_share']:.3f}".replace("-0.000", "0.000")
-            assert cells[2:5] == [f"{row['retention_ratio']:.3f}", share, f"{low} to {high}"]
-            assert row["status"] in cells[-1]
-            assert (f"{row['more_needed']} more facts" in cells[-1]) == (row["more_needed"] is not None)
-        utility = [row for row in sample_report["utility"] if row["model"] == model]
-        for cells, row in zip(table(page, f"Utility of {model} beside")[1:], utility, strict=True):
-            assert cells[3] == f"{row['value']:.3f}"
-            assert cells[6] == f"{row['threshold']:.3f}"
+            cell = lines[row["transform"]][titles[names[row["metric"]]]]
+            start = (
+                f"{share} {marks[row['status']]} {row['status']} {low} to {high} ratio {row['retention_ratio']:.3f}"
+            )
+            assert cell.startswith(f"{start}, 160 facts")
+            assert (f"{row['more_needed']} more facts" in cell) == (row["more_needed"] is not None)
+            assert lines[row["transform"]][1] == f"{row['threshold']:.2f}"
+        shown = table(page, f"Utility of {model} beside")
+        assert shown[0] == ["Transform", "retain answer probability", "KL to target", "fluency"]
+        lines = {"identity" if row[0] == "as is" else row[0]: row for row in shown[1:]}
+        for row in (row for row in sample_report["utility"] if row["model"] == model):
+            column = {"retain_score": 1, "generic_kl": 2, "fluency": 3}[row["kind"]]
+            number = row["value"] if row["ratio"] is None else row["ratio"]
+            cell = lines[row["transform"]][column]
+            assert cell.startswith(f"{number:.3f} {marks[row['status']]} {row['status']}")
+            assert cell.endswith(f"{row['threshold']:.2f}")
+            assert row["target_value"] is None or f"{row['value']:.3f} of {row['target_value']:.3f}" in cell
 
 
 def test_glance_controls_and_attacks(page_text: str, sample_report: dict[str, Any]) -> None:
     page = Page(page_text)
     rows = table(page, "Forget and retain answer probability")
-    assert rows[0] == ["Model", "Set", "as trained", *sample_report["gate"]["formats"], "rtt", "Verdict"]
+    assert rows[0] == ["Model", "Set", "as is", *sample_report["gate"]["formats"], "rtt", "Verdict"]
     value = next(
         row["value"]
         for row in sample_report["scores"]
@@ -154,16 +170,30 @@ def test_glance_controls_and_attacks(page_text: str, sample_report: dict[str, An
     assert hidden[5] == f"{value:.3f} ✗ failed"
     assert hidden[-1] == "✗ failed as it must"
     controls = table(page, "Controls and")
-    assert controls[1] == ["bin-hidden", "failed caught by bnb-nf4", "✗ failed", "yes", "bnb-nf4, bnb-fp4, rtt"]
-    assert controls[3] == ["never-knew-2", "passed", "? inconclusive", "no", "–"]
-    attack = table(page, "Attacks with")[1]
-    assert attack[:4] == ["rtt", "target", "2", "rates: 0.0001, 0.0003; epochs: 6; fine_tuning: full"]
-    assert attack[4].startswith("fold 0, metric probability, rate 0.0003, epoch 6")
+    assert controls[1][:4] == ["bin-hidden", "failed caught by bnb-nf4", "✗ failed", "yes"]
+    assert controls[1][4].startswith("what is left in it is found in bnb-nf4 (recovered share 1.00 by")
+    assert controls[1][5] == "bnb-nf4, rtt, bnb-fp4"
+    assert controls[3][:4] == ["never-knew-2", "passed", "? inconclusive", "no"]
+    assert "budget for each model: rates 0.0001, 0.0003; epochs 6; fine tuning full." in page_text
+    attack = table(page, "rtt: forget score")
+    assert attack[0] == ["Model", "Fold", "answer probability"]
+    assert attack[1:3] == [
+        ["target", "0", "0.910 rate 0.0003, epoch 6"],
+        ["target", "1", "0.920 rate 0.0003, epoch 5"],
+    ]
+    assert len(attack) == 1 + 2 * len(sample_report["attacks"])
     thresholds = dict(table(page, "Thresholds"))
     assert (thresholds["min_utility"], thresholds["max_recovered_share_attacks"]) == ("0.9", "0.2")
     assert dict(table(page, "Environment"))["hardware.cores"] == "2"
     for item in sample_report["not_tested"]:
         assert f"<li>{item}</li>" in page_text
+
+
+def test_a_page_warns_only_where_a_control_is_not_as_it_must(small_report: dict[str, Any], page_text: str) -> None:
+    """The sample has a never-knew model that is not cleared."""
+    assert "Do not rely on this verdict" in page_text
+    assert 'href="#controls"' in page_text
+    assert warning(Results(small_report)) == ""
 
 
 def test_everything_from_the_report_is_escaped(small_report: dict[str, Any]) -> None:

@@ -9,10 +9,9 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from hf_unlearn.reporting.rows import Subject
-from hf_unlearn.reporting.terminal import control_sentence, print_results
+from hf_unlearn.reporting.terminal import print_results
 
-NUMBER = re.compile(r"(\d\.\d{3}|–)([✓✗?]?)")
+NUMBER = re.compile(r"(\d\.\d{2,3}|–)([✓✗?]?)")
 
 
 def printed(report: dict[str, Any], width: int = 100, **options: Any) -> str:
@@ -26,15 +25,15 @@ def cells(text: str) -> dict[tuple[str, str], list[tuple[str, str]]]:
     """Model and set to the numbers and marks of its row."""
     found: dict[tuple[str, str], list[tuple[str, str]]] = {}
     model = ""
-    for line in text.split("Verdict:")[0].splitlines():
-        row = re.match(r"\s(.{1,24}?)\s+(forget|retain)\s", line)
+    for line in text.split("Verdict:")[0].splitlines()[1:]:
+        row = re.match(r"(.{1,24}?)\s+(forget|retain)\s", line)
         if row:
             model = row.group(1).strip() if row.group(2) == "forget" else model
             found.setdefault((model, row.group(2)), []).extend(NUMBER.findall(line[row.end() :]))
     return found
 
 
-@pytest.mark.parametrize("width", [60, 100, 160])
+@pytest.mark.parametrize("width", [60, 84, 100, 160])
 def test_numbers_and_marks_are_those_of_the_report(sample_report: dict[str, Any], width: int) -> None:
     transforms = ["identity", *sample_report["gate"]["formats"], "rtt"]
     value = {
@@ -58,7 +57,9 @@ def test_numbers_and_marks_are_those_of_the_report(sample_report: dict[str, Any]
         for split, status in (("forget", forget), ("retain", retain)):
             want = [
                 (
-                    f"{value[model, split, name]:.3f}" if (model, split, name) in value else "–",
+                    f"{value[model, split, name]:.{2 if width == 84 else 3}f}"
+                    if (model, split, name) in value
+                    else "–",
                     marks[status.get((model, name))],
                 )
                 for name in transforms
@@ -66,10 +67,10 @@ def test_numbers_and_marks_are_those_of_the_report(sample_report: dict[str, Any]
             assert table[model.replace("_", "-"), split] == want
 
 
-@pytest.mark.parametrize("width", [100, 160])
+@pytest.mark.parametrize("width", [84, 100, 160])
 def test_one_table_that_fits(sample_report: dict[str, Any], width: int) -> None:
     text = printed(sample_report, width)
-    assert sum("verdict" in line.split() for line in text.splitlines()) == 1
+    assert sum("verdict" in line.split() for line in text.split("Verdict:")[0].splitlines()) == 1
     assert "continued" not in text
     assert max(map(len, text.splitlines())) <= width
 
@@ -110,8 +111,11 @@ def test_verdict_reasons_controls_and_place(sample_report: dict[str, Any]) -> No
     for reason in sample_report["verdict"]["reasons"]:
         assert f"- {reason}" in text
     assert "✗ ga failed: identity: retain probability is 0.428 of the target's (and 1 more)" in text
-    assert "✓ bin-hidden failed, as it must, caught by bnb-nf4, bnb-fp4, rtt" in text
-    assert "✗ never-knew-2 inconclusive, but must pass" in text
+    assert "✓ bin-hidden failed, as it must: what is left in it is found in bnb-nf4 (recovered share" in text
+    assert "✗ never-knew-2 inconclusive, but must pass: the numbers do not clear" in text
+    assert "! Do not rely on this verdict" in text and "never-knew-2 did not come out as it must" in " ".join(
+        text.split()
+    )
     assert "Not tested: gptq-int4-g128, awq-int4-g128" in text
     assert text.rstrip().endswith("Report: out/verify/unlearning_report.json")
 
@@ -124,20 +128,24 @@ def test_many_reasons_are_counted(sample_report: dict[str, Any]) -> None:
     assert "3 more reasons in the report" in text
 
 
-@pytest.mark.parametrize(
-    ("control", "sentence"),
-    [
-        (
-            Subject("b", "control", "failed", "failed", False, ("rtt",), ("bnb-nf4",)),
-            "b failed, but was not caught by bnb-nf4, caught by rtt",
-        ),
-        (Subject("b", "control", "failed", "failed", False), "b failed, but not because the facts were found"),
-        (Subject("n", "control", "failed", "passed", False, ("rtt",)), "n failed, but must pass, caught by rtt"),
-        (Subject("n", "control", None, "passed"), "n was not judged"),
-    ],
-)
-def test_controls_in_words(control: Subject, sentence: str) -> None:
-    assert control_sentence(control) == sentence
+def test_no_line_below_the_table_ends_in_spaces(sample_report: dict[str, Any]) -> None:
+    below = printed(sample_report, 80).split("Verdict:")[1]
+    assert not [line for line in below.splitlines() if line != line.rstrip()]
+
+
+def test_a_candidate_that_is_a_control_has_one_row(sample_report: dict[str, Any]) -> None:
+    sample_report["candidates"] = [row for row in sample_report["candidates"] if row["name"] != "npo-kl"]
+    sample_report["controls"].append(
+        {"name": "npo-kl", "expected": "failed", "status": "failed", "caught_by": ["rtt"], "required_by": ["rtt"]}
+        | {"ok": True}
+    )
+    text = printed(sample_report)
+    head = text.split("Verdict:")[0].splitlines()
+    first = next(i for i, line in enumerate(head) if line.startswith("npo-kl "))
+    assert sum(line.startswith("npo-kl ") for line in head) == 1
+    assert head[first + 1].startswith("release") and head[first + 1].rstrip().endswith("as it must")
+    assert head[first + 2].strip() == "and control"
+    assert "✓ npo-kl failed, as it must: what is left in it is found after rtt" in text
 
 
 def test_markup_and_control_characters_are_shown_not_obeyed(small_report: dict[str, Any]) -> None:
