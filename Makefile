@@ -25,6 +25,10 @@ lint: venv
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
+docs-check: venv
+	$(BIN)/python docs/tables.py --check
+	$(BIN)/python benchmarks/results_table.py --check
+
 types: venv
 	$(BIN)/mypy hf_unlearn
 

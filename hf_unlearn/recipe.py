@@ -344,7 +344,7 @@ def _check_settings(tree: Located, key: str, control: str | None = None) -> None
 
     def problem(settings: dict[str, Any]) -> str | None:
         try:
-            make_config({**settings, **({"control": control} if control else {})}, Path("unused"), 0, "float32")
+            make_config({**settings, **({"control": control} if control else {})}, Path("unused"), 0)
         except RequestError as error:
             return str(error)
         return None

@@ -31,8 +31,6 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
 
-LIKELIHOOD_METRICS = ("probability", "extraction_strength", "exact_match", "mc_accuracy")
-
 
 @ATTACKS.register(
     "rtt",
@@ -124,7 +122,6 @@ class RTT(Attack):
 
     def collect(self, folders: Mapping[str, Path], metrics: tuple[str, ...]) -> AttackResult:
         """Per metric and fold the best rate and epoch; facts of all folds together."""
-        wanted = [metric for metric in metrics if metric in LIKELIHOOD_METRICS]
         runs: dict[int, list[tuple[float, int, Mapping[tuple[str, str], FactScores]]]] = {}
         for job, folder in folders.items():
             fold, rate = self._parse(job)
@@ -134,7 +131,7 @@ class RTT(Attack):
                     runs.setdefault(fold, []).append((rate, epoch, fact_scores(read_records(path))))
         scores: dict[str, FactScores] = {}
         details: list[dict[str, Any]] = []
-        for metric in wanted:
+        for metric in metrics:
             values: dict[str, float] = {}
             groups: dict[str, str] = {}
             for fold, tried in sorted(runs.items()):
@@ -215,7 +212,7 @@ class _Retraining:
 
         self.model.eval()
         records = score_rows(self.model, self.tokenizer, {"forget": rows}, self.format)
-        return apply_metrics(records, tuple(metric for metric in metrics if metric in LIKELIHOOD_METRICS))
+        return apply_metrics(records, metrics)  # those that need generated text do not apply and are left out
 
     def epochs(self, rows: Sequence[Example]) -> Iterator[bool]:
         """Train epoch by epoch; yields whether the loss stayed finite."""

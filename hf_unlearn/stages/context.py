@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Literal
 from ..data.example import DataBundle, Example, RowSet
 from ..jobs import Workers
 from ..progress import Progress
-from ..recipe import MethodSpec, Recipe
+from ..recipe import Recipe
 from .units import Unit, fingerprint
 
 Role = Literal["target", "never_knew", "method", "control"]
@@ -89,11 +88,6 @@ class RunContext:
     def transforms(self) -> tuple[str, ...]:
         """What models are scored under without an attack."""
         return ("identity", *self.recipe.export.formats)
-
-    @property
-    def method_specs(self) -> Sequence[MethodSpec]:
-        """The methods that are compared."""
-        return self.recipe.methods
 
 
 def bundle_rows(bundle: DataBundle) -> dict[str, list[dict[str, object]]]:

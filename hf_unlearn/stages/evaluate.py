@@ -18,7 +18,7 @@ from .units import Unit
 def evaluate_stage(context: RunContext, target: Subject, subjects: Sequence[Subject]) -> None:
     """Score what is not scored yet."""
     waiting = []
-    sets = scored_sets(context, subjects)
+    sets = context.bundle.scored_sets()
     for subject in subjects:
         for transform in context.transforms:
             unit = evaluation_unit(context, target, subject, transform, sets)
@@ -37,14 +37,6 @@ def evaluate_stage(context: RunContext, target: Subject, subjects: Sequence[Subj
             waiting.append(Job(f"{subject.name} {transform}", evaluate_job, arguments))
     for _ in context.progress.follow("evaluate", len(waiting), context.workers.run(waiting)):
         pass
-
-
-def scored_sets(context: RunContext, subjects: Sequence[Subject]) -> dict[str, tuple[Example, ...]]:
-    """Sets that every model is scored on; the holdout set only where it stands in for a never-knew model."""
-    sets = context.bundle.scored_sets()
-    if any(subject.role == "never_knew" for subject in subjects):
-        sets.pop("holdout", None)
-    return sets
 
 
 def evaluation_unit(

@@ -24,7 +24,7 @@ from ..verification.scores import ScoreKey, ScoreTable
 from ..verification.verdict import Judgement, judge
 from .attack import attack_result
 from .context import RunContext, Subject
-from .evaluate import evaluation_unit, scored_sets
+from .evaluate import evaluation_unit
 from .train import METRICS_FILE
 from .units import Unit, file_digests, fingerprint, write_atomically
 
@@ -80,7 +80,7 @@ def collect_scores(
         RequestError: Something has not been scored yet.
     """
     table = ScoreTable()
-    sets = scored_sets(context, subjects)
+    sets = context.bundle.scored_sets()
     attacks = []
     for subject in subjects:
         for transform in context.transforms:
@@ -93,7 +93,7 @@ def collect_scores(
             for metric, facts in result.scores.items():
                 table.add(ScoreKey(subject.name, name, "forget", metric), facts)
             budget = attack.budget(context.bundle)
-            attacks.append(AttackRun(name, subject.name, budget["run_folds"], budget, result.details))
+            attacks.append(AttackRun(name, subject.name, budget.get("run_folds", 1), budget, result.details))
     return table, attacks
 
 
@@ -168,12 +168,13 @@ def _write_report(
         table=table,
         gate=context.recipe.gate,
         candidate=candidate,
+        candidates=[method.name for method in context.recipe.methods],
         judgements=list(judgements.values()),
         target=model_info(context, target),
         never_knew=model_info(context, never) if never else None,
         unlearned_files=scored_files(context, by_name[candidate]),
         method=_method_settings(context, candidate),
-        data={name: set_info(rows, salt) for name, rows in scored_sets(context, subjects).items()},
+        data={name: set_info(rows, salt) for name, rows in context.bundle.scored_sets().items()},
         controls=controls,
         attacks=attacks,
         environment=environment(context),

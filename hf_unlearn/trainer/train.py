@@ -54,14 +54,13 @@ def suggest_setting(wrong: str) -> str:
     return f"there are {own}, and the fields of transformers.TrainingArguments (learning_rate, max_steps ...)"
 
 
-def make_config(settings: Mapping[str, Any], work_dir: Path, seed: int, dtype: str) -> UnlearnConfig:
+def make_config(settings: Mapping[str, Any], work_dir: Path, seed: int) -> UnlearnConfig:
     """Settings of a recipe as a configuration.
 
     Args:
         settings: Fields of :class:`UnlearnConfig`.
         work_dir: Where checkpoints go.
         seed: Seed of everything that is drawn.
-        dtype: Precision the weights are stored and stepped in, ``float32`` unless the loss of small steps is wanted.
 
     Raises:
         RequestError: If a field is unknown (the message has the nearest one), or a value cannot be used.
@@ -77,7 +76,7 @@ def make_config(settings: Mapping[str, Any], work_dir: Path, seed: int, dtype: s
         values[key] = fit(key, value, hints[key], _default(known[key]))
     if isinstance(values.get("model_init_kwargs"), str):
         raise RequestError("model_init_kwargs must be a mapping of keys to values")
-    values["model_init_kwargs"] = {"dtype": dtype, **(values.get("model_init_kwargs") or {})}
+    values["model_init_kwargs"] = {"dtype": "float32", **(values.get("model_init_kwargs") or {})}
     try:
         config = UnlearnConfig(output_dir=str(work_dir), seed=seed, **values)
     except ImportError as error:
@@ -146,7 +145,8 @@ def train_method(
         fmt: How prompt and answer become one text.
         settings: Fields of :class:`UnlearnConfig`; see :func:`make_config`.
         seed: Seed of everything that is drawn.
-        dtype: Precision of the weights.
+        dtype: Precision the unlearned model is saved in. Weights are stepped in float32 unless the method's
+            ``model_init_kwargs`` say otherwise: in 16 bits, steps much smaller than a weight are lost.
 
     Returns:
         ``steps``, ``seconds`` of this call, and means of the last step: ``loss/forget``, ``logps/forget`` and, with a
@@ -157,7 +157,7 @@ def train_method(
         EnvironmentFailure: If a setting needs a library that is not installed.
     """
     started = time.monotonic()
-    args = make_config(settings, work_dir, seed, dtype)
+    args = make_config(settings, work_dir, seed)
     tokenizer = load_tokenizer(str(model_dir))
     try:
         trainer = UnlearnTrainer(
@@ -175,7 +175,7 @@ def train_method(
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     except ImportError as error:  # optimizers import their libraries when they are made
         raise _missing_library(error) from error
-    trainer.save_merged(str(out_dir))
+    trainer.save_merged(str(out_dir), dtype)
     return {
         "steps": trainer.state.global_step,
         "seconds": time.monotonic() - started,

@@ -359,10 +359,18 @@ class UnlearnTrainer(Trainer):
         if self.args.should_save:
             Path(str(output_dir or self.args.output_dir), TRAINING_ARGS_NAME).unlink(missing_ok=True)
 
-    def save_merged(self, output_dir: str) -> None:
-        """Saves a plain model, as [`~transformers.Trainer.save_model`] does, with new adapters merged into it."""
+    def save_merged(self, output_dir: str, dtype: str | None = None) -> None:
+        """Saves a plain model, as [`~transformers.Trainer.save_model`] does, with new adapters merged into it.
+
+        Args:
+            output_dir: Where to.
+            dtype: Precision to save in, such as `"bfloat16"`; by default that of the trained weights. The model in
+                memory is cast, so this is the end of its training.
+        """
         if self._adapters_are_new:
             self.model = self.model_wrapped = self.model.merge_and_unload()
+        if dtype is not None:
+            self.model.to(getattr(torch, dtype))
         self.save_model(output_dir)
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:

@@ -84,6 +84,7 @@ def build_report(
     table: ScoreTable,
     gate: Gate,
     candidate: str,
+    candidates: Sequence[str],
     judgements: Sequence[Judgement],
     target: ModelInfo,
     never_knew: ModelInfo | None,
@@ -104,13 +105,14 @@ def build_report(
         table: Scores of all models.
         gate: The gate that stood before the run.
         candidate: The method whose model is to be released.
+        candidates: All methods it was chosen from.
         judgements: Judgements on all candidates and controls; the candidate's is the verdict.
         target: The model before unlearning.
         never_knew: The model that never knew, if there is one.
         unlearned_files: Transform (``identity`` or a format) to file name to SHA-256, as scored, of the candidate.
         method: Settings of the candidate's method.
         data: Set name to size and salted hash.
-        controls: Outcomes of the controls; their judgements are not candidates.
+        controls: Outcomes of the controls; a method can be a control too.
         attacks: Attacks and what they spent.
         environment: Versions, device, seeds.
         not_tested: What else was not tested, in words.
@@ -126,7 +128,6 @@ def build_report(
     if candidate not in by_subject:
         raise RequestError(f"the release candidate {candidate!r} was not judged: there are {', '.join(by_subject)}")
     verdict = by_subject[candidate]
-    control_names = {outcome.name for outcome in controls}
     settings = Bootstrap(gate.draws, gate.confidence)
     report = {
         "schema_version": SCHEMA_VERSION,
@@ -148,7 +149,7 @@ def build_report(
         "candidates": [
             {"name": subject, "status": judgement.status, "reasons": list(judgement.reasons)}
             for subject, judgement in by_subject.items()
-            if subject not in control_names
+            if subject in candidates
         ],
         "controls": [asdict(outcome) for outcome in controls],
         "attacks": [asdict(attack) for attack in attacks],

@@ -166,6 +166,7 @@ def publish(source: Path, out: Path) -> None:
         table=table,
         gate=gate,
         candidate="npo",
+        candidates=["npo"],
         judgements=[judge(table, "npo", gate)],
         target=ModelInfo(description="tiny model"),
         never_knew=ModelInfo(description="tiny model"),

@@ -57,6 +57,7 @@ def report_for(files: dict[str, dict[str, str]], hidden: bool = False, hub_id: s
         table=table,
         gate=gate,
         candidate="npo",
+        candidates=["npo"],
         judgements=judgements,
         target=ModelInfo(hub_id=hub_id, description="tiny model"),
         never_knew=ModelInfo(description="tiny model without the facts"),

@@ -152,16 +152,16 @@ def test_a_half_written_checkpoint_is_passed_over(tmp_path):
 )
 def test_bad_settings_are_named(tmp_path, settings, message):
     with pytest.raises(RequestError, match=message):
-        make_config(settings, tmp_path, 0, "float32")
+        make_config(settings, tmp_path, 0)
 
 
 def test_numbers_written_as_text_are_numbers(tmp_path):
-    config = make_config({"learning_rate": "3e-4", "max_steps": 10.0, "beta": "0.5"}, tmp_path, 7, "float32")
+    config = make_config({"learning_rate": "3e-4", "max_steps": 10.0, "beta": "0.5"}, tmp_path, 7)
     assert (config.learning_rate, config.max_steps, config.seed) == (3e-4, 10, 7)
     assert config.build_forget_loss().beta == 0.5
     assert config.model_init_kwargs == {"dtype": "float32"}
 
 
 def test_parts_from_a_command_line(tmp_path):
-    part = make_config({"robust": ['{"name": "sure", "percentile": 75}']}, tmp_path, 0, "float32").build_parts()[0]
+    part = make_config({"robust": ['{"name": "sure", "percentile": 75}']}, tmp_path, 0).build_parts()[0]
     assert part.percentile == 75.0
