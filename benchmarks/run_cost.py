@@ -93,9 +93,8 @@ def main() -> None:
     for number in range(arguments.runs):
         cost = measure(arguments.recipe, arguments.overrides, arguments.fresh_models)
         stages = "  ".join(f"{name} {seconds:.0f}s" for name, seconds in cost.stages.items())
-        print(
-            f"run {number + 1}: {cost.seconds:.0f} s, {cost.peak_bytes / 2**30:.2f} GiB, exit {cost.exit_code}; {stages}"
-        )
+        memory = f"{cost.peak_bytes / 2**30:.2f} GiB"
+        print(f"run {number + 1}: {cost.seconds:.0f} s, {memory}, exit {cost.exit_code}; {stages}")
         costs.append(cost)
     seconds = statistics.median(cost.seconds for cost in costs)
     peak = statistics.median(cost.peak_bytes for cost in costs)

@@ -26,6 +26,11 @@ class MissingExtraError(EnvironmentFailure):
 
     def __init__(self, what: str, package: str, extra: str) -> None:
         super().__init__(f"{what} needs {package}, which is not installed: run  pip install 'hf_unlearn[{extra}]'")
+        self._made_of = (what, package, extra)
+
+    def __reduce__(self) -> tuple[type[MissingExtraError], tuple[str, str, str]]:
+        """Errors travel from worker processes, and this one is not made of its message alone."""
+        return type(self), self._made_of
 
 
 class VerificationError(HfUnlearnError):

@@ -14,11 +14,12 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .errors import EnvironmentFailure
+from .errors import EnvironmentFailure, HfUnlearnError
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,9 @@ class Workers:
         """
         if self.count == 0:
             for job in jobs:
-                yield job, job.call(*job.arguments)
+                with _named(job):
+                    result = job.call(*job.arguments)
+                yield job, result
             return
         waiting: dict[Future[Any], Job] = {self._executor().submit(job.call, *job.arguments): job for job in jobs}
         try:
@@ -78,7 +81,9 @@ class Workers:
                 finished, _ = wait(waiting, return_when=FIRST_COMPLETED)
                 for future in finished:
                     job = waiting.pop(future)
-                    yield job, future.result()
+                    with _named(job):
+                        result = future.result()
+                    yield job, result
         except BrokenProcessPool:
             raise EnvironmentFailure(
                 "a worker process died, most likely for want of memory: run again with fewer --workers"
@@ -97,6 +102,16 @@ class Workers:
                 initargs=(os.getpid(), threads, self.log),
             )
         return self._pool
+
+
+@contextmanager
+def _named(job: Job) -> Iterator[None]:
+    """Say which job a user's error comes from: the same can happen in any of dozens."""
+    try:
+        yield
+    except HfUnlearnError as error:
+        error.args = (f"{job.title}: {error}",)
+        raise
 
 
 def _start_worker(parent: int, threads: int, log: Path | None) -> None:

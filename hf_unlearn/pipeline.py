@@ -24,7 +24,7 @@ from .reporting.terminal import print_results
 from .stages.attack import attack_stage
 from .stages.context import RunContext, Subject
 from .stages.evaluate import evaluate_stage
-from .stages.export import check_formats, export_stage
+from .stages.export import check_exportable, check_formats, export_stage
 from .stages.models import base_models
 from .stages.publish import publish_stage
 from .stages.texts import check_scratch_texts, check_target_texts
@@ -150,6 +150,7 @@ def _run_stages(context: RunContext, only: str | None, first: bool) -> RunResult
     target, never = base_models(context)
     if context.recipe.model.scratch is None:
         check_target_texts(context, target.folder)
+    check_exportable(context.recipe.export.formats, target.folder)
     if only in (None, "train"):
         trained = train_stage(context, target)
     elif first:

@@ -101,6 +101,13 @@ class Format(ABC):
         """Raise :class:`MissingExtraError` if the format's library is not installed."""
         self._version()
 
+    def check_model(self, model: PreTrainedModel) -> None:  # noqa: B027 (most formats take any model)
+        """Raise :class:`RequestError` for a model that this format cannot be made from.
+
+        Args:
+            model: Only shapes and names are looked at; it may be on the ``meta`` device.
+        """
+
     def export(self, source: Path, target: Path) -> ExportInfo:
         """Write ``source`` to ``target`` in this format and check it.
 

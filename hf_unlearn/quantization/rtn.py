@@ -29,6 +29,10 @@ class RoundToNearest(Format):
     package = "compressed-tensors"
     tolerance = 1e-4
 
+    def check_model(self, model: PreTrainedModel) -> None:
+        """Every linear layer must fall into whole groups."""
+        self._layers(model)
+
     def write(self, source: Path, target: Path) -> Written:
         """Save the packed model, then round the source's weights by the plain formula and run those."""
         stored = AutoConfig.from_pretrained(source).dtype or torch.float32

@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+from ..errors import RequestError
 from ..jobs import Job
 from ..quantization import FORMATS, export_format
 from .context import RunContext, Subject
@@ -24,6 +25,29 @@ def check_formats(names: Sequence[str]) -> None:
     """
     for name in names:
         FORMATS.get(name).value().check_available()
+
+
+def check_exportable(names: Sequence[str], source: Path) -> None:
+    """Refuse formats that cannot hold a model of this shape, before it is trained.
+
+    Args:
+        names: Formats.
+        source: The target: what is unlearned from it has the same shape.
+
+    Raises:
+        RequestError: Says which layer does not fit, or that the folder's config names no causal language model.
+    """
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    try:
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(source))
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise RequestError(f"{source} has a config.json that cannot be used: {reason}") from error
+    for name in names:
+        FORMATS.get(name).value().check_model(model)
 
 
 def export_stage(context: RunContext, subjects: Sequence[Subject]) -> None:

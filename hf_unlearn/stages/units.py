@@ -168,6 +168,10 @@ def prepare_output_dir(output_dir: Path) -> set[str]:
         output_dir.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError):
         raise RequestError(f"{output_dir} is or lies in a file, not a folder: choose another --output-dir") from None
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL):
+            raise
+        raise RequestError(f"{output_dir} cannot be made ({error.strerror}): choose another --output-dir") from None
     here = {item.name for item in output_dir.iterdir() if not item.name.startswith(".")}
     if here and RUN_FILE not in here:
         raise RequestError(

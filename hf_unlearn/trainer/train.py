@@ -175,6 +175,10 @@ def train_method(
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     except ImportError as error:  # optimizers import their libraries when they are made
         raise _missing_library(error) from error
+    except ValueError as error:  # so are the settings of optimizer and schedule read
+        if trainer.state.global_step:
+            raise
+        raise RequestError(f"the method's settings cannot be used: {_one_line(error)}") from error
     trainer.save_merged(str(out_dir), dtype)
     return {
         "steps": trainer.state.global_step,

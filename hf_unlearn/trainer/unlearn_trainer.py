@@ -322,9 +322,17 @@ class UnlearnTrainer(Trainer):
     def _check_finite(self, value: Any, what: str) -> None:
         if not math.isfinite(value):
             raise RequestError(
-                f"the {what} is {float(value)} in step {self.state.global_step + 1}: no step was made with it and the"
-                f" last checkpoint is kept; lower learning_rate (now {self.args.learning_rate}) or forget_weight"
+                f"the {what} is {float(value)} in step {self.state.global_step + 1}: no step was made with it, "
+                f"{self._kept()}; lower learning_rate (now {self.args.learning_rate}) or forget_weight"
             )
+
+    def _kept(self) -> str:
+        steps = [
+            int(path.name.rpartition("-")[2]) for path in Path(str(self.args.output_dir)).glob("checkpoint-*[0-9]")
+        ]
+        if not steps:
+            return "and no checkpoint had been due yet"
+        return f"and the last good checkpoint is kept in {self.args.output_dir}/checkpoint-{max(steps)}"
 
     # ---- What is told and kept ----
 
