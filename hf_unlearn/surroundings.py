@@ -15,6 +15,7 @@ from types import TracebackType
 from .errors import EnvironmentFailure, HfUnlearnError
 
 _FULL = "the disk is full"
+_NOT_WRITTEN = "a file could not be written (is the disk full?)"
 _MEMORY = "out of memory"
 _BY_NUMBER = {
     errno.ENOSPC: _FULL,
@@ -34,11 +35,12 @@ _WORDS = (
     (re.compile(r"no space left on device", re.IGNORECASE), _FULL),
     (re.compile(r"file too large", re.IGNORECASE), _BY_NUMBER[errno.EFBIG]),
     (re.compile(r"out of memory|can't allocate memory|not enough memory|bad_alloc", re.IGNORECASE), _MEMORY),
-    (re.compile(r"PytorchStreamWriter|inline_container"), "a file could not be written (is the disk full?)"),
+    (re.compile(r"PytorchStreamWriter|inline_container"), _NOT_WRITTEN),
 )
 _ADVICE = {
     _MEMORY: "use fewer --workers, smaller batches or a bigger machine",
     _FULL: "make room or choose another --output-dir",
+    _NOT_WRITTEN: "make room or choose another --output-dir",
     _BY_NUMBER[errno.EMFILE]: "raise the limit (ulimit -n)",
 }
 _OTHER_ADVICE = "mend that or choose another --output-dir (HF_UNLEARN_CACHE says where built models are kept)"

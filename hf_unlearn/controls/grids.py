@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..errors import MissingExtraError
+
 
 @dataclass(frozen=True)
 class Grid:
@@ -25,9 +27,15 @@ class Grid:
 
 
 def nf4() -> Grid:
-    """The NF4 grid of bitsandbytes (arXiv 2305.14314), with its default block of 64 and its own code book."""
-    from bitsandbytes.functional import get_4bit_type
+    """The NF4 grid of bitsandbytes (arXiv 2305.14314), with its default block of 64 and its own code book.
 
+    Raises:
+        MissingExtraError: bitsandbytes is not installed.
+    """
+    try:
+        from bitsandbytes.functional import get_4bit_type
+    except ImportError as error:
+        raise MissingExtraError("the grid nf4", "bitsandbytes", "quantization") from error
     return Grid("nf4", get_4bit_type("nf4", device="cpu").to(torch.float32), block_size=64)
 
 

@@ -53,12 +53,16 @@ def check_folder(path: str | Path) -> CheckResult:
         The result, with all problems.
 
     Raises:
-        RequestError: There is no such folder.
+        RequestError: There is no such folder, or it holds neither a report nor a model.
         EnvironmentFailure: A file cannot be read.
     """
     folder = Path(path)
     if not folder.is_dir():
         raise RequestError(f"{folder} is not a folder")
+    if not (folder / REPORT_FILE).exists() and not (folder / "config.json").exists():
+        inner = folder / "publish"
+        where = f": a run publishes to {inner}" if inner.is_dir() else ""
+        raise RequestError(f"{folder} holds no published model (neither {REPORT_FILE} nor config.json){where}")
     return check_files(folder)
 
 

@@ -113,7 +113,9 @@ def _publish_one(
             shutil.rmtree(out)
         work.replace(out)
     except OSError as error:
-        raise EnvironmentFailure(f"{out} cannot be written: {error.strerror or error}") from error
+        raise EnvironmentFailure(
+            f"{out} cannot be written ({error.strerror or error}): make room or see to its rights, then publish again"
+        ) from error
     return PublishedFolder(transform, out, files, tuple(left_out))
 
 

@@ -172,4 +172,6 @@ def _download(repo_id: str, revision: str | None, only: str | None = None) -> Pa
         raise RequestError(f"{repo_id} has no revision {revision!r}") from error
     except (HTTPError, OSError) as error:
         why = str(error).splitlines()[0]
-        raise EnvironmentFailure(f"{repo_id} could not be fetched from the Hub: {why}") from error
+        raise EnvironmentFailure(
+            f"{repo_id} is no folder here and could not be fetched from the Hub: {why}"
+        ) from error

@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
+from .. import __version__
 from ..data.example import DataBundle, Example, RowSet
 from ..jobs import Workers
 from ..progress import Progress
@@ -16,7 +17,7 @@ from .units import Unit, fingerprint
 
 Role = Literal["target", "never_knew", "method", "control"]
 # What changes the numbers: a result made with another version of these is not the same result.
-VERSIONED = ("hf_unlearn", "torch", "transformers", "bitsandbytes", "compressed-tensors")
+VERSIONED = ("torch", "transformers", "bitsandbytes", "compressed-tensors")
 
 
 @dataclass(frozen=True)
@@ -53,8 +54,8 @@ class RunContext:
 
     @cached_property
     def versions(self) -> dict[str, str]:
-        """Versions of the libraries that decide the numbers."""
-        return {name: importlib.metadata.version(name) for name in VERSIONED}
+        """Versions of the libraries that decide the numbers, as far as they are installed."""
+        return {"hf_unlearn": __version__, **{name: _version(name) for name in VERSIONED}}
 
     def folder(self, stage: str, subject: str) -> Path:
         """Where a stage keeps what belongs to a model.
@@ -88,6 +89,13 @@ class RunContext:
     def transforms(self) -> tuple[str, ...]:
         """What models are scored under without an attack."""
         return ("identity", *self.recipe.export.formats)
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
 
 
 def bundle_rows(bundle: DataBundle) -> dict[str, list[dict[str, object]]]:

@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from hf_unlearn.errors import EnvironmentFailure, RequestError
+from hf_unlearn.errors import EnvironmentFailure, MissingExtraError, RequestError
 from hf_unlearn.jobs import Job, Workers
 
 
@@ -20,6 +20,10 @@ def square(value: int) -> int:
 
 def refuse(value: int) -> int:
     raise RequestError(f"{value} is refused")
+
+
+def lack() -> None:
+    raise MissingExtraError("format x", "somelib", "quantization")
 
 
 def vanish() -> None:
@@ -36,6 +40,11 @@ def test_every_job_comes_back_with_its_result(count):
 def test_an_error_in_a_worker_is_the_users_error():
     with Workers(1) as workers, pytest.raises(RequestError, match="7 is refused"):
         list(workers.run([Job("bad", refuse, (7,))]))
+
+
+def test_a_missing_library_in_a_worker_names_its_extra():
+    with Workers(1) as workers, pytest.raises(MissingExtraError, match=r"needs somelib.*hf_unlearn\[quantization\]"):
+        list(workers.run([Job("lack", lack)]))
 
 
 def test_a_worker_that_dies_is_an_environment_failure():

@@ -149,4 +149,7 @@ def test_ignored_and_linked_files_of_a_cache(copied: Path, tmp_path: Path) -> No
 def test_not_a_folder(tmp_path: Path) -> None:
     with pytest.raises(RequestError, match="is not a folder"):
         check_folder(tmp_path / "none")
+    with pytest.raises(RequestError, match="holds no published model"):
+        check_folder(tmp_path)
+    (tmp_path / "config.json").write_text("{}")
     assert check_folder(tmp_path).problems == (f"{REPORT}: is missing",)
