@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from .errors import HfUnlearnError, RequestError
+from .quiet import drop_harmless_lines
 
 STAGE_HELP = {
     "train": "unlearn with every method of a recipe",
@@ -71,6 +72,7 @@ def _quiet_libraries() -> None:
     if not sys.stderr.isatty():
         os.environ.setdefault("TQDM_DISABLE", "1")
     warnings.filterwarnings("ignore", message=".*pin_memory.*")
+    drop_harmless_lines()
 
 
 class _Parser(argparse.ArgumentParser):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import logging
 import re
 import sys
 from collections.abc import Iterator
@@ -17,14 +16,10 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from ..errors import EnvironmentFailure, RequestError
+from ..quiet import drop_harmless_lines
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
-# Said by bitsandbytes on every int8 product, and on machines whose optional fast kernel is not installed.
-_HARMLESS = (
-    ("bitsandbytes.autograd._functions", "inputs will be cast"),
-    ("bitsandbytes.backends.cpu.ops", "Failed to load CPU gemm_4bit_forward"),
-)
 _LIBRARY_BARS = (
     "Applying quantization config",
     "Compressing model",
@@ -34,23 +29,9 @@ _LIBRARY_BARS = (
 )
 
 
-class _Drop(logging.Filter):
-    """Drops log records that contain a text."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__(text)
-        self.text = text
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        return self.text not in record.getMessage()
-
-
 def quiet_backends() -> None:
     """Silence log lines and progress bars of the back ends that say nothing a user could act on. Can be repeated."""
-    for logger_name, text in _HARMLESS:
-        logger = logging.getLogger(logger_name)
-        if not any(isinstance(item, _Drop) and item.text == text for item in logger.filters):
-            logger.addFilter(_Drop(text))
+    drop_harmless_lines()
     transformers_logging.disable_progress_bar()
 
 

@@ -1,0 +1,81 @@
+"""A recipe of one's own, one finished run of it, and what a refusal must look like."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import datasets
+import huggingface_hub
+import pytest
+from tiny_recipe import TINY, run
+
+from hf_unlearn.cli import main
+
+Refused = Callable[..., str]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def model_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Models built from scratch are built once for all tests of a worker."""
+    folder = tmp_path_factory.mktemp("cache")
+    before = os.environ.get("HF_UNLEARN_CACHE")
+    os.environ["HF_UNLEARN_CACHE"] = str(folder)
+    yield folder
+    if before is None:
+        del os.environ["HF_UNLEARN_CACHE"]
+    else:
+        os.environ["HF_UNLEARN_CACHE"] = before
+
+
+@pytest.fixture(autouse=True)
+def offline(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As with ``HF_HUB_OFFLINE=1``, which the libraries read when they are imported: nobody waits for a network."""
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Path:
+    """The tiny recipe as a file."""
+    path = tmp_path / "tiny.yaml"
+    path.write_text(TINY)
+    return path
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory, model_cache: Path) -> Path:
+    """Output folder of a finished run; tests only read it."""
+    folder = tmp_path_factory.mktemp("finished")
+    path = folder / "tiny.yaml"
+    path.write_text(TINY)
+    assert run(path, folder / "run") == 1
+    return folder / "run"
+
+
+@pytest.fixture(scope="session")
+def target(finished: Path, model_cache: Path) -> Path:
+    """Folder of a small model with its tokenizer; tests copy it."""
+    return next(iter(sorted((model_cache / "scratch").iterdir())))
+
+
+@pytest.fixture
+def refused(capsys: pytest.CaptureFixture[str]) -> Refused:
+    """Runs a command that must fail, and returns the one sentence it ends with."""
+
+    def run_refused(code: int, *words: object) -> str:
+        capsys.readouterr()
+        assert main([str(word) for word in words]) == code
+        return the_sentence(capsys.readouterr().err)
+
+    return run_refused
+
+
+def the_sentence(stderr: str) -> str:
+    """The only line that is the command's own; it comes last, and there is no traceback."""
+    lines = stderr.strip().splitlines()
+    own = [line for line in lines if line.startswith("hf-unlearn: ")]
+    assert own == lines[-1:], stderr
+    assert "Traceback" not in stderr
+    return own[0].removeprefix("hf-unlearn: ")
