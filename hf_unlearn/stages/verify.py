@@ -7,7 +7,7 @@ import hashlib
 import json
 import platform
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -130,7 +130,16 @@ def _hides_well(control: ControlSpec, table: ScoreTable, subject: str) -> bool:
     return True
 
 
-def choose_candidate(context: RunContext, judgements: dict[str, Judgement]) -> str:
+def without_trust(judgement: Judgement, controls: Sequence[ControlOutcome]) -> Judgement:
+    """A pass from a verifier that misjudged a control is no pass; failures stand."""
+    wrong = [outcome.name for outcome in controls if not outcome.ok]
+    if not wrong or judgement.status != "passed":
+        return judgement
+    reason = f"Not every control came out as it must ({', '.join(wrong)}), so that a pass means nothing."
+    return replace(judgement, status="inconclusive", reasons=(reason, *judgement.reasons))
+
+
+def choose_candidate(methods: Sequence[str], judgements: dict[str, Judgement]) -> str:
     """The method to release: best verdict first, then fewest transforms that failed, then smallest worst share."""
 
     def order(name: str) -> tuple[int, int, float]:
@@ -141,7 +150,7 @@ def choose_candidate(context: RunContext, judgements: dict[str, Judgement]) -> s
         worst = max((abs(share) for share in judged if share is not None), default=1.0)
         return RANK[judgement.status], len(failed), worst
 
-    return min((method.name for method in context.recipe.methods), key=order)
+    return min(methods, key=order)
 
 
 def _write_report(
@@ -154,7 +163,9 @@ def _write_report(
 ) -> None:
     judgements = judge_all(context, table, subjects)
     controls = control_outcomes(context, table, judgements)
-    candidate = choose_candidate(context, judgements)
+    methods = [method.name for method in context.recipe.methods]
+    candidate = choose_candidate(methods, judgements)
+    judgements[candidate] = without_trust(judgements[candidate], controls)
     by_name = {subject.name: subject for subject in subjects}
     never = by_name.get("never_knew")
     salt = run_salt(context)
@@ -168,7 +179,7 @@ def _write_report(
         table=table,
         gate=context.recipe.gate,
         candidate=candidate,
-        candidates=[method.name for method in context.recipe.methods],
+        candidates=methods,
         judgements=list(judgements.values()),
         target=model_info(context, target),
         never_knew=model_info(context, never) if never else None,

@@ -215,8 +215,10 @@ def _fit(
         encoded = [EncodedRow(row.id, row.input_ids, 1) for row in encoded]
     steps = spec.epochs * math.ceil(len(encoded) / spec.batch_size)
     optimizer = torch.optim.AdamW(model.parameters(), lr=spec.learning_rate, weight_decay=spec.weight_decay)
-    # One-cycle needs two steps to rise and fall.
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, spec.learning_rate, max(steps, 2), pct_start=spec.warmup)
+    # One-cycle needs two steps to rise and fall, and divides by zero where it rises for exactly one.
+    cycle = max(steps, 2)
+    warmup = math.nextafter(spec.warmup, 1.0) if spec.warmup * cycle == 1 else spec.warmup
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, spec.learning_rate, cycle, pct_start=warmup)
     model.train()
     # disable=None: no bar where the output is not a terminal.
     with tqdm(total=steps, desc=progress, unit="step", disable=None if progress else True) as bar:

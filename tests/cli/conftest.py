@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -50,14 +51,17 @@ def finished(tmp_path_factory: pytest.TempPathFactory, model_cache: Path) -> Pat
     folder = tmp_path_factory.mktemp("finished")
     path = folder / "tiny.yaml"
     path.write_text(TINY)
-    assert run(path, folder / "run") == 1
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HF_UNLEARN_CACHE", str(folder / "cache"))
+        assert run(path, folder / "run") == 1
+    shutil.copytree(folder / "cache", model_cache, dirs_exist_ok=True)
     return folder / "run"
 
 
 @pytest.fixture(scope="session")
-def target(finished: Path, model_cache: Path) -> Path:
-    """Folder of a small model with its tokenizer; tests copy it."""
-    return next(iter(sorted((model_cache / "scratch").iterdir())))
+def target(finished: Path) -> Path:
+    """Folder of a model of the finished run, with its tokenizer; tests copy it."""
+    return min((finished.parent / "cache" / "scratch").iterdir())
 
 
 @pytest.fixture

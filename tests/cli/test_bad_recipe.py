@@ -21,7 +21,7 @@ HIDDEN = "{name: c, kind: bin_hidden, expected: failed"
         ("formats:", "format:", "unknown key 'export.format': did you mean 'formats'?"),
         ("max_new_tokens", "max_new_token", "unknown key 'evaluate.max_new_token': did you mean 'max_new_tokens'?"),
         ("rtt: {folds", "rtt: {fold", "unknown key 'attack.rtt.fold': did you mean 'folds'?"),
-        ("rtt:", "rt:", "attack.rt: there is no attack called 'rt': did you mean 'rtt'?"),
+        ("  rtt: {", "  rt: {", "attack.rt: there is no attack called 'rt': did you mean 'rtt'?"),
         ("draws: 200", "drwas: 200", "unknown key 'gate.drwas': did you mean 'draws'?"),
         ("name: tiny", "name: [tiny]", "name must be text (in quotes), not ['tiny']"),
         ("seed: 0", "seed: zero", "seed must be a whole number, not 'zero'"),
@@ -109,8 +109,14 @@ def test_a_mistake_is_named_with_its_line(right, wrong, message, recipe, refused
         ("attack.rtt.warmup_steps=-1", "rtt.warmup_steps is -1: it must be at least 0"),
         ("attack.rtt.learning_rates=[0]", "rtt.learning_rates must name at least one rate above 0"),
         ("attack.rtt.learning_rates=[1e-3, 0.001]", "rtt.learning_rates names a rate twice"),
-        ("gate.max_recovered_share_formats=1.5", "gate.max_recovered_share_formats is 1.5: it must be between 0 and 1"),
-        ("gate.max_recovered_share_attacks=-1", "gate.max_recovered_share_attacks is -1.0: it must be between 0 and 1"),
+        (
+            "gate.max_recovered_share_formats=1.5",
+            "gate.max_recovered_share_formats is 1.5: it must be between 0 and 1",
+        ),
+        (
+            "gate.max_recovered_share_attacks=-1",
+            "gate.max_recovered_share_attacks is -1.0: it must be between 0 and 1",
+        ),
         ("gate.min_recovered_share=0.5", "gate.min_recovered_share is 0.5: it must be at most 0"),
         ("gate.min_utility=1.1", "gate.min_utility is 1.1: it must be between 0 and 1"),
         ("gate.min_fluency=2", "gate.min_fluency is 2.0: it must be between 0 and 1"),
@@ -121,11 +127,13 @@ def test_a_mistake_is_named_with_its_line(right, wrong, message, recipe, refused
         ("evaluate.max_new_tokens=0", "evaluate.max_new_tokens is 0: it must be at least 1"),
         ("model.min_known=2", "model.min_known is 2.0: it must be a share between 0 and 1"),
         ("model.scratch.learning_rate=0", "learning_rate is 0.0, it must be above 0"),
-        ("model.scratch.heads=3", "hidden_size=64 must be an even multiple of heads=3"),
         ("data.max_length=1", "data.max_length is 1: a row has at least 2 tokens"),
         ("data.planted.forget=0", "planted.forget is 0: at least one fact is needed"),
         # names of what the run does not make
-        ("gate.formats=[bnb-int8]", "gate.formats names 'bnb-int8', which the run does not make: did you mean 'bnb-nf4"),
+        (
+            "gate.formats=[bnb-int8]",
+            "gate.formats names 'bnb-int8', which the run does not make: did you mean 'bnb-nf4",
+        ),
         ("gate.attacks=[rttt]", "gate.attacks names 'rttt', which the run does not make: did you mean 'rtt'?"),
         ("gate.metrics=[exact_matc]", "names 'exact_matc', which the run does not make: did you mean 'exact_match'?"),
         ("gate.metrics=[]", "gate.metrics is empty: name at least one metric to judge"),
@@ -146,23 +154,40 @@ def test_a_mistake_is_named_with_its_line(right, wrong, message, recipe, refused
         ("model.target=x", "model needs either target (a Hub id or folder) or scratch"),
         ("model.scratch=", "model needs either target (a Hub id or folder) or scratch"),
         ("model.target_revision=main", "model.target_revision is given without model.target"),
-        ("data.forget.path=x", "data.planted makes all sets: remove it or data.forget"),
         ("data.planted=", "data needs forget and retain (or planted)"),
         # controls
-        ("controls=[{name: c, kind: never_new, expected: passed}]", "kind cannot be 'never_new': did you mean 'never_k"),
-        ("controls=[{name: c, kind: never_knew, expected: pass}]", "expected cannot be 'pass': did you mean 'passed'?"),
+        (
+            "controls=[{name: c, kind: never_new, expected: passed}]",
+            "kind cannot be 'never_new': did you mean 'never_k",
+        ),
+        (
+            "controls=[{name: c, kind: never_knew, expected: pass}]",
+            "expected cannot be 'pass': did you mean 'passed'?",
+        ),
         ("controls=[{name: c, kind: never_knew}]", "the key 'controls.0.expected' is missing"),
         ("controls=[{name: c, kind: never_knew, expected: passed, seed: -1}]", "seed is -1: it must be between 0 and"),
-        ("controls=[{name: c, kind: method, expected: failed}]", "kind method needs the key 'method' with one of npo-k"),
+        (
+            "controls=[{name: c, kind: method, expected: failed}]",
+            "kind method needs the key 'method' with one of npo-k",
+        ),
         (
             "controls=[{name: c, kind: method, method: npo, expected: failed}]",
             "controls.0 (c): method 'npo' is not one of the methods: did you mean 'npo-kl'?",
         ),
-        (f"controls=[{HIDDEN}, method: npo-kl}}]", "method is only for controls of kind method, not of kind bin_hidden"),
+        (
+            f"controls=[{HIDDEN}, method: npo-kl}}]",
+            "method is only for controls of kind method, not of kind bin_hidden",
+        ),
         (f"controls=[{HIDDEN}, seed: 3}}]", "seed is only for controls of kind never_knew"),
-        (f"controls=[{HIDDEN}, settings: {{control: x}}}}]", "'controls.0.settings.control' is given by the control's"),
+        (
+            f"controls=[{HIDDEN}, settings: {{control: x}}}}]",
+            "'controls.0.settings.control' is given by the control's",
+        ),
         (f"controls=[{HIDDEN}, settings: {{learning_rate: 0}}}}]", "controls.0.settings: learning_rate is 0.0"),
-        (f"controls=[{HIDDEN}, caught_by: [bnb-nf5]}}]", "caught_by names 'bnb-nf5', which the gate does not judge: did"),
+        (
+            f"controls=[{HIDDEN}, caught_by: [bnb-nf5]}}]",
+            "caught_by names 'bnb-nf5', which the gate does not judge: did",
+        ),
         (f"controls=[{HIDDEN}, max_forget_score: 3}}]", "max_forget_score is 3.0: it must be a share between 0 and 1"),
         (f"controls=[{HIDDEN}}}, {HIDDEN}}}]", "controls.1 (c): name 'c' is taken: choose another"),
         ("controls=[{name: npo-kl, kind: never_knew, expected: passed}]", "name 'npo-kl' is taken: choose another"),
@@ -178,6 +203,19 @@ def test_a_mistake_in_an_override_is_named_with_the_override(override, message, 
     assert sentence.startswith(f"command line {override!r}")
     assert message in sentence
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("override", "part", "message"),
+    [
+        ("model.scratch.heads=3", "hidden_size", "hidden_size=64 must be an even multiple of heads=3"),
+        ("data.forget.path=x", "planted", "data.planted makes all sets: remove it or data.forget"),
+    ],
+)
+def test_two_values_that_do_not_go_together_are_named_at_the_first(override, part, message, recipe, refused):
+    sentence = refused(2, "run", recipe, override)
+    assert sentence.startswith(f"{recipe}:{line_of(TINY, part)}: ")
+    assert message in sentence
 
 
 @pytest.mark.parametrize("override", ["gate.draws", "=3", "..=3"])
