@@ -125,8 +125,11 @@ def _start_worker(parent: int, threads: int, log: Path | None) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, args=(parent,), daemon=True).start()
     import torch
+    from tqdm import tqdm
 
     torch.set_num_threads(threads)
+    # Its own lock is shared between processes, and a worker that is ended leaves such a lock behind.
+    tqdm.set_lock(threading.RLock())
 
 
 def _end_with_parent(parent: int) -> None:

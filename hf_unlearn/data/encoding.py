@@ -216,13 +216,17 @@ def load_tokenizer(folder_or_id: str, revision: str | None = None) -> PreTrained
     from transformers import AutoTokenizer
 
     try:
-        return AutoTokenizer.from_pretrained(folder_or_id, revision=revision)
+        tokenizer = AutoTokenizer.from_pretrained(folder_or_id, revision=revision)
     except (OSError, ValueError) as error:
         reason = textwrap.shorten(str(error), 200, placeholder=" ...")
         unreachable = isinstance(error.__cause__ or error.__context__, LocalEntryNotFoundError | ConnectionError)
         if unreachable and not os.path.isdir(folder_or_id):
             raise EnvironmentFailure(f"the tokenizer of {folder_or_id!r} could not be fetched: {reason}") from error
         raise RequestError(f"{folder_or_id!r} holds no tokenizer that can be loaded: {reason}") from error
+    # How it was loaded here is not part of it, and would be saved with it.
+    for key in ("local_files_only", "is_local"):
+        tokenizer.init_kwargs.pop(key, None)
+    return tokenizer
 
 
 def _name(row: Example) -> str:

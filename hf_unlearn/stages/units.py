@@ -16,9 +16,10 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from ..errors import RequestError
+from ..verification.digests import sha256_file
 
 MANIFEST = "manifest.json"
 RUN_FILE = "run.json"
@@ -46,16 +47,8 @@ def file_digests(folder: Path) -> dict[str, str]:
     for path in sorted(folder.rglob("*")):
         relative = path.relative_to(folder).as_posix()
         if path.is_file() and relative != MANIFEST:
-            with path.open("rb") as file:
-                digests[relative] = _digest(file)
+            digests[relative] = sha256_file(path)
     return digests
-
-
-def _digest(file: BinaryIO) -> str:
-    digest = hashlib.sha256()
-    while block := file.read(1 << 20):
-        digest.update(block)
-    return digest.hexdigest()
 
 
 @dataclass(frozen=True)

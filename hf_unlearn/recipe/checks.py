@@ -1,0 +1,203 @@
+"""What a recipe is refused for before anything is loaded, with file, line and key."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from ..errors import RequestError
+from ..registry import suggest
+from ..strict_yaml import Located, first_named
+from .spec import RESERVED_NAMES, ControlSpec, Recipe
+
+LARGEST_SEED = 2**32 - 1
+# Names become folders, and stand in tables and file names.
+_NAME = re.compile(r"\w[\w .+@=-]*(?<![ .])")
+
+
+def check_name(name: Any, key: str) -> None:
+    """Names of recipes, methods and controls become folders."""
+    if not isinstance(name, str):
+        raise RequestError(f"{key} must be text (in quotes), not {name!r}")
+    if not _NAME.fullmatch(name) or name.endswith(".partial"):
+        raise RequestError(f"{key} is {name!r}, which cannot name a folder: use letters, digits and . _ + @ = -")
+
+
+@contextmanager
+def located(where: str) -> Iterator[None]:
+    """Put the place in front of what is refused inside."""
+    try:
+        yield
+    except RequestError as error:
+        raise RequestError(f"{where}: {error}") from None
+
+
+def check_settings(tree: Located, key: str, control: str | None = None) -> None:
+    """Make a training configuration of settings once, for its checks.
+
+    Args:
+        tree: Mapping of fields of ``UnlearnConfig``.
+        key: Where the mapping stands in the recipe.
+        control: Name of the positive control that they train.
+    """
+    from ..trainer.train import GIVEN_BY_THE_RUN, make_config, method_settings, suggest_setting
+
+    known = method_settings()
+    for name, item in tree.value.items():
+        if name in GIVEN_BY_THE_RUN:
+            raise RequestError(f"{item.where}: a method cannot set '{key}.{name}': {GIVEN_BY_THE_RUN[name]}")
+        if name not in known:
+            raise RequestError(f"{item.where}: unknown key '{key}.{name}': {suggest_setting(name)}")
+        if control and name == "control":
+            raise RequestError(f"{item.where}: '{key}.control' is given by the control's kind: remove it")
+
+    def problem(settings: dict[str, Any]) -> str | None:
+        try:
+            make_config({**settings, **({"control": control} if control else {})}, Path("unused"), 0)
+        except RequestError as error:
+            return str(error)
+        return None
+
+    settings = tree.plain()
+    message = problem(settings)
+    if message is None:
+        return
+    # The setting to blame is the first one without which this is not what is wrong.
+    without = ({name: value for name, value in settings.items() if name != left_out} for left_out in settings)
+    changed = (name for name, rest in zip(settings, without, strict=True) if problem(rest) != message)
+    culprit = next(changed, None)
+    named = culprit is None or first_named([culprit], message) is not None
+    raise RequestError(f"{tree.at(culprit or '')}: {key if named else f'{key}.{culprit}'}: {message}")
+
+
+def check_names(recipe: Recipe, tree: Located) -> None:
+    """Names that stand in the recipe's lists, and the recipe's own."""
+    from ..evaluation.metrics import METRICS
+    from ..quantization import FORMATS
+
+    with located(tree.at("name")):
+        check_name(recipe.name, "name")
+    if not 0 <= recipe.seed <= LARGEST_SEED:
+        raise RequestError(f"{tree.at('seed')}: seed is {recipe.seed}: it must be between 0 and {LARGEST_SEED}")
+    for name in recipe.data.extra:
+        with located(tree.at("data", "extra", name)):
+            check_name(name, "the name of a set in data.extra")
+    for (section, key), names, registry in (
+        (("export", "formats"), recipe.export.formats, FORMATS),
+        (("evaluate", "metrics"), recipe.evaluate.metrics, METRICS),
+    ):
+        for index, name in enumerate(names):
+            with located(f"{tree.at(section, key, index)}: {section}.{key}"):
+                registry.get(name)
+        _check_distinct(names, f"{section}.{key}", tree)
+
+
+def _check_distinct(names: Sequence[str], key: str, tree: Located) -> None:
+    for index, name in enumerate(names):
+        if name in names[:index]:
+            raise RequestError(f"{tree.at(*key.split('.'), index)}: {key} names {name!r} twice: once is enough")
+
+
+def fill_gate(recipe: Recipe, tree: Located) -> Recipe:
+    """Where the recipe does not say, the gate judges every format that is exported and every attack that is run."""
+    gate_tree = tree.value.get("gate")
+    given = gate_tree.value if gate_tree is not None and gate_tree.value else {}
+    gate = recipe.gate
+    if "formats" not in given:
+        gate = dataclasses.replace(gate, formats=recipe.export.formats)
+    if "attacks" not in given:
+        gate = dataclasses.replace(gate, attacks=tuple(recipe.attack))
+    if "metrics" not in given:
+        metrics = tuple(metric for metric in gate.metrics if metric in recipe.evaluate.metrics)
+        if not metrics:
+            raise RequestError(
+                f"{tree.at('evaluate', 'metrics')}: evaluate.metrics has none of those that are judged by default "
+                f"({', '.join(gate.metrics)}): add one, or name in gate.metrics what is judged"
+            )
+        gate = dataclasses.replace(gate, metrics=metrics)
+    return dataclasses.replace(recipe, gate=gate)
+
+
+def check_gate(recipe: Recipe, tree: Located) -> None:
+    """The gate can only judge what the run makes."""
+    for key, wanted, there in (
+        ("formats", recipe.gate.formats, recipe.export.formats),
+        ("attacks", recipe.gate.attacks, tuple(recipe.attack)),
+        ("metrics", recipe.gate.metrics, recipe.evaluate.metrics),
+    ):
+        _check_made(wanted, there, f"gate.{key}", tree)
+
+
+def check_publish(recipe: Recipe, tree: Located) -> None:
+    """What a card would be refused for is found before the run, not after it."""
+    from ..hub.metadata import plain_key_problems
+
+    publish = recipe.publish
+    if publish.formats is not None:
+        _check_made(publish.formats, recipe.export.formats, "publish.formats", tree)
+    words = {"license": publish.license, "language": list(publish.language), "base_model": publish.base_model}
+    for problem in plain_key_problems({key: value for key, value in words.items() if value}):
+        key = problem.partition(":")[0]
+        raise RequestError(f"{tree.at('publish', key)}: publish.{problem}")
+
+
+def _check_made(wanted: Sequence[str], there: Sequence[str], key: str, tree: Located) -> None:
+    for index, name in enumerate(wanted):
+        if name not in there:
+            nearest = suggest(name, list(there)) if there else "it makes none"
+            raise RequestError(
+                f"{tree.at(*key.split('.'), index)}: {key} names {name!r}, which the run does not make: {nearest}"
+            )
+    _check_distinct(wanted, key, tree)
+
+
+def check_controls(recipe: Recipe, tree: Located) -> None:
+    """Controls have a kind, a name of their own, and what their kind needs."""
+    names: list[str] = []
+    for index, control in enumerate(recipe.controls):
+        item = Located(None, "") if "controls" not in tree.value else tree.value["controls"].value[index]
+        try:
+            _check_control(recipe, control, names)
+        except RequestError as error:
+            message = str(error)
+            raise RequestError(f"{item.blamed(message)}: controls.{index} ({control.name}): {message}") from None
+        if control.kind not in ("never_knew", "method"):
+            settings = item.value.get("settings")
+            if settings is None or settings.value is None:
+                settings = Located({}, item.where)
+            check_settings(settings, f"controls.{index}.settings", control.kind)
+        names.append(control.name)
+
+
+def _check_control(recipe: Recipe, control: ControlSpec, before: Sequence[str]) -> None:
+    from ..controls import CONTROLS
+
+    kinds = ["never_knew", "method", *CONTROLS.names()]
+    methods = [method.name for method in recipe.methods]
+    if control.kind not in kinds:
+        raise RequestError(f"kind cannot be {control.kind!r}: {suggest(control.kind, kinds)}")
+    taken = [*before, *(() if control.kind == "method" else (*RESERVED_NAMES, *methods))]
+    if control.name in taken:
+        raise RequestError(f"name {control.name!r} is taken: choose another")
+    check_name(control.name, "name")
+    if control.kind == "method" and control.method is None:
+        raise RequestError(f"kind method needs the key 'method' with one of {', '.join(methods)}")
+    if control.method is not None and control.method not in methods:
+        raise RequestError(f"method {control.method!r} is not one of the methods: {suggest(control.method, methods)}")
+    if control.kind == "never_knew" and recipe.model.scratch is None:
+        raise RequestError("kind never_knew needs model.scratch, which can train a second never-knew model: remove it")
+    if control.seed is not None and not 0 <= control.seed <= LARGEST_SEED:
+        raise RequestError(f"seed is {control.seed}: it must be between 0 and {LARGEST_SEED}")
+    hides = control.max_forget_score is not None or control.min_retain_score is not None
+    if hides and "exact_match" not in recipe.evaluate.metrics:
+        raise RequestError("max_forget_score and min_retain_score need exact_match in evaluate.metrics: add it")
+    judged = ["identity", *recipe.gate.formats, *recipe.gate.attacks]
+    for transform in control.caught_by:
+        if transform not in judged:
+            raise RequestError(
+                f"caught_by names {transform!r}, which the gate does not judge: {suggest(transform, judged)}"
+            )

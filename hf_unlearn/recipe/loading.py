@@ -1,0 +1,133 @@
+"""From a YAML file to a checked recipe. No model is loaded."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..errors import RequestError
+from ..evaluation.run import EvalSpec
+from ..registry import suggest
+from ..strict_yaml import Located, build, override, read_yaml
+from ..verification.gate import Gate
+from .checks import (
+    check_controls,
+    check_gate,
+    check_name,
+    check_names,
+    check_publish,
+    check_settings,
+    fill_gate,
+    located,
+)
+from .spec import RESERVED_NAMES, ControlSpec, DataSpec, ExportSpec, MethodSpec, ModelSpec, PublishSpec, Recipe
+
+
+def load_recipe(path: Path | str, overrides: Sequence[str] = ()) -> Recipe:
+    """Read, override and check a recipe. No model is loaded.
+
+    Args:
+        path: The YAML file, or the name of a recipe that comes with the package.
+        overrides: ``section.key=value`` assignments.
+
+    Raises:
+        RequestError: Anything wrong, with file, line and key.
+    """
+    tree = read_yaml(find_recipe(path))
+    for assignment in overrides:
+        tree = override(tree, assignment)
+    return parse_recipe(tree)
+
+
+def find_recipe(path: Path | str) -> Path:
+    """The recipe file itself, or the one that comes with the package under that name."""
+    path = Path(path)
+    built_in = builtin_recipes()
+    if not path.exists() and str(path) in built_in:
+        return built_in[str(path)]
+    if not path.exists() and path.suffix not in (".yaml", ".yml"):
+        raise RequestError(
+            f"there is no recipe file or built-in recipe {str(path)!r}: {suggest(str(path), list(built_in))}"
+        )
+    return path
+
+
+def builtin_recipes() -> dict[str, Path]:
+    """Recipes that come with the package, by name."""
+    folder = Path(__file__).parent.parent / "recipes"
+    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+
+
+def parse_recipe(tree: Located) -> Recipe:
+    """Turn a located YAML tree into a checked :class:`Recipe`."""
+    if not isinstance(tree.value, dict):
+        raise RequestError(f"{tree.where}: a recipe is a mapping of keys to values")
+    known = [item.name for item in dataclasses.fields(Recipe)]
+    for key, item in tree.value.items():
+        if key not in known:
+            raise RequestError(f"{item.where}: unknown key {key!r}: {suggest(key, known)}")
+    sections = dict(tree.value)
+    if "methods" not in sections:
+        raise RequestError(f"{tree.where}: the key 'methods' is missing")
+    methods = _parse_methods(sections.pop("methods"))
+    attacks = _parse_attacks(sections.pop("attack", Located({}, tree.where)))
+    rest = build(_RecipeWithoutMethods, Located(sections, tree.where))
+    recipe = Recipe(
+        methods=methods, attack=attacks, **{f.name: getattr(rest, f.name) for f in dataclasses.fields(rest)}
+    )
+    check_names(recipe, tree)
+    recipe = fill_gate(recipe, tree)
+    check_gate(recipe, tree)
+    check_publish(recipe, tree)
+    check_controls(recipe, tree)
+    return recipe
+
+
+@dataclass(frozen=True)
+class _RecipeWithoutMethods:
+    name: str
+    model: ModelSpec
+    data: DataSpec
+    summary: str = ""
+    seed: int = 0
+    controls: tuple[ControlSpec, ...] = ()
+    export: ExportSpec = field(default_factory=ExportSpec)
+    evaluate: EvalSpec = field(default_factory=EvalSpec)
+    gate: Gate = field(default_factory=Gate)
+    publish: PublishSpec = field(default_factory=PublishSpec)
+
+
+def _parse_methods(tree: Located) -> tuple[MethodSpec, ...]:
+    if not isinstance(tree.value, list) or not tree.value:
+        raise RequestError(f"{tree.where}: methods must be a list with at least one method")
+    methods: list[MethodSpec] = []
+    for index, item in enumerate(tree.value):
+        if not isinstance(item.value, dict) or "name" not in item.value:
+            raise RequestError(f"{item.where}: methods.{index} needs a name")
+        name = item.value["name"].plain()
+        with located(item.at("name")):
+            check_name(name, f"methods.{index}.name")
+            if name in RESERVED_NAMES or name in {method.name for method in methods}:
+                raise RequestError(f"the method name {name!r} is taken: choose another")
+        settings = {key: value for key, value in item.value.items() if key != "name"}
+        check_settings(Located(settings, item.where), f"methods.{index}")
+        methods.append(MethodSpec(name, {key: value.plain() for key, value in settings.items()}))
+    return tuple(methods)
+
+
+def _parse_attacks(tree: Located) -> dict[str, Any]:
+    from ..attacks import ATTACKS
+
+    if tree.value is None:
+        return {}
+    if not isinstance(tree.value, dict):
+        raise RequestError(f"{tree.where}: attack must be a mapping from an attack's name to its settings")
+    attacks = {}
+    for name, item in tree.value.items():
+        with located(f"{item.where}: attack.{name}"):
+            entry = ATTACKS.get(name)
+        attacks[name] = build(entry.value, item, f"attack.{name}")
+    return attacks

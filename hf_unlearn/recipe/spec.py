@@ -1,0 +1,207 @@
+"""What a recipe holds: the models, the sets, the methods, the controls, and what has to be true afterwards."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from ..data.encoding import TextFormat
+from ..data.planted import PlantedSpec
+from ..data.sources import Source
+from ..errors import RequestError
+from ..evaluation.run import EvalSpec
+from ..trainer.scratch import ScratchSpec
+from ..verification.gate import Gate
+
+RESERVED_NAMES = ("target", "never_knew", "identity")
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """The models of a run.
+
+    Attributes:
+        target: Model that knows (Hub id or folder). Left out when ``scratch`` builds it.
+        target_revision: Its revision on the Hub.
+        never_knew: Control that was trained without the forget set (Hub id or folder); optional.
+        never_knew_revision: Its revision on the Hub.
+        dtype: Precision in which models are scored and the unlearned model is saved.
+        scratch: Build a small target and never-knew model from the recipe's own data instead.
+        min_known: Least share of forget and of retain facts that a model built from scratch must answer.
+    """
+
+    target: str | None = None
+    target_revision: str | None = None
+    never_knew: str | None = None
+    never_knew_revision: str | None = None
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    scratch: ScratchSpec | None = None
+    min_known: float = 0.95
+
+    def __post_init__(self) -> None:
+        if (self.target is None) == (self.scratch is None):
+            raise RequestError("model needs either target (a Hub id or folder) or scratch (build one from the data)")
+        if self.scratch is not None and self.never_knew is not None:
+            raise RequestError("model.never_knew cannot be given beside model.scratch, which builds its own")
+        for key, needed in (("target_revision", "target"), ("never_knew_revision", "never_knew")):
+            if getattr(self, key) is not None and getattr(self, needed) is None:
+                raise RequestError(f"model.{key} is given without model.{needed}: remove it or name the model")
+        if not 0 <= self.min_known <= 1:
+            raise RequestError(f"model.min_known is {self.min_known}: it must be a share between 0 and 1")
+
+
+@dataclass(frozen=True)
+class DataSpec:
+    """The sets of a run.
+
+    Attributes:
+        planted: Generate all sets (then no other set may be named).
+        forget, retain, holdout, generic: Where each set comes from.
+        extra: Further sets that are only scored, by name.
+        extra_is_known: Whether a model built from scratch learns the further sets too.
+        format: How rows become text.
+        max_length: Longest row in tokens.
+        truncation: ``refuse`` longer rows, or ``cut`` them.
+        description: In the publisher's words, what is removed (for the model card; never the rows themselves).
+    """
+
+    planted: PlantedSpec | None = None
+    forget: Source | None = None
+    retain: Source | None = None
+    holdout: Source | None = None
+    generic: Source | None = None
+    extra: dict[str, Source] = field(default_factory=dict)
+    extra_is_known: bool = True
+    format: TextFormat = field(default_factory=TextFormat)
+    max_length: int = 1024
+    truncation: Literal["refuse", "cut"] = "refuse"
+    description: str = ""
+
+    def __post_init__(self) -> None:
+        named = [name for name in ("forget", "retain", "holdout", "generic") if getattr(self, name) is not None]
+        if self.planted is not None and (named or self.extra):
+            raise RequestError(f"data.planted makes all sets: remove it or data.{[*named, 'extra'][0]}")
+        if self.planted is None and not {"forget", "retain"} <= set(named):
+            raise RequestError("data needs forget and retain (or planted)")
+        taken = {"forget", "retain", "holdout", "generic", "practice"} & self.extra.keys()
+        if taken:
+            raise RequestError(f"data.extra.{sorted(taken)[0]} has the name of one of the main sets: rename it")
+        if self.max_length < 2:
+            raise RequestError(f"data.max_length is {self.max_length}: a row has at least 2 tokens")
+
+
+@dataclass(frozen=True)
+class MethodSpec:
+    """One unlearning method: a name and fields of ``UnlearnConfig``."""
+
+    name: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ControlSpec:
+    """A model with a known truth, put through the same gate to test the verifier.
+
+    Attributes:
+        name: Name of the control.
+        kind: ``never_knew`` (another never-knew model, other seed), ``method`` (one of the recipe's methods, expected
+            to fail), or the name of a positive control such as ``bin_hidden``.
+        expected: The verdict it must get.
+        caught_by: Transforms that must be among those that fail it.
+        method: For kind ``method``: which one.
+        seed: For kind ``never_knew``: seed of its training, unlike that of every other model of the run.
+        settings: For positive controls: fields of ``UnlearnConfig`` for its training.
+        max_forget_score: For hidden controls: at full precision no more than this share of forget facts may be
+            answered greedily, or the control hides nothing and proves nothing.
+        min_retain_score: The same for retained facts, at least.
+    """
+
+    name: str
+    kind: str
+    expected: Literal["passed", "failed"]
+    caught_by: tuple[str, ...] = ()
+    method: str | None = None
+    seed: int | None = None
+    settings: dict[str, Any] = field(default_factory=dict)
+    max_forget_score: float | None = None
+    min_retain_score: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.kind != "method" and self.method is not None:
+            raise RequestError(f"method is only for controls of kind method, not of kind {self.kind}: remove it")
+        if self.kind != "never_knew" and self.seed is not None:
+            raise RequestError(f"seed is only for controls of kind never_knew, not of kind {self.kind}: remove it")
+        if self.kind in ("never_knew", "method") and self.settings:
+            raise RequestError(
+                f"settings are only for controls that are trained, not of kind {self.kind}: remove them"
+            )
+        if self.expected == "passed" and self.caught_by:
+            raise RequestError("caught_by is only for controls that are expected to fail: remove it")
+        for key in ("max_forget_score", "min_retain_score"):
+            value = getattr(self, key)
+            if value is not None and not 0 <= value <= 1:
+                raise RequestError(f"{key} is {value}: it must be a share between 0 and 1")
+
+
+@dataclass(frozen=True)
+class ExportSpec:
+    """Which quantized variants are made."""
+
+    formats: tuple[str, ...] = ("bnb-int8", "bnb-nf4", "bnb-fp4", "rtn-int4-g128", "rtn-int4-g32")
+
+
+@dataclass(frozen=True)
+class PublishSpec:
+    """What the published folders say.
+
+    Attributes:
+        model_name: Title of the card; the recipe's name if empty.
+        formats: Variants to publish; all exported ones if left out.
+        license: Licence id of the unlearned model, as the Hub knows it.
+        language: Language codes.
+        base_model: Hub id of the target for the card; taken from ``model.target`` if that is a Hub id.
+    """
+
+    model_name: str = ""
+    formats: tuple[str, ...] | None = None
+    license: str | None = None
+    language: tuple[str, ...] = ()
+    base_model: str | None = None
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything a run needs to know. See ``docs/recipes.md`` for every key."""
+
+    name: str
+    model: ModelSpec
+    data: DataSpec
+    methods: tuple[MethodSpec, ...]
+    summary: str = ""
+    seed: int = 0
+    controls: tuple[ControlSpec, ...] = ()
+    export: ExportSpec = field(default_factory=ExportSpec)
+    evaluate: EvalSpec = field(default_factory=EvalSpec)
+    attack: Mapping[str, Any] = field(default_factory=dict)
+    gate: Gate = field(default_factory=Gate)
+    publish: PublishSpec = field(default_factory=PublishSpec)
+
+    def to_dict(self) -> dict[str, Any]:
+        """All values, defaults included, as plain data."""
+        return {item.name: _plain(getattr(self, item.name)) for item in dataclasses.fields(self)}
+
+    def method(self, name: str) -> MethodSpec:
+        """The method called ``name``."""
+        return next(method for method in self.methods if method.name == name)
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {item.name: _plain(getattr(value, item.name)) for item in dataclasses.fields(value) if item.init}
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return value
