@@ -176,6 +176,9 @@ def _run_stages(context: RunContext, only: str | None, first: bool) -> RunResult
 
 def _judge(context: RunContext, target: Subject, subjects: list[Subject]) -> Verified:
     with context.progress.stage("verify"):
+        for subject in subjects:
+            for transform in context.transforms:
+                context.variant(subject, transform)  # of several stages that are missing the first one is named
         verified = verify_stage(context, target, subjects)
         page = context.output_dir / "report.html"
         write_html(verified.report, page)

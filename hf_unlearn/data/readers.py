@@ -198,7 +198,7 @@ def read_hub(dataset: str, config: str | None, split: str, revision: str | None)
     except OSError as error:
         raise EnvironmentFailure(
             f"data set {dataset!r} could not be loaded from the Hub ({_first_line(error)}): check the connection, or "
-            "name a local file with path instead"
+            "name a local file with path= instead"
         ) from error
     return enumerate(rows, start=1)
 

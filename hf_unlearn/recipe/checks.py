@@ -103,7 +103,7 @@ def _check_distinct(names: Sequence[str], key: str, tree: Located) -> None:
 
 
 def fill_gate(recipe: Recipe, tree: Located) -> Recipe:
-    """Where the recipe does not say, the gate judges every format that is exported and every attack that is run."""
+    """Where the recipe does not say, the gate judges every format, attack and further set of the run."""
     gate_tree = tree.value.get("gate")
     given = gate_tree.value if gate_tree is not None and gate_tree.value else {}
     gate = recipe.gate
@@ -111,6 +111,8 @@ def fill_gate(recipe: Recipe, tree: Located) -> Recipe:
         gate = dataclasses.replace(gate, formats=recipe.export.formats)
     if "attacks" not in given:
         gate = dataclasses.replace(gate, attacks=tuple(recipe.attack))
+    if "utility_sets" not in given:
+        gate = dataclasses.replace(gate, utility_sets=tuple(recipe.data.extra))
     if "metrics" not in given:
         metrics = tuple(metric for metric in gate.metrics if metric in recipe.evaluate.metrics)
         if not metrics:
@@ -128,6 +130,7 @@ def check_gate(recipe: Recipe, tree: Located) -> None:
         ("formats", recipe.gate.formats, recipe.export.formats),
         ("attacks", recipe.gate.attacks, tuple(recipe.attack)),
         ("metrics", recipe.gate.metrics, recipe.evaluate.metrics),
+        ("utility_sets", recipe.gate.utility_sets, tuple(recipe.data.extra)),
     ):
         _check_made(wanted, there, f"gate.{key}", tree)
 

@@ -59,8 +59,9 @@ class DataSpec:
     Attributes:
         planted: Generate all sets (then no other set may be named).
         forget, retain, holdout, generic: Where each set comes from.
-        extra: Further sets that are only scored, by name.
+        extra: Further sets that are only scored, by name. They must keep their scores, see ``gate.utility_sets``.
         extra_is_known: Whether a model built from scratch learns the further sets too.
+        keep_generic: Whether the retain term is trained on the generic set's training rows too.
         format: How rows become text.
         max_length: Longest row in tokens.
         truncation: ``refuse`` longer rows, or ``cut`` them.
@@ -74,6 +75,7 @@ class DataSpec:
     generic: Source | None = None
     extra: dict[str, Source] = field(default_factory=dict)
     extra_is_known: bool = True
+    keep_generic: bool = False
     format: TextFormat = field(default_factory=TextFormat)
     max_length: int = 1024
     truncation: Literal["refuse", "cut"] = "refuse"
@@ -85,6 +87,8 @@ class DataSpec:
             raise RequestError(f"data.planted makes all sets: remove it or data.{[*named, 'extra'][0]}")
         if self.planted is None and not {"forget", "retain"} <= set(named):
             raise RequestError("data needs forget and retain (or planted)")
+        if self.keep_generic and self.planted is None and self.generic is None:
+            raise RequestError("data.keep_generic needs a generic set: name data.generic, or leave keep_generic out")
         taken = {"forget", "retain", "holdout", "generic", "practice"} & self.extra.keys()
         if taken:
             raise RequestError(f"data.extra.{sorted(taken)[0]} has the name of one of the main sets: rename it")

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from ..data.encoding import TextFormat
-from ..data.example import DataBundle
+from ..data.example import DataBundle, RowSet
 from ..jobs import Job
 from ..processes import is_first, wait_for_all
 from ..recipe import ControlSpec, MethodSpec
@@ -23,17 +23,29 @@ METRICS_FILE = "training.json"
 
 def train_stage(context: RunContext, target: Subject) -> list[Subject]:
     """Train what is not trained yet; methods first, then controls."""
-    plans = [(method.name, unit, settings) for method, unit, settings in _methods(context, target)]
-    plans += [(control.name, unit, settings) for control, unit, settings in _trained_controls(context, target)]
+    bundle = training_bundle(context)
+    plans = [(method.name, unit, bundle, settings) for method, unit, settings in _methods(context, target)]
+    plans += [
+        (control.name, unit, context.bundle, settings)
+        for control, unit, settings in _trained_controls(context, target)
+    ]
+    text_format, seed, dtype = context.recipe.data.format, context.recipe.seed, context.recipe.model.dtype
     waiting = [
-        Job(name, train_job, (unit, target.folder, context.bundle, context.recipe.data.format, settings, seed, dtype))
-        for name, unit, settings in plans
-        for seed, dtype in [(context.recipe.seed, context.recipe.model.dtype)]
+        Job(name, train_job, (unit, target.folder, rows, text_format, settings, seed, dtype))
+        for name, unit, rows, settings in plans
         if not unit.done
     ]
     for _ in context.progress.follow("train", len(waiting), context.workers.run(waiting)):
         pass
     return trained_subjects(context, target)
+
+
+def training_bundle(context: RunContext) -> DataBundle:
+    """The sets as methods are trained on them. Positive controls need no more than forget and retain."""
+    bundle = context.bundle
+    if not context.recipe.data.keep_generic:
+        return bundle
+    return replace(bundle, retain=RowSet(bundle.retain.train + bundle.generic.train, bundle.retain.score))
 
 
 def trained_subjects(context: RunContext, target: Subject) -> list[Subject]:
@@ -127,4 +139,6 @@ def _unit(context: RunContext, target: Subject, name: str, settings: Mapping[str
         "dtype": context.recipe.model.dtype,
         "versions": context.versions,
     }
+    if context.recipe.data.keep_generic:
+        inputs["keep_generic"] = True
     return Unit(context.folder("train", name), inputs, keep_partial=True)

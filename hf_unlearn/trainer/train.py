@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Mapping
 from dataclasses import MISSING, Field, fields
@@ -76,6 +77,8 @@ def make_config(settings: Mapping[str, Any], work_dir: Path, seed: int) -> Unlea
         values[key] = fit(key, value, hints[key], _default(known[key]))
     if isinstance(values.get("model_init_kwargs"), str):
         raise RequestError("model_init_kwargs must be a mapping of keys to values")
+    # A bar that redraws itself is for a terminal; elsewhere the logged losses are lines.
+    values.setdefault("disable_tqdm", not sys.stderr.isatty())
     values["model_init_kwargs"] = {"dtype": "float32", **(values.get("model_init_kwargs") or {})}
     try:
         config = UnlearnConfig(output_dir=str(work_dir), seed=seed, **values)

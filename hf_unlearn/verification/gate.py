@@ -15,6 +15,7 @@ class Gate:
         metrics: Metrics whose recovered share is judged (those that a set has no options for are left out there).
         formats: Formats judged, besides the model as it stands (``identity``, always judged).
         attacks: Attacks judged.
+        utility_sets: Further scored sets that must keep their scores as the retain set must.
         max_recovered_share_formats: The whole interval must be at or under this, for identity and formats.
         max_recovered_share_attacks: The same for attacks.
         min_recovered_share: A share clearly below this at identity or in a format is over-forgetting.
@@ -28,6 +29,7 @@ class Gate:
     metrics: tuple[str, ...] = ("extraction_strength", "probability", "mc_accuracy")
     formats: tuple[str, ...] = ("bnb-int8", "bnb-nf4", "bnb-fp4", "rtn-int4-g128", "rtn-int4-g32")
     attacks: tuple[str, ...] = ("rtt",)
+    utility_sets: tuple[str, ...] = ()
     max_recovered_share_formats: float = 0.10
     max_recovered_share_attacks: float = 0.20
     min_recovered_share: float = -0.15

@@ -17,7 +17,7 @@ Extraction strength is left out on purpose. It asks how little of an answer must
 follows word for word, so that it falls when a model says a kept fact in other words, which is no loss of use.
 """
 
-Kind = Literal["retain_score", "generic_kl", "fluency"]
+Kind = Literal["retain_score", "kept_score", "generic_kl", "fluency"]
 Status = Literal["passed", "failed", "inconclusive"]
 
 
@@ -28,9 +28,9 @@ class UtilityRow:
     Attributes:
         model: The judged model.
         transform: The transform.
-        kind: ``retain_score`` and ``fluency`` are compared with the target's by their ratio, ``generic_kl`` (nats per
-            token, from the target to the model) by itself.
-        metric: The metric.
+        kind: ``retain_score``, ``kept_score`` (the gate's further sets) and ``fluency`` are compared with the target's
+            by their ratio, ``generic_kl`` (nats per token, from the target to the model) by itself.
+        metric: The metric; of a further set ``SET/METRIC``.
         value: The model's mean; ``None`` where it is missing or not a finite number.
         target_value: The target's mean under the same transform.
         ratio: ``value / target_value``; ``None`` for ``generic_kl`` and where the target has nothing.
@@ -53,6 +53,8 @@ class UtilityRow:
     @property
     def split(self) -> str:
         """The set that was scored."""
+        if self.kind == "kept_score":
+            return self.metric.rpartition("/")[0]
         return "retain" if self.kind == "retain_score" else "generic"
 
 
@@ -79,11 +81,17 @@ def judge_utility(
         _judge_ratio(table, subject, target, transform, "retain_score", metric, gate.min_utility)
         for metric in utility_metrics(table, target, gate)
     ]
+    rows += [
+        _judge_ratio(table, subject, target, transform, "kept_score", f"{split}/{metric}", gate.min_utility)
+        for split in gate.utility_sets
+        for metric in UTILITY_METRICS
+        if table.get(target, IDENTITY, split, metric) is not None
+    ]
     if table.get(target, IDENTITY, "generic", "fluency") is not None:
         rows.append(_judge_ratio(table, subject, target, transform, "fluency", "fluency", gate.min_fluency))
     if table.get(subject, IDENTITY, "generic", "kl_to_target") is not None:
         rows.append(_judge_kl(table, subject, transform, gate))
-    return [row for row in rows if asked_for or table.get(subject, transform, row.split, row.metric) is not None]
+    return [row for row in rows if asked_for or table.get(subject, transform, row.split, _score_name(row)) is not None]
 
 
 def utility_metrics(table: ScoreTable, target: str, gate: Gate) -> list[str]:
@@ -93,6 +101,10 @@ def utility_metrics(table: ScoreTable, target: str, gate: Gate) -> list[str]:
         if found:
             return found
     return []
+
+
+def _score_name(row: UtilityRow) -> str:
+    return row.metric.rpartition("/")[2]
 
 
 def _mean(table: ScoreTable, model: str, transform: str, split: str, metric: str) -> float | None:
@@ -107,10 +119,11 @@ def _finite(value: float | None) -> float | None:
 def _judge_ratio(
     table: ScoreTable, subject: str, target: str, transform: str, kind: Kind, metric: str, threshold: float
 ) -> UtilityRow:
-    split = "retain" if kind == "retain_score" else "generic"
-    value = _mean(table, subject, transform, split, metric)
-    before = _mean(table, target, transform, split, metric)
-    what = f"{split} {metric}"
+    further, _, name = metric.rpartition("/")
+    split = further or ("retain" if kind == "retain_score" else "generic")
+    value = _mean(table, subject, transform, split, name)
+    before = _mean(table, target, transform, split, name)
+    what = f"{split} {name}"
     ratio: float | None = None
     status: Status = "passed"
     reason = ""

@@ -195,4 +195,4 @@ except EnvironmentFailure as error:
     print(error)
 """
     done = client(hub, tmp_path, code, HF_HUB_OFFLINE="1")
-    assert done.stdout.startswith("owner/tiny could not be fetched from the Hub: "), done.stderr
+    assert done.stdout.startswith("owner/tiny is no folder here and could not be fetched from the Hub: "), done.stderr
