@@ -19,7 +19,7 @@ quickstart: venv
 	$(BIN)/hf-unlearn quickstart
 
 test: venv lint types
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile tests
+	$(BIN)/python -m pytest -q -rs -n 2 --dist loadfile tests
 
 lint: venv
 	$(BIN)/ruff check .
