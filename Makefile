@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: venv quickstart test lint types docs-check clean
+.PHONY: venv quickstart test test-all lint types docs-check clean
 
 venv: $(STAMP)
 
@@ -19,6 +19,11 @@ quickstart: venv
 	$(BIN)/hf-unlearn quickstart
 
 test: venv lint types
+	$(BIN)/python -m pytest -q -rs -n 2 --dist loadfile -m "not slow" tests
+
+# Everything, with the optional library that has to be compiled first.
+test-all: venv lint types
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[llama-cpp]'
 	$(BIN)/python -m pytest -q -rs -n 2 --dist loadfile tests
 
 lint: venv

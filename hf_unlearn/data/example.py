@@ -21,6 +21,10 @@ class Example:
         origin: ``file:line`` for messages to the user, or the name of the generator.
         turns: Earlier messages of a conversation as (role, content); ``prompt`` is then the last user message.
         conversational: Whether the row came as chat messages and so needs the tokenizer's chat template.
+        variants: Further answers by kind, such as ``paraphrased`` (right in other words) and ``perturbed`` (wrong):
+            each kind with its answer texts, as they would follow the prompt.
+        prior_prompt: A prompt that says nothing of the question (``"Answer:"``). Where it is given, options are
+            scored after it too, for calibrated multiple choice.
     """
 
     id: str
@@ -32,6 +36,8 @@ class Example:
     origin: str = ""
     turns: tuple[tuple[str, str], ...] = ()
     conversational: bool = False
+    variants: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    prior_prompt: str = ""
 
     @property
     def text(self) -> str:

@@ -9,6 +9,37 @@ from pathlib import Path
 from typing import Any
 
 
+_TUPLES = (
+    "logps",
+    "hits",
+    "choice_logps",
+    "choice_lengths",
+    "vocab_means",
+    "vocab_variances",
+    "prior_logps",
+    "layer_logps",
+    "samples",
+)
+
+
+@dataclass(frozen=True)
+class AnswerScore:
+    """A further answer to a row's prompt.
+
+    Attributes:
+        logp: Summed log-probability (nats) of its tokens given everything before them.
+        tokens: How many they are.
+    """
+
+    logp: float
+    tokens: int
+
+    @property
+    def mean(self) -> float:
+        """Mean log-probability per token."""
+        return self.logp / self.tokens
+
+
 @dataclass(frozen=True)
 class ScoredRow:
     """One scored row of one model.
@@ -24,6 +55,16 @@ class ScoredRow:
         answer: The true answer.
         generated: Greedy continuation of the prompt; ``None`` where none was asked for.
         values: Metric name to value.
+        vocab_means: For each answer token, the mean log-probability (nats) of the next token under the model's own
+            distribution, ``sum_v p(v) log p(v)``; empty where no metric needs it.
+        vocab_variances: For each answer token, ``sum_v p(v) log p(v)**2`` minus the square of that mean.
+        variants: Further answers by kind (``paraphrased``, ``perturbed`` ...), in the order of the row's.
+        prior_logps: Summed log-probability (nats) of each option after the row's prior prompt.
+        layer_logps: Mean log-probability (nats) per answer token that the output head gives the hidden states after
+            each layer (logit lens), first layer first.
+        grad_norm: L2 norm over all parameters of the gradient of the mean negative log-likelihood of the answer.
+        samples: Sampled continuations of the prompt.
+        text: Prompt and answer, where a metric needs the text itself.
     """
 
     id: str
@@ -38,6 +79,14 @@ class ScoredRow:
     answer: str = ""
     generated: str | None = None
     values: Mapping[str, float] = field(default_factory=dict)
+    vocab_means: tuple[float, ...] = ()
+    vocab_variances: tuple[float, ...] = ()
+    variants: Mapping[str, tuple[AnswerScore, ...]] = field(default_factory=dict)
+    prior_logps: tuple[float, ...] = ()
+    layer_logps: tuple[float, ...] = ()
+    grad_norm: float | None = None
+    samples: tuple[str, ...] = ()
+    text: str = ""
 
     def with_values(self, values: Mapping[str, float]) -> ScoredRow:
         """A copy with these metric values added."""
@@ -51,8 +100,12 @@ class ScoredRow:
     def from_json(line: str) -> ScoredRow:
         """Inverse of :meth:`to_json`."""
         data: dict[str, Any] = json.loads(line)
-        for key in ("logps", "hits", "choice_logps", "choice_lengths"):
-            data[key] = tuple(data[key])
+        for key in _TUPLES:
+            data[key] = tuple(data.get(key, ()))
+        data["variants"] = {
+            kind: tuple(AnswerScore(**score) for score in scores)
+            for kind, scores in data.get("variants", {}).items()
+        }
         return ScoredRow(**data)
 
 
