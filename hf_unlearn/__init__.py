@@ -18,8 +18,13 @@ from .errors import (
 
 if TYPE_CHECKING:
     from .hub.verified import VerifiedModel, load_report
+    from .losses.forget.ce_u import CrossEntropyUnlearningLoss
     from .losses.forget.ga import GradientAscentLoss
+    from .losses.forget.max_entropy import MaxEntropyLoss
     from .losses.forget.npo import NPOLoss
+    from .losses.forget.satimp import SatImpLoss
+    from .losses.forget.simnpo import SimNPOLoss
+    from .losses.forget.wga import WeightedGradientAscentLoss
     from .losses.retain.kl import KLRetainLoss
     from .losses.retain.nll import NLLRetainLoss
     from .trainer.config import UnlearnConfig
@@ -32,24 +37,34 @@ _LAZY = {
     "load_report": ".hub.verified",
     "GradientAscentLoss": ".losses.forget.ga",
     "NPOLoss": ".losses.forget.npo",
+    "CrossEntropyUnlearningLoss": ".losses.forget.ce_u",
+    "MaxEntropyLoss": ".losses.forget.max_entropy",
+    "SatImpLoss": ".losses.forget.satimp",
+    "SimNPOLoss": ".losses.forget.simnpo",
+    "WeightedGradientAscentLoss": ".losses.forget.wga",
     "NLLRetainLoss": ".losses.retain.nll",
     "KLRetainLoss": ".losses.retain.kl",
 }
 
 __version__ = "0.1.0"
 __all__ = [
+    "CrossEntropyUnlearningLoss",
     "EnvironmentFailure",
     "GradientAscentLoss",
     "HfUnlearnError",
     "KLRetainLoss",
+    "MaxEntropyLoss",
     "MissingExtraError",
     "NLLRetainLoss",
     "NPOLoss",
     "RequestError",
+    "SatImpLoss",
+    "SimNPOLoss",
     "UnlearnConfig",
     "UnlearnTrainer",
     "VerificationError",
     "VerifiedModel",
+    "WeightedGradientAscentLoss",
     "__version__",
     "load_report",
 ]

@@ -60,8 +60,15 @@ class UnlearnConfig(TrainingArguments):
 
                 - `"ga"`: gradient ascent, [paper](https://huggingface.co/papers/2210.01504).
                 - `"npo"`: negative preference optimization, [paper](https://huggingface.co/papers/2404.05868).
-        beta (`float`, *optional*, defaults to `0.1`):
-            Inverse temperature of NPO. Higher values keep closer to the target model.
+                - `"simnpo"`: NPO without a reference, [paper](https://huggingface.co/papers/2410.07163).
+                - `"wga"`: weighted gradient ascent, [paper](https://huggingface.co/papers/2502.19301).
+                - `"satimp"`: gradient ascent with weights of saturation and importance,
+                  [paper](https://huggingface.co/papers/2505.11953).
+                - `"ce-u"`: cross-entropy unlearning, [paper](https://huggingface.co/papers/2503.01224).
+                - `"max-entropy"`: towards the uniform distribution,
+                  [paper](https://huggingface.co/papers/2410.08109).
+        beta (`float`, *optional*):
+            The forget loss's parameter of that name, which is not the same in each; by default the loss's own.
         loss_kwargs (`dict[str, Any]`, *optional*):
             Further parameters of the forget loss, as `hf-unlearn list losses` names them.
         forget_weight (`float`, *optional*, defaults to `1.0`):
@@ -147,7 +154,9 @@ class UnlearnConfig(TrainingArguments):
 
     # Parameters that control the training
     loss_type: str = field(default="npo", metadata={"help": "Forget loss: see `hf-unlearn list losses`."})
-    beta: float = field(default=0.1, metadata={"help": "Inverse temperature of NPO."})
+    beta: float | None = field(
+        default=None, metadata={"help": "The forget loss's parameter of that name; by default the loss's own."}
+    )
     loss_kwargs: dict[str, Any] | str | None = field(
         default=None, metadata={"help": "Further parameters of the forget loss."}
     )
@@ -214,7 +223,7 @@ class UnlearnConfig(TrainingArguments):
         """Parameters of a loss: fields of this class of the same name, then those given by name."""
         if isinstance(further, str):
             raise RequestError(f"the parameters of {registry.kind} {name!r} must be a mapping, not {further!r}")
-        own = {key: getattr(self, key) for key in registry.get(name).defaults if hasattr(self, key)}
+        own = {key: getattr(self, key) for key in registry.get(name).defaults if getattr(self, key, None) is not None}
         return {**own, **(further or {})}
 
 

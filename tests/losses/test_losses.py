@@ -1,75 +1,24 @@
 """Each loss against its formula, computed by plain Python loops in double precision."""
 
 import math
-import random
 
 import pytest
 import torch
+from random_batch import VOCABULARY, Batch
 
 from hf_unlearn.errors import RequestError
 from hf_unlearn.losses import FORGET_LOSSES, RETAIN_LOSSES
-from hf_unlearn.losses.base import IGNORED, LabelScores, LossSum, label_positions
+from hf_unlearn.losses.base import IGNORED, LabelScores, LossSum
+from hf_unlearn.losses.forget.ce_u import CrossEntropyUnlearningLoss
 from hf_unlearn.losses.forget.ga import GradientAscentLoss
+from hf_unlearn.losses.forget.max_entropy import MaxEntropyLoss
 from hf_unlearn.losses.forget.npo import NPOLoss
+from hf_unlearn.losses.forget.satimp import SatImpLoss
+from hf_unlearn.losses.forget.simnpo import SimNPOLoss
+from hf_unlearn.losses.forget.wga import WeightedGradientAscentLoss
 from hf_unlearn.losses.retain.kl import KLRetainLoss
 from hf_unlearn.losses.retain.nll import NLLRetainLoss
 from hf_unlearn.losses.retain.none import NoRetainLoss
-
-ROWS, TIME, VOCABULARY = 5, 7, 11
-
-
-class Batch:
-    """Random logits and labels with prompts, padding, labels masked in the middle, and one row without any label."""
-
-    def __init__(self, seed: int, dtype: torch.dtype = torch.float64) -> None:
-        draw = random.Random(seed)
-        generator = torch.Generator().manual_seed(seed)
-        shape = (ROWS, TIME, VOCABULARY)
-        self.logits = (3 * torch.randn(shape, generator=generator, dtype=torch.float64)).to(dtype)
-        self.reference = (3 * torch.randn(shape, generator=generator, dtype=torch.float64)).to(dtype)
-        self.labels = torch.full((ROWS, TIME), IGNORED)
-        for row in range(ROWS - 1):
-            start, end = draw.randint(0, 2), draw.randint(4, TIME)
-            for time in range(start, end):
-                if draw.random() < 0.8:
-                    self.labels[row, time] = draw.randrange(VOCABULARY)
-        self.reference_logps = torch.tensor(
-            [self.logp_sum(self.reference, row) for row in range(ROWS)], dtype=torch.float64
-        )
-
-    def terms(self) -> list[tuple[int, int, int]]:
-        """(row, position, label) of everything that counts; the first token of a row is never predicted."""
-        found = []
-        for row in range(ROWS):
-            for time in range(1, TIME):
-                label = int(self.labels[row, time])
-                if label != IGNORED:
-                    found.append((row, time - 1, label))
-        return found
-
-    def logp(self, logits: torch.Tensor, row: int, time: int, token: int) -> float:
-        values = [float(value) for value in logits[row, time]]
-        return values[token] - math.log(sum(math.exp(value) for value in values))
-
-    def logp_sum(self, logits: torch.Tensor, wanted: int) -> float:
-        return sum(self.logp(logits, row, time, label) for row, time, label in self.terms() if row == wanted)
-
-    def labelled_rows(self) -> list[int]:
-        return sorted({row for row, _, _ in self.terms()})
-
-    def scores(self, chosen: list[int] | None = None) -> LabelScores:
-        keep = list(range(ROWS)) if chosen is None else chosen
-        labels = self.labels[keep]
-        positions = label_positions(labels)
-        rows, times = positions.nonzero(as_tuple=True)
-        return LabelScores(
-            logits=self.logits[keep][positions],
-            labels=labels[rows, times + 1],
-            rows=rows,
-            n_rows=len(keep),
-            reference_logps=self.reference_logps[keep],
-            reference_logits=self.reference[keep][positions],
-        )
 
 
 def by_hand_ga(batch: Batch) -> float:
@@ -100,14 +49,79 @@ def by_hand_kl(batch: Batch) -> float:
     return total / len(terms)
 
 
+def by_hand_simnpo(batch: Batch, beta: float, gamma: float) -> float:
+    rows = batch.labelled_rows()
+    total = 0.0
+    for row in rows:
+        length = sum(1 for term in batch.terms() if term[0] == row)
+        inside = -(beta / length) * batch.logp_sum(batch.logits, row) - gamma
+        total += -(2 / beta) * math.log(1 / (1 + math.exp(-inside)))
+    return total / len(rows)
+
+
+def by_hand_weighted(batch: Batch, beta1: float, beta2: float) -> float:
+    logps = [batch.logp(batch.logits, *term) for term in batch.terms()]
+    return sum(math.exp(logp) ** beta1 * (1 - math.exp(logp)) ** beta2 * logp for logp in logps) / len(logps)
+
+
+def by_hand_ce_u(batch: Batch, skip_first: int) -> float:
+    total, count, seen = 0.0, 0, dict.fromkeys(range(5), 0)
+    for row, time, label in batch.terms():
+        seen[row] += 1
+        if seen[row] <= skip_first:
+            continue
+        count += 1
+        rest = 1 - math.exp(batch.logp(batch.logits, row, time, label))
+        for token in range(VOCABULARY):
+            if token != label:
+                logp = batch.logp(batch.logits, row, time, token)
+                total -= math.exp(logp) / rest * logp
+    return total / count
+
+
+def by_hand_max_entropy(batch: Batch) -> float:
+    terms = batch.terms()
+    total = 0.0
+    for row, time, _ in terms:
+        for token in range(VOCABULARY):
+            logp = batch.logp(batch.logits, row, time, token)
+            total += math.exp(logp) * (logp - math.log(1 / VOCABULARY))
+    return total / len(terms)
+
+
 CASES = [
     (GradientAscentLoss(), by_hand_ga),
     (NPOLoss(beta=0.1), lambda batch: by_hand_npo(batch, 0.1)),
     (NPOLoss(beta=1.5), lambda batch: by_hand_npo(batch, 1.5)),
+    (SimNPOLoss(), lambda batch: by_hand_simnpo(batch, 2.5, 0.0)),
+    (SimNPOLoss(beta=1.5, gamma=0.7), lambda batch: by_hand_simnpo(batch, 1.5, 0.7)),
+    (WeightedGradientAscentLoss(), lambda batch: by_hand_weighted(batch, 1, 0)),
+    (WeightedGradientAscentLoss(beta=0.5), lambda batch: by_hand_weighted(batch, 0.5, 0)),
+    (SatImpLoss(), lambda batch: by_hand_weighted(batch, 5, 1)),
+    (SatImpLoss(beta1=0.5, beta2=2.0), lambda batch: by_hand_weighted(batch, 0.5, 2)),
+    (CrossEntropyUnlearningLoss(), lambda batch: by_hand_ce_u(batch, 1)),
+    (CrossEntropyUnlearningLoss(skip_first=0), lambda batch: by_hand_ce_u(batch, 0)),
+    (MaxEntropyLoss(), by_hand_max_entropy),
     (NLLRetainLoss(), by_hand_nll),
     (KLRetainLoss(), by_hand_kl),
 ]
-IDS = ["ga", "npo-0.1", "npo-1.5", "nll", "kl"]
+IDS = [
+    "ga",
+    "npo-0.1",
+    "npo-1.5",
+    "simnpo",
+    "simnpo-margin",
+    "wga",
+    "wga-0.5",
+    "satimp",
+    "satimp-other",
+    "ce-u",
+    "ce-u-all",
+    "max-entropy",
+    "nll",
+    "kl",
+]
+COUNTS_ROWS = (NPOLoss, SimNPOLoss)
 
 
 @pytest.mark.parametrize(("loss", "by_hand"), CASES, ids=IDS)
@@ -129,7 +143,9 @@ def test_loss_of_half_precision_logits_is_computed_in_single(loss, by_hand):
 def test_count_is_known_before_the_forward_pass(loss):
     batch = Batch(4)
     assert loss.count(batch.labels) == loss(batch.scores()).count
-    expected = len(batch.labelled_rows()) if isinstance(loss, NPOLoss) else len(batch.terms())
+    expected = len(batch.labelled_rows()) if isinstance(loss, COUNTS_ROWS) else len(batch.terms())
+    if isinstance(loss, CrossEntropyUnlearningLoss):
+        expected -= loss.skip_first * len(batch.labelled_rows())
     assert int(loss.count(batch.labels)) == expected
 
 
@@ -206,6 +222,80 @@ def test_npo_refuses_a_beta_that_is_not_positive(beta):
         NPOLoss(beta)
 
 
+def test_simnpo_without_length_is_npo_against_a_reference_that_gives_every_answer_probability_one():
+    batch = Batch(15)
+    for row in batch.labelled_rows():  # one label a row, so that sum and mean are the same
+        batch.labels[row] = torch.where(torch.arange(7) == 4, 3, IGNORED)
+    batch.reference_logps[:] = 0.0
+    assert SimNPOLoss(beta=0.8)(batch.scores()).mean.item() == pytest.approx(
+        NPOLoss(beta=0.8)(batch.scores()).mean.item(), rel=1e-12
+    )
+
+
+def _gradient(loss, batch: Batch) -> torch.Tensor:
+    batch.logits = batch.logits.clone().requires_grad_(True)
+    loss(batch.scores()).mean.backward()
+    return batch.logits.grad
+
+
+def test_weights_of_exponent_zero_are_plain_gradient_ascent():
+    plain = _gradient(GradientAscentLoss(), Batch(16))
+    for loss in (WeightedGradientAscentLoss(beta=0.0), SatImpLoss(beta1=0.0, beta2=0.0)):
+        torch.testing.assert_close(_gradient(loss, Batch(16)), plain)
+
+
+def test_the_weight_of_a_token_carries_no_gradient():
+    """The gradient of a token is its weight times that of plain ascent."""
+    batch = Batch(17)
+    weighted, plain = _gradient(WeightedGradientAscentLoss(), batch), _gradient(GradientAscentLoss(), Batch(17))
+    for row, time, label in batch.terms():
+        probability = math.exp(batch.logp(batch.logits.detach(), row, time, label))
+        torch.testing.assert_close(weighted[row, time], probability * plain[row, time])
+
+
+def test_bounded_losses_stop_pushing_what_is_forgotten():
+    for loss in (CrossEntropyUnlearningLoss(skip_first=0), WeightedGradientAscentLoss(), SimNPOLoss()):
+        batch = Batch(18)
+        for row, time, label in batch.terms():
+            batch.logits[row, time, label] = -60.0
+        assert _gradient(loss, batch).abs().max() < 1e-9, type(loss).__name__
+
+
+def test_ce_u_leaves_the_proportions_of_the_other_tokens_alone():
+    batch = Batch(19)
+    gradient = _gradient(CrossEntropyUnlearningLoss(skip_first=0), batch)
+    row, time, label = batch.terms()[0]
+    others = [token for token in range(VOCABULARY) if token != label]
+    shares = batch.logits.detach()[row, time, others].softmax(0)
+    part = gradient[row, time, others]
+    torch.testing.assert_close(part / part.sum(), shares)  # each grows by its own share
+    assert gradient[row, time, label] > 0
+
+
+def test_max_entropy_is_zero_at_uniform_and_greatest_when_certain():
+    batch = Batch(20)
+    batch.logits = torch.zeros_like(batch.logits)
+    assert MaxEntropyLoss()(batch.scores()).mean.item() == pytest.approx(0.0, abs=1e-12)
+    for row, time, label in batch.terms():
+        batch.logits[row, time, label] = 1000.0
+    assert MaxEntropyLoss()(batch.scores()).mean.item() == pytest.approx(math.log(VOCABULARY), rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("make", "named"),
+    [
+        (lambda: SimNPOLoss(beta=0.0), "beta"),
+        (lambda: SimNPOLoss(gamma=-0.1), "gamma"),
+        (lambda: WeightedGradientAscentLoss(beta=-1.0), "beta"),
+        (lambda: SatImpLoss(beta2=-1.0), "beta2"),
+        (lambda: CrossEntropyUnlearningLoss(skip_first=-1), "skip_first"),
+    ],
+)
+def test_values_out_of_range_are_refused_by_name(make, named):
+    with pytest.raises(RequestError, match=named):
+        make()
+
+
 def test_kl_is_zero_with_zero_gradient_at_the_target():
     batch = Batch(11)
     batch.logits = batch.reference.clone().requires_grad_(True)
@@ -249,7 +339,7 @@ def test_a_missing_reference_is_an_error(loss, field):
 
 
 def test_registries_name_paper_and_needs():
-    assert FORGET_LOSSES.names() == ["ga", "npo"]
+    assert FORGET_LOSSES.names() == ["ce-u", "ga", "max-entropy", "npo", "satimp", "simnpo", "wga"]
     assert RETAIN_LOSSES.names() == ["kl", "nll", "none"]
     for registry in (FORGET_LOSSES, RETAIN_LOSSES):
         for entry in registry.entries():
