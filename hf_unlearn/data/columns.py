@@ -20,6 +20,9 @@ PROMPT_NAMES = ("prompt", "question")
 ANSWER_NAMES = ("completion", "answer")
 CHOICE_NAMES = ("perturbed_answer", "wrong_answers", "choices", "options")
 INDEX_NAMES = ("answer_index", "answer_idx")
+PARAPHRASED_NAMES = ("paraphrased_answer",)
+PERTURBED_NAMES = ("perturbed_answer",)
+LETTERS = "ABCDEFGHIJ"
 _LABELS = {"true": True, "1": True, "false": False, "0": False}  # numbers and text: what CSV files hold
 SHAPES = "question and answer, prompt and completion, messages, or text"
 
@@ -38,6 +41,8 @@ class Columns:
         label: Unpaired preference: false marks what has to go, true what has to stay.
         fact: What the row is about.
         group: Which facts may say something of each other.
+        paraphrased: The right answer in other words: a string or a list.
+        perturbed: Wrong answers in the right one's form: a string or a list.
     """
 
     prompt: str | None = None
@@ -49,6 +54,8 @@ class Columns:
     label: str | None = None
     fact: str | None = None
     group: str | None = None
+    paraphrased: str | None = None
+    perturbed: str | None = None
 
 
 def find_columns(record: Mapping[str, Any], wished: Columns, where: str) -> Columns:
@@ -80,6 +87,8 @@ def find_columns(record: Mapping[str, Any], wished: Columns, where: str) -> Colu
         answer=wished.answer or _first(ANSWER_NAMES, record),
         choices=wished.choices or _first_list(CHOICE_NAMES, record),
         label=wished.label or _preference_label(record),
+        paraphrased=wished.paraphrased or _first(PARAPHRASED_NAMES, record),
+        perturbed=wished.perturbed or _first(PERTURBED_NAMES, record),
     )
     if found.choices and not found.answer_index:
         found = replace(found, answer_index=_first(INDEX_NAMES, record))
@@ -168,6 +177,7 @@ def to_example(record: Mapping[str, Any], columns: Columns, row_id: str, where: 
         turns = _messages(record, columns.prompt, where) + _messages(record, columns.answer, where)
         return _conversation(row, turns, where)
     prompt = _string(record, columns.prompt, where)
+    row = replace(row, variants=_variants(record, columns, where))
     if columns.choices is None:
         assert columns.answer is not None
         return replace(row, prompt=prompt, answer=_string(record, columns.answer, where))
@@ -232,12 +242,27 @@ def _options(record: Mapping[str, Any], columns: Columns, prompt: str, where: st
     else:
         assert columns.answer is not None
         answer = _string(record, columns.answer, where)
+        if _is_letter(answer, options, columns.choices):
+            answer = options[LETTERS.index(answer)]
         if answer not in options:
             options.insert(option_position(prompt, answer, len(options) + 1), answer)
     distinct = tuple(dict.fromkeys(options))
     if len(distinct) < 2:
         raise RequestError(f"{where}: column {columns.choices!r} holds no answer other than the right one")
     return answer, distinct
+
+
+def _is_letter(answer: str, options: list[str], column: str) -> bool:
+    """Whether an answer is the letter of an option and not itself an option's text, as a blood group would be."""
+    lists_all = column in ("choices", "options")
+    return lists_all and answer in LETTERS[: len(options)] and all(len(option) > 1 for option in options)
+
+
+def _variants(
+    record: Mapping[str, Any], columns: Columns, where: str
+) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    named = (("paraphrased", columns.paraphrased), ("perturbed", columns.perturbed))
+    return tuple((kind, tuple(_string_list(record, column, where))) for kind, column in named if column)
 
 
 def _string_list(record: Mapping[str, Any], column: str, where: str) -> list[str]:
@@ -250,6 +275,8 @@ def _string_list(record: Mapping[str, Any], column: str, where: str) -> list[str
             raise RequestError(
                 f"{where}: column {column!r} starts like a JSON list but is none: {error.msg}"
             ) from error
+    if isinstance(value, list):  # years are often written as numbers
+        value = [str(item) if isinstance(item, int | float) and not isinstance(item, bool) else item for item in value]
     if not isinstance(value, list) or not all(isinstance(item, str) and item.strip() for item in value):
         raise RequestError(f"{where}: column {column!r} must be a list of answers, each a string that is not empty")
     return list(value)

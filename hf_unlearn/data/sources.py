@@ -28,6 +28,8 @@ class Source:
             right answer is not among them, it is put at a position that its text decides.
         answer_index: Column with the position (from 0) of the right answer in ``choices``.
         text: Column with plain text.
+        paraphrased: Column with the right answer in other words, a string or a list.
+        perturbed: Column with wrong answers in the right one's form, a string or a list.
         group: Column that says which rows may tell of each other.
         fact: Column that says what the row is about. Default: every row is a fact of its own.
         rows_per_group: Where no column names the groups but they stand in order: this many rows one after the other
@@ -46,6 +48,8 @@ class Source:
     choices: str | None = None
     answer_index: str | None = None
     text: str | None = None
+    paraphrased: str | None = None
+    perturbed: str | None = None
     group: str | None = None
     fact: str | None = None
     rows_per_group: int | None = None
@@ -78,6 +82,8 @@ class Source:
             text=self.text,
             fact=self.fact,
             group=self.group,
+            paraphrased=self.paraphrased,
+            perturbed=self.perturbed,
         )
 
 

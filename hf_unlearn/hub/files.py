@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 
 CARD_FILE = "README.md"
+SIGNATURE_FILE = "unlearning_report.json.sig"
+"""A signature over the bytes of the report, see :mod:`hf_unlearn.hub.signing`. It is not in the report's own list."""
 PLOT_FOLDER = "plots"
 
 _MODEL_FILES = (
@@ -27,7 +29,7 @@ _MODEL_FILES = (
     r"additional_chat_templates/[\w.-]+\.jinja",
     r"(LICENSE|NOTICE)(\.txt|\.md)?",
 )
-_ADDED_FILES = (r"README\.md", r"unlearning_report\.json", r"plots/[\w.-]+\.(png|svg)")
+_ADDED_FILES = (r"README\.md", r"unlearning_report\.json(\.sig)?", r"plots/[\w.-]+\.(png|svg)")
 
 _MODEL = re.compile("|".join(f"(?:{pattern})" for pattern in _MODEL_FILES))
 _PUBLISHED = re.compile("|".join(f"(?:{pattern})" for pattern in (*_MODEL_FILES, *_ADDED_FILES)))

@@ -5,13 +5,54 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import EnvironmentFailure
 
 _CHUNK = 1 << 20
+
+
+@dataclass(frozen=True)
+class FileStamp:
+    """What the file system says of a file: if none of it changes, nobody wrote to the file in the ordinary way.
+
+    Attributes:
+        device: The file system it is on.
+        inode: Its number there.
+        size: In bytes.
+        mtime_ns: Last change of its content, in nanoseconds. Its owner can set this to anything.
+        ctime_ns: Last change of content, name or rights, in nanoseconds. Only the kernel sets this.
+    """
+
+    device: int
+    inode: int
+    size: int
+    mtime_ns: int
+    ctime_ns: int
+
+    @classmethod
+    def of(cls, found: os.stat_result) -> FileStamp:
+        """From what ``os.stat`` returns."""
+        return cls(found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+
+
+def file_stamps(folder: Path, names: Iterable[str]) -> dict[str, FileStamp | None]:
+    """The stamps of several files as they stand now; ``None`` for one that is not there.
+
+    Args:
+        folder: The folder.
+        names: Paths relative to it. Links are followed.
+    """
+    found: dict[str, FileStamp | None] = {}
+    for name in names:
+        try:
+            found[name] = FileStamp.of((folder / name).stat())
+        except OSError:
+            found[name] = None
+    return found
 
 
 def sha256_file(path: Path) -> str:
@@ -24,10 +65,11 @@ def sha256_file(path: Path) -> str:
         EnvironmentFailure: It cannot be read.
     """
     digest = hashlib.sha256()
+    piece = memoryview(bytearray(_CHUNK))
     try:
-        with path.open("rb") as file:
-            while piece := file.read(_CHUNK):
-                digest.update(piece)
+        with path.open("rb", buffering=0) as file:
+            while count := file.readinto(piece):
+                digest.update(piece[:count])
     except OSError as error:
         raise EnvironmentFailure(f"{path} cannot be read: {error.strerror}") from error
     return digest.hexdigest()
@@ -65,12 +107,13 @@ def _leads_into(link: Path, folder: Path) -> bool:
     return Path(os.path.realpath(link)).is_relative_to(os.path.realpath(folder))
 
 
-def hash_files(folder: Path, names: Iterable[str]) -> dict[str, str]:
+def hash_files(folder: Path, names: Iterable[str], hasher: Callable[[Path], str] = sha256_file) -> dict[str, str]:
     """SHA-256 of several files, hashed side by side in threads.
 
     Args:
         folder: The folder.
         names: Paths relative to it.
+        hasher: What hashes one file.
 
     Returns:
         Path to digest, sorted by path.
@@ -80,7 +123,7 @@ def hash_files(folder: Path, names: Iterable[str]) -> dict[str, str]:
     """
     ordered = sorted(names)
     with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as threads:
-        return dict(zip(ordered, threads.map(lambda name: sha256_file(folder / name), ordered), strict=True))
+        return dict(zip(ordered, threads.map(lambda name: hasher(folder / name), ordered), strict=True))
 
 
 def folder_digests(folder: Path) -> dict[str, str]:
