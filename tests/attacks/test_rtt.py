@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from hf_unlearn.attacks import ATTACKS
-from hf_unlearn.attacks.rtt import RTT, _Retraining, split_groups
+from hf_unlearn.attacks.retraining import Retraining
+from hf_unlearn.attacks.rtt import RTT, split_groups
 from hf_unlearn.data.encoding import TextFormat, encode_row
 from hf_unlearn.data.example import DataBundle, Example, RowSet
 from hf_unlearn.data.planted import PlantedSpec, make_planted
@@ -88,7 +89,7 @@ def test_padding_and_prompts_carry_no_loss(knowing_model, bundle):
         for n, (prompt, answer) in enumerate((("It is", " 1961."), ("A much longer prompt than that", " 1975.")))
     ]
     for loss_tokens, first in (("answer", [row.n_prompt for row in rows]), ("all", [1, 1])):
-        attack = _Retraining(RTT(loss_tokens=loss_tokens), knowing_model, FORMAT, rate=1e-4)
+        attack = Retraining(RTT(loss_tokens=loss_tokens).retraining(1e-4), knowing_model, FORMAT)
         input_ids, attention_mask, labels = attack._pad(rows)
         for index, row in enumerate(rows):
             length = len(row.input_ids)

@@ -1,0 +1,73 @@
+"""What an attacker who may choose afterwards takes home: per metric the best of everything that was tried."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..evaluation.records import read_records
+from ..evaluation.run import fact_scores
+from ..verification.scores import FactScores
+from .base import AttackResult
+
+
+@dataclass(frozen=True)
+class Try:
+    """One thing an attacker tried.
+
+    Attributes:
+        fold: Which facts were asked for. The best is chosen within a fold; folds are put together.
+        setting: What was turned, such as the learning rate.
+        epoch: How far it went; 0 is before the attack.
+        scores: What came back, by set and metric.
+    """
+
+    fold: int
+    setting: float
+    epoch: int
+    scores: Mapping[tuple[str, str], FactScores]
+
+
+def read_epochs(folder: Path, fold: int, setting: float) -> list[Try]:
+    """Every ``epoch<N>.jsonl`` of a job's folder."""
+    found = {int(path.stem.removeprefix("epoch")): path for path in folder.glob("epoch*.jsonl")}
+    return [Try(fold, setting, epoch, fact_scores(read_records(path))) for epoch, path in sorted(found.items())]
+
+
+def best_of(tries: Sequence[Try], metrics: Sequence[str], setting_name: str = "learning_rate") -> AttackResult:
+    """The best try per metric and fold, by the mean over facts; of equals the one that costs least.
+
+    Args:
+        tries: Everything tried, the model before the attack (epoch 0) included.
+        metrics: Names of metrics; those that were not scored are left out.
+        setting_name: What ``Try.setting`` is called in the details.
+    """
+    scores: dict[str, FactScores] = {}
+    details: list[dict[str, Any]] = []
+    for metric in metrics:
+        values: dict[str, float] = {}
+        groups: dict[str, str] = {}
+        for fold in sorted({each.fold for each in tries}):
+            there = [each for each in tries if each.fold == fold and ("forget", metric) in each.scores]
+            if not there:
+                continue
+            best = max(there, key=lambda each: (each.scores["forget", metric].mean, -each.epoch, -each.setting))
+            before = next(each for each in there if each.epoch == 0)
+            facts = best.scores["forget", metric]
+            values.update(facts.values)
+            groups.update(facts.groups)
+            details.append(
+                {
+                    "metric": metric,
+                    "fold": fold,
+                    setting_name: best.setting,
+                    "epoch": best.epoch,
+                    "before": before.scores["forget", metric].mean,
+                    "after": facts.mean,
+                }
+            )
+        if values:
+            scores[metric] = FactScores(values, groups)
+    return AttackResult(scores, details)

@@ -1,0 +1,203 @@
+"""Relearning, benign fine-tuning and pruning: what each may see, and that each brings back what is hidden."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from hf_unlearn.attacks import ATTACKS
+from hf_unlearn.attacks.best import Try, best_of
+from hf_unlearn.attacks.finetune import FinetuneGeneric, FinetuneRetain
+from hf_unlearn.attacks.prune import Prune, linear_weights, prune_smallest
+from hf_unlearn.attacks.relearn import Relearn, RelearnAll
+from hf_unlearn.attacks.retraining import Retraining
+from hf_unlearn.data.encoding import TextFormat
+from hf_unlearn.data.example import EMPTY_SET, DataBundle
+from hf_unlearn.data.planted import PlantedSpec, make_planted
+from hf_unlearn.errors import RequestError
+from hf_unlearn.evaluation.loading import load_model
+from hf_unlearn.evaluation.records import read_records
+from hf_unlearn.evaluation.scoring import score_rows
+from hf_unlearn.trainer.scratch import ScratchSpec, build_tokenizer, train_scratch_model
+from hf_unlearn.verification.scores import FactScores
+
+METRICS = ("probability", "mc_accuracy", "rouge_l")
+FORMAT = TextFormat()
+
+
+@pytest.fixture(scope="module")
+def bundle() -> DataBundle:
+    return make_planted(PlantedSpec(forget=12, retain=8, holdout=0, practice=4, generic=4, first_year=1960))
+
+
+@pytest.fixture(scope="module")
+def knowing_model(bundle, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("knowing")
+    spec = ScratchSpec(64, 128, 2, 2, 1, vocab_size=500, max_positions=64, epochs=30, batch_size=8, learning_rate=4e-3)
+    rows = [row for rows in (bundle.forget, bundle.retain, bundle.practice, bundle.generic) for row in rows.train]
+    texts = [row.prompt + choice for row in bundle.forget.score for choice in row.choices] + [r.text for r in rows]
+    train_scratch_model(spec, rows, build_tokenizer(texts, spec), FORMAT, folder, progress="")
+    return folder
+
+
+@pytest.mark.parametrize("name", ["relearn", "relearn-all", "finetune-retain", "finetune-generic", "prune"])
+def test_registered_defaults_are_those_of_the_dataclass(name):
+    entry = ATTACKS.get(name)
+    attack = entry.value()
+    for key, value in entry.defaults.items():
+        own = getattr(attack, key)
+        assert (list(own) if isinstance(own, tuple) else own) == value
+
+
+def test_relearning_never_asks_for_a_fact_it_trained_on(knowing_model, bundle, tmp_path, monkeypatch):
+    trained = []
+    epochs = Retraining.epochs
+
+    def watched(self, rows):
+        trained.extend(rows)
+        return epochs(self, rows)
+
+    monkeypatch.setattr(Retraining, "epochs", watched)
+    attack = Relearn(examples=4, learning_rates=(1e-4,), epochs=1)
+    (job,) = attack.plan(bundle)
+    attack.run_job(job, knowing_model, bundle, FORMAT, METRICS, tmp_path)
+    asked = {record.fact for record in read_records(tmp_path / "epoch1.jsonl")}
+    learned = {row.fact for row in trained}
+    assert len(learned) == 4
+    assert not learned & asked
+    assert learned | asked == {row.fact for row in bundle.forget.score}
+    budget = attack.budget(bundle)
+    assert (budget["facts_trained_on"], budget["facts_asked_for"]) == (4, 8)
+
+
+def test_relearning_needs_a_fact_left_to_ask_for(bundle):
+    with pytest.raises(RequestError, match=r"forget set has 12 facts.*relearn-all"):
+        Relearn(examples=12).plan(bundle)
+
+
+@pytest.mark.parametrize(("kind", "wanted"), [(FinetuneRetain, "retain"), (FinetuneGeneric, "generic")])
+def test_benign_fine_tuning_sees_its_own_set_only(kind, wanted, knowing_model, bundle, tmp_path, monkeypatch):
+    trained = []
+    epochs = Retraining.epochs
+
+    def watched(self, rows):
+        trained.extend(rows)
+        return epochs(self, rows)
+
+    monkeypatch.setattr(Retraining, "epochs", watched)
+    attack = kind(learning_rates=(1e-4,), epochs=1)
+    (job,) = attack.plan(bundle)
+    attack.run_job(job, knowing_model, bundle, FORMAT, METRICS, tmp_path)
+    assert trained == list(getattr(bundle, wanted).train)
+    assert {record.fact for record in read_records(tmp_path / "epoch1.jsonl")} == {
+        row.fact for row in bundle.forget.score
+    }
+    with pytest.raises(RequestError, match=rf"there is none: name data\.{wanted}"):
+        attack.plan(replace(bundle, **{wanted: EMPTY_SET}))
+
+
+def test_relearning_everything_teaches_it(knowing_model, bundle, tmp_path):
+    """A model whose output head was wiped learns the forget set again from the forget set."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    model = AutoModelForCausalLM.from_pretrained(knowing_model)
+    with torch.no_grad():
+        model.lm_head.weight.zero_()
+    wiped = tmp_path / "wiped"
+    model.save_pretrained(wiped)
+    AutoTokenizer.from_pretrained(knowing_model).save_pretrained(wiped)
+    attack = RelearnAll(learning_rates=(3e-3,), epochs=6, batch_size=8)
+    (job,) = attack.plan(bundle)
+    attack.run_job(job, wiped, bundle, FORMAT, METRICS, tmp_path)
+    result = attack.collect({job: tmp_path}, METRICS)
+    (detail,) = [entry for entry in result.details if entry["metric"] == "probability"]
+    assert detail["before"] < 0.01
+    assert detail["after"] > 0.1
+    assert result.scores["probability"].mean == detail["after"]
+    assert "rouge_l" not in result.scores
+
+
+def test_pruning_zeroes_the_smallest_of_each_matrix():
+    weight = torch.tensor([[0.5, -0.1, 0.3], [0.2, -0.1, -4.0]])
+    prune_smallest(weight, 0.34)
+    assert weight.tolist() == [[0.5, 0.0, pytest.approx(0.3)], [pytest.approx(0.2), 0.0, -4.0]]
+    prune_smallest(weight, 0.1)  # less than one weight
+    assert (weight == 0).sum() == 2
+
+
+def test_pruning_takes_off_a_mask_of_small_weights(knowing_model, bundle, tmp_path):
+    """A model whose smallest weights were pruned and then filled with noise: the same share of pruning undoes that."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    model = AutoModelForCausalLM.from_pretrained(knowing_model)
+    generator = torch.Generator().manual_seed(0)
+    before, masked = tmp_path / "before", tmp_path / "masked"
+    with torch.no_grad():
+        for weight in linear_weights(model):
+            prune_smallest(weight, 0.3)
+        model.save_pretrained(before)
+        for weight in linear_weights(model):
+            least = weight[weight != 0].abs().min()
+            noise = 0.99 * least * torch.randn(weight.shape, generator=generator).sign()
+            weight.copy_(torch.where(weight == 0, noise, weight))
+        model.save_pretrained(masked)
+    for folder in (before, masked):
+        AutoTokenizer.from_pretrained(knowing_model).save_pretrained(folder)
+    attack = Prune(shares=(0.1, 0.3))
+    jobs = {}
+    for job in attack.plan(bundle):
+        jobs[job] = tmp_path / job
+        jobs[job].mkdir()
+        attack.run_job(job, masked, bundle, FORMAT, METRICS, jobs[job])
+    model = load_model(before)
+    tokenizer = AutoTokenizer.from_pretrained(before)
+    wanted = {row.id: row.logps for row in score_rows(model, tokenizer, {"forget": bundle.forget.score}, FORMAT)}
+    found = {row.id: row.logps for row in read_records(jobs["share0.3"] / "epoch1.jsonl")}
+    still_masked = {row.id: row.logps for row in read_records(jobs["share0.3"] / "epoch0.jsonl")}
+    assert found.keys() == wanted.keys()
+    for key, logps in wanted.items():
+        assert found[key] == pytest.approx(logps, abs=1e-5)
+    assert any(still_masked[key] != pytest.approx(logps, abs=1e-3) for key, logps in wanted.items())
+    result = attack.collect(jobs, METRICS)
+    (detail,) = [entry for entry in result.details if entry["metric"] == "probability"]
+    assert detail["share"] in (0.1, 0.3)
+    assert detail["after"] >= detail["before"]
+
+
+def test_the_attacker_takes_the_best_try_of_each_fold_and_the_cheapest_of_equals():
+    def scored(*values: float) -> dict[tuple[str, str], FactScores]:
+        facts = {f"f{index}": value for index, value in enumerate(values)}
+        return {("forget", "probability"): FactScores(facts, dict.fromkeys(facts, "g"))}
+
+    tries = [
+        Try(0, 0.1, 0, scored(0.0, 0.2)),
+        Try(0, 0.1, 2, scored(0.5, 0.5)),
+        Try(0, 0.1, 1, scored(0.6, 0.4)),
+        Try(0, 0.3, 1, scored(0.9, 0.1)),
+    ]
+    result = best_of(tries, ["probability", "mc_accuracy"])
+    assert dict(result.scores["probability"].values) == {"f0": 0.6, "f1": 0.4}
+    assert result.details == [
+        {"metric": "probability", "fold": 0, "learning_rate": 0.1, "epoch": 1, "before": 0.1, "after": 0.5}
+    ]
+    assert "mc_accuracy" not in result.scores
+
+
+@pytest.mark.parametrize(
+    ("make", "named"),
+    [
+        (lambda: Relearn(examples=0), r"relearn\.examples"),
+        (lambda: Relearn(learning_rates=()), r"relearn\.learning_rates"),
+        (lambda: RelearnAll(epochs=0), r"relearn-all\.epochs"),
+        (lambda: FinetuneRetain(learning_rates=(0.1, 0.1)), r"finetune-retain\.learning_rates.*twice"),
+        (lambda: FinetuneGeneric(batch_size=0), r"finetune-generic\.batch_size"),
+        (lambda: Prune(shares=(1.0,)), r"prune\.shares"),
+        (lambda: Prune(shares=(0.1, 0.1)), r"prune\.shares.*twice"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused_by_name(make, named):
+    with pytest.raises(RequestError, match=named):
+        make()
