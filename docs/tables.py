@@ -10,6 +10,7 @@ import argparse
 import dataclasses
 import functools
 import inspect
+import json
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -18,7 +19,7 @@ from typing import Any
 
 DOCS = Path(__file__).resolve().parent
 BLOCK = re.compile(r"(<!-- generated:(?P<name>[\w:.-]+) -->\n).*?(<!-- /generated -->)", re.DOTALL)
-REGISTRY_COLUMNS = ("name", "what it is", "parameters", "needs", "source")
+REGISTRY_COLUMNS = ("name", "what it is", "parameters", "needs", "source", "version")
 
 
 def registry_table(what: str, kind: str | None = None) -> str:
@@ -33,6 +34,21 @@ def registry_table(what: str, kind: str | None = None) -> str:
     return _registry_rows([entry for entry in entries_of(what) if kind in (None, entry.get("kind"))])
 
 
+def formats_table() -> str:
+    """Formats, with what installs them and whether a CPU can make them."""
+    from hf_unlearn.listing import entries_of
+
+    rows = []
+    for entry in entries_of("formats"):
+        if entry["name"].startswith("noise-"):  # one page tells them all, see docs/explanation.md
+            continue
+        extra = f"`{entry['extra']}`" if entry["extra"] else ""
+        names = ", ".join(f"`{name}`" for name in (entry["name"], *entry["aliases"]))
+        cpu = "yes" if entry["cpu"] else "no"
+        rows.append((names, entry["summary"], str(entry["bits"]), extra, cpu, entry["paper"]))
+    return _table(("name", "what it is", "bits", "extra", "made on a CPU", "source"), rows)
+
+
 def controls_table() -> str:
     """Models that hide on purpose."""
     from hf_unlearn.controls import CONTROLS
@@ -44,9 +60,20 @@ def _registry_rows(entries: Sequence[Mapping[str, Any]]) -> str:
     rows = []
     for entry in entries:
         parameters = ", ".join(f"`{key}: {_value(value)}`" for key, value in entry["defaults"].items())
-        rows.append((f"`{entry['name']}`", entry["summary"], parameters, ", ".join(entry["needs"]), entry["paper"]))
+        needs, version = ", ".join(entry["needs"]), str(entry.get("version", ""))
+        rows.append((f"`{entry['name']}`", entry["summary"], parameters, needs, entry["paper"], version))
     used = [index for index in range(len(REGISTRY_COLUMNS)) if any(row[index] for row in rows)]
     return _table([REGISTRY_COLUMNS[index] for index in used], [[row[index] for index in used] for row in rows])
+
+
+def agreement_table() -> str:
+    """Largest differences from published code, as ``benchmarks/score_agreement.py`` last found them."""
+    found = json.loads((DOCS.parent / "benchmarks" / "results" / "score_agreement.json").read_text(encoding="utf-8"))
+    rows = [
+        (f"`{entry['score']}`", entry["source"], str(entry["values"]), f"{entry['largest']:.2g}", entry["note"])
+        for entry in sorted(found["entries"], key=lambda entry: (entry["score"], entry["source"]))
+    ]
+    return _table(("score", "compared with", "values", "largest difference", "what was compared"), rows)
 
 
 def recipes_table() -> str:
@@ -57,9 +84,28 @@ def recipes_table() -> str:
     return _table(("name", "file", "what it does"), rows)
 
 
-def keys_table(cls: Any) -> str:
-    """Keys of one section of a recipe, from the fields and the docstring of its dataclass."""
-    fields = [field for field in dataclasses.fields(cls) if field.init]
+def suites_table() -> str:
+    """The suites that come with the package."""
+    from hf_unlearn.listing import entries_of
+
+    rows = []
+    for entry in entries_of("suites"):
+        names = ", ".join(f"`{name}`" for name in entry["sets"])
+        over = ", ".join(f"`{name}`" for name in entry["aggregates"])
+        rows.append((f"`{entry['name']}`", entry["summary"], names, over, entry["paper"]))
+    return _table(("name", "what it is", "sets", "over sets", "source"), rows)
+
+
+def keys_table(cls: Any, without: Any = None) -> str:
+    """Keys of one section of a recipe, from the fields and the docstring of its dataclass.
+
+    Args:
+        cls: The dataclass.
+        without: A dataclass it is made from, whose keys stand in a table of their own.
+    """
+    inherited = {field.name for field in dataclasses.fields(without)} if without else set()
+    own = inspect.get_annotations(cls)
+    fields = [field for field in dataclasses.fields(cls) if field.init and field.name not in inherited - own.keys()]
     meanings = attribute_docs(cls)
     if len(fields) == 1:  # then the class and its only field say the same
         meanings.setdefault(fields[0].name, (inspect.getdoc(cls) or "").splitlines()[0])
@@ -104,6 +150,8 @@ def blocks() -> dict[str, Callable[[], str]]:
     from hf_unlearn.data.planted import PlantedSpec
     from hf_unlearn.data.sources import Source
     from hf_unlearn.evaluation.run import EvalSpec
+    from hf_unlearn.evaluation.suites import HarnessSpec, Shots, Suite, SuiteSet
+    from hf_unlearn.quantization.calibration import CalibrationSpec
     from hf_unlearn.trainer.scratch import ScratchSpec
     from hf_unlearn.verification.gate import Gate
 
@@ -116,8 +164,11 @@ def blocks() -> dict[str, Callable[[], str]]:
         "planted": PlantedSpec,
         "controls": recipe.ControlSpec,
         "export": recipe.ExportSpec,
+        "calibration": CalibrationSpec,
         "evaluate": EvalSpec,
         "gate": Gate,
+        "suite": Suite,
+        "harness": HarnessSpec,
         "publish": recipe.PublishSpec,
         **{f"attack.{entry.name}": entry.value for entry in ATTACKS.entries()},
     }
@@ -130,10 +181,15 @@ def blocks() -> dict[str, Callable[[], str]]:
         "retain-losses": lambda: registry_table("losses", "retain"),
         "robust": lambda: registry_table("robust"),
         "controls": controls_table,
-        "formats": lambda: registry_table("formats"),
+        "formats": formats_table,
         "attacks": lambda: registry_table("attacks"),
-        "metrics": lambda: registry_table("metrics"),
+        "metrics": lambda: registry_table("metrics", "row"),
+        "aggregates": lambda: registry_table("metrics", "aggregate"),
+        "score-agreement": agreement_table,
         "recipes": recipes_table,
+        "suites": suites_table,
+        "keys:suite-set": lambda: keys_table(SuiteSet, Source),
+        "keys:shots": lambda: keys_table(Shots, Source),
     }
 
 

@@ -17,6 +17,7 @@ from .errors import (
 )
 
 if TYPE_CHECKING:
+    from .auditing import audit
     from .hub.verified import VerifiedModel, load_report
     from .losses.forget.ce_u import CrossEntropyUnlearningLoss
     from .losses.forget.ga import GradientAscentLoss
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from .trainer.unlearn_trainer import UnlearnTrainer
 
 _LAZY = {
+    "audit": ".auditing",
     "UnlearnConfig": ".trainer.config",
     "UnlearnTrainer": ".trainer.unlearn_trainer",
     "VerifiedModel": ".hub.verified",
@@ -46,7 +48,7 @@ _LAZY = {
     "KLRetainLoss": ".losses.retain.kl",
 }
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = [
     "CrossEntropyUnlearningLoss",
     "EnvironmentFailure",
@@ -66,6 +68,7 @@ __all__ = [
     "VerifiedModel",
     "WeightedGradientAscentLoss",
     "__version__",
+    "audit",
     "load_report",
 ]
 

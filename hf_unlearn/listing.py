@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .errors import MissingExtraError, RequestError
+from .errors import EnvironmentFailure, RequestError
 
 
 def entries_of(what: str) -> list[dict[str, Any]]:
@@ -16,6 +16,7 @@ def entries_of(what: str) -> list[dict[str, Any]]:
         "attacks": _attacks,
         "metrics": _metrics,
         "recipes": _recipes,
+        "suites": _suites,
     }
     if what not in makers:
         raise RequestError(f"there is no list of {what!r}: there are {', '.join(makers)}")
@@ -26,7 +27,7 @@ def format_table(entries: list[dict[str, Any]]) -> str:
     """Entries as lines for a terminal."""
     if not entries:
         return "(none)"
-    wanted = ("name", "kind", "summary", "paper", "needs", "status")
+    wanted = ("name", "kind", "summary", "paper", "needs", "version", "cpu", "status")
     columns = [key for key in wanted if any(key in entry for entry in entries)]
     rows = [[_cell(entry.get(key, "")) for key in columns] for entry in entries]
     widths = [max(len(row[index]) for row in [columns, *rows]) for index in range(len(columns))]
@@ -35,6 +36,8 @@ def format_table(entries: list[dict[str, Any]]) -> str:
 
 
 def _cell(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
@@ -52,16 +55,31 @@ def _robust() -> list[dict[str, Any]]:
 
 
 def _formats() -> list[dict[str, Any]]:
-    from .quantization import FORMATS
+    from .quantization import ALIASES, FORMATS
 
     found = []
     for entry in FORMATS.entries():
+        kind = entry.value
         try:
-            entry.value().check_available()
+            kind().check_available()
             status = "installed"
-        except MissingExtraError as error:
+        except EnvironmentFailure as error:
             status = str(error)
-        found.append({**entry.to_dict(), "status": status})
+        # transformers is no extra: plain formats need nothing.
+        extra = "" if kind.package == "transformers" or not entry.needs else kind.extra
+        found.append(
+            {
+                **entry.to_dict(),
+                "aliases": [short for short, full in ALIASES.items() if full == entry.name],
+                "bits": kind.bits,
+                "group_size": kind.group_size,
+                "extra": extra,
+                "cpu": kind.cpu,
+                "published": kind.published,
+                "installed": status == "installed",
+                "status": status,
+            }
+        )
     return found
 
 
@@ -72,9 +90,11 @@ def _attacks() -> list[dict[str, Any]]:
 
 
 def _metrics() -> list[dict[str, Any]]:
+    from .evaluation.aggregates import AGGREGATES
     from .evaluation.metrics import METRICS
 
-    return [entry.to_dict() for entry in METRICS.entries()]
+    rows = [{**entry.to_dict(), "kind": "row"} for entry in METRICS.entries()]
+    return rows + [{**entry.to_dict(), "kind": "aggregate"} for entry in AGGREGATES.entries()]
 
 
 def _recipes() -> list[dict[str, Any]]:
@@ -86,4 +106,16 @@ def _recipes() -> list[dict[str, Any]]:
         tree = read_yaml(path).plain()
         summary = str(tree.get("summary", ""))
         found.append({"name": name, "summary": summary, "paper": "", "needs": [], "path": path.name})
+    return found
+
+
+def _suites() -> list[dict[str, Any]]:
+    from .evaluation.suites import builtin_suites, load_suite
+
+    found = []
+    for name, path in builtin_suites().items():
+        suite = load_suite(name)
+        needs = ["lm-eval"] if suite.harness else []
+        entry = {"name": name, "summary": suite.summary, "paper": suite.paper, "needs": needs, "path": path.name}
+        found.append(entry | {"sets": list(suite.set), "aggregates": list(suite.aggregates)})
     return found

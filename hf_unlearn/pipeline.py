@@ -14,7 +14,8 @@ from .data.checks import check_bundle
 from .data.example import DataBundle, RowSet
 from .data.planted import make_planted
 from .data.sources import Source, load_source
-from .errors import RequestError
+from .errors import RequestError, VerificationError
+from .hub.publication import publish_run
 from .jobs import Workers, default_workers
 from .processes import is_first, part, world_size
 from .progress import Progress
@@ -22,6 +23,7 @@ from .recipe import Recipe
 from .reporting.html import write_html
 from .reporting.terminal import print_results
 from .stages.attack import attack_stage
+from .stages.calibration import check_calibrations
 from .stages.context import RunContext, Subject
 from .stages.evaluate import evaluate_stage
 from .stages.export import check_exportable, check_formats, export_stage
@@ -122,6 +124,8 @@ def run_pipeline(
         RequestError: The recipe's data or models are not usable, or the folder belongs to another recipe.
         EnvironmentFailure: Memory, disk, network or a library failed.
     """
+    if only == "publish" and recipe.is_audit:
+        raise RequestError(f"{recipe.name} judges checkpoints made elsewhere: an audit publishes nothing")
     progress = progress or Progress(Console(highlight=False, quiet=not is_first()))
     check_formats(recipe.export.formats)
     bundle = load_bundle(recipe)
@@ -136,6 +140,7 @@ def run_pipeline(
             if first:
                 claim_output_dir(output_dir, recipe.name, recipe.to_dict())
             context = RunContext(recipe, output_dir, bundle, pool, progress)
+            _ = context.calibrations  # refused here, before anything is trained
             result = _run_stages(context, only, first)
         if first:
             seconds = {stage: round(value, 1) for stage, value in result.seconds.items()}
@@ -150,6 +155,7 @@ def _run_stages(context: RunContext, only: str | None, first: bool) -> RunResult
     target, never = base_models(context)
     if context.recipe.model.scratch is None:
         check_target_texts(context, target.folder)
+    check_calibrations(context.calibrations, target.folder)
     check_exportable(context.recipe.export.formats, target.folder)
     if only in (None, "train"):
         trained = train_stage(context, target)
@@ -167,11 +173,23 @@ def _run_stages(context: RunContext, only: str | None, first: bool) -> RunResult
         attack_stage(context, subjects)
     if only in (None, "verify", "publish"):
         result.verified = _judge(context, target, subjects)
-    if only in (None, "publish") and result.verified is not None:
+    if only in (None, "publish") and result.verified is not None and not context.recipe.is_audit:
         with context.progress.stage("publish"):
             folders = publish_stage(context, subjects, result.verified)
         context.progress.say(f"published to {folders[0].path} and {len(folders) - 1} variants beside it")
+        _to_the_hub(context)
     return result
+
+
+def _to_the_hub(context: RunContext) -> None:
+    """Upload what was published, where the recipe asks for it; what did not pass stays here without being an error."""
+    options = context.recipe.publish.hub_options()
+    if options is None:
+        return
+    try:
+        publish_run(context.output_dir, options, say=context.progress.say)
+    except VerificationError as error:
+        context.progress.say(str(error))
 
 
 def _judge(context: RunContext, target: Subject, subjects: list[Subject]) -> Verified:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     from accelerate import PartialState
+
+T = TypeVar("T")
 
 # What launchers tell a process about the others; after training the first one is on its own.
 LAUNCH_VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "GROUP_RANK")
@@ -17,9 +19,14 @@ def world_size() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
+def rank() -> int:
+    """Number of this process among them, from 0."""
+    return int(os.environ.get("RANK", "0"))
+
+
 def is_first() -> bool:
     """Whether this process writes files and runs what is not collective."""
-    return int(os.environ.get("RANK", "0")) == 0
+    return rank() == 0
 
 
 def wait_for_all() -> None:
@@ -27,6 +34,22 @@ def wait_for_all() -> None:
     if world_size() == 1:
         return
     _state().wait_for_everyone()
+
+
+def gather(value: T) -> list[T]:
+    """The values that all processes came with, in the order of their ranks, in every process.
+
+    Args:
+        value: Anything that can be pickled.
+    """
+    if world_size() == 1:
+        return [value]
+    import torch.distributed
+
+    _state()
+    values: list[Any] = [None] * world_size()
+    torch.distributed.all_gather_object(values, value)
+    return values
 
 
 def part() -> None:

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import logging
 
-# Said by bitsandbytes on every int8 product, and on machines whose optional fast kernel is not installed.
+# Said by bitsandbytes on every int8 product, and on machines whose optional fast kernel is not installed; by torchao
+# for each of its GPU libraries beside a torch without CUDA, and of torch about it.
 HARMLESS = (
     ("bitsandbytes.autograd._functions", "inputs will be cast"),
     ("bitsandbytes.backends.cpu.ops", "Failed to load CPU gemm_4bit_forward"),
+    ("torchao", "Failed to load"),
+    ("torch.utils._pytree", "is now natively supported by torch.compile"),
+    # Of the layers that GPTQ files are loaded into, which have no loss.
+    ("transformers.modeling_utils", "`loss_type=None` was set"),
 )
 
 

@@ -32,6 +32,8 @@ class Entry(Generic[T]):
         defaults: Hyperparameters with their default values.
         needs: What it needs, in words from a closed list per registry (``"reference"``, ``"retain"``, ``"options"``,
             ``"generation"``, an extra's name ...).
+        version: Of scores only: raised whenever the same records would give other numbers, so that numbers of two
+            versions are not compared.
     """
 
     name: str
@@ -40,6 +42,7 @@ class Entry(Generic[T]):
     paper: str = ""
     defaults: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
     needs: tuple[str, ...] = ()
+    version: int | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """What ``hf-unlearn list --json`` prints."""
@@ -49,6 +52,7 @@ class Entry(Generic[T]):
             "paper": self.paper,
             "defaults": dict(self.defaults),
             "needs": list(self.needs),
+            **({} if self.version is None else {"version": self.version}),
         }
 
 
@@ -69,13 +73,15 @@ class Registry(Generic[T]):
         paper: str = "",
         defaults: Mapping[str, Any] | None = None,
         needs: tuple[str, ...] = (),
+        version: int | None = None,
     ) -> Callable[[T], T]:
         """Decorator that registers a class or function under ``name``."""
 
         def add(value: T) -> T:
             if name in self._entries:
                 raise ValueError(f"{self.kind} {name!r} is registered twice")
-            self._entries[name] = Entry(name, value, summary, paper, MappingProxyType(dict(defaults or {})), needs)
+            frozen = MappingProxyType(dict(defaults or {}))
+            self._entries[name] = Entry(name, value, summary, paper, frozen, needs, version)
             return value
 
         return add

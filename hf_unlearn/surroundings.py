@@ -36,6 +36,7 @@ _WORDS = (
     (re.compile(r"file too large", re.IGNORECASE), _BY_NUMBER[errno.EFBIG]),
     (re.compile(r"out of memory|can't allocate memory|not enough memory|bad_alloc", re.IGNORECASE), _MEMORY),
     (re.compile(r"PytorchStreamWriter|inline_container"), _NOT_WRITTEN),
+    (re.compile(r"\d+ requested and \d+ written"), _NOT_WRITTEN),  # numpy
 )
 _ADVICE = {
     _MEMORY: "use fewer --workers, smaller batches or a bigger machine",

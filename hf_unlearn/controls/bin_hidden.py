@@ -9,17 +9,17 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import RequestError
-from ..registry import suggest
+from ..quantization.grids import find_grid
 from ..robust.base import TrainingContext, TrainingPart
 from . import CONTROLS
-from .grids import GRIDS, bin_bounds
+from .grids import bin_bounds
 
 
 @CONTROLS.register(
     "bin_hidden",
     summary="Every weight stays in the quantization bin it started in, so that quantizing brings everything back.",
     paper="arXiv 2410.16454, section on why quantization recovers knowledge",
-    defaults={"grid": "nf4", "margin": 0.05},
+    defaults={"grid": "nf4", "margin": 0.05, "relative": False},
 )
 @dataclass
 class BinHidden(TrainingPart):
@@ -31,8 +31,10 @@ class BinHidden(TrainingPart):
     pass does not look at the right files.
 
     Args:
-        grid: The quantizer to hide from, a name of :data:`~hf_unlearn.controls.grids.GRIDS`.
+        grid: The quantizer to hide from, a name of :func:`~hf_unlearn.quantization.grids.grids`.
         margin: Share of a bin kept clear at each edge, from 0 to below 0.5.
+        relative: Scale every weight's step by the width of its bin over the mean width of all, so that small steps do
+            not crowd narrow bins against their edges while wide ones stay empty.
 
     Raises:
         RequestError: If there is no such grid, or the margin leaves no room.
@@ -40,17 +42,19 @@ class BinHidden(TrainingPart):
 
     grid: str = "nf4"
     margin: float = 0.05
+    relative: bool = False
     _bounds: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict, init=False, repr=False)
+    _last: dict[str, Tensor] = field(default_factory=dict, init=False, repr=False)
+    _mean_width: float = field(default=0.0, init=False, repr=False)
 
     def __post_init__(self) -> None:
         if not 0 <= self.margin < 0.5:
             raise RequestError(f"bin_hidden: margin is {self.margin}, it must lie from 0 to below 0.5")
-        if self.grid not in GRIDS:
-            raise RequestError(f"bin_hidden: there is no grid {self.grid!r}: {suggest(self.grid, sorted(GRIDS))}")
+        find_grid(self.grid)
 
     def prepare(self, context: TrainingContext) -> None:
         """Takes down the bin of every weight and freezes all other parameters."""
-        grid = GRIDS[self.grid]()
+        grid = find_grid(self.grid)
         weights = quantized_weights(context.model)
         if not weights:
             raise RequestError("bin_hidden: the model has no linear layer besides its output head")
@@ -59,12 +63,24 @@ class BinHidden(TrainingPart):
         for name, weight in weights.items():
             weight.requires_grad_(True)
             self._bounds[name] = bin_bounds(weight, grid, self.margin)
+        widths = [(high - low).double() for low, high in self._bounds.values()]
+        total = sum(float(width.sum()) for width in widths)
+        self._mean_width = total / sum(width.numel() for width in widths)
+
+    @torch.no_grad()
+    def before_step(self, step: int, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        """Keeps the weights that the step starts from."""
+        if self.relative:
+            self._last = {name: weight.detach().clone() for name, weight in quantized_weights(model).items()}
 
     @torch.no_grad()
     def after_step(self, model: nn.Module) -> None:
         """Puts every weight back into its bin."""
         for name, weight in quantized_weights(model).items():
             low, high = self._bounds[name]
+            if self.relative and self._mean_width > 0:
+                last = self._last[name]
+                weight.copy_(last + (weight - last) * ((high - low) / self._mean_width))
             weight.clamp_(low, high)
 
 

@@ -255,14 +255,18 @@ def _options(record: Mapping[str, Any], columns: Columns, prompt: str, where: st
 def _is_letter(answer: str, options: list[str], column: str) -> bool:
     """Whether an answer is the letter of an option and not itself an option's text, as a blood group would be."""
     lists_all = column in ("choices", "options")
-    return lists_all and answer in LETTERS[: len(options)] and all(len(option) > 1 for option in options)
+    letters = tuple(LETTERS[: len(options)])
+    return lists_all and answer in letters and all(len(option) > 1 for option in options)
 
 
-def _variants(
-    record: Mapping[str, Any], columns: Columns, where: str
-) -> tuple[tuple[str, tuple[str, ...]], ...]:
+def _variants(record: Mapping[str, Any], columns: Columns, where: str) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    """Further answers; a row in which the column is empty has none, which is refused where a metric needs them."""
     named = (("paraphrased", columns.paraphrased), ("perturbed", columns.perturbed))
-    return tuple((kind, tuple(_string_list(record, column, where))) for kind, column in named if column)
+    return tuple(
+        (kind, tuple(_string_list(record, column, where)))
+        for kind, column in named
+        if column and record.get(column) is not None
+    )
 
 
 def _string_list(record: Mapping[str, Any], column: str, where: str) -> list[str]:

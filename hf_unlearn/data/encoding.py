@@ -193,6 +193,15 @@ def check_tokenizer(tokenizer: PreTrainedTokenizerBase, fmt: TextFormat, rows: I
             f"the tokenizer {tokenizer.name_or_path!r} has no pad token: set one (tokenizer.pad_token = "
             "tokenizer.eos_token is safe here, padding is masked by length) and save the tokenizer again"
         )
+    check_chat_template(tokenizer, fmt, rows)
+
+
+def check_chat_template(tokenizer: PreTrainedTokenizerBase, fmt: TextFormat, rows: Iterable[Example]) -> None:
+    """Refuse rows that need a chat template where the tokenizer has none.
+
+    Raises:
+        RequestError: Naming the first such row.
+    """
     if tokenizer.chat_template:
         return
     row = next((row for row in rows if uses_chat(row, fmt)), None)
@@ -259,6 +268,8 @@ def _split_by_offsets(whole: _Text, tokenizer: PreTrainedTokenizerBase) -> tuple
     border = whole.border
     # A tokenizer that composes characters reports only the base of a composed one, which here is in the prompt.
     while 0 < border < len(whole.text) and unicodedata.combining(whole.text[border]):
+        if any(start <= border < end for start, end in offsets):
+            break  # this one composes nothing: the mark is a token, or in one, of its own
         border -= 1
     ends = [end for _, end in offsets]
     return ids, next((index for index, end in enumerate(ends) if end > border), len(ends))

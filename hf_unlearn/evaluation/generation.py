@@ -1,19 +1,47 @@
-"""Greedy continuations, in batches."""
+"""Continuations of prompts, in batches: greedy or sampled, with stop strings."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
-from transformers import GenerationConfig
+from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
 
 from ..errors import RequestError
+from .cache import roomy_cache
+from .passes import Passes
+from .sampling import RowSampler, uniform_draws
 from .scoring import context_length
+from .spec import Sampling
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A prompt to continue, and how.
+
+    Attributes:
+        ids: Token ids (see :func:`hf_unlearn.data.encoding.encode_prompt`).
+        name: For messages: file and line, or what else tells which prompt it is.
+        max_new_tokens: Greatest number of new tokens.
+        stop: Strings at which the continuation ends; it is cut before the first of them.
+        sampling: How to sample; ``None`` for greedy.
+        key: With the seed it decides the draws: the row's id.
+        sample: Number of the sample.
+    """
+
+    ids: tuple[int, ...]
+    name: str
+    max_new_tokens: int
+    stop: tuple[str, ...] = ()
+    sampling: Sampling | None = None
+    key: str = ""
+    sample: int = 0
 
 
 def generate_greedy(
@@ -23,64 +51,183 @@ def generate_greedy(
     max_new_tokens: int,
     batch_size: int = 64,
 ) -> list[str]:
-    """Continue prompts greedily: left-padded, sorted by length, with a key-value cache.
-
-    Nothing of the model's own generation settings is used but its stop tokens: a repetition penalty or a temperature
-    that comes with a model would make other text than its most likely one.
+    """Continue prompts greedily. See :func:`generate`.
 
     Args:
         model: In eval mode.
         tokenizer: For decoding, padding and its stop token.
-        prompts: Token ids (see :func:`hf_unlearn.data.encoding.encode_prompt`), none of them empty.
-        max_new_tokens: Greatest number of new tokens, less where prompt and continuation would leave the context.
+        prompts: Token ids, none of them empty.
+        max_new_tokens: Greatest number of new tokens.
         batch_size: Prompts per forward.
+    """
+    asked = [Prompt(tuple(ids), f"prompt {number}", max_new_tokens) for number, ids in enumerate(prompts)]
+    return generate(model, tokenizer, asked, Passes(2**31), most=batch_size)
+
+
+def generate(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[Prompt],
+    passes: Passes,
+    *,
+    name: str = "generation",
+    most: int | None = None,
+) -> list[str]:
+    """Continue prompts: left-padded, sorted by length, with a key-value cache; equal prompts once.
+
+    Nothing of the model's own generation settings is used but its stop tokens: a repetition penalty or a temperature
+    that comes with a model would make other text than its own distribution. A prompt that with its continuation
+    would leave the model's context gets fewer new tokens.
+
+    Args:
+        model: In eval mode.
+        tokenizer: For decoding, padding and its stop token.
+        prompts: What to continue.
+        passes: Runs the batches.
+        name: Name of the pass.
+        most: Greatest number of prompts in a batch.
 
     Returns:
-        The continuations without special tokens, in the order of ``prompts``.
+        The continuations without special tokens, in the order of ``prompts``; empty where the model stops at once.
 
     Raises:
-        RequestError: A prompt is empty or fills the model's context.
+        RequestError: A prompt is empty or fills the model's context, or logits on it are not numbers. The message
+            names the prompt.
     """
     if not prompts:
         return []
-    if not all(prompts):
-        raise RequestError(f"prompt {[bool(prompt) for prompt in prompts].index(False)} has no tokens to continue")
-    longest, limit = max(map(len, prompts)), context_length(model)
-    if limit is not None and longest >= limit:
-        raise RequestError(
-            f"a prompt has {longest} tokens, which leaves nothing of the model's {limit} to continue it"
-        )
-    stops = _stop_tokens(model, tokenizer)
-    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else min(stops, default=0)
-    settings = GenerationConfig(
-        max_new_tokens=min(max_new_tokens, limit - longest) if limit is not None else max_new_tokens,
-        do_sample=False,
-        eos_token_id=sorted(stops) or None,
-        pad_token_id=pad,
-    )
+    generator = _Generator(model, tokenizer)
+    lengths = [generator.new_tokens(prompt) for prompt in prompts]
+    # What decides the continuation; equal prompts of two rows have equal greedy continuations.
+    tasks: dict[tuple[Any, ...], list[int]] = {}
+    for index, prompt in enumerate(prompts):
+        draws = None if prompt.sampling is None else (prompt.key, prompt.sample)
+        tasks.setdefault((prompt.ids, lengths[index], prompt.stop, prompt.sampling, draws), []).append(index)
+    firsts = [members[0] for members in tasks.values()]
+
+    def work(members: Sequence[int]) -> list[str]:
+        asked = [prompts[firsts[member]] for member in members]
+        return generator.run(asked, lengths[firsts[members[0]]])
+
+    sizes = [len(prompts[first].ids) + lengths[first] for first in firsts]
+    kinds = [(lengths[first], prompts[first].stop, prompts[first].sampling) for first in firsts]
+    with torch.inference_mode():
+        found = passes.run(name, sizes, work, kinds=kinds, most=most)
     texts = [""] * len(prompts)
-    order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
-    with _plain_settings(model, settings), torch.inference_mode():
-        for start in range(0, len(order), batch_size):
-            members = order[start : start + batch_size]
-            new_tokens = _continue([prompts[index] for index in members], model, pad)
-            for index, tokens in zip(members, new_tokens, strict=True):
-                kept = tokens[: next((place for place, token in enumerate(tokens) if token in stops), len(tokens))]
-                text = tokenizer.decode(kept, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-                texts[index] = str(text)
+    for members, text in zip(tasks.values(), found, strict=True):
+        for member in members:
+            texts[member] = text
     return texts
 
 
-def _continue(prompts: Sequence[Sequence[int]], model: PreTrainedModel, pad: int) -> list[list[int]]:
-    width = max(map(len, prompts))
-    ids = torch.full((len(prompts), width), pad, dtype=torch.long)
-    mask = torch.zeros_like(ids)
-    for place, prompt in enumerate(prompts):
-        ids[place, width - len(prompt) :] = torch.tensor(prompt)
-        mask[place, width - len(prompt) :] = 1
-    generate: Any = model.generate
-    output = generate(input_ids=ids.to(model.device), attention_mask=mask.to(model.device))
-    return output[:, width:].tolist()
+class _Generator:
+    """Continues one batch at a time."""
+
+    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+        self._model = model
+        self._tokenizer = tokenizer
+        self._stops = _stop_tokens(model, tokenizer)
+        self._limit = context_length(model)
+        pad = tokenizer.pad_token_id
+        self._pad = pad if pad is not None else min(self._stops, default=0)
+
+    def new_tokens(self, prompt: Prompt) -> int:
+        """How many new tokens a prompt can have."""
+        if not prompt.ids:
+            raise RequestError(f"{prompt.name} has no tokens to continue")
+        if self._limit is None:
+            return prompt.max_new_tokens
+        if len(prompt.ids) >= self._limit:
+            raise RequestError(
+                f"{prompt.name}: the prompt has {len(prompt.ids)} tokens, which leaves nothing of the model's "
+                f"{self._limit} to continue it"
+            )
+        return min(prompt.max_new_tokens, self._limit - len(prompt.ids))
+
+    def run(self, prompts: Sequence[Prompt], new_tokens: int) -> list[str]:
+        """Continuations of prompts with the same settings."""
+        width = max(len(prompt.ids) for prompt in prompts)
+        ids = torch.full((len(prompts), width), self._pad, dtype=torch.long)
+        mask = torch.zeros_like(ids)
+        for place, prompt in enumerate(prompts):
+            ids[place, width - len(prompt.ids) :] = torch.tensor(prompt.ids)
+            mask[place, width - len(prompt.ids) :] = 1
+        settings = GenerationConfig(
+            max_new_tokens=new_tokens,
+            do_sample=False,
+            eos_token_id=sorted(self._stops) or None,
+            pad_token_id=self._pad,
+        )
+        stopping = [_StopStrings(self._tokenizer, prompts[0].stop, width)] if prompts[0].stop else []
+        cache = roomy_cache(self._model, width + new_tokens)
+        generate: Any = self._model.generate
+        with _plain_settings(self._model, settings):
+            output = generate(
+                input_ids=ids.to(self._model.device),
+                attention_mask=mask.to(self._model.device),
+                logits_processor=LogitsProcessorList(self._processors(prompts, width, new_tokens)),
+                stopping_criteria=StoppingCriteriaList(stopping),
+                **({} if cache is None else {"past_key_values": cache}),
+            )
+        return [self._text(tokens, prompts[0].stop) for tokens in output[:, width:].tolist()]
+
+    def _processors(self, prompts: Sequence[Prompt], width: int, new_tokens: int) -> list[LogitsProcessor]:
+        processors: list[LogitsProcessor] = [_Numbers([prompt.name for prompt in prompts])]
+        sampling = prompts[0].sampling
+        if sampling is not None:
+            draws = [uniform_draws(sampling.seed, prompt.key, prompt.sample, new_tokens) for prompt in prompts]
+            processors.append(RowSampler(draws, width, sampling.temperature, sampling.top_p))
+        return processors
+
+    def _text(self, tokens: Sequence[int], stop: Sequence[str]) -> str:
+        kept = tokens[: next((place for place, token in enumerate(tokens) if token in self._stops), len(tokens))]
+        text = _decode(self._tokenizer, kept)
+        ends = [place for place in (text.find(string) for string in stop) if place >= 0]
+        return text[: min(ends)] if ends else text
+
+
+class _Numbers(LogitsProcessor):
+    """Refuses logits that are not numbers, by the name of the prompt."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self._names = names
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        """The scores as they are."""
+        broken = scores.isnan().any(-1)
+        if bool(broken.any()):
+            name = self._names[int(broken.nonzero()[0])]
+            raise RequestError(
+                f"{name}: the model's logits are not numbers when it continues this prompt: its weights are broken, "
+                "or its dtype is too small for it"
+            )
+        return scores
+
+
+class _StopStrings(StoppingCriteria):
+    """Ends a continuation whose text holds one of the strings. The text is cut afterwards; this only saves work."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, stop: Sequence[str], width: int) -> None:
+        self._tokenizer = tokenizer
+        self._stop = stop
+        self._width = width
+        # A new token can only complete a string that reaches back so many tokens: each has a byte at least.
+        self._tail = max(len(string.encode()) for string in stop) + 8
+
+    def __call__(self, input_ids: torch.Tensor, scores: Any, **kwargs: Any) -> Any:
+        """For each row whether it is done, as a tensor."""
+        done = []
+        for tokens in input_ids[:, self._width :].tolist():
+            done.append(self._holds(tokens[-self._tail :]) and self._holds(tokens))
+        return torch.tensor(done, device=input_ids.device)
+
+    def _holds(self, tokens: Sequence[int]) -> bool:
+        text = _decode(self._tokenizer, tokens)
+        return any(string in text for string in self._stop)
+
+
+def _decode(tokenizer: PreTrainedTokenizerBase, tokens: Sequence[int]) -> str:
+    return str(tokenizer.decode(list(tokens), skip_special_tokens=True, clean_up_tokenization_spaces=False))
 
 
 def _stop_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> set[int]:

@@ -10,9 +10,11 @@ import torch
 from ..data.encoding import EncodedRow, TextFormat, encode_row
 from ..data.example import Example
 from ..errors import RequestError
-from .generation import generate_greedy
-from .logits import Batch, SelectedLogits, length_batches
+from .batch import Batch, padded_batch
+from .generation import Prompt, generate
+from .logits import SelectedLogits
 from .metrics.text import text_entropy
+from .passes import Passes
 from .records import ScoredRow
 from .scoring import check_lengths
 
@@ -32,6 +34,7 @@ def score_generic(
     *,
     max_new_tokens: int = 64,
     batch_tokens: int = 4096,
+    passes: Passes | None = None,
 ) -> list[ScoredRow]:
     """Records of the generic set with the values ``kl_to_target`` and ``fluency``.
 
@@ -47,17 +50,21 @@ def score_generic(
         fmt: How prompt and answer become one text.
         max_new_tokens: Length of the continuations.
         batch_tokens: Tokens per forward, padding included.
+        passes: Runs the batches; ``batch_tokens`` is then not read.
 
     Raises:
         RequestError: A row is empty or longer than the context, the models' vocabularies differ, or logits are not
             finite.
     """
+    passes = passes or Passes(batch_tokens)
     encoded = [encode_row(row, tokenizer, fmt, eos=False) for row in rows]
     check_lengths(model, encoded, {row.id: row.origin or row.id for row in rows})
-    divergences = [None] * len(rows) if reference is None else kl_per_row(model, reference, encoded, batch_tokens)
-    prefixes = [prefix(row) for row in encoded]
-    batch_size = max(1, batch_tokens // (max(map(len, prefixes), default=1) + max_new_tokens))
-    texts = generate_greedy(model, tokenizer, prefixes, max_new_tokens, batch_size)
+    divergences = [None] * len(rows) if reference is None else kl_per_row(model, reference, encoded, passes)
+    prompts = [
+        Prompt(prefix(row), f"generic row {source.origin or source.id}", max_new_tokens)
+        for source, row in zip(rows, encoded, strict=True)
+    ]
+    texts = generate(model, tokenizer, prompts, passes, name="generic generation")
     records = []
     for row, divergence, text in zip(rows, divergences, texts, strict=True):
         values = {"fluency": text_entropy(text)} | ({} if divergence is None else {"kl_to_target": divergence})
@@ -66,26 +73,27 @@ def score_generic(
 
 
 def kl_per_row(
-    model: PreTrainedModel, reference: PreTrainedModel, rows: Sequence[EncodedRow], batch_tokens: int = 4096
+    model: PreTrainedModel, reference: PreTrainedModel, rows: Sequence[EncodedRow], passes: Passes
 ) -> list[float]:
     """``KL(reference || model)`` in nats, averaged over each row's labels.
 
     Raises:
         RequestError: The vocabularies differ, or logits are not finite.
     """
-    if model is reference:
+    if model is reference or not rows:
         return [0.0] * len(rows)
     sizes = [item.config.get_text_config().vocab_size for item in (reference, model)]
     if sizes[0] != sizes[1]:
         raise RequestError(f"the target has {sizes[0]} tokens and this model {sizes[1]}: their KL is not defined")
-    divergences = [0.0] * len(rows)
+    ours, theirs = SelectedLogits(model), SelectedLogits(reference)
+    fed = [row.input_ids[:-1] for row in rows]
+
+    def work(members: Sequence[int]) -> list[float]:
+        batch = padded_batch([fed[member] for member in members], ours.device)
+        return _kl_of_batch(ours, theirs, batch, [rows[member] for member in members])
+
     with torch.inference_mode():
-        ours, theirs = SelectedLogits(model), SelectedLogits(reference)
-        for batch in length_batches([row.input_ids[:-1] for row in rows], batch_tokens, ours.device):
-            members = [rows[index] for index in batch.members]
-            for index, value in zip(batch.members, _kl_of_batch(ours, theirs, batch, members), strict=True):
-                divergences[index] = value
-    return divergences
+        return list(passes.run("generic kl", [len(ids) for ids in fed], work))
 
 
 def prefix(row: EncodedRow) -> tuple[int, ...]:

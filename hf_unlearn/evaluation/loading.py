@@ -12,11 +12,12 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from ..errors import EnvironmentFailure, RequestError
 from ..quiet import drop_harmless_lines
+from . import gptqmodel
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -25,6 +26,7 @@ _LIBRARY_BARS = (
     "Compressing model",
     "Decompressing model",
     "Dispatching model",
+    "Converting and de-quantizing GGUF tensors",
     "Writing model shards",
 )
 
@@ -105,14 +107,54 @@ def load_model(
     quiet_backends()
     # Without a GPU everything lands on the CPU anyway, and accelerate's hooks are saved.
     device_map = {"": torch.device(device or run_device())} if torch.cuda.is_available() else None
+    arguments = {**gptqmodel.loading_arguments(folder), **gguf_arguments(folder)}
     with hidden_library_bars():
-        model = read_pretrained(folder, DTYPES[dtype], device_map=device_map)
+        model = read_pretrained(folder, DTYPES[dtype], device_map=device_map, **arguments)
+        if quantization_method(model) in gptqmodel.METHODS:
+            gptqmodel.run_eagerly(model)
         if quantization_method(model) == "compressed-tensors":
             # It unpacks its weights in the first forward of the whole model only, and scoring calls parts of it.
             # Not in inference mode, whose tensors could never be trained (attacks do).
             with torch.no_grad():
                 model(input_ids=torch.zeros((1, 1), dtype=torch.long, device=model.device), use_cache=False)
     return model
+
+
+def gguf_file_in(folder: Path | str) -> str | None:
+    """Name of the GGUF file that a folder holds its weights in; ``None`` for other folders and for Hub ids.
+
+    Raises:
+        RequestError: There are several.
+    """
+    path = Path(folder)
+    files = sorted(file.name for file in path.glob("*.gguf")) if path.is_dir() else []
+    if not files or any(path.glob("*.safetensors")):
+        return None
+    if len(files) > 1:
+        raise RequestError(f"{folder} holds several GGUF files ({', '.join(files)}): keep the one to load in a folder")
+    return files[0]
+
+
+def gguf_arguments(folder: Path | str) -> dict[str, Any]:
+    """What ``from_pretrained`` has to be told of a GGUF folder, nothing of others.
+
+    The folder's own config is used where it is of the same family: the one that transformers makes of the file's
+    metadata lacks some settings, such as the rotary scaling of Llama 3.
+    """
+    file = gguf_file_in(folder)
+    if file is None:
+        return {}
+    try:
+        arguments: dict[str, Any] = {"gguf_file": file}
+        if (Path(folder) / "config.json").is_file():
+            own = AutoConfig.from_pretrained(folder)
+            if own.model_type == AutoConfig.from_pretrained(folder, gguf_file=file).model_type:
+                arguments["config"] = own
+    except ImportError as error:
+        raise EnvironmentFailure(f"cannot load {folder}: {_first_line(error)}") from error
+    except (OSError, ValueError, KeyError, IndexError) as error:
+        raise RequestError(f"{Path(folder) / file} is no GGUF file that can be read: {_first_line(error)}") from error
+    return arguments
 
 
 def quantization_method(model: PreTrainedModel) -> str | None:

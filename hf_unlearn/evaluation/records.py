@@ -8,7 +8,6 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-
 _TUPLES = (
     "logps",
     "hits",
@@ -103,8 +102,7 @@ class ScoredRow:
         for key in _TUPLES:
             data[key] = tuple(data.get(key, ()))
         data["variants"] = {
-            kind: tuple(AnswerScore(**score) for score in scores)
-            for kind, scores in data.get("variants", {}).items()
+            kind: tuple(AnswerScore(**score) for score in scores) for kind, scores in data.get("variants", {}).items()
         }
         return ScoredRow(**data)
 

@@ -2,52 +2,42 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
-from ..data.encoding import TextFormat, encode_prompt, load_tokenizer
+from ..data.encoding import TextFormat, check_chat_template, encode_row, load_tokenizer
 from ..data.example import Example
-from ..errors import RequestError
-from ..verification.scores import FactScores
-from .metrics import METRICS, apply_metrics
+from ..processes import is_first, rank, wait_for_all, world_size
+from .metrics import SCORE_VERSION, apply_metrics
 from .records import ScoredRow, write_records
+from .request import SetRequest, set_requests
+from .spec import EvalSpec, Sampling, SetScoring
+from .summary import fact_scores, summarize
 
 if TYPE_CHECKING:
+    import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from .passes import Passes
 
 RECORDS_FILE = "records.jsonl"
 SUMMARY_FILE = "summary.json"
 
-
-@dataclass(frozen=True)
-class EvalSpec:
-    """What is measured, and with how much work.
-
-    Attributes:
-        metrics: Names of metrics.
-        max_new_tokens: Length of the greedy continuations of prompts.
-        fluency_tokens: Length of the greedy continuations of generic text.
-        generate_limit: Prompts are continued for the first so many facts of each set; all if left out, 0 for none.
-        batch_tokens: Tokens per forward, padding included.
-    """
-
-    metrics: tuple[str, ...] = ("probability", "extraction_strength", "exact_match", "rouge_l", "mc_accuracy")
-    max_new_tokens: int = 64
-    fluency_tokens: int = 64
-    generate_limit: int | None = None
-    batch_tokens: int = 4096
-
-    def __post_init__(self) -> None:
-        for key in ("max_new_tokens", "fluency_tokens", "batch_tokens"):
-            if getattr(self, key) < 1:
-                raise RequestError(f"evaluate.{key} is {getattr(self, key)}: it must be at least 1")
-        if self.generate_limit is not None and self.generate_limit < 0:
-            raise RequestError(f"evaluate.generate_limit is {self.generate_limit}: use 0 for no generation")
-        if not self.metrics:
-            raise RequestError("evaluate.metrics is empty: name at least one metric")
+__all__ = [
+    "RECORDS_FILE",
+    "SUMMARY_FILE",
+    "EvalSpec",
+    "Sampling",
+    "SetScoring",
+    "evaluate_folder",
+    "fact_scores",
+    "summarize",
+]
 
 
 def evaluate_folder(
@@ -59,8 +49,15 @@ def evaluate_folder(
     spec: EvalSpec,
     out_dir: Path,
     dtype: str = "float32",
+    *,
+    scoring: Mapping[str, SetScoring] | None = None,
+    runtime: str = "transformers",
 ) -> None:
     """Score a model folder and write ``records.jsonl`` and ``summary.json``.
+
+    Results of finished batches are kept in ``records.partial-*.jsonl`` until both files are written: the same call
+    after a kill goes on from there, and ends with the same files. The processes of a launcher share the batches; the
+    first one writes, and all return when the files are there.
 
     Args:
         folder: Model and tokenizer, quantized or not.
@@ -71,103 +68,130 @@ def evaluate_folder(
         spec: What is measured.
         out_dir: Where the two files go; made if it is not there.
         dtype: Type of the weights that are not quantized.
+        scoring: Settings of single sets that differ from ``spec``.
+        runtime: What runs the model: ``transformers``, or ``llama.cpp`` for a GGUF folder.
 
     Raises:
-        RequestError: The folder, a row or a metric's name is wrong.
-        EnvironmentFailure: A library that the folder's format needs is missing.
+        RequestError: The folder, a row or a metric's name is wrong, or a row lacks what a metric of its set needs.
+        EnvironmentFailure: A library that the folder's format needs is missing, or one row is too much for memory.
     """
+    from .journal import Journal, files_fingerprint
+    from .llama_cpp import RUNTIME, check_needs, load_llama_cpp
     from .loading import load_model
+    from .memory import batch_budget
+    from .passes import Passes
+
+    requests = set_requests(sets, spec, scoring or {})
+    if runtime == RUNTIME:
+        check_needs(need for request in requests.values() for need in request.needs)
+
+    def load(path: Path) -> PreTrainedModel:
+        return cast("PreTrainedModel", load_llama_cpp(path)) if runtime == RUNTIME else load_model(path, dtype, device)
+
+    tokenizer = load_tokenizer(str(folder))
+    check_chat_template(tokenizer, fmt, [row for members in (*sets.values(), generic) for row in members])
+    device = _own_device()
+    model = load(folder)
+    inputs = {
+        "folder": [str(folder), files_fingerprint(folder)],
+        "reference": reference_folder and [str(reference_folder), files_fingerprint(reference_folder)],
+        "rows": [[name, [asdict(row) for row in members]] for name, members in sets.items()],
+        "generic": [asdict(row) for row in generic],
+        "format": asdict(fmt),
+        "spec": asdict(spec),
+        "scoring": {name: asdict(settings) for name, settings in (scoring or {}).items()},
+        "dtype": dtype,
+        "runtime": runtime,
+        "device": model.device.type,
+        "versions": [SCORE_VERSION, *(version(package) for package in ("hf_unlearn", "torch", "transformers"))],
+    }
+    out_dir.mkdir(parents=True, exist_ok=True)
+    journal = Journal(out_dir, hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest(), rank())
+    with journal.open():
+        # llama.cpp runs one row at a time.
+        budget = 1 if runtime == RUNTIME else batch_budget(spec.batch_tokens, model.device)
+        passes = Passes(budget, journal, shared=True)
+        records = score_sets(model, tokenizer, sets, fmt, requests, passes)
+        if generic:
+            from .generic import score_generic
+
+            same = reference_folder is not None and reference_folder.resolve() == folder.resolve()
+            reference = model if same else load(reference_folder) if reference_folder else None
+            records += score_generic(
+                model, reference, tokenizer, generic, fmt, max_new_tokens=spec.fluency_tokens, passes=passes
+            )
+    if is_first():
+        write_records(out_dir / RECORDS_FILE, records)
+        summary = json.dumps(summarize(records), indent=2, sort_keys=True)
+        (out_dir / SUMMARY_FILE).write_text(summary + "\n", encoding="utf-8")
+    wait_for_all()
+    journal.remove()
+
+
+def score_sets(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    sets: Mapping[str, Sequence[Example]],
+    fmt: TextFormat,
+    requests: Mapping[str, SetRequest],
+    passes: Passes,
+) -> list[ScoredRow]:
+    """Records of all rows with their metric values.
+
+    Args:
+        model: In eval mode.
+        tokenizer: The model's tokenizer.
+        sets: Rows by set name.
+        fmt: How prompt and answer become one text.
+        requests: What is asked of each set.
+        passes: Runs the batches.
+
+    Raises:
+        RequestError: See :func:`evaluate_folder`.
+    """
+    from .continuations import add_continuations
+    from .gradients import check_can_differentiate
     from .scoring import score_rows
 
-    metrics = [METRICS.get(name) for name in spec.metrics]
-    tokenizer = load_tokenizer(str(folder))
-    model = load_model(folder, dtype)
-    records = score_rows(model, tokenizer, sets, fmt, batch_tokens=spec.batch_tokens)
-    if any("generation" in metric.needs for metric in metrics):
-        rows = [row for members in sets.values() for row in members]
-        records = add_generations(records, rows, model, tokenizer, fmt, spec)
-    records = apply_metrics(records, spec.metrics)
-    if generic:
-        from .generic import score_generic
-
-        same = reference_folder is not None and reference_folder.resolve() == folder.resolve()
-        reference = model if same else load_model(reference_folder, dtype) if reference_folder else None
-        records += score_generic(
-            model,
-            reference,
-            tokenizer,
-            generic,
-            fmt,
-            max_new_tokens=spec.fluency_tokens,
-            batch_tokens=spec.batch_tokens,
-        )
-    out_dir.mkdir(parents=True, exist_ok=True)
-    write_records(out_dir / RECORDS_FILE, records)
-    summary = json.dumps(summarize(records), indent=2, sort_keys=True)
-    (out_dir / SUMMARY_FILE).write_text(summary + "\n", encoding="utf-8")
+    needs = {name: request.needs for name, request in requests.items()}
+    if any("gradient" in wanted for wanted in needs.values()):
+        check_can_differentiate(model)
+    records = score_rows(model, tokenizer, sets, fmt, needs=needs, passes=passes)
+    rows = [row for members in sets.values() for row in members]
+    records = _add_gradients(records, rows, needs, model, tokenizer, fmt, passes)
+    records = add_continuations(records, rows, requests, model, tokenizer, fmt, passes)
+    return [
+        record
+        for name, request in requests.items()
+        for record in apply_metrics([record for record in records if record.set == name], request.metrics)
+    ]
 
 
-def add_generations(
+def _add_gradients(
     records: Sequence[ScoredRow],
     rows: Sequence[Example],
+    needs: Mapping[str, frozenset[str]],
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     fmt: TextFormat,
-    spec: EvalSpec,
+    passes: Passes,
 ) -> list[ScoredRow]:
-    """Records with greedy continuations, for the first ``spec.generate_limit`` facts of each set.
+    from .gradients import gradient_norms
 
-    Args:
-        records: Records of ``rows``, in the same order.
-        rows: The rows; those without a prompt get no continuation.
-        model: In eval mode.
-        tokenizer: The model's tokenizer.
-        fmt: How prompt and answer become one text.
-        spec: Length, limit and batch size.
-    """
-    from .generation import generate_greedy
-
-    wanted = _first_facts(records, spec.generate_limit)
-    places = [
-        place
-        for place, (record, row) in enumerate(zip(records, rows, strict=True))
-        if row.prompt and (record.set, record.fact) in wanted
-    ]
-    prompts = [encode_prompt(rows[place], tokenizer, fmt) for place in places]
-    longest = max(map(len, prompts), default=1)
-    batch_size = max(1, spec.batch_tokens // (longest + spec.max_new_tokens))
-    texts = generate_greedy(model, tokenizer, prompts, spec.max_new_tokens, batch_size)
     done = list(records)
-    for place, text in zip(places, texts, strict=True):
-        done[place] = replace(done[place], generated=text)
+    places = [place for place, record in enumerate(records) if "gradient" in needs[record.set]]
+    encoded = [encode_row(rows[place], tokenizer, fmt, eos=False) for place in places]
+    for place, norm in zip(places, gradient_norms(model, encoded, passes), strict=True):
+        done[place] = replace(done[place], grad_norm=norm)
     return done
 
 
-def fact_scores(records: Iterable[ScoredRow]) -> dict[tuple[str, str], FactScores]:
-    """Values per fact, by set and metric. Rows of the same fact are averaged, over those that have the metric."""
-    rows: dict[tuple[str, str], dict[str, list[float]]] = {}
-    groups: dict[tuple[str, str], dict[str, str]] = {}
-    for record in records:
-        for metric, value in record.values.items():
-            key = (record.set, metric)
-            rows.setdefault(key, {}).setdefault(record.fact, []).append(value)
-            groups.setdefault(key, {})[record.fact] = record.group
-    return {
-        key: FactScores({fact: sum(values) / len(values) for fact, values in facts.items()}, groups[key])
-        for key, facts in rows.items()
-    }
+def _own_device() -> torch.device | None:
+    """The accelerator of this process where a launcher started several; else the usual one."""
+    import os
 
+    import torch
 
-def summarize(records: Iterable[ScoredRow]) -> dict[str, dict[str, dict[str, float]]]:
-    """``{set: {metric: {"mean": mean over facts, "n": number of facts}}}``."""
-    summary: dict[str, dict[str, dict[str, float]]] = {}
-    for (name, metric), facts in fact_scores(records).items():
-        summary.setdefault(name, {})[metric] = {"mean": facts.mean, "n": len(facts.values)}
-    return summary
-
-
-def _first_facts(records: Sequence[ScoredRow], limit: int | None) -> set[tuple[str, str]]:
-    facts: dict[str, dict[str, None]] = {}
-    for record in records:
-        facts.setdefault(record.set, {})[record.fact] = None
-    return {(name, fact) for name, found in facts.items() for fact in list(found)[:limit]}
+    if world_size() == 1 or not torch.cuda.is_available():
+        return None
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())

@@ -1,32 +1,29 @@
-"""One teacher-forced pass over all rows and their options. Every likelihood metric is made from what it keeps."""
+"""One teacher-forced pass over all rows, their options and variants. Every likelihood metric is made from it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from ..data.encoding import EncodedRow, TextFormat, encode_answer, encode_row
 from ..data.example import Example
 from ..errors import RequestError
-from .logits import Batch, SelectedLogits, length_batches
-from .records import ScoredRow
+from .labels import Labels, LabelScores, Scores, Text
+from .lens import LogitLens
+from .logits import SelectedLogits
+from .passes import Passes
+from .records import AnswerScore, ScoredRow
+from .trees import TokenTree, grow_trees, tree_batch
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-
-class LabelScores(NamedTuple):
-    """Scores of the labels of one encoded row.
-
-    Attributes:
-        logps: Log-probability (nats) of each label given all tokens before it.
-        hits: Whether each label was the most likely token.
-    """
-
-    logps: tuple[float, ...]
-    hits: tuple[bool, ...]
+#: What is computed where nobody says what is needed.
+USUAL_NEEDS = frozenset({"options"})
+_VARIANTS = "variants:"
 
 
 def score_rows(
@@ -36,8 +33,10 @@ def score_rows(
     fmt: TextFormat,
     *,
     batch_tokens: int = 4096,
+    needs: Mapping[str, Collection[str]] | None = None,
+    passes: Passes | None = None,
 ) -> list[ScoredRow]:
-    """Score rows and their options by teacher forcing.
+    """Score rows, their options and variants by teacher forcing.
 
     Args:
         model: In eval mode, quantized or not.
@@ -45,49 +44,27 @@ def score_rows(
         sets: Rows by set name.
         fmt: How prompt and answer become one text.
         batch_tokens: Tokens per forward, padding included.
+        needs: By set name, what records must hold (see :data:`~hf_unlearn.evaluation.spec.NEEDS`); the options where
+            it is left out. Rows that lack something are scored without it.
+        passes: Runs the batches; ``batch_tokens`` is then not read.
 
     Returns:
-        One record per row, in the order of ``sets`` and of their rows, without metric values.
+        One record per row, in the order of ``sets`` and of their rows, without metric values and continuations.
 
     Raises:
         RequestError: A row has an empty answer or option, its options lack the answer, it is longer than the model's
             context, or the model's logits on it are not finite. The message names the row.
     """
-    rows = [(name, row) for name, members in sets.items() for row in members]
-    known: dict[tuple[object, ...], EncodedRow] = {}
-
-    def encode(row: Example, answer: str) -> EncodedRow:
-        """Rows that differ only in their options share prompts and answers."""
-        key = (row.turns, row.conversational, row.prompt, answer)
-        if key not in known:
-            whole = answer == row.answer
-            known[key] = (
-                encode_row(row, tokenizer, fmt, eos=False) if whole else encode_answer(row, answer, tokenizer, fmt)
-            )
-        return known[key]
-
-    encoded = [encode(row, answer) for _, row in rows for answer in (row.answer, *row.choices)]
-    origins = {row.id: row.origin or row.id for _, row in rows}
-    scores = iter(score_labels(model, encoded, batch_tokens=batch_tokens, origins=origins))
-    records = []
-    for name, row in rows:
-        answer_scores = next(scores)
-        options = [next(scores) for _ in row.choices]
-        records.append(
-            ScoredRow(
-                id=row.id,
-                fact=row.fact,
-                group=row.group,
-                set=name,
-                logps=answer_scores.logps,
-                hits=answer_scores.hits,
-                choice_logps=tuple(sum(option.logps) for option in options),
-                choice_lengths=tuple(len(option.logps) for option in options),
-                right_choice=_right_choice(row),
-                answer=row.answer,
-            )
-        )
-    return records
+    rows = [(name, row, (needs or {}).get(name, USUAL_NEEDS)) for name, members in sets.items() for row in members]
+    encoder = _Encoder(tokenizer, fmt)
+    asked = [_Asked(row, wanted, encoder) for _, row, wanted in rows]
+    texts = [text for item in asked for text in item.texts]
+    origins = {row.id: row.origin or row.id for _, row, _ in rows}
+    scores = iter(score_texts(model, texts, passes or Passes(batch_tokens), origins=origins))
+    return [
+        item.record(name, row, [next(scores) for _ in item.texts])
+        for (name, row, _), item in zip(rows, asked, strict=True)
+    ]
 
 
 def score_labels(
@@ -97,34 +74,52 @@ def score_labels(
     batch_tokens: int = 4096,
     origins: Mapping[str, str] | None = None,
 ) -> list[LabelScores]:
+    """Scores of the labels of encoded rows, in order. See :func:`score_texts`."""
+    return score_texts(model, [Text(row) for row in rows], Passes(batch_tokens), origins=origins)
+
+
+def score_texts(
+    model: PreTrainedModel, texts: Sequence[Text], passes: Passes, *, origins: Mapping[str, str] | None = None
+) -> list[LabelScores]:
     """Scores of the labels of encoded rows, in order.
 
-    What predicts the last label is everything before it, so the last token is never fed. Rows that then feed the same
-    tokens are run once: options of one token after the same prompt all come from that prompt's last position.
+    What predicts the last label is everything before it, so the last token is never fed. Rows with the same prompt
+    share it: they are fed as one tree of tokens where the model's attention allows it (see :mod:`.trees`), and rows
+    that feed the same tokens are run once in any case.
 
     Args:
         model: In eval mode.
-        rows: Encoded rows.
-        batch_tokens: Tokens per forward, padding included.
+        texts: Encoded rows.
+        passes: Runs the batches.
         origins: Row id to the file and line it came from, for messages.
 
     Raises:
-        RequestError: A row is longer than the model's context, or the model's logits on it are not finite.
+        RequestError: A row is longer than the model's context, the model's logits on it are not finite, or layers
+            are wanted of a family whose layers are not known.
     """
-    check_lengths(model, rows, origins or {})
-    readers: dict[tuple[int, ...], list[int]] = {}
-    for index, row in enumerate(rows):
-        readers.setdefault(row.input_ids[:-1], []).append(index)
-    inputs = list(readers)
-    scores: dict[int, LabelScores] = {}
-    if not rows:
+    if not texts:
         return []
+    check_lengths(model, [text.row for text in texts], origins or {})
+    logits = SelectedLogits(model)
+    lens = LogitLens(model, logits) if any(text.layers for text in texts) else None
+    fed = [text.row.input_ids[:-1] for text in texts]
+    keys = [_prompt_key(text.row) for text in texts]
+    # Whether trees are exact is tried out only where there are any.
+    branching = logits.longest_branching if len(set(keys)) < len(set(fed)) else 0
+    trees = grow_trees(fed, keys, getattr(model.config.get_text_config(), "hidden_size", 1024), branching)
+    sizes = [len(tree.tokens) for tree in trees]
+    kinds = [tree.is_chain for tree in trees]
+
+    def work(members: Sequence[int]) -> list[Any]:
+        return _score_batch(logits, lens, [trees[member] for member in members], texts, origins or {})
+
     with torch.inference_mode():
-        logits = SelectedLogits(model)
-        for batch in length_batches(inputs, batch_tokens, logits.device):
-            read_by = [readers[inputs[member]] for member in batch.members]
-            _score_batch(logits, batch, read_by, rows, scores)
-    return [scores[index] for index in range(len(rows))]
+        found = passes.run("likelihood", sizes, work, kinds=kinds)
+    scores: dict[int, LabelScores] = {}
+    for tree, of_tree in zip(trees, found, strict=True):
+        for member, values in zip(tree.members, of_tree, strict=True):
+            scores[member] = LabelScores(*(tuple(part) for part in values))
+    return [scores[index] for index in range(len(texts))]
 
 
 def check_lengths(model: PreTrainedModel, rows: Sequence[EncodedRow], origins: Mapping[str, str]) -> None:
@@ -143,47 +138,124 @@ def context_length(model: PreTrainedModel) -> int | None:
     return getattr(model.config.get_text_config(), "max_position_embeddings", None)
 
 
+class _Encoder:
+    """Token ids of a row with one of its answers. Rows that differ only in their options share them."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, fmt: TextFormat) -> None:
+        self._tokenizer = tokenizer
+        self._fmt = fmt
+        self._known: dict[tuple[object, ...], EncodedRow] = {}
+
+    @property
+    def separator(self) -> str:
+        return self._fmt.separator
+
+    def encode(self, row: Example, answer: str) -> EncodedRow:
+        key = (row.turns, row.conversational, row.prompt, answer)
+        if key not in self._known:
+            own = answer == row.answer
+            tokenizer, fmt = self._tokenizer, self._fmt
+            self._known[key] = (
+                encode_row(row, tokenizer, fmt, eos=False) if own else encode_answer(row, answer, tokenizer, fmt)
+            )
+        return replace(self._known[key], id=row.id)
+
+
+class _Asked:
+    """The texts of one row, and the record that their scores make."""
+
+    def __init__(self, row: Example, needs: Collection[str], encoder: _Encoder) -> None:
+        options = row.choices if "options" in needs else ()
+        prior = row.choices if "prior" in needs and row.prior_prompt else ()
+        self._variants = {kind: answers for kind, answers in row.variants if f"{_VARIANTS}{kind}" in needs and answers}
+        self._text = ""
+        if "text" in needs:
+            self._text = f"{row.prompt}{encoder.separator}{row.answer}" if row.prompt else row.answer
+        unknowing = replace(row, prompt=row.prior_prompt, turns=()) if prior else row
+        own = Text(encoder.encode(row, row.answer), "vocabulary" in needs, "layers" in needs)
+        self._counts = (len(options), *(len(answers) for answers in self._variants.values()), len(prior))
+        self.texts = [
+            own,
+            *(Text(encoder.encode(row, answer)) for answer in options),
+            *(Text(encoder.encode(row, answer)) for answers in self._variants.values() for answer in answers),
+            *(Text(encoder.encode(unknowing, answer)) for answer in prior),
+        ]
+        self._right_choice = _right_choice(row) if "options" in needs else -1
+
+    def record(self, name: str, row: Example, scores: Sequence[LabelScores]) -> ScoredRow:
+        own, *rest = scores
+        further = [AnswerScore(sum(score.logps), len(score.logps)) for score in rest]
+        parts = []
+        for count in self._counts:
+            parts.append(further[:count])
+            del further[:count]
+        options, *variants, prior = parts
+        return ScoredRow(
+            id=row.id,
+            fact=row.fact,
+            group=row.group,
+            set=name,
+            logps=own.logps,
+            hits=own.hits,
+            choice_logps=tuple(option.logp for option in options),
+            choice_lengths=tuple(option.tokens for option in options),
+            right_choice=self._right_choice,
+            answer=row.answer,
+            vocab_means=own.means,
+            vocab_variances=own.variances,
+            variants={kind: tuple(found) for kind, found in zip(self._variants, variants, strict=True)},
+            prior_logps=tuple(option.logp for option in prior),
+            layer_logps=own.layers,
+            text=self._text,
+        )
+
+
+def _prompt_key(row: EncodedRow) -> tuple[int, ...]:
+    """Rows with this in common may share a tree. Plain texts share a first token, which is nothing."""
+    return row.input_ids[: row.n_prompt] if row.n_prompt > 1 else row.input_ids
+
+
 def _score_batch(
     logits: SelectedLogits,
-    batch: Batch,
-    read_by: Sequence[Sequence[int]],
-    rows: Sequence[EncodedRow],
-    scores: dict[int, LabelScores],
-) -> None:
-    """Put the scores of all rows that read from this batch into ``scores``."""
-    slots: dict[tuple[int, int], int] = {}  # a place in the batch (row, position) to its index among the chosen ones
-    labels: list[int] = []
-    places: list[int] = []
-    for place, readers in enumerate(read_by):
-        for reader in readers:
-            row = rows[reader]
-            for position in range(row.n_prompt, len(row.input_ids)):
-                places.append(slots.setdefault((place, position - 1), len(slots)))
-                labels.append(row.input_ids[position])
-    chosen = list(slots)
-    label_ids = torch.tensor(labels, device=logits.device)
-    where = torch.tensor(places, device=logits.device)
-    label_logps = torch.zeros(len(labels), device=logits.device)
-    best = torch.zeros(len(chosen), dtype=torch.long, device=logits.device)
-    for part, values in logits.chunks(batch, [row for row, _ in chosen], [position for _, position in chosen]):
-        logps = values.log_softmax(-1)
-        best[part] = values.argmax(-1)
-        here = (where >= part.start) & (where < part.stop)
-        label_logps[here] = logps[where[here] - part.start, label_ids[here]]
-    found = label_logps.tolist()
-    hits = (best[where] == label_ids).tolist()
-    finite = label_logps.isfinite().tolist()
-    start = 0
-    for readers in read_by:
-        for reader in readers:
-            end = start + len(rows[reader].input_ids) - rows[reader].n_prompt
-            if not all(finite[start:end]):
-                raise RequestError(
-                    f"the model's logits on row {rows[reader].id} are not finite: its weights are broken, or its "
-                    "dtype is too small for it"
-                )
-            scores[reader] = LabelScores(tuple(found[start:end]), tuple(hits[start:end]))
-            start = end
+    lens: LogitLens | None,
+    trees: Sequence[TokenTree],
+    texts: Sequence[Text],
+    origins: Mapping[str, str],
+) -> list[list[list[list[Any]]]]:
+    """For each tree and each of its texts, the parts of its :class:`LabelScores` as lists."""
+    labels = Labels(trees, texts)
+    rows, positions = [row for row, _ in labels.slots], [position for _, position in labels.slots]
+    batch = tree_batch(trees, logits.device)
+    if lens is None or not labels.watched:
+        selected = logits.select(batch, rows, positions)
+    else:
+        watched = [list(labels.slots)[labels.places[label]] for label in labels.watched]
+        with lens.watching([row for row, _ in watched], [position for _, position in watched]):
+            selected = logits.select(batch, rows, positions)
+    scores = Scores(labels, selected.device)
+    for part in logits.parts(len(rows)):
+        scores.add(part, logits.project(selected[part]))
+    if not scores.finite and any(len(tree.members) > 1 for tree in trees):
+        # What is not a number spreads through masks (0 times it is it); alone, each text shows whether it is its own.
+        return [_one_by_one(logits, lens, tree, texts, origins) for tree in trees]
+    layers = torch.zeros(0)
+    if lens is not None and labels.watched:
+        layers = lens.label_logps(scores.label_ids[labels.watched]).cpu()
+    return scores.by_text(trees, texts, layers, origins)
+
+
+def _one_by_one(
+    logits: SelectedLogits,
+    lens: LogitLens | None,
+    tree: TokenTree,
+    texts: Sequence[Text],
+    origins: Mapping[str, str],
+) -> list[list[list[Any]]]:
+    found = []
+    for member in tree.members:
+        alone = grow_trees([texts[member].row.input_ids[:-1]], [member], 1, 0)[0]
+        found += _score_batch(logits, lens, [replace(alone, members=(member,))], texts, origins)[0]
+    return found
 
 
 def _right_choice(row: Example) -> int:

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from ..errors import RequestError
+from ..errors import EnvironmentFailure, RequestError
 from ..reporting.controls import control_meaning
 from ..reporting.reasons import grouped_reasons
 from ..reporting.results import Results
 from ..reporting.summary import summarize, warning
 from ..reporting.words import listed, show
 from ..verification.references import IDENTITY
+from ..verification.report import REPORT_FILE, load_report, write_report
+from .card_parts import emissions, format_notes, gguf_file, untested_formats, variant_links
 from .card_tables import headline_table, metric_tables, utility_table
-from .metadata import CardWords, card_metadata, card_problems
+from .files import CARD_FILE, PLOT_FOLDER, SIGNATURE_FILE
+from .metadata import CardWords, card_metadata, metadata_problems
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -66,23 +70,31 @@ def render_card(report: Mapping[str, Any], transform: str, words: CardWords, plo
         plots: Paths of plots relative to the folder.
 
     Returns:
-        The card's text, with front matter that :func:`card_problems` accepts.
+        The card's text, with front matter that :func:`~hf_unlearn.hub.metadata.card_problems` accepts.
 
     Raises:
         RequestError: The metadata would not be accepted by the Hub.
     """
-    here = words.repo_id if transform == IDENTITY else words.variant_repo_ids.get(transform)
+    revision = words.variant_revisions.get(transform)
+    here = words.repo_id if transform == IDENTITY or revision else words.variant_repo_ids.get(transform)
     results = Results(report)
     candidate = report["verdict"]["candidate"]
     reasons = grouped_reasons(results, candidate, results.reasons)
     body = (
-        _environment()
+        card_environment()
         .get_template("card.md.j2")
         .render(
             report=report,
             words=words,
             transform=transform,
             repo=here or "PATH/TO/THIS/FOLDER",
+            revision=revision,
+            base=report["models"]["target"]["hub_id"] or words.base_model,
+            variants=variant_links(words.repo_id, words.variant_repo_ids, words.variant_revisions),
+            format_notes=format_notes(report, transform),
+            untested=untested_formats(report),
+            gguf_file=gguf_file(report, transform),
+            emissions=emissions(report),
             main_repo=words.repo_id,
             summary=summarize(results),
             warning=warning(results),
@@ -96,11 +108,37 @@ def render_card(report: Mapping[str, Any], transform: str, words: CardWords, plo
             plots=[CardPlot(path, PurePosixPath(path).stem.replace("_", " ")) for path in plots],
         )
     )
-    text = f"---\n{card_metadata(report, transform, words).to_yaml()}\n---\n\n{body.strip()}\n"
-    problems = card_problems(text)
+    metadata = card_metadata(report, transform, words)
+    problems = metadata_problems(metadata.to_dict())
     if problems:
         raise RequestError(f"the model card's metadata is not what the Hub accepts: {problems[0]}")
-    return text
+    return f"---\n{metadata.to_yaml()}\n---\n\n{body.strip()}\n"
+
+
+def rewrite_card(folder: Path, words: CardWords) -> None:
+    """Write the card of a published folder again, such as when it is known which repositories it goes to.
+
+    The report gets the digest of the new card; a signature over the old report is removed. Other files stay as they
+    are and are not read: check the folder before or after.
+
+    Args:
+        folder: A published folder.
+        words: What the new card is to say.
+
+    Raises:
+        RequestError: There is no whole report, or the metadata would not be accepted by the Hub.
+        EnvironmentFailure: The folder cannot be written.
+    """
+    report = load_report(folder / REPORT_FILE)
+    plots = [name for name in report["files"] if name.startswith(f"{PLOT_FOLDER}/")]
+    text = render_card(report, report["format"], words, plots)
+    files = {**report["files"], CARD_FILE: hashlib.sha256(text.encode("utf-8")).hexdigest()}
+    try:
+        (folder / SIGNATURE_FILE).unlink(missing_ok=True)
+        (folder / CARD_FILE).write_bytes(text.encode("utf-8"))
+        write_report({**report, "files": files}, folder / REPORT_FILE)
+    except OSError as error:
+        raise EnvironmentFailure(f"{folder} cannot be written: {error.strerror or error}") from error
 
 
 def _attacks(results: Results, candidate: str) -> list[CardAttack]:
@@ -139,7 +177,7 @@ def _library(transform: str) -> str:
 
 
 @cache
-def _environment() -> Environment:
+def card_environment() -> Environment:
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
@@ -154,7 +192,15 @@ def _environment() -> Environment:
     environment.filters["interval"] = lambda ends: f" [{show(ends[0], 2)}, {show(ends[1], 2)}]" if ends else ""
     environment.filters["cell"] = lambda text: str(text).replace("|", "\\|").replace("\n", " ")
     environment.filters["as_words"] = _as_words
+    environment.filters["plain"] = _plain
     return environment
+
+
+def _plain(value: Any) -> str:
+    """One setting without brackets and quotes."""
+    if isinstance(value, Mapping):
+        return _as_words(value)
+    return listed([_plain(item) for item in value]) if isinstance(value, (list, tuple)) else str(value)
 
 
 def _as_words(settings: Mapping[str, Any]) -> str:
@@ -164,7 +210,7 @@ def _as_words(settings: Mapping[str, Any]) -> str:
         if isinstance(value, Mapping) and value:
             parts.append(_as_words(value))
         elif isinstance(value, (list, tuple)):
-            parts.append(f"{key} {listed([str(item) for item in value]) or 'none'}")
+            parts.append(f"{key} {listed([_plain(item) for item in value]) or 'none'}")
         else:
             parts.append(f"{key} {value}")
     return ", ".join(parts) or "none recorded"

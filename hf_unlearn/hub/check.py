@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..errors import EnvironmentFailure, RequestError
-from ..verification.digests import compare_digests, hash_files, list_files
+from ..errors import EnvironmentFailure, RequestError, VerificationError
+from ..verification.digests import FileStamp, compare_digests, file_stamps, hash_files, list_files, sha256_file
 from ..verification.report import REPORT_FILE, report_problems
-from .files import is_weight_file, may_be_published
+from .files import SIGNATURE_FILE, is_weight_file, may_be_published
+from .signing import NO_SIGNATURE, SignatureFinding, TrustedKey, check_signature
 
 
 @dataclass(frozen=True)
@@ -22,11 +24,19 @@ class CheckResult:
         problems: One sentence per problem, each beginning with the file it is about; empty if every file is what
             the report says.
         report: The report; ``None`` if it is missing or was changed.
+        signature: What the signature over the report is worth here.
+        commit: The commit on the Hub that the folder is; ``None`` for a plain folder.
+        offline: Whether the commit was taken from the download cache without asking the Hub.
+        stamps: What the file system said of each file just before it was read.
     """
 
     folder: Path
     problems: tuple[str, ...]
     report: dict[str, Any] | None
+    signature: SignatureFinding = NO_SIGNATURE
+    commit: str | None = None
+    offline: bool = False
+    stamps: Mapping[str, FileStamp | None] = field(default_factory=dict, repr=False)
 
     @property
     def intact(self) -> bool:
@@ -38,22 +48,42 @@ class CheckResult:
         """The verdict's status; ``None`` if the report cannot be trusted."""
         return None if self.report is None else str(self.report["verdict"]["status"])
 
+    @property
+    def report_digest(self) -> str | None:
+        """The digest that the report carries over itself, which no other report has; ``None`` without a report."""
+        return None if self.report is None else str(self.report["digest"])
 
-def check_folder(path: str | Path) -> CheckResult:
-    """Compare every file of a published folder with its report.
+    def still_stands(self) -> None:
+        """Make sure that no file was written to, replaced, added or removed since it was checked.
+
+        Raises:
+            VerificationError: One was; the message names it.
+        """
+        now = file_stamps(self.folder, self.stamps)
+        changed = [name for name, stamp in self.stamps.items() if now[name] != stamp]
+        appeared = sorted(set(list_files(self.folder, links_within=Path("/"))[0]) - set(self.stamps))
+        if changed or appeared:
+            raise VerificationError(f"{self.folder}: {(changed or appeared)[0]} was touched while it was being loaded")
+
+
+def check_folder(path: str | Path, trusted_keys: Sequence[TrustedKey] = ()) -> CheckResult:
+    """Compare every file of a published folder with its report, and the report with its signature.
 
     Finds every file that was changed (one byte is enough, the report itself included), removed or added, and whatever
-    is not a plain file. It does not tell *who* wrote the report: someone who replaces the files and writes a new
-    report to match is found only by a signature.
+    is not a plain file. *Who* wrote the report only a signature tells: without trusted keys, someone who replaces the
+    files and writes a new report to match is not found.
 
     Args:
         path: The folder.
+        trusted_keys: Public keys (PEM files) and Sigstore identities; if any are named, one of them has to have
+            signed the report.
 
     Returns:
         The result, with all problems.
 
     Raises:
-        RequestError: There is no such folder, or it holds neither a report nor a model.
+        RequestError: There is no such folder, it holds neither a report nor a model, or a key cannot be used.
+        MissingExtraError: A key was named and ``model-signing`` is not installed.
         EnvironmentFailure: A file cannot be read.
     """
     folder = Path(path)
@@ -63,11 +93,16 @@ def check_folder(path: str | Path) -> CheckResult:
         inner = folder / "publish"
         where = f": a run publishes to {inner}" if inner.is_dir() else ""
         raise RequestError(f"{folder} holds no published model (neither {REPORT_FILE} nor config.json){where}")
-    return check_files(folder)
+    return check_files(folder, trusted_keys=trusted_keys)
 
 
 def check_files(
-    folder: Path, *, links_within: Path | None = None, ignored: frozenset[str] = frozenset()
+    folder: Path,
+    *,
+    links_within: Path | None = None,
+    ignored: frozenset[str] = frozenset(),
+    trusted_keys: Sequence[TrustedKey] = (),
+    hasher: Callable[[Path], str] = sha256_file,
 ) -> CheckResult:
     """:func:`check_folder` for a folder that something else manages.
 
@@ -75,28 +110,40 @@ def check_files(
         folder: The folder.
         links_within: Links that lead to somewhere inside this folder count as the files they lead to.
         ignored: Files that may be there although the report does not know them.
+        trusted_keys: As for :func:`check_folder`.
+        hasher: What hashes one file.
 
     Returns:
         The result, with all problems.
 
     Raises:
+        RequestError: A key cannot be used.
+        MissingExtraError: A key was named and ``model-signing`` is not installed.
         EnvironmentFailure: A file cannot be read.
     """
     names, problems = list_files(folder, links_within=links_within)
     if REPORT_FILE not in names:
         missing = [] if any(problem.startswith(f"{REPORT_FILE}:") for problem in problems) else ["is missing"]
         return CheckResult(folder, (*(f"{REPORT_FILE}: {text}" for text in missing), *problems), None)
+    stamps = file_stamps(folder, names)
+    # Report and signature are read once: what is parsed and compared below are the bytes whose signature is checked.
     data = _read(folder / REPORT_FILE)
+    signature = check_signature(
+        data, _read(folder / SIGNATURE_FILE) if SIGNATURE_FILE in names else None, trusted_keys
+    )
     wrong = report_problems(data)
     if wrong:
-        return CheckResult(folder, tuple(f"{REPORT_FILE}: {text}" for text in wrong), None)
-    # The file was read once: what is parsed here is what was checked.
+        found_wrong = [*(f"{REPORT_FILE}: {text}" for text in wrong), *signature.problems]
+        return CheckResult(folder, tuple(found_wrong), None, signature)
     report: dict[str, Any] = json.loads(data)
-    found = hash_files(folder, (name for name in names if name != REPORT_FILE and name not in ignored))
+    apart = {REPORT_FILE, SIGNATURE_FILE, *ignored}
+    found = hash_files(folder, (name for name in names if name not in apart), hasher)
+    problems += signature.problems
     problems += compare_digests(report["files"], found)
     problems += [f"{name}: is of a kind that is never published" for name in found if not may_be_published(name)]
     problems += _not_as_scored(report, found)
-    return CheckResult(folder, tuple(sorted(set(problems))), report)
+    problems += _not_tested(report)
+    return CheckResult(folder, tuple(sorted(set(problems))), report, signature, stamps=stamps)
 
 
 def _not_as_scored(report: dict[str, Any], found: dict[str, str]) -> list[str]:
@@ -110,6 +157,18 @@ def _not_as_scored(report: dict[str, Any], found: dict[str, str]) -> list[str]:
         for name in found
         if (is_weight_file(name) or name in scored) and listed.get(name) == found[name] != scored.get(name)
     ]
+
+
+def _not_tested(report: dict[str, Any]) -> list[str]:
+    """A folder in a format that was never scored carries the verdict on something else."""
+    name, candidate = report["format"], report["verdict"]["candidate"]
+    if name is None:
+        return []
+    # `gguf-q4_0@llama.cpp` is the format `gguf-q4_0` as another program runs it.
+    tested = {row["transform"].partition("@")[0] for row in report["scores"] if row["model"] == candidate}
+    if name in tested:
+        return []
+    return [f"{REPORT_FILE}: holds no score in the format {name!r} that this folder is in: it was not tested"]
 
 
 def _read(path: Path) -> bytes:

@@ -13,6 +13,7 @@ _MODEL_FILES = (
     r"model\.safetensors",
     r"model-\d{5}-of-\d{5}\.safetensors",
     r"model\.safetensors\.index\.json",
+    r"model-[A-Z0-9_]+\.gguf",
     r"config\.json",
     r"generation_config\.json",
     r"tokenizer\.json",
@@ -29,14 +30,19 @@ _MODEL_FILES = (
     r"additional_chat_templates/[\w.-]+\.jinja",
     r"(LICENSE|NOTICE)(\.txt|\.md)?",
 )
-_ADDED_FILES = (r"README\.md", r"unlearning_report\.json(\.sig)?", r"plots/[\w.-]+\.(png|svg)")
+_ADDED_FILES = (
+    r"README\.md",
+    r"unlearning_report\.json(\.sig)?",
+    r"plots/[\w.-]+\.(png|svg)",
+    r"\.eval_results/[\w.-]+\.yaml",
+)
 
 _MODEL = re.compile("|".join(f"(?:{pattern})" for pattern in _MODEL_FILES))
 _PUBLISHED = re.compile("|".join(f"(?:{pattern})" for pattern in (*_MODEL_FILES, *_ADDED_FILES)))
 
 
 def is_model_file(name: str) -> bool:
-    """Whether a file of a model folder is published: weights as safetensors, configuration, tokenizer, license.
+    """Whether a file of a model folder is published: safetensors or GGUF weights, configuration, tokenizer, license.
 
     Pickles, training state, optimizer state and code are not.
 
@@ -52,7 +58,7 @@ def is_weight_file(name: str) -> bool:
     Args:
         name: Path relative to the folder, with forward slashes.
     """
-    return is_model_file(name) and ".safetensors" in name
+    return is_model_file(name) and (".safetensors" in name or name.endswith(".gguf"))
 
 
 def may_be_published(name: str) -> bool:
@@ -64,13 +70,20 @@ def may_be_published(name: str) -> bool:
     return _PUBLISHED.fullmatch(name) is not None
 
 
-def holds_prose(name: str) -> bool:
-    """Whether a file is text that people or chat templates write, so that forget text could stand in it.
-
-    Vocabulary files are not: a tokenizer's pieces say nothing of who did what, and they are the target's own.
+def is_vocabulary(name: str) -> bool:
+    """Whether a file lists the pieces of a tokenizer, which are neighbours by chance.
 
     Args:
         name: Path relative to the folder, with forward slashes.
     """
-    vocabulary = ("tokenizer.json", "vocab.json", "vocab.txt", "merges.txt", "added_tokens.json")
-    return name.endswith((".md", ".json", ".jinja", ".svg", ".txt")) and name not in vocabulary
+    return name in ("tokenizer.json", "vocab.json", "vocab.txt", "merges.txt", "added_tokens.json")
+
+
+def is_text(name: str) -> bool:
+    """Whether a file is text that people, templates or reports write, so that forget text could stand in it.
+
+    Args:
+        name: Path relative to the folder, with forward slashes.
+    """
+    kinds = (".md", ".json", ".jinja", ".svg", ".txt", ".yaml")
+    return not is_vocabulary(name) and (name.endswith(kinds) or name in ("LICENSE", "NOTICE"))

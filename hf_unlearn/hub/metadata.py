@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ..reporting.results import Results
 from ..reporting.words import metric_phrase
 from ..verification.references import IDENTITY
+from .card_parts import emissions
 
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult, ModelCardData
@@ -33,6 +34,8 @@ class CardWords:
         base_model: Id of the target on the Hub, where the report does not know it.
         repo_id: Where the main model is published; ``None`` for a folder.
         variant_repo_ids: Format to repository of that variant.
+        variant_revisions: Format to branch of ``repo_id``, for variants that have no repository of their own.
+        base_license: Licence of the base model, where it is known; it binds the unlearned model too.
     """
 
     title: str
@@ -42,6 +45,8 @@ class CardWords:
     base_model: str | None = None
     repo_id: str | None = None
     variant_repo_ids: Mapping[str, str] = field(default_factory=dict)
+    variant_revisions: Mapping[str, str] = field(default_factory=dict)
+    base_license: str | None = None
 
 
 def card_problems(text: str) -> list[str]:
@@ -64,6 +69,11 @@ def card_problems(text: str) -> list[str]:
         return [f"front matter: {str(error).splitlines()[0]}"]
     if not data:
         return ["front matter: is missing"]
+    return metadata_problems(data)
+
+
+def metadata_problems(data: Mapping[str, Any]) -> list[str]:
+    """:func:`card_problems` for metadata that is not text yet (or not any more)."""
     return [*plain_key_problems(data), *_model_index_problems(data.get("model-index", []))]
 
 
@@ -119,14 +129,19 @@ def card_metadata(report: Mapping[str, Any], transform: str, words: CardWords) -
         words: What only the publisher can say.
 
     Returns:
-        The metadata. ``base_model`` is left out where the base has no id on the Hub.
+        The metadata. ``base_model`` is left out where the base has no id on the Hub, and on a branch of the main
+        repository, which would be a variant of itself.
     """
     from huggingface_hub import ModelCardData
 
     variant = transform != IDENTITY
     base = words.repo_id if variant else report["models"]["target"]["hub_id"] or words.base_model
+    if transform in words.variant_revisions:
+        base = None
     tags = ["unlearning", "hf_unlearn", f"unlearning-verdict:{report['verdict']['status']}"]
+    tags += [] if all(control["ok"] for control in report["controls"]) else ["unlearning-controls:failed"]
     relation = "quantized" if variant else "finetune"
+    emitted = emissions(report)
     return ModelCardData(
         license=words.license,
         language=list(words.language) or None,
@@ -137,7 +152,15 @@ def card_metadata(report: Mapping[str, Any], transform: str, words: CardWords) -
         model_name=words.title,
         eval_results=eval_results(report, transform),
         base_model_relation=relation if base else None,
+        co2_eq_emissions=_emissions(emitted) if emitted else None,
     )
+
+
+def _emissions(measured: Mapping[str, Any]) -> dict[str, Any]:
+    """The Hub's key; what is not plain text is left out, as it knows only text there."""
+    words = ("source", "training_type", "geographical_location", "hardware_used")
+    texts = {key: measured[key] for key in words if isinstance(measured.get(key), str)}
+    return {"emissions": float(measured["grams"]), **texts}
 
 
 def eval_results(report: Mapping[str, Any], transform: str) -> list[EvalResult]:

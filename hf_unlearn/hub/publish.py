@@ -12,9 +12,10 @@ from ..errors import EnvironmentFailure, RequestError
 from ..verification.digests import folder_digests, list_files, sha256_file
 from ..verification.references import IDENTITY
 from ..verification.report import REPORT_FILE, validate_report, write_report
+from .benchmarks import benchmark_files
 from .card import render_card
-from .files import CARD_FILE, PLOT_FOLDER, holds_prose, is_model_file, is_weight_file, may_be_published
-from .leaks import ForgetText
+from .files import CARD_FILE, PLOT_FOLDER, is_model_file, is_weight_file, may_be_published
+from .leaks import ForgetText, find_in_file
 from .metadata import CardWords
 
 
@@ -44,7 +45,7 @@ def publish_to_folder(
     out_main: Path,
     out_variants: Mapping[str, Path],
     plots: Sequence[Path] = (),
-    forget_texts: Iterable[tuple[str, str]] = (),
+    forget_texts: Iterable[tuple[str, str]] | ForgetText = (),
 ) -> list[PublishedFolder]:
     """Write the main model and its variants, each with its card, report and digests.
 
@@ -56,7 +57,8 @@ def publish_to_folder(
         out_main: Where the main model goes.
         out_variants: Format to where that variant goes.
         plots: Plots for the main model's card (``.png`` or ``.svg``).
-        forget_texts: Prompt and answer of every forget row, to make sure that no published text holds one.
+        forget_texts: Prompt and answer of every forget row (or what was made of them), to make sure that no published
+            text holds one.
 
     Returns:
         The folders, the main one first.
@@ -70,12 +72,13 @@ def publish_to_folder(
     missing = sorted(variants.keys() - out_variants.keys())
     if missing:
         raise RequestError(f"there is no folder to publish the variant {missing[0]!r} to")
-    forget = ForgetText(forget_texts)
+    forget = forget_texts if isinstance(forget_texts, ForgetText) else ForgetText(forget_texts)
     jobs = [(IDENTITY, main_dir, out_main), *((name, variants[name], out_variants[name]) for name in variants)]
     for _, _, out in jobs:
         _check_place(out)
+    clean: set[str] = set()
     return [
-        _publish_one(source, out, transform, report, words, plots if transform == IDENTITY else (), forget)
+        _publish_one(source, out, transform, report, words, plots if transform == IDENTITY else (), forget, clean)
         for transform, source, out in jobs
     ]
 
@@ -96,6 +99,7 @@ def _publish_one(
     words: CardWords,
     plots: Sequence[Path],
     forget: ForgetText,
+    clean: set[str],
 ) -> PublishedFolder:
     """Fill a folder beside ``out`` and rename it into place, so that ``out`` is never half a model."""
     work = out.with_name(f".{out.name}.partial")
@@ -106,9 +110,12 @@ def _publish_one(
         left_out = _copy_model(source, work, transform, report)
         plot_names = [_copy_plot(plot, work) for plot in plots]
         (work / CARD_FILE).write_text(render_card(report, transform, words, plot_names), encoding="utf-8")
+        for name, text in benchmark_files(report, transform).items():
+            (work / name).parent.mkdir(exist_ok=True)
+            (work / name).write_text(text, encoding="utf-8")
         files = folder_digests(work)
         write_report({**report, "format": transform, "files": files}, work / REPORT_FILE)
-        _refuse_forget_text(work, forget)
+        refuse_forget_text(work, {**files, REPORT_FILE: sha256_file(work / REPORT_FILE)}, forget, clean)
         if out.exists():
             shutil.rmtree(out)
         work.replace(out)
@@ -150,14 +157,23 @@ def _copy_plot(plot: Path, work: Path) -> str:
     return name
 
 
-def _refuse_forget_text(folder: Path, forget: ForgetText) -> None:
-    """Scan every text of a folder that is about to be published."""
-    for name in list_files(folder)[0]:
-        if not holds_prose(name):
-            continue
-        row = forget.find((folder / name).read_text(encoding="utf-8", errors="replace"))
+def refuse_forget_text(folder: Path, files: Mapping[str, str], forget: ForgetText, clean: set[str]) -> None:
+    """Scan every text of a folder that is about to be published.
+
+    Args:
+        folder: The folder.
+        files: Path to SHA-256 of what is in it.
+        forget: What must not be there.
+        clean: Digests of files that were scanned before (variants share their tokenizer); gets those of this folder.
+
+    Raises:
+        RequestError: One of them holds forget text. The message says where, not what.
+    """
+    for name, digest in files.items():
+        row = None if digest in clean else find_in_file(folder / name, name, forget)
         if row is not None:
             raise RequestError(
                 f"{name} would publish what was to be forgotten (forget row {row + 1}): take it out of publish.* or "
                 "of the file it comes from"
             )
+        clean.add(digest)

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-import re
+import json
 from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
-from ..errors import EnvironmentFailure, RequestError, VerificationError
+from ..errors import RequestError, VerificationError
+from ..verification.digests import sha256_file
 from ..verification.report import REPORT_FILE
 from ..verification.report import load_report as load_report_file
 from .check import CheckResult, check_files, check_folder
-from .metadata import is_hub_id
+from .digest_memory import DigestMemory
+from .private_copy import copy_files, private_folder
+from .signing import SigstoreIdentity, TrustedKey
+from .snapshot import fetch_snapshot
 
-__all__ = ["CheckResult", "VerifiedModel", "check", "check_folder", "load_report"]
+__all__ = ["CheckResult", "SigstoreIdentity", "VerifiedModel", "check", "check_folder", "load_report"]
 
-_COMMIT = re.compile(r"[0-9a-f]{40}")
 _HUB_FILES = frozenset({".gitattributes"})
 """Made by the Hub in every repository, and read by nothing that loads a model."""
 
@@ -25,12 +30,17 @@ _REFUSED = {
     "load_in_4bit": "quantizing again makes a model that was not verified: load the published variant instead",
     "load_in_8bit": "quantizing again makes a model that was not verified: load the published variant instead",
     "subfolder": "the files in a sub-folder are not part of what was verified",
-    "gguf_file": "that file is not part of what was verified",
+    "gguf_file": "the file is taken from the report",
+    "adapter_kwargs": "an adapter makes another model",
+    "adapter_name": "an adapter makes another model",
     "variant": "that file is not part of what was verified",
     "state_dict": "those weights are not what was verified",
     "config": "another configuration makes another model",
+    "code_revision": "code in a repository is not part of what was verified",
     "use_safetensors": "only safetensors are published",
+    "weights_only": "only safetensors are published",
 }
+_HARMLESS = {"use_safetensors": True, "weights_only": True, "trust_remote_code": False}
 
 Requirement = Literal["passed", "inconclusive", "any"]
 _ACCEPTED = {
@@ -48,7 +58,10 @@ class VerifiedModel:
         repo_or_folder: str | Path,
         revision: str | None = None,
         require: Requirement = "passed",
-        trusted_keys: Sequence[str] | None = None,
+        trusted_keys: Sequence[TrustedKey] | None = None,
+        report_digest: str | None = None,
+        reuse_digests: bool = False,
+        private_copy: bool = False,
         **kwargs: Any,
     ) -> Any:
         """Check a published model, then load it with ``AutoModelForCausalLM``.
@@ -59,7 +72,14 @@ class VerifiedModel:
             revision: Branch, tag or commit on the Hub.
             require: ``"passed"``; ``"inconclusive"`` also takes what is undecided; ``"any"`` takes whatever verdict
                 an intact report has.
-            trusted_keys: Keys of which one must have signed the report.
+            trusted_keys: Public keys (PEM files) and Sigstore identities, of which one must have signed the report.
+            report_digest: The ``digest`` that the report must have, as ``hf-unlearn check`` prints it: then nothing
+                else is taken, not even an older release by the same publisher.
+            reuse_digests: Believe digests of files in the download cache that have not changed since they were last
+                hashed, see :mod:`~hf_unlearn.hub.digest_memory`.
+            private_copy: Copy the files to a place of their own first, check and load the copy, and remove it. On a
+                CPU, weights are read from their file as they are used: without the copy, who writes into that file
+                later changes the loaded model. Takes room in the folder for temporary files (``TMPDIR``).
             **kwargs: Passed to ``AutoModelForCausalLM.from_pretrained`` (``dtype``, ``device_map`` ...). Those that
                 would load something else than what was verified are refused.
 
@@ -67,61 +87,153 @@ class VerifiedModel:
             A plain transformers model.
 
         Raises:
-            VerificationError: A file was changed, removed or added, the verdict is not the required one, or a
-                signature is asked for; the message names the file or the check.
+            VerificationError: A file was changed, removed or added (also while it was being loaded), the verdict is
+                not the required one, or the signature is; the message names the file or the check.
             RequestError: The arguments are wrong.
+            MissingExtraError: A key was named and ``model-signing`` is not installed.
             EnvironmentFailure: The Hub cannot be reached.
         """
         if require not in _ACCEPTED:
             raise RequestError(f"require={require!r}: must be 'passed', 'inconclusive' or 'any'")
         for name, why in _REFUSED.items():
-            harmless = name == "use_safetensors"
-            if kwargs.get(name) is not None and kwargs[name] is not harmless:
+            if kwargs.get(name) is not None and kwargs[name] is not _HARMLESS.get(name):
                 raise RequestError(f"{name} is refused: {why}")
-        result = check(repo_or_folder, revision)
-        if result.problems:
-            more = f" (and {len(result.problems) - 1} more)" if len(result.problems) > 1 else ""
-            raise VerificationError(f"{repo_or_folder}: {result.problems[0]}{more}")
-        if trusted_keys is not None:
-            raise VerificationError(
-                f"{repo_or_folder}: {REPORT_FILE} carries no signature, so no trusted key can have signed it"
+        if trusted_keys is not None and not trusted_keys:
+            raise RequestError("trusted_keys is empty: name a key, or leave it out to accept whoever made the report")
+        if private_copy and reuse_digests:
+            raise RequestError("private_copy and reuse_digests exclude each other: a copy is hashed, not remembered")
+        with ExitStack() as stack:
+            place = stack.enter_context(private_folder()) if private_copy else None
+            return _checked_and_loaded(
+                repo_or_folder, revision, require, trusted_keys or (), report_digest, reuse_digests, place, kwargs
             )
-        if result.report is None or result.status not in _ACCEPTED[require]:
-            reasons = result.report["verdict"]["reasons"] if result.report else []
-            why = f": {reasons[0]}" if reasons else ""
-            raise VerificationError(
-                f"{repo_or_folder}: the verdict is {result.status!r}, {require!r} is required{why}"
-            )
-        from transformers import AutoModelForCausalLM
-
-        passed_on = {name: value for name, value in kwargs.items() if name not in _REFUSED}
-        return AutoModelForCausalLM.from_pretrained(
-            str(result.folder), use_safetensors=True, local_files_only=True, trust_remote_code=False, **passed_on
-        )
 
 
-def check(repo_or_folder: str | Path, revision: str | None = None) -> CheckResult:
+def _checked_and_loaded(
+    where: str | Path,
+    revision: str | None,
+    require: Requirement,
+    trusted_keys: Sequence[TrustedKey],
+    report_digest: str | None,
+    reuse_digests: bool,
+    place: Path | None,
+    kwargs: dict[str, Any],
+) -> Any:
+    result = check(where, revision, trusted_keys, report_digest, reuse_digests, copy_to=place)
+    if result.problems:
+        more = f" (and {len(result.problems) - 1} more)" if len(result.problems) > 1 else ""
+        raise VerificationError(f"{where}: {result.problems[0]}{more}")
+    if result.report is None or result.status not in _ACCEPTED[require]:
+        reasons = result.report["verdict"]["reasons"] if result.report else []
+        why = f": {reasons[0]}" if reasons else ""
+        raise VerificationError(f"{where}: the verdict is {result.status!r}, {require!r} is required{why}")
+    _require_judged(where, result.report, require)
+    model = _load(result, {name: value for name, value in kwargs.items() if name not in _REFUSED})
+    result.still_stands()
+    if place is not None:
+        model.name_or_path = model.config._name_or_path = str(where)
+    return model
+
+
+def check(
+    repo_or_folder: str | Path,
+    revision: str | None = None,
+    trusted_keys: Sequence[TrustedKey] = (),
+    report_digest: str | None = None,
+    reuse_digests: bool = False,
+    copy_to: Path | None = None,
+) -> CheckResult:
     """:func:`check_folder` for a folder, or for all files of one commit of a repository on the Hub.
 
     Args:
-        repo_or_folder: A folder, or an id on the Hub.
+        repo_or_folder: A folder, or an id on the Hub. With ``HF_HUB_OFFLINE=1`` the commit is the one that the
+            download cache knows for the revision.
         revision: Branch, tag or commit on the Hub.
+        trusted_keys: As for :func:`check_folder`.
+        report_digest: The digest that the report must have.
+        reuse_digests: As for :class:`VerifiedModel`; refused for a folder.
+        copy_to: An empty folder: the files are copied there, and the copies are checked.
 
     Returns:
         The result; its ``folder`` is where the checked files lie.
 
     Raises:
-        RequestError: There is no such folder or repository, or a revision of a folder was asked for.
+        RequestError: There is no such folder or repository, a revision of a folder was asked for, or a key cannot be
+            used.
+        MissingExtraError: A key was named and ``model-signing`` is not installed.
         EnvironmentFailure: The Hub cannot be reached.
     """
     if Path(repo_or_folder).is_dir():
         if revision is not None:
             raise RequestError(f"{repo_or_folder} is a folder: it has no revision {revision!r}")
-        return check_folder(repo_or_folder)
-    repo_id = _repo_id(repo_or_folder)
-    folder = _download(repo_id, revision)
+        if reuse_digests:
+            raise RequestError(f"{repo_or_folder} is a folder: digests are reused in the download cache only")
+        folder = Path(repo_or_folder)
+        if copy_to is not None:
+            copy_files(folder, copy_to)
+            folder = copy_to
+        return _pinned(check_folder(folder, trusted_keys), report_digest)
+    snapshot = fetch_snapshot(repo_or_folder, revision)
+    memory = DigestMemory(snapshot.storage / "blobs") if reuse_digests else None
+    if copy_to is not None:
+        copy_files(snapshot.folder, copy_to, links_within=snapshot.storage)
     # A snapshot in the download cache is made of links into the blobs beside it.
-    return check_files(folder, links_within=folder.parent.parent, ignored=_HUB_FILES)
+    result = check_files(
+        copy_to or snapshot.folder,
+        links_within=snapshot.storage,
+        ignored=_HUB_FILES,
+        trusted_keys=trusted_keys,
+        hasher=memory or sha256_file,
+    )
+    if memory is not None and result.intact:
+        memory.save()
+    return _pinned(replace(result, commit=snapshot.commit, offline=snapshot.offline), report_digest)
+
+
+def _pinned(result: CheckResult, digest: str | None) -> CheckResult:
+    if digest is None or result.report is None or result.report_digest == digest:
+        return result
+    found = f"{REPORT_FILE}: is not the one that is asked for (digest {result.report_digest}, not {digest})"
+    return replace(result, problems=(found, *result.problems))
+
+
+def _require_judged(where: str | Path, report: dict[str, Any], require: Requirement) -> None:
+    """The verdict is about the transforms of the gate. A format that only stands in the table has none."""
+    name, candidate = report["format"], report["verdict"]["candidate"]
+    mine = {row["status"] for row in report["recovered"] if (row["model"], row["transform"]) == (candidate, name)}
+    if require != "any" and not mine & {"passed", "inconclusive", "failed"}:
+        raise VerificationError(
+            f"{where}: the format {name!r} was scored but not judged, {require!r} is required: "
+            "load a format of the gate, or say require='any'"
+        )
+
+
+def _load(result: CheckResult, passed_on: dict[str, Any]) -> Any:
+    """Stock ``from_pretrained`` on the files that were checked."""
+    from transformers import AutoModelForCausalLM
+
+    assert result.report is not None
+    gguf = [name for name in result.report["files"] if name.endswith(".gguf")]
+    how: dict[str, Any] = {"gguf_file": gguf[0]} if gguf else {"use_safetensors": True}
+    _refuse_foreign_code(result.folder)
+    return AutoModelForCausalLM.from_pretrained(
+        str(result.folder), local_files_only=True, trust_remote_code=False, **how, **passed_on
+    )
+
+
+def _refuse_foreign_code(folder: Path) -> None:
+    """A model type that transformers does not know is code somewhere else, which no digest here covers."""
+    from transformers import CONFIG_MAPPING
+
+    path = folder / "config.json"
+    if not path.is_file():
+        return
+    config = json.loads(path.read_bytes())
+    if config.get("auto_map") and config.get("model_type") not in CONFIG_MAPPING:
+        raise VerificationError(
+            f"{folder}: config.json asks for code that is not part of transformers ({config['model_type']!r}), and "
+            "code in a repository is not part of what was verified"
+        )
 
 
 def load_report(path_or_repo: str | Path, revision: str | None = None) -> dict[str, Any]:
@@ -147,31 +259,4 @@ def load_report(path_or_repo: str | Path, revision: str | None = None) -> dict[s
         places = [path / REPORT_FILE, path / "verify" / REPORT_FILE]
         found = next((place for place in places if place.is_file()), places[0])
         return load_report_file(found)
-    return load_report_file(_download(_repo_id(path_or_repo), revision, only=REPORT_FILE) / REPORT_FILE)
-
-
-def _repo_id(name: str | Path) -> str:
-    if not isinstance(name, str) or not is_hub_id(name):
-        raise RequestError(f"{name} is neither a folder nor an id on the Hub")
-    return name
-
-
-def _download(repo_id: str, revision: str | None, only: str | None = None) -> Path:
-    """All files (or one) of one commit, as a folder in the download cache."""
-    from huggingface_hub import HfApi, snapshot_download
-    from huggingface_hub.errors import HTTPError, RepositoryNotFoundError, RevisionNotFoundError
-
-    try:
-        commit = revision
-        if commit is None or not _COMMIT.fullmatch(commit):
-            commit = HfApi().model_info(repo_id, revision=revision).sha
-        return Path(snapshot_download(repo_id, revision=commit, allow_patterns=only))
-    except RepositoryNotFoundError as error:
-        raise RequestError(f"there is no model {repo_id!r} on the Hub that you can read") from error
-    except RevisionNotFoundError as error:
-        raise RequestError(f"{repo_id} has no revision {revision!r}") from error
-    except (HTTPError, OSError) as error:
-        why = str(error).splitlines()[0]
-        raise EnvironmentFailure(
-            f"{repo_id} is no folder here and could not be fetched from the Hub: {why}"
-        ) from error
+    return load_report_file(fetch_snapshot(path_or_repo, revision, only=REPORT_FILE).folder / REPORT_FILE)

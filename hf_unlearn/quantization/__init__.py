@@ -1,38 +1,95 @@
 """Formats a model can be published in. Each is folder to folder, and the result loads with stock ``from_pretrained``.
 
 ``FORMATS.get(name).value()`` is a :class:`~hf_unlearn.quantization.base.Format`; :func:`export_format` uses it.
+A format that is calibrated takes the choice of its text after an ``@``: ``gptq-int4-g128@forget-aware``.
 """
 
 from __future__ import annotations
 
+import functools
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..registry import Registry
+from ..errors import RequestError
+from ..registry import Entry, Registry, suggest
 
 if TYPE_CHECKING:
     from .base import ExportInfo, Format
+    from .calibration import Calibration
 
-FORMATS: Registry[type[Format]] = Registry("format", "hf_unlearn.quantization")
+# What people call the usual size of a family, or the usual member of several.
+ALIASES = {
+    **{family: f"{family}-g128" for family in ("gptq-int3", "gptq-int4", "gptq-int8", "awq-int4")},
+    **{family: f"{family}-g128" for family in ("rtn-int4", "rtn-int3", "rtn-int2")},
+    "rtn-int8": "rtn-int8-channel",
+    "fp8": "ct-fp8",
+    "int8": "ct-int8",
+}
+CALIBRATION_KINDS = ("generic", "forget-aware")
 
 
-def export_format(name: str, source: Path, target: Path) -> ExportInfo:
+class FormatRegistry(Registry["type[Format]"]):
+    """Formats by name, by a shorter name, and with their choice of calibration text."""
+
+    def get(self, name: str) -> Entry[type[Format]]:
+        """The entry called ``name``.
+
+        Raises:
+            RequestError: There is none, or what stands after ``@`` is no choice of this format.
+        """
+        short, at, kind = full_name(name).partition("@")
+        entry = super().get(short)
+        return _calibrated(entry, kind) if at else entry
+
+
+def full_name(name: str) -> str:
+    """A format's name with its group size: ``gptq-int4`` is ``gptq-int4-g128``. Other names stay as they are."""
+    short, at, kind = name.partition("@")
+    return ALIASES.get(short, short) + at + kind
+
+
+def _calibrated(entry: Entry[type[Format]], kind: str) -> Entry[type[Format]]:
+    name = f"{entry.name}@{kind}"
+    if not entry.value.calibrated:
+        raise RequestError(f"there is no format called {name!r}: {entry.name} needs no calibration text")
+    if kind not in CALIBRATION_KINDS:
+        raise RequestError(
+            f"there is no format called {name!r}: after @ stands the calibration text, "
+            f"{suggest(kind, list(CALIBRATION_KINDS))}"
+        )
+    value = _with_kind(entry.value, name, kind)
+    return replace(entry, name=name, value=value, summary=f"{entry.summary}; {kind} calibration")
+
+
+@functools.cache
+def _with_kind(value: type[Format], name: str, kind: str) -> type[Format]:
+    return type(value.__name__, (value,), {"name": name, "calibration_kind": kind, "__doc__": value.__doc__})
+
+
+FORMATS = FormatRegistry("format", "hf_unlearn.quantization")
+
+
+def export_format(name: str, source: Path, target: Path, calibration: Calibration | None = None) -> ExportInfo:
     """Write the model in ``source`` to ``target`` in the format called ``name``.
 
     Args:
         name: A name in :data:`FORMATS`.
         source: A ``save_pretrained`` folder with weights that are not quantized.
         target: A folder that does not exist yet, or is empty. It is gone again if anything fails.
+        calibration: The text for a format that is calibrated; others do not look at it.
 
     Returns:
         What was written, and how far the re-loaded file is from the weights it should hold.
 
     Raises:
-        RequestError: An unknown name, or a source this format cannot be made from.
+        RequestError: An unknown name, a source this format cannot be made from, or calibration text that is missing
+            or too short.
         MissingExtraError: The format's library is not installed.
-        EnvironmentFailure: The file that was written does not give back the weights that were quantized.
+        EnvironmentFailure: The library has a version this format does not work with, or the file that was written
+            does not give back the weights that were quantized.
     """
-    return FORMATS.get(name).value().export(source, target)
+    return FORMATS.get(name).value().export(source, target, calibration)
 
 
-__all__ = ["FORMATS", "export_format"]
+__all__ = ["ALIASES", "CALIBRATION_KINDS", "FORMATS", "export_format", "full_name"]

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import importlib.metadata
 import json
 import shutil
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
-from transformers import PreTrainedModel
+from packaging.specifiers import SpecifierSet
+from torch import nn
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from ..errors import EnvironmentFailure, MissingExtraError, RequestError
-from ..evaluation.loading import hidden_library_bars, load_model, quiet_backends, run_device
+from ..evaluation.loading import gguf_file_in, hidden_library_bars, load_model, quiet_backends, run_device
+
+if TYPE_CHECKING:
+    from .calibration import Calibration
 
 _TOKENIZER_FILES = (
     "tokenizer*",
@@ -29,6 +35,7 @@ _TOKENIZER_FILES = (
     "chat_template*",
     "additional_chat_templates",
 )
+_WEIGHT_FILES = ("*.safetensors", "*.gguf")
 _PROBE_ROWS, _PROBE_LENGTH = 4, 16
 
 
@@ -47,6 +54,8 @@ class ExportInfo:
         reload_error: ``||a - b|| / ||b||`` with ``a`` the logits of the re-loaded folder and ``b`` those of the
             de-quantized weights, both in float32 activations, on a fixed input.
         tolerance: The greatest ``reload_error`` this format allows.
+        calibration: What it was calibrated with (:meth:`hf_unlearn.quantization.calibration.Calibration.record`);
+            ``None`` for formats that see no text.
     """
 
     format: str
@@ -58,6 +67,7 @@ class ExportInfo:
     quantized_share: float
     reload_error: float
     tolerance: float
+    calibration: dict[str, Any] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """As a JSON object."""
@@ -71,10 +81,12 @@ class Written:
     Attributes:
         logits: Float32 logits ``[rows, length, vocabulary]`` of the de-quantized weights on the fixed input.
         quantized_share: Share of the parameters that were quantized.
+        calibration: What to record of the calibration, for formats that have one.
     """
 
     logits: torch.Tensor
     quantized_share: float
+    calibration: dict[str, Any] | None = None
 
 
 class Format(ABC):
@@ -85,40 +97,94 @@ class Format(ABC):
         bits: Bits per quantized weight.
         group_size: Weights that share a scale, or ``None``.
         package: Distribution that provides it, as pip knows it.
+        versions: The versions of it that work, as pip writes them; empty for all.
+        companions: Further distributions that are needed to write or to load it.
         extra: The extra of this project that installs ``package``.
         tolerance: Greatest relative logit error between the re-loaded folder and the de-quantized weights. It
             allows for what the format's kernels do to activations, not for wrong weights.
+        cpu: Whether a machine without a GPU can make it.
+        published: Whether it is a format people download. ``False`` for what is only made to be scored.
+        holds_experts: Whether files of mixture-of-experts models load again (with their experts quantized or not).
+        calibrated: Whether :meth:`write` needs calibration text.
+        calibration_kind: Which text, where the name says so; ``None`` leaves it to the recipe.
     """
 
     name: ClassVar[str]
     bits: ClassVar[int]
     group_size: ClassVar[int | None] = None
     package: ClassVar[str]
+    versions: ClassVar[str] = ""
+    companions: ClassVar[tuple[str, ...]] = ()
     extra: ClassVar[str] = "quantization"
     tolerance: ClassVar[float]
+    cpu: ClassVar[bool] = True
+    published: ClassVar[bool] = True
+    holds_experts: ClassVar[bool] = True
+    calibrated: ClassVar[bool] = False
+    calibration_kind: ClassVar[str | None] = None
+
+    # Set by export for the time of a write.
+    calibration: Calibration | None = None
 
     def check_available(self) -> None:
-        """Raise :class:`MissingExtraError` if the format's library is not installed."""
-        self._version()
+        """Check the format's libraries.
+
+        Raises:
+            MissingExtraError: One is not installed.
+            EnvironmentFailure: It is, in a version that does not work.
+        """
+        for package in self.companions:
+            self._version_of(package)
+        version = self._version()
+        if version not in SpecifierSet(self.versions, prereleases=True):
+            raise EnvironmentFailure(
+                f"format {self.name} needs {self.package} {self.versions}, and {version} is installed: run  "
+                f"pip install 'hf_unlearn[{self.extra}]'"
+            )
+
+    def check(self, model: PreTrainedModel) -> None:
+        """Refuse a model that this format cannot be made from, before any work.
+
+        Args:
+            model: Only shapes and names are looked at; it may be on the ``meta`` device.
+
+        Raises:
+            RequestError: Says what does not fit.
+        """
+        # Experts of a layer are one tensor [experts, out, in] in memory and one tensor each in files.
+        fused = next((name for name, item in model.named_parameters() if item.ndim == 3), None)
+        if fused is not None and not self.holds_experts:
+            raise RequestError(
+                f"{self.name} cannot hold the experts of this model ({fused}): transformers does not load them from "
+                f"what {self.package} stores; use bf16 or a bitsandbytes format, which leave experts as they are"
+            )
+        self.check_model(model)
 
     def check_model(self, model: PreTrainedModel) -> None:  # noqa: B027 (most formats take any model)
-        """Raise :class:`RequestError` for a model that this format cannot be made from.
+        """What :meth:`check` finds out for this format alone; raises :class:`RequestError` too.
 
         Args:
             model: Only shapes and names are looked at; it may be on the ``meta`` device.
         """
 
-    def export(self, source: Path, target: Path) -> ExportInfo:
+    def export(self, source: Path, target: Path, calibration: Calibration | None = None) -> ExportInfo:
         """Write ``source`` to ``target`` in this format and check it.
 
         Args, result and errors are those of :func:`hf_unlearn.quantization.export_format`.
         """
+        self.check_available()
         version = self._version()
         check_source(source)
+        if self.calibrated and calibration is None:
+            raise RequestError(f"{self.name} is calibrated on text and was given none: name it")
+        self.calibration = calibration
         quiet_backends()
+        self.check(empty_model(source))
         with fresh_folder(target):
             with hidden_library_bars():
                 written = self.write(source, target)
+            # Models hold cycles: without this the one just written would still be there when its copy is loaded.
+            release_memory()
             copy_tokenizer(source, target)
             error = reload_error(target, written.logits)
             if not error <= self.tolerance:
@@ -132,10 +198,11 @@ class Format(ABC):
                 group_size=self.group_size,
                 library=self.package,
                 version=version,
-                bytes=sum(file.stat().st_size for file in target.glob("*.safetensors")),
+                bytes=sum(file.stat().st_size for pattern in _WEIGHT_FILES for file in target.glob(pattern)),
                 quantized_share=written.quantized_share,
                 reload_error=error,
                 tolerance=self.tolerance,
+                calibration=written.calibration,
             )
 
     @abstractmethod
@@ -143,10 +210,13 @@ class Format(ABC):
         """Save the model in this format to the existing, empty folder ``target``."""
 
     def _version(self) -> str:
+        return self._version_of(self.package)
+
+    def _version_of(self, package: str) -> str:
         try:
-            return importlib.metadata.version(self.package)
+            return importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
-            raise MissingExtraError(f"format {self.name}", self.package, self.extra) from None
+            raise MissingExtraError(f"format {self.name}", package, self.extra) from None
 
 
 def check_source(source: Path) -> None:
@@ -158,6 +228,10 @@ def check_source(source: Path) -> None:
         config = json.loads(config_file.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
         raise RequestError(f"{config_file} is not JSON: {error}") from error
+    if gguf_file_in(source) is not None:
+        raise RequestError(
+            f"{source} is already quantized (gguf): formats are made from the full-precision model only"
+        )
     if "quantization_config" in config:
         method = config["quantization_config"].get("quant_method", "an unnamed method")
         raise RequestError(
@@ -186,6 +260,51 @@ def head_name(model: PreTrainedModel) -> str | None:
     return next((name for name, module in model.named_modules() if module is head), None)
 
 
+def empty_model(source: Path) -> PreTrainedModel:
+    """The model of a folder without its weights (on the ``meta`` device): shapes and names to check.
+
+    Raises:
+        RequestError: The folder's config names no causal language model.
+    """
+    try:
+        with torch.device("meta"):
+            model: PreTrainedModel = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(source))
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise RequestError(f"{source} has a config.json that cannot be used: {reason}") from error
+    return model
+
+
+def body_layers(model: PreTrainedModel, format_name: str) -> dict[str, nn.Linear]:
+    """The linear layers besides the output head, by name.
+
+    Raises:
+        RequestError: There are none.
+    """
+    head = head_name(model)
+    layers = {name: item for name, item in model.named_modules() if isinstance(item, nn.Linear) and name != head}
+    if not layers:
+        raise RequestError(
+            f"{model.name_or_path or 'the model'} has no linear layer besides its output head: {format_name} changes "
+            "nothing"
+        )
+    return layers
+
+
+def check_groups(layers: Mapping[str, nn.Linear], group_size: int, format_name: str) -> None:
+    """Refuse layers whose inputs do not fall into whole groups.
+
+    Raises:
+        RequestError: Names the layer and its size.
+    """
+    for name, layer in layers.items():
+        if layer.in_features % group_size:
+            raise RequestError(
+                f"{format_name} needs input sizes in multiples of {group_size}, but {name} has {layer.in_features}: "
+                "use a format with a smaller group"
+            )
+
+
 def copy_tokenizer(source: Path, target: Path) -> None:
     """Copy tokenizer and chat template files byte by byte."""
     for pattern in _TOKENIZER_FILES:
@@ -194,6 +313,13 @@ def copy_tokenizer(source: Path, target: Path) -> None:
                 shutil.copytree(item, target / item.name, dirs_exist_ok=True)
             else:
                 shutil.copyfile(item, target / item.name)
+
+
+def release_memory() -> None:
+    """Give back what models that are no longer used hold, on the GPU too."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def probe_logits(model: PreTrainedModel) -> torch.Tensor:

@@ -72,9 +72,10 @@ class Int8(BitsAndBytes):
 
 
 class FourBit(BitsAndBytes):
-    """A 16-level grid, scaled by the largest magnitude of each block of 64 weights, without double quantization.
+    """A 16-level grid, scaled by the largest magnitude of each block of 64 weights.
 
-    Double quantization would round the block maxima as well; it is off, so that a grid step is what the papers say.
+    Double quantization rounds the block maxima as well. It is off in the formats without ``-dq`` in their name, so
+    that a grid step is what the papers say.
     """
 
     bits = 4
@@ -82,6 +83,7 @@ class FourBit(BitsAndBytes):
     # The CPU kernel and 16-bit compute types round activations; wrong block maxima give errors of 0.3 and more.
     tolerance = 0.08
     levels: ClassVar[str]
+    double: ClassVar[bool] = False
 
     def settings(self, source: Path) -> BitsAndBytesConfig:
         """4-bit settings that compute in the source's own type."""
@@ -89,7 +91,7 @@ class FourBit(BitsAndBytes):
         return BitsAndBytesConfig(
             load_in_4bit=True,
             bnb_4bit_quant_type=self.levels,
-            bnb_4bit_use_double_quant=False,
+            bnb_4bit_use_double_quant=self.double,
             bnb_4bit_compute_dtype=dtype or torch.float32,
         )
 
@@ -130,6 +132,36 @@ class FP4(FourBit):
 
     name = "bnb-fp4"
     levels = "fp4"
+
+
+@FORMATS.register(
+    "bnb-nf4-dq",
+    summary="bitsandbytes NF4 with double quantization: the block maxima in 8 bits, blocks of 256 of them",
+    paper="arXiv 2305.14314, section 3",
+    defaults={"bits": 4, "block": 64, "double_quantization": True},
+    needs=("bitsandbytes",),
+)
+class DoubleNF4(FourBit):
+    """NF4 as QLoRA uses it; its maxima have about three significant digits."""
+
+    name = "bnb-nf4-dq"
+    levels = "nf4"
+    double = True
+
+
+@FORMATS.register(
+    "bnb-fp4-dq",
+    summary="bitsandbytes FP4 with double quantization: the block maxima in 8 bits, blocks of 256 of them",
+    paper="arXiv 2305.14314, section 3 (double quantization)",
+    defaults={"bits": 4, "block": 64, "double_quantization": True},
+    needs=("bitsandbytes",),
+)
+class DoubleFP4(FourBit):
+    """FP4 with its block maxima quantized once more."""
+
+    name = "bnb-fp4-dq"
+    levels = "fp4"
+    double = True
 
 
 def quantized_layers(model: PreTrainedModel) -> dict[str, nn.Linear]:

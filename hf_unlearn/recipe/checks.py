@@ -96,6 +96,21 @@ def check_names(recipe: Recipe, tree: Located) -> None:
         _check_distinct(names, f"{section}.{key}", tree)
 
 
+def check_calibration(recipe: Recipe, tree: Located) -> None:
+    """A format that is calibrated needs ordinary text to look at."""
+    from ..quantization.calibration import calibration_kinds
+
+    kinds = calibration_kinds(recipe.export.formats, recipe.export.calibration.kind)
+    generic = recipe.data.generic is not None or (recipe.data.planted is not None and recipe.data.planted.generic > 0)
+    if not kinds or generic or recipe.export.calibration.source is not None:
+        return
+    name = next(iter(kinds))
+    raise RequestError(
+        f"{tree.at('export', 'formats', recipe.export.formats.index(name))}: export.formats: {name} is calibrated on "
+        "ordinary text, and the recipe names none: add data.generic, or name a text in export.calibration.source"
+    )
+
+
 def _check_distinct(names: Sequence[str], key: str, tree: Located) -> None:
     for index, name in enumerate(names):
         if name in names[:index]:
@@ -108,7 +123,7 @@ def fill_gate(recipe: Recipe, tree: Located) -> Recipe:
     given = gate_tree.value if gate_tree is not None and gate_tree.value else {}
     gate = recipe.gate
     if "formats" not in given:
-        gate = dataclasses.replace(gate, formats=recipe.export.formats)
+        gate = dataclasses.replace(gate, formats=_downloadable(recipe.export.formats))
     if "attacks" not in given:
         gate = dataclasses.replace(gate, attacks=tuple(recipe.attack))
     if "utility_sets" not in given:
@@ -124,10 +139,19 @@ def fill_gate(recipe: Recipe, tree: Located) -> Recipe:
     return dataclasses.replace(recipe, gate=gate)
 
 
+def _downloadable(names: Sequence[str]) -> tuple[str, ...]:
+    """Of exported formats those that people download: others are made to explain, and judged only where asked for."""
+    from ..quantization import FORMATS
+
+    return tuple(name for name in names if FORMATS.get(name).value.published)
+
+
 def check_gate(recipe: Recipe, tree: Located) -> None:
     """The gate can only judge what the run makes."""
+    from ..evaluation.llama_cpp import runtime_transforms
+
     for key, wanted, there in (
-        ("formats", recipe.gate.formats, recipe.export.formats),
+        ("formats", recipe.gate.formats, (*recipe.export.formats, *runtime_transforms(recipe.export.formats))),
         ("attacks", recipe.gate.attacks, tuple(recipe.attack)),
         ("metrics", recipe.gate.metrics, recipe.evaluate.metrics),
         ("utility_sets", recipe.gate.utility_sets, tuple(recipe.data.extra)),
@@ -138,11 +162,24 @@ def check_gate(recipe: Recipe, tree: Located) -> None:
 def check_publish(recipe: Recipe, tree: Located) -> None:
     """What a card would be refused for is found before the run, not after it."""
     from ..hub.metadata import plain_key_problems
+    from ..quantization import FORMATS
 
     publish = recipe.publish
     if publish.formats is not None:
         _check_made(publish.formats, recipe.export.formats, "publish.formats", tree)
     words = {"license": publish.license, "language": list(publish.language), "base_model": publish.base_model}
+    for key in ("repo_id", "tag"):
+        # Each is looked at with the other one left out, to name the one that is wrong.
+        with located(f"{tree.at('publish', key)}: publish.{key}"):
+            other = {"tag": None} if key == "repo_id" else {"repo_id": "owner/name"}
+            dataclasses.replace(publish, **other).hub_options()
+    if publish.formats is not None:
+        for index, name in enumerate(publish.formats):
+            if not getattr(FORMATS.get(name).value, "published", True):
+                raise RequestError(
+                    f"{tree.at('publish', 'formats', index)}: publish.formats names {name!r}, which is made to be "
+                    "scored, not to be published: remove it"
+                )
     for problem in plain_key_problems({key: value for key, value in words.items() if value}):
         key = problem.partition(":")[0]
         raise RequestError(f"{tree.at('publish', key)}: publish.{problem}")
@@ -160,6 +197,9 @@ def _check_made(wanted: Sequence[str], there: Sequence[str], key: str, tree: Loc
 
 def check_controls(recipe: Recipe, tree: Located) -> None:
     """Controls have a kind, a name of their own, and what their kind needs."""
+    from ..controls import CONTROLS
+    from ..trainer.settings import build_part
+
     names: list[str] = []
     for index, control in enumerate(recipe.controls):
         item = Located(None, "") if "controls" not in tree.value else tree.value["controls"].value[index]
@@ -172,6 +212,8 @@ def check_controls(recipe: Recipe, tree: Located) -> None:
             settings = item.value.get("settings")
             if settings is None or settings.value is None:
                 settings = Located({}, item.where)
+            with located(f"{item.at('parameters')}: controls.{index}.parameters"):
+                build_part(CONTROLS, {"name": control.kind, **control.parameters})
             check_settings(settings, f"controls.{index}.settings", control.kind)
         names.append(control.name)
 

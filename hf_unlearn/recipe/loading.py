@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ..errors import RequestError
 from ..evaluation.run import EvalSpec
+from ..quantization import full_name
 from ..registry import suggest
 from ..strict_yaml import Located, build, override, read_yaml
 from ..verification.gate import Gate
 from .checks import (
+    check_calibration,
     check_controls,
     check_gate,
     check_name,
@@ -65,6 +67,7 @@ def parse_recipe(tree: Located) -> Recipe:
     """Turn a located YAML tree into a checked :class:`Recipe`."""
     if not isinstance(tree.value, dict):
         raise RequestError(f"{tree.where}: a recipe is a mapping of keys to values")
+    tree = with_full_names(tree)
     known = [item.name for item in dataclasses.fields(Recipe)]
     for key, item in tree.value.items():
         if key not in known:
@@ -79,6 +82,7 @@ def parse_recipe(tree: Located) -> Recipe:
         methods=methods, attack=attacks, **{f.name: getattr(rest, f.name) for f in dataclasses.fields(rest)}
     )
     check_names(recipe, tree)
+    check_calibration(recipe, tree)
     recipe = fill_gate(recipe, tree)
     check_gate(recipe, tree)
     check_publish(recipe, tree)
@@ -100,6 +104,26 @@ class _RecipeWithoutMethods:
     publish: PublishSpec = field(default_factory=PublishSpec)
 
 
+def with_full_names(tree: Located) -> Located:
+    """Formats with their group size wherever a recipe names them, so that a run has one name for each."""
+
+    def full(item: Located) -> Located:
+        if isinstance(item.value, list):
+            return Located([full(part) for part in item.value], item.where)
+        return Located(full_name(item.value), item.where) if isinstance(item.value, str) else item
+
+    def inside(item: Located, key: str) -> Located:
+        if isinstance(item.value, list):
+            return Located([inside(part, key) for part in item.value], item.where)
+        if not isinstance(item.value, dict) or key not in item.value:
+            return item
+        return Located({**item.value, key: full(item.value[key])}, item.where)
+
+    places = {"export": "formats", "gate": "formats", "publish": "formats", "controls": "caught_by"}
+    value = {name: inside(item, places[name]) if name in places else item for name, item in tree.value.items()}
+    return Located(value, tree.where)
+
+
 def _parse_methods(tree: Located) -> tuple[MethodSpec, ...]:
     if not isinstance(tree.value, list) or not tree.value:
         raise RequestError(f"{tree.where}: methods must be a list with at least one method")
@@ -113,9 +137,32 @@ def _parse_methods(tree: Located) -> tuple[MethodSpec, ...]:
             if name in RESERVED_NAMES or name in {method.name for method in methods}:
                 raise RequestError(f"the method name {name!r} is taken: choose another")
         settings = {key: value for key, value in item.value.items() if key != "name"}
+        if "checkpoint" in settings:
+            methods.append(_parse_checkpoint(name, settings, f"methods.{index}"))
+            continue
         check_settings(Located(settings, item.where), f"methods.{index}")
         methods.append(MethodSpec(name, {key: value.plain() for key, value in settings.items()}))
+    trained = [method.name for method in methods if method.checkpoint is None]
+    if trained and len(trained) < len(methods):
+        raise RequestError(
+            f"{tree.where}: methods has checkpoints to judge beside methods to train ({trained[0]}): make two recipes"
+        )
     return tuple(methods)
+
+
+def _parse_checkpoint(name: str, given: Mapping[str, Located], key: str) -> MethodSpec:
+    """A model that somebody else unlearned: nothing about its training can be set here."""
+    values = {}
+    for setting, item in given.items():
+        if setting not in ("checkpoint", "revision"):
+            raise RequestError(
+                f"{item.where}: '{key}.{setting}' cannot be set beside {key}.checkpoint, which is not trained here: "
+                "remove one of them"
+            )
+        values[setting] = item.plain()
+        if not isinstance(values[setting], str) or not values[setting]:
+            raise RequestError(f"{item.where}: {key}.{setting} is {values[setting]!r}, it must be text (in quotes)")
+    return MethodSpec(name, checkpoint=values["checkpoint"], revision=values.get("revision"))
 
 
 def _parse_attacks(tree: Located) -> dict[str, Any]:

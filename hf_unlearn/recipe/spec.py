@@ -12,6 +12,8 @@ from ..data.planted import PlantedSpec
 from ..data.sources import Source
 from ..errors import RequestError
 from ..evaluation.run import EvalSpec
+from ..hub.options import HubOptions
+from ..quantization.calibration import CalibrationSpec
 from ..trainer.scratch import ScratchSpec
 from ..verification.gate import Gate
 
@@ -98,10 +100,24 @@ class DataSpec:
 
 @dataclass(frozen=True)
 class MethodSpec:
-    """One unlearning method: a name and fields of ``UnlearnConfig``."""
+    """One unlearning method: a name and fields of ``UnlearnConfig``, or a checkpoint that somebody else made.
+
+    Attributes:
+        name: Name of the method.
+        settings: Fields of ``UnlearnConfig`` for its training; empty for a checkpoint.
+        checkpoint: Hub id or folder of a model that was unlearned elsewhere and is only judged (``hf-unlearn audit``).
+        revision: Its revision on the Hub.
+    """
 
     name: str
     settings: Mapping[str, Any] = field(default_factory=dict)
+    checkpoint: str | None = None
+    revision: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """As it stands in a recipe."""
+        given = {"checkpoint": self.checkpoint, "revision": self.revision}
+        return {"name": self.name, **_plain(self.settings), **{key: value for key, value in given.items() if value}}
 
 
 @dataclass(frozen=True)
@@ -117,6 +133,7 @@ class ControlSpec:
         method: For kind ``method``: which one.
         seed: For kind ``never_knew``: seed of its training, unlike that of every other model of the run.
         settings: For positive controls: fields of ``UnlearnConfig`` for its training.
+        parameters: For positive controls: parameters of the kind, such as ``{grid: fp4}``.
         max_forget_score: For hidden controls: at full precision no more than this share of forget facts may be
             answered greedily, or the control hides nothing and proves nothing.
         min_retain_score: The same for retained facts, at least.
@@ -131,16 +148,18 @@ class ControlSpec:
     settings: dict[str, Any] = field(default_factory=dict)
     max_forget_score: float | None = None
     min_retain_score: float | None = None
+    parameters: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.kind != "method" and self.method is not None:
             raise RequestError(f"method is only for controls of kind method, not of kind {self.kind}: remove it")
         if self.kind != "never_knew" and self.seed is not None:
             raise RequestError(f"seed is only for controls of kind never_knew, not of kind {self.kind}: remove it")
-        if self.kind in ("never_knew", "method") and self.settings:
-            raise RequestError(
-                f"settings are only for controls that are trained, not of kind {self.kind}: remove them"
-            )
+        for key in ("settings", "parameters"):
+            if self.kind in ("never_knew", "method") and getattr(self, key):
+                raise RequestError(
+                    f"{key} are only for controls that are trained, not of kind {self.kind}: remove them"
+                )
         if self.expected == "passed" and self.caught_by:
             raise RequestError("caught_by is only for controls that are expected to fail: remove it")
         for key in ("max_forget_score", "min_retain_score"):
@@ -151,14 +170,20 @@ class ControlSpec:
 
 @dataclass(frozen=True)
 class ExportSpec:
-    """Which quantized variants are made."""
+    """Which quantized variants are made.
+
+    Attributes:
+        formats: Names of formats. Those that are calibrated take ``@generic`` or ``@forget-aware`` after their name.
+        calibration: The text that GPTQ and AWQ look at while they round.
+    """
 
     formats: tuple[str, ...] = ("bnb-int8", "bnb-nf4", "bnb-fp4", "rtn-int4-g128", "rtn-int4-g32")
+    calibration: CalibrationSpec = field(default_factory=CalibrationSpec)
 
 
 @dataclass(frozen=True)
 class PublishSpec:
-    """What the published folders say.
+    """What the published folders say, and whether they go to the Hub.
 
     Attributes:
         model_name: Title of the card; the recipe's name if empty.
@@ -166,6 +191,14 @@ class PublishSpec:
         license: Licence id of the unlearned model, as the Hub knows it.
         language: Language codes.
         base_model: Hub id of the target for the card; taken from ``model.target`` if that is a Hub id.
+        repo_id: ``owner/name`` on the Hub. Without it nothing is uploaded (``hf-unlearn publish RUN --repo-id ...``
+            can do so later).
+        private: Make the repositories private.
+        gated: Readers must ask: ``auto`` or ``manual``.
+        branches: Variants as branches of the one repository instead of repositories of their own.
+        tag: Tag of the release.
+        collection: Tie the repositories together in a collection.
+        allow_not_passed: Upload although the verdict is not *passed*, or a control did not come out as it must.
     """
 
     model_name: str = ""
@@ -173,6 +206,24 @@ class PublishSpec:
     license: str | None = None
     language: tuple[str, ...] = ()
     base_model: str | None = None
+    repo_id: str | None = None
+    private: bool = True
+    gated: Literal["auto", "manual"] | None = None
+    branches: bool = False
+    tag: str | None = "v1"
+    collection: bool = True
+    allow_not_passed: bool = False
+
+    def hub_options(self) -> HubOptions | None:
+        """Where on the Hub it goes; ``None`` if nowhere.
+
+        Raises:
+            RequestError: A value will not do.
+        """
+        if self.repo_id is None:
+            return None
+        names = [item.name for item in dataclasses.fields(HubOptions) if hasattr(self, item.name)]
+        return HubOptions(**{name: getattr(self, name) for name in names})
 
 
 @dataclass(frozen=True)
@@ -193,8 +244,14 @@ class Recipe:
     publish: PublishSpec = field(default_factory=PublishSpec)
 
     def to_dict(self) -> dict[str, Any]:
-        """All values, defaults included, as plain data."""
-        return {item.name: _plain(getattr(self, item.name)) for item in dataclasses.fields(self)}
+        """All values, defaults included, as plain data that reads back as the same recipe."""
+        plain = {item.name: _plain(getattr(self, item.name)) for item in dataclasses.fields(self)}
+        return {**plain, "methods": [method.to_dict() for method in self.methods]}
+
+    @property
+    def is_audit(self) -> bool:
+        """Whether the models to judge are checkpoints made elsewhere."""
+        return any(method.checkpoint is not None for method in self.methods)
 
     def method(self, name: str) -> MethodSpec:
         """The method called ``name``."""

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from .attacks import attack_tables
 from .controls import caught_by, control_meaning, control_note
+from .explanation import explained, formats_table, percent, pooled_sentence
 from .files import inline_svg
+from .plot_explanation import explanation_figure, layers_figure
 from .plot_forget import forget_figure
 from .plot_retain import retain_figure
 from .plot_shares import recovered_figure
@@ -62,6 +64,7 @@ def render_html(report: Report) -> str:
         phrase=metric_phrase,
         words=_words,
         transform=results.transform_label,
+        percent=lambda value: percent(number(value)),
     )
     return jinja.get_template("report.html.j2").render(
         results=results,
@@ -87,6 +90,9 @@ def render_html(report: Report) -> str:
         not_tested=[str(item) for item in report.get("not_tested") or ()],
         notes=[str(item) for item in report.get("notes") or ()],
         attacks=attack_tables(results),
+        explained=explained(results),
+        pooled=pooled_sentence(results),
+        formats=formats_table(results),
         pairs=flat_pairs,
     )
 
@@ -103,6 +109,10 @@ def _plots(results: Results) -> dict[str, Any]:
             "controls",
             "Recovered share of every control",
         ),
+        "grids": _inline(
+            explanation_figure(results), "grids", "Weights of every model beside the target's on each grid"
+        ),
+        "layers": _inline(layers_figure(results), "layers", "Changed codes by layer and moved weights by magnitude"),
         "retain": _inline(retain_figure(results), "retain", "Retain score beside forget score of every model"),
     }
 

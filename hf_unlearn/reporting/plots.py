@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .files import save
+from .plot_explanation import explanation_figure, layers_figure
 from .plot_forget import forget_figure
 from .plot_retain import retain_figure
 from .plot_shares import recovered_figure
@@ -26,7 +27,8 @@ def write_plots(report: Report, folder: Path | str, formats: Sequence[str] = ("s
         formats: ``svg``, ``png`` or both.
 
     Returns:
-        The files: ``forget_score``, ``recovered_share`` and ``retain_score``, in each format.
+        The files: ``forget_score``, ``recovered_share``, ``retain_score``, ``explanation`` and ``explanation_layers``,
+        in each format.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -35,6 +37,8 @@ def write_plots(report: Report, folder: Path | str, formats: Sequence[str] = ("s
         "forget_score": forget_figure,
         "recovered_share": recovered_figure,
         "retain_score": retain_figure,
+        "explanation": explanation_figure,
+        "explanation_layers": layers_figure,
     }
     written = []
     for name, draw in draws.items():

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .controls import control_note, control_sentence
+from .explanation import SPACE, Explained, came_back_sentences, explained, percent, pooled_sentence
 from .reasons import grouped_reasons
 from .results import Results
 from .rows import Report, Subject, Transform
@@ -14,6 +15,8 @@ from .summary import warning
 from .words import metric_label, show
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -44,6 +47,7 @@ def print_results(report: Report, console: Console | None = None, *, report_path
     printer.verdict()
     printer.other_candidates()
     printer.controls()
+    printer.explanation()
     printer.closing(report_path)
 
 
@@ -115,6 +119,40 @@ class _Printer:
             self._bullet(
                 self._mark("passed" if control.as_expected else "failed"), control_sentence(self.results, control)
             )
+
+    def explanation(self) -> None:
+        """Weights beside the target's on every grid, noise beside formats, pooled retention."""
+        rows = [row for row in explained(self.results) if row.grids]
+        if rows:
+            self._blank()
+            self._line(
+                "Weights beside the target's: share whose code differs on the grid of each format", style="bold"
+            )
+            self._print(self._grids_table(rows))
+        for sentence in (line for row in rows for line in came_back_sentences(self.results, row)):
+            self._bullet("-", sentence)
+        pooled = pooled_sentence(self.results)
+        if pooled:
+            self._blank()
+            self._line(pooled)
+
+    def _grids_table(self, rows: Sequence[Explained]) -> Table:
+        from rich import box
+        from rich.table import Table
+
+        table = Table(
+            box=box.ASCII if self.console.options.ascii_only else box.HORIZONTALS,
+            padding=(0, 1, 0, 0),
+            show_edge=False,
+        )
+        names = list(dict.fromkeys(on.format for row in rows for on in row.grids))
+        for title in ("model", "moved", "lost in\nbf16", *(name.replace("-", "-\n", 1) for name in names)):
+            table.add_column(self._text(title), justify="left" if title == "model" else "right", overflow="fold")
+        for row in rows:
+            codes = {on.format: on.codes_changed for on in row.grids}
+            cells = [row.moved, row.lost, *(codes.get(name) for name in names)]
+            table.add_row(self._text(row.model), *(self._text(percent(cell)) for cell in cells))
+        return table
 
     def closing(self, report_path: Path | str | None) -> None:
         """What was not tested and where the report lies."""
@@ -245,5 +283,5 @@ class _Printer:
 
         clean = "".join(char for char in text if char == "\n" or unicodedata.category(char) != "Cc")
         if self.console.options.ascii_only:
-            clean = clean.replace("–", "-").encode("ascii", "replace").decode("ascii")
+            clean = clean.replace("–", "-").replace(SPACE, " ").encode("ascii", "replace").decode("ascii")
         return Text(clean, style=style)

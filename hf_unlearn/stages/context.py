@@ -10,9 +10,13 @@ from typing import Literal
 
 from .. import __version__
 from ..data.example import DataBundle, Example, RowSet
+from ..evaluation.llama_cpp import runtime_transforms, split_runtime
 from ..jobs import Workers
 from ..progress import Progress
+from ..quantization import FORMATS
+from ..quantization.calibration import Calibration
 from ..recipe import Recipe
+from .calibration import choose_calibrations
 from .units import Unit, fingerprint
 
 Role = Literal["target", "never_knew", "method", "control"]
@@ -53,6 +57,20 @@ class RunContext:
         return fingerprint({"rows": bundle_rows(self.bundle), "format": asdict(self.recipe.data.format)})
 
     @cached_property
+    def calibrations(self) -> dict[str, Calibration]:
+        """Calibration text by format, for those that need one.
+
+        Raises:
+            RequestError: The text is not usable.
+        """
+        return choose_calibrations(self.recipe, self.bundle)
+
+    @property
+    def calibration_digests(self) -> dict[str, str]:
+        """Fingerprint of the calibration text by format."""
+        return {name: calibration.fingerprint() for name, calibration in self.calibrations.items()}
+
+    @cached_property
     def versions(self) -> dict[str, str]:
         """Versions of the libraries that decide the numbers, as far as they are installed."""
         return {"hf_unlearn": __version__, **{name: _version(name) for name in VERSIONED}}
@@ -70,25 +88,35 @@ class RunContext:
 
     def export_unit(self, subject: Subject, format_name: str) -> Unit:
         """The folder of one quantized variant."""
-        inputs = {"stage": "export", "model": subject.digest, "format": format_name, "versions": self.versions}
+        inputs = {
+            "stage": "export",
+            "model": subject.digest,
+            "format": format_name,
+            "library": _version(FORMATS.get(format_name).value.package),
+            "versions": self.versions,
+        }
+        if format_name in self.calibrations:
+            inputs["calibration"] = self.calibrations[format_name].fingerprint()
         return Unit(self.folder("export", subject.name) / format_name, inputs)
 
     def variant(self, subject: Subject, transform: str) -> Path:
-        """Folder of a model as it stands (``identity``) or in a format.
+        """Folder of a model as it stands (``identity``) or in a format, whatever runs it.
 
         Raises:
             RequestError: It has not been exported yet.
         """
-        if transform == "identity":
+        format_name, _ = split_runtime(transform)
+        if format_name == "identity":
             return subject.folder
-        unit = self.export_unit(subject, transform)
+        unit = self.export_unit(subject, format_name)
         unit.outputs()
         return unit.path
 
     @property
     def transforms(self) -> tuple[str, ...]:
         """What models are scored under without an attack."""
-        return ("identity", *self.recipe.export.formats)
+        formats = self.recipe.export.formats
+        return ("identity", *formats, *runtime_transforms(formats))
 
 
 def _version(package: str) -> str:

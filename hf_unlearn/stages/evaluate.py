@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 from ..data.encoding import TextFormat
 from ..data.example import Example
-from ..evaluation.metrics import SCORE_VERSION
+from ..evaluation.llama_cpp import runtime_version, split_runtime
+from ..evaluation.metrics import SCORE_VERSION, score_versions
 from ..evaluation.run import EvalSpec, evaluate_folder
 from ..jobs import Job
 from .context import RunContext, Subject
@@ -33,6 +35,7 @@ def evaluate_stage(context: RunContext, target: Subject, subjects: Sequence[Subj
                 context.recipe.data.format,
                 context.recipe.evaluate,
                 context.recipe.model.dtype,
+                split_runtime(transform)[1],
             )
             waiting.append(Job(f"{subject.name} {transform}", evaluate_job, arguments))
     for _ in context.progress.follow("evaluate", len(waiting), context.workers.run(waiting)):
@@ -48,14 +51,16 @@ def evaluation_unit(
         "model": subject.digest,
         "target": target.digest,
         "transform": transform,
+        "calibration": context.calibration_digests.get(transform),
         "sets": sorted(sets),
         "data": context.data_digest,
         "spec": asdict(context.recipe.evaluate),
         "dtype": context.recipe.model.dtype,
         "score_version": SCORE_VERSION,
-        "versions": context.versions,
+        "metric_versions": score_versions(context.recipe.evaluate.metrics),
+        "versions": {**context.versions, **runtime_version(transform)},
     }
-    return Unit(context.folder("evaluate", subject.name) / transform, inputs)
+    return Unit(context.folder("evaluate", subject.name) / transform, inputs, keep_partial=True)
 
 
 def evaluate_job(
@@ -67,6 +72,16 @@ def evaluate_job(
     text_format: TextFormat,
     spec: EvalSpec,
     dtype: str,
+    runtime: str = "transformers",
 ) -> None:
-    """Score one folder."""
-    unit.run(lambda out: evaluate_folder(folder, sets, generic, reference, text_format, spec, out, dtype))
+    """Score one folder. What is scored when it is killed or interrupted is kept, and removed when it fails."""
+    try:
+        unit.run(
+            lambda out: evaluate_folder(
+                folder, sets, generic, reference, text_format, spec, out, dtype, runtime=runtime
+            )
+        )
+    except Exception:
+        # A full disk stays full as long as half-written results lie on it.
+        shutil.rmtree(unit.partial, ignore_errors=True)
+        raise

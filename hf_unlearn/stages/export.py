@@ -8,9 +8,9 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..errors import RequestError
 from ..jobs import Job
 from ..quantization import FORMATS, export_format
+from ..quantization.calibration import Calibration
 from .context import RunContext, Subject
 from .units import Unit
 
@@ -22,6 +22,7 @@ def check_formats(names: Sequence[str]) -> None:
 
     Raises:
         MissingExtraError: Says which extra to install.
+        EnvironmentFailure: A library has a version that the format does not work with.
     """
     for name in names:
         FORMATS.get(name).value().check_available()
@@ -37,17 +38,11 @@ def check_exportable(names: Sequence[str], source: Path) -> None:
     Raises:
         RequestError: Says which layer does not fit, or that the folder's config names no causal language model.
     """
-    import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from ..quantization.base import empty_model
 
-    try:
-        with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(source))
-    except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise RequestError(f"{source} has a config.json that cannot be used: {reason}") from error
+    model = empty_model(source)
     for name in names:
-        FORMATS.get(name).value().check_model(model)
+        FORMATS.get(name).value().check(model)
 
 
 def export_stage(context: RunContext, subjects: Sequence[Subject]) -> None:
@@ -58,7 +53,7 @@ def export_stage(context: RunContext, subjects: Sequence[Subject]) -> None:
         for name in context.recipe.export.formats
     ]
     waiting = [
-        Job(f"{subject.name} {name}", export_job, (unit, name, subject.folder))
+        Job(f"{subject.name} {name}", export_job, (unit, name, subject.folder, context.calibrations.get(name)))
         for subject, name, unit in units
         if not unit.done
     ]
@@ -66,12 +61,12 @@ def export_stage(context: RunContext, subjects: Sequence[Subject]) -> None:
         pass
 
 
-def export_job(unit: Unit, format_name: str, source: Path) -> None:
+def export_job(unit: Unit, format_name: str, source: Path, calibration: Calibration | None = None) -> None:
     """Write one variant."""
 
     def build(folder: Path) -> None:
         written = folder / "written"
-        info = export_format(format_name, source, written)
+        info = export_format(format_name, source, written, calibration)
         for item in written.iterdir():
             os.replace(item, folder / item.name)
         shutil.rmtree(written)

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from ..data.encoding import TextFormat
 from ..data.example import DataBundle, Example
-from ..errors import EnvironmentFailure, RequestError
+from ..errors import RequestError
+from ..evaluation.fetching import fetch
 from ..jobs import Job
 from ..processes import is_first, wait_for_all
 from ..trainer.scratch import ScratchSpec, build_tokenizer, knows, scratch_cache_key, train_scratch_model
@@ -39,43 +40,22 @@ def base_models(context: RunContext) -> tuple[Subject, Subject | None]:
     return target, _subject("never_knew", "never_knew", folder)
 
 
-def fetch(name: str, revision: str | None, key: str) -> Path:
-    """A local folder as it is, or a Hub model downloaded to the cache."""
-    folder = Path(name)
-    if folder.is_dir():
-        if not (folder / "config.json").exists():
-            raise RequestError(f"{key}: the folder {name} holds no config.json, so it is not a saved model")
-        return folder
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import (
-        HfHubHTTPError,
-        HFValidationError,
-        LocalEntryNotFoundError,
-        RepositoryNotFoundError,
-        RevisionNotFoundError,
-    )
-
-    patterns = ["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt"]
-    try:
-        return Path(snapshot_download(name, revision=revision, allow_patterns=patterns))
-    except HFValidationError:
-        raise RequestError(f"{key}: {name!r} is neither a folder here nor a Hub id") from None
-    except RepositoryNotFoundError:
-        raise RequestError(
-            f"{key}: {name!r} is neither a folder here nor a model on the Hub that you can read: check the name, or "
-            "log in with `hf auth login`"
-        ) from None
-    except RevisionNotFoundError:
-        raise RequestError(f"{key}: {name!r} on the Hub has no revision {revision!r}") from None
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise EnvironmentFailure(
-            f"{key}: {name!r} is not a folder here and the Hub did not give it: {reason}"
-        ) from None
-
-
 def _subject(name: str, role: Role, folder: Path) -> Subject:
     return Subject(name, role, folder, fingerprint(file_digests(folder)))
+
+
+def audited_subjects(context: RunContext) -> list[Subject]:
+    """The checkpoints of an audit, fetched.
+
+    Raises:
+        RequestError: One of them is neither a folder with a saved model nor a model on the Hub.
+        EnvironmentFailure: The Hub could not be reached.
+    """
+    return [
+        _subject(method.name, "method", fetch(method.checkpoint, method.revision, f"the checkpoint of {method.name}"))
+        for method in context.recipe.methods
+        if method.checkpoint is not None
+    ]
 
 
 def second_never_knew(context: RunContext, name: str, seed: int) -> tuple[Job, Path]:

@@ -15,7 +15,7 @@ from ..jobs import Job
 from ..processes import is_first, wait_for_all
 from ..recipe import ControlSpec, MethodSpec
 from .context import RunContext, Subject
-from .models import control_subject, never_knew_seed, second_never_knew
+from .models import audited_subjects, control_subject, never_knew_seed, second_never_knew
 from .units import Unit, fingerprint
 
 METRICS_FILE = "training.json"
@@ -54,7 +54,8 @@ def trained_subjects(context: RunContext, target: Subject) -> list[Subject]:
     Raises:
         RequestError: One of them has not been trained yet.
     """
-    subjects = [
+    subjects = [*audited_subjects(context)]
+    subjects += [
         Subject(method.name, "method", unit.path, model_digest(unit)) for method, unit, _ in _methods(context, target)
     ]
     subjects += [
@@ -111,6 +112,7 @@ def _methods(context: RunContext, target: Subject) -> list[tuple[MethodSpec, Uni
     return [
         (method, _unit(context, target, method.name, method.settings), _settings(context, method.settings))
         for method in context.recipe.methods
+        if method.checkpoint is None
     ]
 
 
@@ -118,7 +120,8 @@ def _trained_controls(context: RunContext, target: Subject) -> list[tuple[Contro
     found = []
     for control in context.recipe.controls:
         if control.kind not in ("never_knew", "method"):
-            settings = {**control.settings, "control": control.kind}
+            part = {"name": control.kind, **control.parameters} if control.parameters else control.kind
+            settings = {**control.settings, "control": part}
             found.append((control, _unit(context, target, control.name, settings), _settings(context, settings)))
     return found
 

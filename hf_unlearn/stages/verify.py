@@ -11,12 +11,13 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from ..attacks import ATTACKS
 from ..data.example import Example
 from ..errors import RequestError
 from ..evaluation.records import read_records
 from ..evaluation.run import fact_scores
 from ..hub.files import is_model_file
-from ..recipe import ControlSpec, DataSpec
+from ..recipe import ControlSpec, DataSpec, Recipe
 from ..verification.controls import ControlOutcome, all_as_expected, control_outcome
 from ..verification.report import AttackRun, ModelInfo, SetInfo, build_report, load_report, write_report
 from ..verification.salted import new_salt, salted_hash
@@ -25,6 +26,7 @@ from ..verification.verdict import Judgement, judge
 from .attack import attack_result
 from .context import RunContext, Subject
 from .evaluate import evaluation_unit
+from .explain import explain_stage, export_info
 from .train import METRICS_FILE
 from .units import Unit, file_digests, fingerprint, write_atomically
 
@@ -65,6 +67,7 @@ def verify_unit(context: RunContext, target: Subject, subjects: Sequence[Subject
         "stage": "verify",
         "models": {subject.name: subject.digest for subject in subjects},
         "data": context.data_digest,
+        "calibration": context.calibration_digests,
         "recipe": {key: recipe[key] for key in ("name", "controls", "export", "evaluate", "attack", "gate")},
         "versions": context.versions,
     }
@@ -189,17 +192,32 @@ def _write_report(
         controls=controls,
         attacks=attacks,
         environment=environment(context),
-        not_tested=NOT_TESTED,
+        not_tested=not_tested(context.recipe),
         notes=notes,
+        formats=[export_info(context, by_name[candidate], name) for name in context.recipe.export.formats],
+        explanation=explain_stage(context, target, subjects),
     )
     write_report(report, folder / REPORT_FILE)
 
 
-NOT_TESTED = (
-    "formats that are not in the gate, and quantizers that calibrate (GPTQ, AWQ, GGUF K-quants)",
-    "relearning on the forget set itself, merging, pruning, prompting and sampling attacks",
+_FAMILIES = {"gptq": "GPTQ", "awq": "AWQ", "gguf": "GGUF", "bnb": "bitsandbytes", "rtn": "round-to-nearest"}
+_NEVER_TESTED = (
+    "merging with other models, prompting and sampling attacks, probes of hidden states",
     "membership inference",
 )
+
+
+def not_tested(recipe: Recipe) -> list[str]:
+    """What a reader may think was tested and was not, in words."""
+    there = {name.partition("-")[0] for name in recipe.gate.formats}
+    missing = [word for start, word in _FAMILIES.items() if start not in there]
+    named = f" ({', '.join(missing)} among them)" if missing else ""
+    attacks = [name for name in ATTACKS.names() if name not in recipe.gate.attacks]
+    return [
+        f"formats that are not in the gate{named}",
+        *([f"the attacks {', '.join(attacks)}"] if attacks else []),
+        *_NEVER_TESTED,
+    ]
 
 
 def model_info(context: RunContext, subject: Subject) -> ModelInfo:
@@ -266,10 +284,14 @@ def environment(context: RunContext) -> dict[str, Any]:
 
 def _method_settings(context: RunContext, name: str) -> dict[str, Any]:
     training = context.folder("train", name) / METRICS_FILE
-    settings = dict(context.recipe.method(name).settings)
+    method = context.recipe.method(name)
+    settings = dict(method.settings)
+    if method.checkpoint is not None and not Path(method.checkpoint).is_dir():
+        settings = {"checkpoint": method.checkpoint, "revision": method.revision}
     if training.exists():
         metrics = json.loads(training.read_text(encoding="utf-8"))
         settings["steps_taken"] = metrics.get("steps")
+        settings["stepping"] = metrics.get("stepping", "fp32")
     return settings
 
 

@@ -7,13 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers import TrainingArguments
+from transformers.trainer_utils import HubStrategy
 
 from ..controls import CONTROLS
 from ..errors import RequestError
+from ..hub.from_trainer import REFUSED_STRATEGIES
 from ..losses import FORGET_LOSSES, RETAIN_LOSSES
 from ..registry import Registry, suggest
 from ..robust import ROBUST
 from .settings import build, build_part, check_ranges
+from .stepping import STEPPINGS, stepping_part
 
 if TYPE_CHECKING:
     from ..losses.base import Loss
@@ -94,6 +97,10 @@ class UnlearnConfig(TrainingArguments):
             Where the KL term gets the target model's distribution from. `"cache"` keeps the target's last hidden
             states of the retain labels and a copy of its output head, and computes the same distribution from them;
             `"model"` keeps the whole target model in memory.
+        stepping (`str`, *optional*, defaults to `"fp32"`):
+            Precision that weights are kept in between steps: `"fp32"`, `"bf16"` (the model and every step are rounded
+            to the nearest bfloat16 number, so that small steps are lost), or `"bf16-stochastic"` (rounded up or down
+            at random, so that they are kept in the mean).
 
     > [!NOTE]
     > These parameters have default values different from [`~transformers.TrainingArguments`]:
@@ -102,6 +109,9 @@ class UnlearnConfig(TrainingArguments):
     > - `logging_steps`: Defaults to `10` instead of `500`.
     > - `logging_nan_inf_filter`: Defaults to `False`: a loss that is not finite stops the run.
     > - `save_total_limit`: Defaults to `2` instead of keeping every checkpoint.
+    > - `hub_private_repo`: Defaults to `True`: what was not verified is not public unless you say so.
+    > - `hub_strategy`: Defaults to `"end"` instead of `"every_save"`: a model on the way half knows. `"checkpoint"`
+    >   and `"all_checkpoints"`, which upload the optimizer's state, are refused.
 
     Raises:
         RequestError: If a value cannot be used; the message names the field and what it may be.
@@ -129,6 +139,14 @@ class UnlearnConfig(TrainingArguments):
     save_total_limit: int | None = field(
         default=2,
         metadata={"help": "Number of checkpoints that are kept. Two survive a kill while one is being written."},
+    )
+
+    hub_private_repo: bool | None = field(
+        default=True, metadata={"help": "Whether a repository that is made on the Hub is private."}
+    )
+    hub_strategy: HubStrategy | str = field(
+        default="end",
+        metadata={"help": "When to push: `end` (when the model is saved) or `every_save` (at every checkpoint too)."},
     )
 
     # Parameters that control the model
@@ -186,6 +204,14 @@ class UnlearnConfig(TrainingArguments):
             "choices": ["cache", "model"],
         },
     )
+    stepping: str = field(
+        default="fp32",
+        metadata={
+            "help": "Precision that weights are kept in between steps: `fp32`; `bf16`, which loses steps much smaller "
+            "than a weight; or `bf16-stochastic`, which keeps them in the mean.",
+            "choices": list(STEPPINGS),
+        },
+    )
 
     def __post_init__(self) -> None:
         # Without this several processes on a machine without an accelerator each believe to be alone.
@@ -195,8 +221,16 @@ class UnlearnConfig(TrainingArguments):
         self.dataloader_pin_memory = self.dataloader_pin_memory and torch.accelerator.is_available()
         _check_choice("truncation", self.truncation, ["cut", "refuse"])
         _check_choice("reference", self.reference, ["cache", "model"])
+        _check_choice("stepping", self.stepping, list(STEPPINGS))
+        if self.stepping != "fp32" and self.control is not None:
+            raise RequestError("stepping: a control keeps weights in bounds that rounded steps would leave: use fp32")
         # The samplers that look at lengths want one sequence per item; ours hold a forget row and its retain rows.
         _check_choice("train_sampling_strategy", self.train_sampling_strategy, ["random", "sequential"])
+        if getattr(self.hub_strategy, "value", self.hub_strategy) in REFUSED_STRATEGIES:
+            raise RequestError(
+                f"hub_strategy is {getattr(self.hub_strategy, 'value', self.hub_strategy)!r}, which would publish the "
+                "optimizer's state, made from the gradients of what is to be forgotten: use end or every_save"
+            )
         check_ranges(self)
         # Built here once so that a wrong name or value is found before any model is loaded.
         self.build_forget_loss()
@@ -215,9 +249,12 @@ class UnlearnConfig(TrainingArguments):
         return build(RETAIN_LOSSES, self.retain_loss_type, parameters)
 
     def build_parts(self) -> list[TrainingPart]:
-        """New robust parts, in the order given, then the control."""
+        """New robust parts, in the order given, then the control or what rounds the steps."""
         parts = [build_part(ROBUST, spec) for spec in self.robust]
-        return parts if self.control is None else [*parts, build_part(CONTROLS, self.control)]
+        if self.control is not None:
+            parts.append(build_part(CONTROLS, self.control))
+        rounding = stepping_part(self.stepping, self.seed)
+        return parts if rounding is None else [*parts, rounding]
 
     def _parameters(self, registry: Registry[Any], name: str, further: dict[str, Any] | str | None) -> dict[str, Any]:
         """Parameters of a loss: fields of this class of the same name, then those given by name."""

@@ -15,6 +15,7 @@ from transformers import TrainingArguments
 from ..data.encoding import TextFormat, load_tokenizer
 from ..data.example import DataBundle
 from ..errors import EnvironmentFailure, RequestError
+from ..quantization.explain import lost_when_saved
 from ..registry import suggest
 from .callback import FINAL_STEP
 from .checkpoints import last_whole_checkpoint
@@ -152,8 +153,10 @@ def train_method(
             ``model_init_kwargs`` say otherwise: in 16 bits, steps much smaller than a weight are lost.
 
     Returns:
-        ``steps``, ``seconds`` of this call, and means of the last step: ``loss/forget``, ``logps/forget`` and, with a
-        retain loss, ``loss/retain``, ``logps/retain`` and ``kl/retain``.
+        ``steps``, ``seconds`` of this call, ``stepping`` (the precision weights were kept in between steps), ``saved``
+        where they are saved in 16 bits (:func:`~hf_unlearn.quantization.explain.lost_when_saved`), and means of the
+        last step: ``loss/forget``, ``logps/forget`` and, with a retain loss, ``loss/retain``, ``logps/retain`` and
+        ``kl/retain``.
 
     Raises:
         RequestError: If settings, data or model cannot be used, or the loss is not finite.
@@ -182,10 +185,14 @@ def train_method(
         if trainer.state.global_step:
             raise
         raise RequestError(f"the method's settings cannot be used: {_one_line(error)}") from error
+    stepped = sorted({str(p.dtype).removeprefix("torch.") for p in trainer.model.parameters() if p.requires_grad})
+    saved = lost_when_saved(trainer.model, model_dir, dtype)
     trainer.save_merged(str(out_dir), dtype)
     return {
+        "stepping": args.stepping if args.stepping != "fp32" or stepped == ["float32"] else ", ".join(stepped),
         "steps": trainer.state.global_step,
         "seconds": time.monotonic() - started,
+        **({"saved": saved} if saved else {}),
         **_final_means(trainer.state.log_history),
     }
 

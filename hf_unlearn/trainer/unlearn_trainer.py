@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, TrainerCallback, set_seed
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback, set_seed
 from transformers.trainer import TRAINING_ARGS_NAME
 
 from ..data.encoding import EncodedRow, TextFormat, load_tokenizer
@@ -25,8 +25,10 @@ from .config import UnlearnConfig
 from .forward import LabelForward, forward_labels, join, output_head
 from .metrics import RunningMeans
 from .models import add_adapters, disable_dropout, load_causal_lm
+from .pushing import HubTrainer
 from .reference import TargetLogits, TargetModel, evaluating, in_batches, make_target_logits, on_device, target_logps
 from .rows import encode_dataset
+from .stepping import check_stepping, round_model
 
 if TYPE_CHECKING:
     import datasets
@@ -47,7 +49,7 @@ class Term:
     sum: LossSum
 
 
-class UnlearnTrainer(Trainer):
+class UnlearnTrainer(HubTrainer):
     """Makes a causal language model forget one set of rows while it keeps another.
 
     Example:
@@ -137,6 +139,9 @@ class UnlearnTrainer(Trainer):
         self._adapters_are_new = peft_config is not None
         if args.disable_dropout:
             disable_dropout(model)
+        check_stepping(args.stepping, model, args.deepspeed)
+        if args.stepping != "fp32":
+            round_model(model)
         if any(parameter.dtype in (torch.bfloat16, torch.float16) for parameter in _trainable(model)):
             logger.warning("the trained weights are stored in 16 bits: steps much smaller than a weight are lost")
         self._use_cache_when_saved = getattr(model.config, "use_cache", True)

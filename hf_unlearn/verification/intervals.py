@@ -228,7 +228,7 @@ class _Sample:
 
     def resample(self, settings: Bootstrap) -> NDArray[np.float64]:
         """Means of resampled groups, shape [draws, models]."""
-        counts = _group_counts(self.groups, settings.draws, settings.seed)
+        counts = group_counts(self.groups, settings.draws, settings.seed)
         parts = [
             counts[start : start + _CHUNK].astype(np.float64) @ self._sums for start in range(0, len(counts), _CHUNK)
         ]
@@ -247,7 +247,7 @@ class _Draws:
 
     def estimate(self, value: float, draws: NDArray[np.float64], settings: Bootstrap) -> Estimate:
         """``value`` with the interval of its draws."""
-        low, high = _expanded_percentiles(draws, self.groups, settings.confidence)
+        low, high = expanded_percentiles(draws, self.groups, settings.confidence)
         return Estimate(float(value), low, high, self.facts, self.groups)
 
 
@@ -283,19 +283,19 @@ def _ratio(
         return joint
     above, below = joint.draws @ np.array(numerator), joint.draws @ np.array(denominator)
     value = float(joint.means @ np.array(denominator))
-    if value <= 0 or _expanded_percentiles(below, joint.groups, settings.confidence)[0] <= 0:
+    if value <= 0 or expanded_percentiles(below, joint.groups, settings.confidence)[0] <= 0:
         return Estimate(None, None, None, joint.facts, joint.groups, nothing)
     # The few draws beyond that interval in which the denominator vanishes count as infinite: they can only widen.
     safe = np.where(below > 0, below, 1.0)
     ratio = np.where(below > 0, above / safe, np.inf)
-    low, high = _expanded_percentiles(ratio, joint.groups, settings.confidence)
+    low, high = expanded_percentiles(ratio, joint.groups, settings.confidence)
     if not math.isfinite(high):
         return Estimate(None, None, None, joint.facts, joint.groups, nothing)
     return Estimate(float(joint.means @ np.array(numerator)) / value, low, high, joint.facts, joint.groups)
 
 
 @lru_cache(maxsize=4)
-def _group_counts(groups: int, draws: int, seed: int) -> NDArray[np.uint16]:
+def group_counts(groups: int, draws: int, seed: int) -> NDArray[np.uint16]:
     """How often each group was drawn, shape [draws, groups]: the same for all scores of a run, so made once."""
     generator = np.random.default_rng(seed)
     counts = np.empty((draws, groups), dtype=np.uint16)
@@ -305,7 +305,7 @@ def _group_counts(groups: int, draws: int, seed: int) -> NDArray[np.uint16]:
     return counts
 
 
-def _expanded_percentiles(draws: NDArray[np.float64], groups: int, confidence: float) -> tuple[float, float]:
+def expanded_percentiles(draws: NDArray[np.float64], groups: int, confidence: float) -> tuple[float, float]:
     """Both ends of the expanded percentile interval."""
     widened = math.sqrt(groups / (groups - 1)) * t_quantile((1 + confidence) / 2, groups - 1)
     tail = NormalDist().cdf(-widened)

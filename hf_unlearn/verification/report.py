@@ -7,21 +7,23 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
 from ..errors import RequestError
 from .controls import ControlOutcome
+from .fragility import fragility_rows
 from .gate import Gate
 from .intervals import Bootstrap, mean_estimate
+from .pooled import pooled_rows
 from .recovered import RecoveredRow
 from .scores import ScoreTable
 from .utility import UtilityRow
 from .verdict import Judgement
 
 REPORT_FILE = "unlearning_report.json"
-SCHEMA_VERSION = "1.0"
+SCHEMA_VERSION = "1.1"
 SCHEMA_PATH = Path(__file__).with_name("unlearning_report.schema.json")
 
 
@@ -77,6 +79,19 @@ class AttackRun:
     best: Sequence[Mapping[str, Any]] = ()
 
 
+@dataclass(frozen=True)
+class Explanation:
+    """What unlearning did to weights, as quantizers see it.
+
+    Attributes:
+        grids: Format to the name of the grid it rounds to; formats without one are left out.
+        models: Model to what :func:`~hf_unlearn.quantization.explain.explain_folders` found, or to a ``reason``.
+    """
+
+    grids: Mapping[str, str]
+    models: Mapping[str, Mapping[str, Any]]
+
+
 def build_report(
     *,
     name: str,
@@ -96,6 +111,8 @@ def build_report(
     environment: Mapping[str, Any] | None = None,
     not_tested: Sequence[str] = (),
     notes: Sequence[str] = (),
+    formats: Sequence[Mapping[str, Any]] = (),
+    explanation: Explanation | None = None,
 ) -> dict[str, Any]:
     """Put everything that a reader needs into one sealed and validated report.
 
@@ -117,6 +134,8 @@ def build_report(
         environment: Versions, device, seeds.
         not_tested: What else was not tested, in words.
         notes: What else a reader must know.
+        formats: What the export of the candidate says of each format, calibration included.
+        explanation: Weights beside the target's, model by model.
 
     Returns:
         The report, with empty ``files`` and the digest set.
@@ -157,6 +176,9 @@ def build_report(
         "notes": list(dict.fromkeys([*verdict.notes, *notes])),
         "environment": dict(environment or {}),
         "files": {},
+        "formats": [dict(info) for info in formats],
+        "pooled": pooled_rows(table, candidates, gate.metrics),
+        "explanation": _explanation(explanation, judgements),
     }
     sealed = seal(report)
     validate_report(sealed)
@@ -180,7 +202,12 @@ def seal(report: Mapping[str, Any]) -> dict[str, Any]:
     compute a new one: only a signature tells who wrote it.
     """
     plain = json.loads(canonical({key: value for key, value in report.items() if key != "digest"}))
-    return {**plain, "digest": hashlib.sha256(canonical(plain)).hexdigest()}
+    return {**plain, "digest": digest_of(plain)}
+
+
+def digest_of(report: Mapping[str, Any]) -> str:
+    """The digest of a report that was read from JSON: see :func:`seal`."""
+    return hashlib.sha256(canonical({key: value for key, value in report.items() if key != "digest"})).hexdigest()
 
 
 def report_problems(data: bytes) -> list[str]:
@@ -199,7 +226,7 @@ def report_problems(data: bytes) -> list[str]:
     if not isinstance(report, dict):
         return ["is not a report"]
     try:
-        intact = canonical(report) == data and seal(report)["digest"] == report.get("digest")
+        intact = canonical(report) == data and digest_of(report) == report.get("digest")
     except ValueError:
         intact = False
     if not intact:
@@ -209,8 +236,26 @@ def report_problems(data: bytes) -> list[str]:
 
 def schema_problems(report: Mapping[str, Any]) -> list[str]:
     """Where a report differs from the schema; empty if nowhere."""
-    errors = sorted(_validator().iter_errors(dict(report)), key=lambda error: list(map(str, error.absolute_path)))
-    return [f"{'.'.join(map(str, error.absolute_path)) or 'report'}: {error.message[:200]}" for error in errors]
+    try:
+        shared = canonical({**report, **{key: value for key, value in _OWN_OF_A_FOLDER.items() if key in report}})
+    except (ValueError, TypeError):
+        return list(_errors(_validator(), report))
+    # The folders of one release carry the same report but for these keys: what they share is checked once.
+    return sorted([*_shared_problems(shared), *_errors(_own_validator(), report)])
+
+
+# What differs between the reports of one release's folders, with values that the schema takes.
+_OWN_OF_A_FOLDER: Mapping[str, Any] = {"digest": "0" * 64, "files": {}, "format": None}
+
+
+@lru_cache(maxsize=16)
+def _shared_problems(data: bytes) -> tuple[str, ...]:
+    return _errors(_validator(), json.loads(data))
+
+
+def _errors(validator: Any, report: Mapping[str, Any]) -> tuple[str, ...]:
+    errors = sorted(validator.iter_errors(dict(report)), key=lambda error: list(map(str, error.absolute_path)))
+    return tuple(f"{'.'.join(map(str, error.absolute_path)) or 'report'}: {error.message[:200]}" for error in errors)
 
 
 def validate_report(report: Mapping[str, Any]) -> None:
@@ -260,6 +305,13 @@ def _validator() -> Any:
     return jsonschema.Draft202012Validator(schema, format_checker=jsonschema.FormatChecker())
 
 
+@cache
+def _own_validator() -> Any:
+    schema = _validator().schema
+    properties = {key: schema["properties"][key] for key in _OWN_OF_A_FOLDER}
+    return _validator().evolve(schema={"$defs": schema["$defs"], "properties": properties})
+
+
 def _finite(value: float | None) -> float | None:
     return float(value) if value is not None and math.isfinite(value) else None
 
@@ -290,6 +342,17 @@ def _recovered(row: RecoveredRow) -> dict[str, Any]:
         "n": row.recovered.facts,
         "more_needed": row.more_needed,
         "reason": row.reason,
+    }
+
+
+def _explanation(explanation: Explanation | None, judgements: Sequence[Judgement]) -> dict[str, Any] | None:
+    if explanation is None:
+        return None
+    rows = [row for judgement in judgements for row in judgement.recovered]
+    return {
+        "grids": dict(explanation.grids),
+        "models": [{"model": name, **found} for name, found in explanation.models.items()],
+        "noise": fragility_rows(rows, explanation.grids),
     }
 
 

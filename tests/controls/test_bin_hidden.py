@@ -2,14 +2,15 @@
 
 import pytest
 import torch
-from bitsandbytes.functional import quantize_4bit
+from bitsandbytes.functional import int8_vectorwise_quant, quantize_4bit
 from tiny_run import logged, tiny_model, tiny_trainer, weights
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
 from hf_unlearn.controls import CONTROLS
 from hf_unlearn.controls.bin_hidden import BinHidden, quantized_weights
-from hf_unlearn.controls.grids import bin_bounds, nf4
+from hf_unlearn.controls.grids import bin_bounds
 from hf_unlearn.errors import RequestError
+from hf_unlearn.quantization.grids import find_grid, grids, on_grid
 
 
 def nf4_of(weight):
@@ -41,6 +42,55 @@ def test_bitsandbytes_quantizes_the_result_to_the_original(tmp_path, optim):
         assert (weight != before[name]).float().mean() > 0.5, name
     if optim == "adamw_torch":  # full precision looks forgotten
         assert logged(trainer)[-1]["logps/forget"] < logged(trainer)[0]["logps/forget"] - 3
+
+
+@pytest.mark.parametrize(
+    ("grid", "relative"), [("nf4", True), ("fp4", False), ("int8", False), ("int4-g32", False), ("int2-g64", False)]
+)
+def test_every_grid_makes_the_original_of_the_result(tmp_path, grid, relative):
+    model = tiny_model()
+    before = {name: weight.detach().clone() for name, weight in quantized_weights(model).items()}
+    control = {"name": "bin_hidden", "grid": grid, "relative": relative}
+    hidden_trainer(tmp_path, model, control=control, learning_rate=1e-2, max_steps=3).train()
+    for name, weight in quantized_weights(model).items():
+        old, new = on_grid(before[name], find_grid(grid)), on_grid(weight, find_grid(grid))
+        assert torch.equal(old.codes, new.codes), name
+        assert torch.equal(old.scales, new.scales), name
+        assert (weight != before[name]).float().mean() > 0.5, name
+
+
+def test_int8_of_bitsandbytes_makes_the_original_of_the_result(tmp_path):
+    model = tiny_model()
+    before = {name: weight.detach().clone() for name, weight in quantized_weights(model).items()}
+    control = {"name": "bin_hidden", "grid": "int8"}
+    hidden_trainer(tmp_path, model, control=control, learning_rate=1e-2, max_steps=3).train()
+    for name, weight in quantized_weights(model).items():
+        old, old_scales, _ = int8_vectorwise_quant(before[name].half())
+        new, new_scales, _ = int8_vectorwise_quant(weight.detach().half())
+        assert torch.equal(old, new), name
+        assert torch.equal(old_scales, new_scales), name
+
+
+def test_a_grid_that_does_not_divide_a_layer_is_refused(tmp_path):
+    with pytest.raises(RequestError, match="groups of 128"):
+        hidden_trainer(tmp_path, tiny_model(), control={"name": "bin_hidden", "grid": "int4-g128"}).train()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("grid", list(grids()))
+def test_all_between_the_bounds_has_the_code_of_the_original(grid, dtype):
+    weight = (0.1 * torch.randn(6, 256, generator=torch.Generator().manual_seed(0))).to(dtype)
+    weight[2] = 0
+    weight[4, :128] = torch.linspace(-1, 1, 128)  # many values on edges
+    weight[5, 0] = 0.51  # just above a power of two, where a cast to float16 is coarsest beside the row's scale
+    low, high = bin_bounds(weight, find_grid(grid), margin=0.05)
+    assert (low <= weight).all() and (weight <= high).all()
+    expected = on_grid(weight, find_grid(grid))
+    for share in (0.0, 0.25, 0.5, 0.75, 1.0):
+        moved = torch.minimum(torch.maximum(low + share * (high - low), low), high)
+        found = on_grid(moved, find_grid(grid))
+        assert torch.equal(found.scales, expected.scales)
+        assert torch.equal(found.codes, expected.codes)
 
 
 def test_the_result_survives_rounding_to_bfloat16(tmp_path):
@@ -97,7 +147,7 @@ def test_bounds_agree_with_bitsandbytes(shape):
     """Anything between the bounds has the code of the original; blocks that are not full included."""
     generator = torch.Generator().manual_seed(sum(shape))
     weight = torch.randn(shape, generator=generator)
-    low, high = bin_bounds(weight, nf4(), margin=0.02)
+    low, high = bin_bounds(weight, find_grid("nf4"), margin=0.02)
     assert (low <= weight).all()
     assert (weight <= high).all()
     codes, largest = nf4_of(weight)
@@ -110,7 +160,7 @@ def test_bounds_agree_with_bitsandbytes(shape):
 
 def test_bounds_use_most_of_each_bin():
     weight = torch.randn(64, 64, generator=torch.Generator().manual_seed(0))
-    low, high = bin_bounds(weight, nf4(), margin=0.02)
+    low, high = bin_bounds(weight, find_grid("nf4"), margin=0.02)
     wide = torch.cat([(low - 0.05 * (high - low)).flatten(), (high + 0.05 * (high - low)).flatten()])
     codes, _ = nf4_of(weight)
     different = sum(int((nf4_of(part.view(64, 64))[0] != codes).sum()) for part in wide.chunk(2))
@@ -120,24 +170,24 @@ def test_bounds_use_most_of_each_bin():
 def test_block_maxima_are_fixed():
     weight = torch.randn(8, 64, generator=torch.Generator().manual_seed(1))
     weight[0, 5] = -weight[0].abs().max()  # the maximum twice, with both signs
-    low, high = bin_bounds(weight, nf4(), margin=0.05)
+    low, high = bin_bounds(weight, find_grid("nf4"), margin=0.05)
     at_maximum = weight.abs() == weight.abs().amax(dim=1, keepdim=True)
     assert at_maximum.sum() == 9
     assert torch.equal(low == high, at_maximum)
 
 
 def test_a_block_of_zeros_stays_zero():
-    low, high = bin_bounds(torch.zeros(2, 64), nf4(), margin=0.05)
+    low, high = bin_bounds(torch.zeros(2, 64), find_grid("nf4"), margin=0.05)
     assert not low.any()
     assert not high.any()
 
 
 def test_weights_near_an_edge_may_only_move_inwards():
-    levels = nf4().levels
+    levels = find_grid("nf4").levels
     weight = torch.zeros(1, 64)
     weight[0, 0] = 1.0
     weight[0, 1] = (levels[8] + levels[9]) / 2 - 1e-6  # just under an upper edge
-    low, high = bin_bounds(weight, nf4(), margin=0.05)
+    low, high = bin_bounds(weight, find_grid("nf4"), margin=0.05)
     assert high[0, 1] == weight[0, 1]
     assert low[0, 1] < weight[0, 1] - 0.05
 

@@ -227,7 +227,7 @@ def test_a_bad_row_names_file_line_and_column(second, said, tmp_path):
         ({"messages": "hi"}, ["rows.jsonl:1", "list of messages"]),
         ({"prompt": "q", "completion": "a", "label": "maybe"}, ["rows.jsonl:1", "'maybe'", "true"]),
         ({"question": "q", "answer": 4, "choices": ["a", "b"]}, ["rows.jsonl:1", "0 to 1"]),
-        ({"question": "q", "answer": "a", "choices": ["a", 2]}, ["rows.jsonl:1", "'choices'"]),
+        ({"question": "q", "answer": "a", "choices": ["a", None]}, ["rows.jsonl:1", "'choices'"]),
         ({"question": "q", "answer": "a", "choices": ["a", "a"]}, ["rows.jsonl:1", "other than the right one"]),
     ],
 )

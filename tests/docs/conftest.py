@@ -66,8 +66,8 @@ def root() -> Path:
 
 @pytest.fixture(scope="session")
 def examples() -> dict[str, str]:
-    """Text of every block that is said to be a file, by that file."""
-    return {block.file: block.text for block in BLOCKS if block.file}
+    """Text of every block that is said to be a Python file, by that file."""
+    return {block.file: block.text for block in BLOCKS if block.file and block.kind == "python"}
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,8 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
-from hf_unlearn.cli import _parser
+from hf_unlearn.cli import _parse, _parser
+from hf_unlearn.evaluation.suites import load_suite
 from hf_unlearn.recipe import builtin_recipes, load_recipe
 
 
@@ -40,9 +41,14 @@ def test_every_command_is_one(bash_block, root):
         else:
             check_other_command(words, root)
             continue
-        parsed = _parser().parse_args(arguments)
+        parsed = _parse(arguments)
         recipe = getattr(parsed, "recipe", None)
-        if recipe in builtin_recipes():
+        if getattr(parsed, "suite", None):  # the place of a recipe is then a model's
+            if parsed.suite != "my-suite.yaml":
+                load_suite(parsed.suite, parsed.overrides)
+        elif getattr(parsed, "repo_id", None):  # the place of a recipe is then a finished run's
+            assert recipe == "runs/NAME"
+        elif recipe in builtin_recipes():
             load_recipe(recipe, parsed.overrides)
         elif recipe is not None:
             assert recipe == "recipe.yaml", f"{line}: no such recipe"
@@ -80,6 +86,10 @@ def test_recipes_in_pages_are_recipes(yaml_block, tmp_path):
     """A whole recipe loads; a part of one is put into a recipe that lacks only that part."""
     text = yaml_block.text
     path = tmp_path / "recipe.yaml"
+    if yaml_block.file == "my-suite.yaml":
+        path.write_text(text)
+        assert load_suite(path).name
+        return
     if text.startswith("name:"):
         path.write_text(text)
         assert load_recipe(path).methods

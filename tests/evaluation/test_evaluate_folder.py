@@ -55,7 +55,7 @@ def test_summary_is_the_mean_over_facts(evaluated):
     records = {record.id: record for record in read_records(evaluated / "records.jsonl")}
     summary = json.loads((evaluated / "summary.json").read_text())
     f0, f1, f2 = (records[name].values["probability"] for name in ("f0", "f1", "f2"))
-    assert summary["forget"]["probability"] == {"mean": pytest.approx(((f0 + f1) / 2 + f2) / 2), "n": 2}
+    assert summary["forget"]["probability"] == {"mean": pytest.approx(((f0 + f1) / 2 + f2) / 2), "n": 2, "ci95": None}
     assert summary["retain"]["mc_accuracy"]["n"] == 1
     assert set(summary) == {"forget", "retain", "generic"}
 
@@ -66,7 +66,7 @@ def test_same_folder_gives_the_same_files(evaluated, folder, sets, generic, tmp_
     for name in ("records.jsonl", "summary.json"):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
     summary = json.loads((tmp_path / "a" / "summary.json").read_text())
-    assert summary["generic"]["kl_to_target"] == {"mean": 0.0, "n": 2}
+    assert summary["generic"]["kl_to_target"] == {"mean": 0.0, "n": 2, "ci95": None}
 
 
 @pytest.mark.parametrize("limit, generated", [(0, []), (1, ["f0", "f1", "r0"]), (2, ["f0", "f1", "f2", "r0", "r1"])])

@@ -65,9 +65,11 @@ def test_settings_that_come_with_a_model_are_not_used_and_stay(make_model, token
 
 
 def test_context_is_never_left(make_model, tokenizer, prompts):
-    model = make_model(max_position_embeddings=max(map(len, prompts)) + 2)
+    """Each prompt gets what the context leaves it, whatever prompts are beside it."""
+    limit = max(map(len, prompts)) + 2
+    model = make_model(max_position_embeddings=limit)
     texts = generate_greedy(model, tokenizer, prompts, 12)
-    assert texts == [by_hand(model, tokenizer, prompt, 2) for prompt in prompts]
+    assert texts == [by_hand(model, tokenizer, prompt, min(12, limit - len(prompt))) for prompt in prompts]
     with pytest.raises(RequestError, match="leaves nothing of the model's 4"):
         generate_greedy(make_model(max_position_embeddings=4), tokenizer, prompts, 12)
 

@@ -5,9 +5,10 @@ import math
 import pytest
 
 from hf_unlearn.errors import RequestError
-from hf_unlearn.evaluation.metrics import METRICS, apply_metrics
+from hf_unlearn.evaluation.metrics import METRICS, apply_metrics, score_versions
 from hf_unlearn.evaluation.metrics.text import text_entropy
 from hf_unlearn.evaluation.records import ScoredRow
+from hf_unlearn.evaluation.spec import NEEDS
 
 
 def value(name: str, **fields) -> float | None:
@@ -15,22 +16,27 @@ def value(name: str, **fields) -> float | None:
 
 
 def test_every_metric_is_none_on_an_empty_record():
-    assert METRICS.names() == [
-        "exact_match",
-        "extraction_strength",
-        "fluency",
-        "mc_accuracy",
-        "mc_probability",
-        "probability",
-        "rouge_l",
-    ]
-    for name in METRICS.names():
-        assert value(name) is None, name
+    for entry in METRICS.entries():
+        assert value(entry.name) is None, entry.name
+
+
+def test_every_metric_says_its_version_source_and_needs():
+    for entry in METRICS.entries():
+        assert entry.version and entry.summary and entry.value.__doc__, entry.name
+        assert entry.paper or entry.name == "exact_match", entry.name
+        assert set(entry.needs) <= NEEDS, entry.name
     assert {entry.name for entry in METRICS.entries() if "generation" in entry.needs} == {
-        "exact_match",
-        "rouge_l",
-        "fluency",
-    }
+        "exact_match", "fluency", "knowmem", "verbmem",
+        "rouge_1", "rouge_1_f1", "rouge_1_stem", "rouge_l", "rouge_l_f1", "rouge_l_stem",
+    }  # fmt: skip
+    assert score_versions(("rouge_l", "probability")) == {"rouge_l": 2, "probability": 1}
+
+
+@pytest.mark.parametrize("name, number", [("probability", math.nan), ("loss", math.inf), ("min_k", math.nan)])
+def test_a_value_that_is_no_finite_number_is_refused(name, number):
+    row = ScoredRow("f7", "f", "g", "forget", logps=(-1.0, -number, -2.0), hits=(True,) * 3)
+    with pytest.raises(RequestError, match=f"the {name} of row 'f7' of the set 'forget' is {number}"):
+        apply_metrics([row], (name,))
 
 
 def test_probability_is_the_geometric_mean():

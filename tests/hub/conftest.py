@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import random
 import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+from loopback import Hub
 
+from hf_unlearn.hub.leaks import ForgetText
 from hf_unlearn.hub.metadata import CardWords
 from hf_unlearn.hub.publish import publish_to_folder
+from hf_unlearn.hub.release import write_release
 from hf_unlearn.verification.controls import control_outcome
 from hf_unlearn.verification.digests import folder_digests
 from hf_unlearn.verification.gate import Gate
-from hf_unlearn.verification.report import AttackRun, ModelInfo, SetInfo, build_report
+from hf_unlearn.verification.report import AttackRun, ModelInfo, SetInfo, build_report, write_report
 from hf_unlearn.verification.scores import FactScores, ScoreKey, ScoreTable
 from hf_unlearn.verification.verdict import judge
 
@@ -78,6 +83,9 @@ WORDS = CardWords(
     language=("en",),
     repo_id="owner/tiny",
     variant_repo_ids={"bnb-nf4": "owner/tiny-bnb-nf4"},
+)
+RUN_WORDS = CardWords(
+    title="Tiny", removed="birth years of people who do not exist", license="apache-2.0", language=("en",)
 )
 
 
@@ -182,3 +190,73 @@ def publishing():
 def reporting():
     """The function that makes a report."""
     return report_for
+
+
+@pytest.fixture
+def hub() -> Iterator[Hub]:
+    """A Hub on this machine (see ``loopback``), for clients in processes of their own."""
+    with Hub() as running:
+        yield running
+
+
+@pytest.fixture
+def here(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Hub:
+    """The same Hub for this process, logged in with its ``write_token``; nobody waits long before trying again.
+
+    The client keeps what it read from the environment when it was imported; that is put right here. Its default
+    address is not: code that is tested so must take it from ``HF_ENDPOINT`` itself.
+    """
+    import time
+
+    from huggingface_hub import constants
+
+    for key, value in hub.settings(tmp_path / "hf_home", hub.write_token).items():
+        monkeypatch.setenv(key, value)
+    for key in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"):
+        monkeypatch.delenv(key, raising=False)
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "hf_home" / "token"))
+    # Otherwise the client asks the default address once a day which programs it may have been started by.
+    nobody = {"standardEnvVars": [], "harnesses": {}}
+    monkeypatch.setattr("huggingface_hub.utils._detect_agent._registry", nobody, raising=False)
+    wait = time.sleep
+    monkeypatch.setattr(time, "sleep", lambda seconds: wait(min(seconds, 0.002)))
+    return hub
+
+
+def finished_run(exported: Exported, root: Path, hidden: bool = False, hub_id: str | None = "owner/base") -> Path:
+    """The output folder of a run whose publish stage is done, with one variant."""
+    run = root / "run"
+    (run / "verify").mkdir(parents=True)
+    report = report_for(exported.files, hidden=hidden, hub_id=hub_id)
+    publish(exported, run, report, RUN_WORDS)
+    (run / "forget.png").unlink()
+    write_report(report, run / "verify" / "unlearning_report.json")
+    write_release(run, RUN_WORDS, ["bnb-nf4"], ForgetText(FORGET_ROWS))
+    (run / "run.json").write_text(json.dumps({"name": "tiny", "recipe": {"name": "tiny", "publish": {}}}))
+    return run
+
+
+@pytest.fixture(scope="session")
+def passed_run(exported: Exported, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run with the verdict *passed*; not to be changed by tests."""
+    return finished_run(exported, tmp_path_factory.mktemp("passed_run"))
+
+
+@pytest.fixture(scope="session")
+def failed_run(exported: Exported, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with the verdict *failed*."""
+    return finished_run(exported, tmp_path_factory.mktemp("failed_run"), hidden=True)
+
+
+@pytest.fixture
+def run_folder(passed_run: Path, tmp_path: Path) -> Path:
+    """A copy of the passed run, to be published."""
+    return Path(shutil.copytree(passed_run, tmp_path / "run"))
+
+
+@pytest.fixture
+def finishing():
+    """The function that makes a finished run."""
+    return finished_run

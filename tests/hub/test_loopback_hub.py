@@ -1,198 +1,193 @@
-"""The real client against a small Hub on this machine: card validation, and loading from a repository."""
+"""The Hub on this machine is a Hub to the real clients: what they write they read again, errors are their errors."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
-import subprocess
-import sys
-import threading
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+import urllib.request
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import pytest
 import yaml
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, ModelCard, hf_hub_download
+from huggingface_hub.errors import (
+    BadRequestError,
+    GatedRepoError,
+    HfHubHTTPError,
+    RemoteEntryNotFoundError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+from loopback import Hub, run_client
 
-COMMIT = "0123456789abcdef0123456789abcdef01234567"
-
-
-class Hub(ThreadingHTTPServer):
-    """One repository ``owner/tiny`` whose only commit is the content of a folder.
-
-    Attributes:
-        files: What the repository holds.
-        validated: Cards that were sent for validation.
-    """
-
-    def __init__(self, files: dict[str, bytes]) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.files = files
-        self.validated: list[str] = []
-
-    @property
-    def url(self) -> str:
-        """Where it listens."""
-        return f"http://127.0.0.1:{self.server_address[1]}"
+WEIGHTS = bytes(range(256)) * 40
 
 
-class Handler(BaseHTTPRequestHandler):
-    """The few calls that validation and download make."""
-
-    server: Hub
-    protocol_version = "HTTP/1.1"
-
-    def log_message(self, format: str, *args: object) -> None:
-        """Quiet."""
-
-    def do_POST(self) -> None:
-        """Card validation by the rules that the Hub documents for these keys."""
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        front = yaml.safe_load(body["content"].split("---\n")[1])
-        self.server.validated.append(body["content"])
-        errors = [] if isinstance(front.get("license", ""), str) else [{"message": "license must be a string"}]
-        self._send(400 if errors else 200, json.dumps({"errors": errors, "warnings": []}).encode())
-
-    def do_HEAD(self) -> None:
-        """File metadata."""
-        self.do_GET()
-
-    def do_GET(self) -> None:
-        """Model info, tree, files."""
-        path = urlsplit(self.path).path
-        names = sorted(self.server.files)
-        if path.startswith("/api/models/owner/tiny/tree/"):
-            tree = [{"type": "file", "path": name, **self._size(name)} for name in names]
-            self._send(200, json.dumps(tree).encode())
-        elif path in ("/api/models/owner/tiny", f"/api/models/owner/tiny/revision/{COMMIT}"):
-            info = {"id": "owner/tiny", "sha": COMMIT, "siblings": [{"rfilename": name} for name in names]}
-            self._send(200, json.dumps(info).encode())
-        elif path.startswith("/owner/tiny/resolve/") and path.split("/", 5)[5] in self.server.files:
-            name = path.split("/", 5)[5]
-            self._send(200, self.server.files[name], {"ETag": f'"{self._size(name)["oid"]}"', "X-Repo-Commit": COMMIT})
-        else:
-            missing = "RevisionNotFound" if "/revision/" in path else "RepoNotFound"
-            self._send(404, b"{}", {"X-Error-Code": missing})
-
-    def _size(self, name: str) -> dict[str, object]:
-        data = self.server.files[name]
-        return {"size": len(data), "oid": hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()}
-
-    def _send(self, code: int, data: bytes, headers: dict[str, str] | None = None) -> None:
-        self.send_response(code)
-        for key, value in {"Content-Type": "application/json", **(headers or {})}.items():
-            self.send_header(key, value)
-        self.send_header("Content-Length", str(len(data)))
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(data)
+def api(hub: Hub, token: str | bool | None = None) -> HfApi:
+    """A client with its own token, or the environment's; ``False`` for none."""
+    return HfApi(endpoint=hub.url, token=token)
 
 
-@pytest.fixture
-def hub(passed) -> Iterator[Hub]:
-    files = {
-        path.relative_to(passed.main).as_posix(): path.read_bytes()
-        for path in passed.main.rglob("*")
-        if path.is_file()
-    }
-    server = Hub({**files, ".gitattributes": b"*.safetensors filter=lfs\n"})
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    yield server
-    server.shutdown()
-    thread.join()
-    server.server_close()
+def adds(**files: bytes) -> list[CommitOperationAdd]:
+    """Operations that add files; ``_`` stands for a dot in names."""
+    return [CommitOperationAdd(name.replace("_", "."), data) for name, data in files.items()]
 
 
-def client(hub: Hub, home: Path, code: str, **more: str) -> subprocess.CompletedProcess[str]:
-    """Run code in a process whose Hub is ours: the address is read when the client is imported."""
-    settings = {
-        "HF_ENDPOINT": hub.url,
-        "HF_HOME": str(home),
-        "HF_HUB_DISABLE_XET": "1",
-        "HF_HUB_DISABLE_TELEMETRY": "1",
-        "HF_HUB_DISABLE_UPDATE_CHECK": "1",
-        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-        "NO_PROXY": "127.0.0.1",
-    }
-    environment = {key: value for key, value in os.environ.items() if key not in ("HF_HUB_OFFLINE", "HF_TOKEN")}
-    return subprocess.run(
-        [sys.executable, "-c", code],
-        env={**environment, **settings, **more},
-        capture_output=True,
-        text=True,
-        check=False,
+@pytest.mark.parametrize("part_size", [None, 1000])
+def test_what_is_committed_can_be_read(here: Hub, tmp_path: Path, part_size: int | None) -> None:
+    here.part_size = part_size
+    client = api(here)
+    client.create_repo("owner/new", private=True)
+    empty = client.model_info("owner/new").sha
+    made = client.create_commit(
+        "owner/new",
+        adds(model_safetensors=WEIGHTS, config_json=b"{}", empty_txt=b""),
+        commit_message="one",
+        parent_commit=empty,
     )
+    files = {entry.path: entry for entry in client.list_repo_tree("owner/new", recursive=True)}
+    assert sorted(files) == [".gitattributes", "config.json", "empty.txt", "model.safetensors"]
+    assert files["model.safetensors"].lfs.size == len(WEIGHTS) and files["config.json"].lfs is None
+    assert client.model_info("owner/new").sha == made.oid
+    path = hf_hub_download("owner/new", "model.safetensors", endpoint=here.url, cache_dir=tmp_path)
+    assert Path(path).read_bytes() == WEIGHTS
+    asked = urllib.request.Request(f"{here.url}/owner/new/resolve/main/model.safetensors")
+    asked.add_header("Authorization", f"Bearer {here.read_token}")
+    asked.add_header("Range", "bytes=300-309")
+    with urllib.request.urlopen(asked) as answer:
+        assert (answer.status, answer.read()) == (206, WEIGHTS[300:310])
+        assert answer.headers["Content-Range"] == f"bytes 300-309/{len(WEIGHTS)}"
+    assert here.count("PUT /lfs/") == (1 if part_size is None else -(-len(WEIGHTS) // 1000))
+    # The same content again is neither uploaded nor committed.
+    again = client.create_commit("owner/new", adds(model_safetensors=WEIGHTS), commit_message="two")
+    assert again.oid == made.oid and len(here.repos["owner/new"].log()) == 1
+    client.create_commit("owner/new", [CommitOperationDelete("config.json")], commit_message="three")
+    assert [commit.title for commit in here.repos["owner/new"].log()] == ["three", "one"]
+    assert "config.json" in here.repos["owner/new"].files(made.oid)
 
 
-def test_the_real_validate_accepts_the_cards(hub: Hub, passed, failed, tmp_path: Path) -> None:
-    cards = [folder / "README.md" for folder in (passed.main, passed.variant, failed.main)]
-    code = f"""
-from huggingface_hub import ModelCard
-for path in {[str(card) for card in cards]!r}:
-    ModelCard.load(path).validate()
-try:
-    ModelCard("---\\nlicense: [1]\\n---\\n").validate()
-except ValueError:
-    print("refused")
-"""
-    done = client(hub, tmp_path, code)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.strip() == "refused"
-    assert [yaml.safe_load(text.split("---\n")[1])["model-index"][0]["name"] for text in hub.validated[:3]] == [
-        "Tiny"
-    ] * 3
+def test_a_commit_on_an_old_parent_is_refused(here: Hub) -> None:
+    repo = here.create("owner/new", {"a.txt": b"a"})
+    parent = repo.branches["main"]
+    repo.put({"a.txt": b"b"})
+    with pytest.raises(HfHubHTTPError) as error:
+        api(here).create_commit("owner/new", adds(b_txt=b"b"), commit_message="late", parent_commit=parent)
+    assert error.value.response.status_code == 412
+    assert repo.files() == {"a.txt": b"b"}
 
 
-LOAD = """
-from hf_unlearn.errors import HfUnlearnError
-from hf_unlearn.hub.verified import VerifiedModel, check, load_report
-try:
-    model = VerifiedModel.from_pretrained("owner/tiny"{more})
-    print(type(model).__name__, load_report("owner/tiny")["verdict"]["status"], check("owner/tiny").problems)
-except HfUnlearnError as error:
-    print(type(error).__name__, error)
-"""
+def test_branches_tags_and_settings(here: Hub) -> None:
+    client = api(here)
+    repo = here.create("owner/new", {"a.txt": b"a"})
+    client.create_branch("owner/new", branch="nf4")
+    client.create_commit("owner/new", adds(b_txt=b"b"), commit_message="b", revision="nf4")
+    client.create_tag("owner/new", tag="v1", revision=repo.branches["nf4"])
+    client.create_tag("owner/new", tag="v1", exist_ok=True)
+    assert (set(repo.files()), set(repo.files("v1"))) == ({"a.txt"}, {"a.txt", "b.txt"})
+    found = client.list_repo_refs("owner/new")
+    assert [branch.name for branch in found.branches] == ["main", "nf4"] and found.tags[0].name == "v1"
+    with pytest.raises(RevisionNotFoundError):
+        client.model_info("owner/new", revision="v2")
+    with pytest.raises(RemoteEntryNotFoundError):
+        hf_hub_download("owner/new", "b.txt", endpoint=here.url)
+    client.update_repo_settings("owner/new", gated="manual", visibility="private")
+    assert (repo.gated, repo.private) == ("manual", True)
 
 
-def test_loads_a_repository_and_refuses_a_changed_one(hub: Hub, tmp_path: Path) -> None:
-    done = client(hub, tmp_path / "one", LOAD.format(more=""))
-    assert done.stdout.strip() == "LlamaForCausalLM passed ()", done.stderr
-    data = hub.files["model.safetensors"]
-    hub.files["model.safetensors"] = data[:-1] + bytes([data[-1] ^ 1])
-    done = client(hub, tmp_path / "two", LOAD.format(more=f", revision={COMMIT!r}"))
-    assert done.stdout.startswith("VerificationError owner/tiny: model.safetensors: is not the file"), done.stderr
-    hub.files["model.safetensors"] = data
-    hub.files["pytorch_model.bin"] = b"x"
-    done = client(hub, tmp_path / "three", LOAD.format(more=""))
-    assert done.stdout.startswith("VerificationError owner/tiny: pytorch_model.bin: "), done.stderr
+def test_who_may_see_and_write(here: Hub) -> None:
+    here.create("owner/hidden", {"a.txt": b"a"}, private=True)
+    here.create("owner/gated", {"a.txt": b"a"}).gated = "auto"
+    stranger = here.add_token(user="stranger", orgs={})
+    for token in (False, stranger):
+        with pytest.raises(RepositoryNotFoundError):
+            api(here, token).model_info("owner/hidden")
+        with pytest.raises(GatedRepoError):
+            hf_hub_download("owner/gated", "a.txt", endpoint=here.url, token=token)
+    for token in (stranger, here.read_token):
+        with pytest.raises(HfHubHTTPError) as error:
+            api(here, token).create_repo("owner/more")
+        assert error.value.response.status_code == 403
+    assert api(here, here.read_token).model_info("owner/hidden").private
+    with pytest.raises(HfHubHTTPError, match="Invalid user token"):
+        api(here, here.expired_token).whoami()
+    roles = [api(here, token).whoami()["auth"]["accessToken"]["role"] for token in (here.write_token, here.fine_token)]
+    assert roles == ["write", "fineGrained"]
 
 
-def test_what_the_hub_does_not_have(hub: Hub, tmp_path: Path) -> None:
+def test_collections(here: Hub) -> None:
+    client = api(here)
+    for name in "abcdef":
+        here.create(f"owner/{name}")
+    made = client.create_collection("Six models", namespace="owner", private=True)
+    for name in "abcdef":
+        client.add_collection_item(made.slug, f"owner/{name}", "model", note=f"is {name}", exists_ok=True)
+    assert client.create_collection("Six models", namespace="owner", exists_ok=True).slug == made.slug
+    found = client.get_collection(made.slug)
+    assert [item.item_id for item in found.items] == [f"owner/{name}" for name in "abcdef"]
+    assert found.items[2].note == "is c"
+    assert [len(each.items) for each in client.list_collections(owner="owner")] == [4]
+    assert not list(api(here, False).list_collections(owner="owner"))
+    client.update_collection_metadata(made.slug, private=False)
+    assert len(list(api(here, False).list_collections(owner="owner"))) == 1
+
+
+def test_faults(here: Hub, tmp_path: Path) -> None:
+    client = api(here)
+    repo = here.create("owner/new", {"model.safetensors": WEIGHTS})
+    slow = here.fault("POST .*/preupload/", status=429, retry_after=0, times=2)
+    cut = here.fault("PUT /lfs/", cut="upload")
+    client.create_commit("owner/new", adds(more_safetensors=WEIGHTS[1:]), commit_message="in the end")
+    assert (slow.met, cut.met) == (2, 1) and repo.files()["more.safetensors"] == WEIGHTS[1:]
+    half = here.fault("GET .*/resolve/", cut="download")
+    path = hf_hub_download("owner/new", "model.safetensors", endpoint=here.url, cache_dir=tmp_path)
+    assert half.met == 1 and Path(path).read_bytes() == WEIGHTS
+    assert [request.status for request in here.requests if request.line.startswith("GET /owner/")] == [0, 200]
+    lost = here.fault("POST .*/commit/", cut="answer")
+    with pytest.raises(Exception, match=r"disconnected|closed"):
+        client.create_commit("owner/new", adds(a_txt=b"a"), commit_message="nobody hears of it")
+    assert lost.met == 1 and "a.txt" in repo.files()
+    here.fault("POST .*/commit/", before=lambda hub: repo.put({"b.txt": b"b"}))
+    with pytest.raises(HfHubHTTPError, match="A commit has happened since"):
+        client.create_commit(
+            "owner/new", adds(c_txt=b"c"), commit_message="too late", parent_commit=repo.branches["main"]
+        )
+    here.quota = here.stored()
+    with pytest.raises(HfHubHTTPError, match="storage limit"):
+        client.create_commit("owner/new", adds(d_safetensors=WEIGHTS[2:]), commit_message="too much")
+    here.fault("GET /api/whoami", status=401, echo=True, skip=1)
+    client.whoami()
+    with pytest.raises(HfHubHTTPError) as error:
+        client.whoami()
+    assert here.write_token in error.value.response.text
+
+
+def test_cards_are_validated(here: Hub, passed, failed, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.repocard.constants.ENDPOINT", here.url, raising=False)
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", here.url)
+    for folder in (passed.main, passed.variant, failed.main):
+        ModelCard.load(folder / "README.md").validate()
+    names = [yaml.safe_load(text.split("---\n")[1])["model-index"][0]["name"] for text in here.validated]
+    assert names == ["Tiny"] * 3
+    client = api(here)
+    client.create_repo("owner/new")
+    with pytest.raises((ValueError, BadRequestError), match="license"):
+        client.create_commit(
+            "owner/new", [CommitOperationAdd("README.md", b"---\nlicense: [1]\n---\n")], commit_message="bad"
+        )
+
+
+def test_transformers_loads_from_it(hub: Hub, passed, tmp_path: Path) -> None:
+    repo = hub.create_from("owner/tiny", passed.main, private=True)
     code = """
-from hf_unlearn.errors import HfUnlearnError
-from hf_unlearn.hub.verified import check
-for name, revision in (("owner/none", None), ("owner/tiny", "v9")):
-    try:
-        check(name, revision)
-    except HfUnlearnError as error:
-        print(type(error).__name__, error)
+from transformers import AutoModelForCausalLM, AutoTokenizer
+model = AutoModelForCausalLM.from_pretrained("owner/tiny")
+tokenizer = AutoTokenizer.from_pretrained("owner/tiny")
+print(type(model).__name__, tokenizer("born").input_ids)
 """
-    lines = client(hub, tmp_path, code).stdout.splitlines()
-    assert lines[0] == "RequestError there is no model 'owner/none' on the Hub that you can read"
-    assert lines[1] == "RequestError owner/tiny has no revision 'v9'"
-
-
-def test_a_hub_that_cannot_be_reached(hub: Hub, tmp_path: Path) -> None:
-    code = """
-from hf_unlearn.errors import EnvironmentFailure
-from hf_unlearn.hub.verified import check
-try:
-    check("owner/tiny")
-except EnvironmentFailure as error:
-    print(error)
-"""
-    done = client(hub, tmp_path, code, HF_HUB_OFFLINE="1")
-    assert done.stdout.startswith("owner/tiny is no folder here and could not be fetched from the Hub: "), done.stderr
+    done = run_client(hub, tmp_path / "home", code, token=hub.read_token)
+    assert done.stdout.split() == ["LlamaForCausalLM", "[4]"], done.stderr
+    hub.repos["owner/tiny"].instead[repo.branches["main"]] = repo.log()[-1].parent or ""
+    done = run_client(
+        hub, tmp_path / "other", "from huggingface_hub import model_info; print(model_info('owner/tiny').siblings)"
+    )
+    assert "RepositoryNotFoundError" in done.stderr, "without a token a private repository is not there"
+    assert os.environ.get("HF_ENDPOINT") != hub.url, "this process is left as it was"

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import os
 import shutil
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -11,6 +15,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from hf_unlearn.errors import RequestError, VerificationError
 from hf_unlearn.hub.verified import VerifiedModel, check, load_report
+from hf_unlearn.verification.report import canonical, seal
 
 
 def test_loads_the_plain_model(passed, exported) -> None:
@@ -68,9 +73,101 @@ def test_harmless_values_of_those_arguments_are_accepted(passed) -> None:
     assert VerifiedModel.from_pretrained(passed.main, trust_remote_code=False, use_safetensors=True) is not None
 
 
-def test_keys_ask_for_a_signature(passed) -> None:
-    with pytest.raises(VerificationError, match="carries no signature"):
-        VerifiedModel.from_pretrained(passed.main, trusted_keys=["key.pub"])
+def test_an_empty_list_of_keys_is_a_mistake(passed) -> None:
+    with pytest.raises(RequestError, match="trusted_keys is empty"):
+        VerifiedModel.from_pretrained(passed.main, trusted_keys=[])
+
+
+def test_a_pinned_report_and_no_other(passed) -> None:
+    digest = check(passed.main).report_digest
+    assert VerifiedModel.from_pretrained(passed.main, report_digest=digest) is not None
+    with pytest.raises(VerificationError, match=r"unlearning_report\.json: is not the one that is asked for"):
+        VerifiedModel.from_pretrained(passed.variant, report_digest=digest)
+
+
+def test_a_format_that_was_scored_and_not_judged(exported, publishing, reporting, tmp_path: Path) -> None:
+    """Its verdict would be that of other formats."""
+    report = reporting(exported.files)
+    report["recovered"] = [row for row in report["recovered"] if row["transform"] != "bnb-nf4"]
+    made = publishing(exported, tmp_path, report)
+    assert VerifiedModel.from_pretrained(made.main) is not None
+    with pytest.raises(VerificationError, match="'bnb-nf4' was scored but not judged, 'passed' is required"):
+        VerifiedModel.from_pretrained(made.variant)
+    assert VerifiedModel.from_pretrained(made.variant, require="any") is not None
+
+
+def test_a_format_that_was_never_scored(exported, publishing, reporting, tmp_path: Path) -> None:
+    report = reporting(exported.files)
+    report["scores"] = [row for row in report["scores"] if (row["model"], row["transform"]) != ("npo", "bnb-nf4")]
+    made = publishing(exported, tmp_path, report)
+    for require in ("passed", "any"):
+        with pytest.raises(VerificationError, match="holds no score in the format 'bnb-nf4' that this folder is in"):
+            VerifiedModel.from_pretrained(made.variant, require=require)
+
+
+def test_a_file_that_is_touched_while_the_model_loads(copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between hashing and reading there is time; a write in it is found when the model is there."""
+    stock = AutoModelForCausalLM.from_pretrained
+    weights = copied / "model.safetensors"
+
+    def swapped(folder: str, **kwargs: object) -> object:
+        data, times = weights.read_bytes(), weights.stat()
+        weights.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+        model = stock(folder, **kwargs)
+        weights.write_bytes(data)
+        os.utime(weights, ns=(times.st_atime_ns, times.st_mtime_ns))
+        return model
+
+    monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", swapped)
+    with pytest.raises(VerificationError, match=r"model\.safetensors was touched while it was being loaded"):
+        VerifiedModel.from_pretrained(copied)
+    assert check(copied).intact
+
+
+def test_a_private_copy_is_out_of_reach(copied: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Weights on a CPU are read from their file as they are used; from a copy nobody can change them any more."""
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
+    tokens = torch.tensor([[1, 4, 3]])
+    model = VerifiedModel.from_pretrained(copied, private_copy=True)
+    assert not list((tmp_path / "tmp").iterdir()) and model.name_or_path == str(copied)
+    before = VerifiedModel.from_pretrained(copied, private_copy=True)(tokens).logits
+    data = bytearray((copied / "model.safetensors").read_bytes())
+    data[len(data) // 4 :] = bytes(len(data) - len(data) // 4)
+    with (copied / "model.safetensors").open("r+b") as file:
+        file.write(data)
+    assert torch.equal(model(tokens).logits, before)
+    with pytest.raises(VerificationError, match=r"model\.safetensors: is not the file that was verified"):
+        VerifiedModel.from_pretrained(copied, private_copy=True)
+    (copied / "link").symlink_to("/etc/hostname")
+    with pytest.raises(VerificationError, match="link: is a link"):
+        VerifiedModel.from_pretrained(copied, private_copy=True)
+    assert not list((tmp_path / "tmp").iterdir())
+    with pytest.raises(RequestError, match="exclude each other"):
+        VerifiedModel.from_pretrained(copied, private_copy=True, reuse_digests=True)
+
+
+def test_a_file_that_appears_while_the_model_loads(copied: Path) -> None:
+    result = check(copied)
+    result.still_stands()
+    (copied / "adapter_config.json").write_text("{}")
+    with pytest.raises(VerificationError, match=r"adapter_config\.json was touched"):
+        result.still_stands()
+
+
+def test_a_model_type_that_is_code_elsewhere(copied: Path) -> None:
+    """The whole folder is by its publisher, report and all: nothing was changed, and still no code is fetched."""
+    config = json.loads((copied / "config.json").read_bytes())
+    config |= {"model_type": "mine", "auto_map": {"AutoModelForCausalLM": "somebody/else--model.Mine"}}
+    (copied / "config.json").write_text(json.dumps(config))
+    report = json.loads((copied / "unlearning_report.json").read_bytes())
+    digest = hashlib.sha256((copied / "config.json").read_bytes()).hexdigest()
+    report["files"]["config.json"] = report["models"]["unlearned"]["files"]["identity"]["config.json"] = digest
+    (copied / "unlearning_report.json").write_bytes(canonical(seal(report)))
+    with pytest.raises(
+        VerificationError, match=r"config\.json asks for code that is not part of transformers \('mine'"
+    ):
+        VerifiedModel.from_pretrained(copied)
 
 
 def test_wrong_arguments(passed, tmp_path: Path) -> None:

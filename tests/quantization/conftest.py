@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import resource
+import signal
 from pathlib import Path
 
 import pytest
@@ -35,6 +38,24 @@ def save_llama(
                 torch.nn.init.normal_(parameter, std=0.1)
     model.to(dtype).save_pretrained(folder)
     return folder
+
+
+@pytest.fixture
+def file_limit():
+    """A context in which no file can grow beyond so many bytes, as on a full disk."""
+
+    @contextlib.contextmanager
+    def limited(size: int):
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+            signal.signal(signal.SIGXFSZ, handler)
+
+    return limited
 
 
 @pytest.fixture

@@ -95,7 +95,8 @@ def test_metrics_and_files(tmp_path, target, bundle):
     assert metrics["steps"] == 9  # three epochs of ten rows, four rows a step
     assert metrics["seconds"] > 0
     names = ["kl/retain", "logps/forget", "logps/retain", "loss/forget", "loss/retain"]
-    assert sorted(set(metrics) - {"steps", "seconds"}) == names
+    assert metrics["stepping"] == "fp32"
+    assert sorted(set(metrics) - {"steps", "seconds", "stepping"}) == names
     AutoTokenizer.from_pretrained(tmp_path / "out")
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
     assert model.dtype == torch.float32

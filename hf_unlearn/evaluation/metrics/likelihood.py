@@ -12,6 +12,7 @@ from . import METRICS
     "probability",
     summary="geometric mean of the answer tokens' probabilities",
     paper="arXiv 2401.06121",
+    version=1,
 )
 def probability(row: ScoredRow) -> float | None:
     """``P(answer | prompt) ** (1 / n)`` for an answer of n tokens: ``exp`` of the mean log-probability, in 0 ... 1."""
@@ -19,9 +20,21 @@ def probability(row: ScoredRow) -> float | None:
 
 
 @METRICS.register(
+    "exact_memorization",
+    summary="share of the answer's tokens that are the most likely one",
+    paper="arXiv 2205.10770, arXiv 2406.09179 (as a metric of unlearning)",
+    version=1,
+)
+def exact_memorization(row: ScoredRow) -> float | None:
+    """``hits / n`` for an answer of n tokens, each given the true ones before it, in 0 ... 1."""
+    return sum(row.hits) / len(row.hits) if row.hits else None
+
+
+@METRICS.register(
     "extraction_strength",
     summary="share of the answer that the rest of it is enough to extract",
     paper="arXiv 2012.07805 (idea), arXiv 2406.09179 (as a metric of unlearning)",
+    version=1,
 )
 def extraction_strength(row: ScoredRow) -> float | None:
     """``1 - k / n``, with k the fewest leading answer tokens after which greedy decoding gives all the others.

@@ -1,0 +1,174 @@
+"""Talking to the Hub: bounded retries, errors as one sentence, and no token in any of them.
+
+``huggingface_hub`` tries again by itself where it reads listings, asks what to upload, and uploads (five times,
+waiting 1 to 8 seconds, or as long as ``Retry-After`` says). It does not where it makes repositories, commits, tags,
+collections or settings. Those calls are tried again here, by the same rule.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from ..errors import EnvironmentFailure, RequestError
+from .secrets import redact
+
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi
+
+T = TypeVar("T")
+
+TRIES = 5
+LONGEST_WAIT = 330
+"""Seconds. The Hub's rate limits count over five minutes; who is told to wait longer is better told to come back."""
+
+_PASSING = (408, 429, 500, 502, 503, 504)
+_AGAIN = "then run the same command again: it goes on where this one ended"
+
+
+class HubClient:
+    """One user's connection to the Hub that ``HF_ENDPOINT`` names.
+
+    Args:
+        token: The token; ``None`` takes it from where ``huggingface_hub`` keeps it.
+
+    Raises:
+        RequestError: There is no token.
+    """
+
+    def __init__(self, token: str | None = None) -> None:
+        from huggingface_hub import HfApi, constants, get_token
+
+        self.token = token or get_token()
+        if not self.token:
+            raise RequestError(
+                "there is no token for the Hub: log in with  hf auth login  (a token that may write), or set HF_TOKEN"
+            )
+        if constants.HF_HUB_OFFLINE:
+            raise RequestError("HF_HUB_OFFLINE is set: nothing can be published without the Hub, so unset it")
+        self.endpoint = (os.environ.get("HF_ENDPOINT") or constants.ENDPOINT).rstrip("/")
+        self.api: HfApi = HfApi(endpoint=self.endpoint, token=self.token)
+        # What a commit holds never changes: repository and commit to its files.
+        self.listings: dict[tuple[str, str], Any] = {}
+
+    def call(self, doing: str, function: Callable[..., T], *args: Any, again: bool = True, **kwargs: Any) -> T:
+        """Call a method of :attr:`api`.
+
+        Args:
+            doing: What it does, for the message: ``"make owner/name"``.
+            function: The method.
+            *args: Its positional arguments.
+            again: Whether to try again here what may pass (``False`` where ``huggingface_hub`` does so itself).
+            **kwargs: Its named arguments.
+
+        Returns:
+            What it returns.
+
+        Raises:
+            EnvironmentFailure: The Hub refused, failed or could not be reached.
+        """
+        from huggingface_hub.errors import HTTPError
+
+        for number in range(1, TRIES + 1):
+            try:
+                return function(*args, **kwargs)
+            except (HTTPError, OSError, RuntimeError, ValueError) as error:
+                wait = wait_before_retry(error, number)
+                if not again or number == TRIES or wait is None or wait > LONGEST_WAIT:
+                    raise self.failure(doing, error) from None
+                time.sleep(wait)
+        raise AssertionError("not reached")
+
+    def failure(self, doing: str, error: BaseException) -> EnvironmentFailure:
+        """What a user reads of an error: never more than its first line, without tokens.
+
+        Args:
+            doing: What was tried.
+            error: What came of it.
+        """
+        status = status_of(error)
+        said = redact(_first_line(error), self.token)
+        told = {
+            401: "the Hub does not accept the token (401), it may have expired: log in again (hf auth login)",
+            403: f"the token may not do that, or there is no room (403: {said}): see to it",
+            412: "somebody else has committed there in the meantime (412): look at what they did",
+            429: "the Hub asks for fewer requests (429): wait some minutes",
+        }
+        why = told.get(status or 0)
+        if why is None:
+            kind = f"the Hub answered {status}" if status else "the Hub could not be reached"
+            why = f"{kind} ({said}): wait until it works" if status or is_network(error) else f"{said}: mend that"
+        return EnvironmentFailure(f"could not {doing}: {why}, {_AGAIN}")
+
+
+def status_of(error: BaseException) -> int | None:
+    """The HTTP status behind an error, if the Hub has answered at all."""
+    for each in _causes(error):
+        response = getattr(each, "response", None)
+        status = getattr(response, "status_code", None)
+        if isinstance(status, int):
+            return status
+    return None
+
+
+def wait_before_retry(error: BaseException, number: int) -> float | None:
+    """Seconds to wait before the next try; ``None`` if trying again is of no use.
+
+    Args:
+        error: What the last try ended with.
+        number: How many tries there were.
+    """
+    status = status_of(error)
+    if status is None:
+        # Without an answer it is the network, or something that is wrong here and will be wrong again.
+        return min(8.0, 2.0 ** (number - 1)) if is_network(error) else None
+    if status not in _PASSING:
+        return None
+    asked = _retry_after(error)
+    return min(8.0, 2.0 ** (number - 1)) if asked is None else asked
+
+
+def is_network(error: BaseException) -> bool:
+    """Whether an error means that the connection failed."""
+    from huggingface_hub.errors import HTTPError
+
+    # What is no JSON where the Hub answers in JSON comes from something between here and there.
+    kinds = (HTTPError, ConnectionError, TimeoutError, json.JSONDecodeError)
+    return any(isinstance(each, kinds) for each in _causes(error))
+
+
+def _retry_after(error: BaseException) -> float | None:
+    for each in _causes(error):
+        response = getattr(each, "response", None)
+        value = getattr(response, "headers", {}).get("Retry-After", "") if response is not None else ""
+        if value.strip().isdigit():
+            return float(value)
+    return None
+
+
+def _causes(error: BaseException) -> list[BaseException]:
+    """An error and those it came from, nearest first."""
+    found: list[BaseException] = []
+    current: BaseException | None = error
+    while current is not None and current not in found:
+        found.append(current)
+        current = current.__cause__ or current.__context__
+    return found
+
+
+def _first_line(error: BaseException) -> str:
+    """What the server said if it said anything, otherwise the first words of the last cause."""
+    for each in _causes(error):
+        said = getattr(each, "server_message", None)
+        if said:
+            return _shortened(str(said))
+    return _shortened(str(_causes(error)[-1]) or type(error).__name__)
+
+
+def _shortened(text: str) -> str:
+    line = next((line for line in text.splitlines() if line.strip()), "no reason given").strip()
+    plain = "".join(letter for letter in line if letter.isprintable())
+    return plain if len(plain) <= 200 else plain[:199] + "…"

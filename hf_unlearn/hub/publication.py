@@ -1,0 +1,260 @@
+"""A finished run to the Hub: variants first, the main model last, and only then what readers see.
+
+Every step looks at what is there and does what is missing. So the same command, repeated after any failure, goes on
+where it ended, and ends where an undisturbed one ends.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from ..errors import EnvironmentFailure, HfUnlearnError, RequestError
+from ..processes import is_first
+from ..verification.references import IDENTITY
+from .client import HubClient
+from .collection import Tied, open_collection, tie_together
+from .options import MAIN, HubOptions
+from .release import STAGING, Release, Staged, read_release, refuse_not_passed, stage
+from .rights import check_rights
+from .secrets import nothing_leaks, redact
+from .upload import RepoState, Uploaded, check_place, check_tag, make_repo, read_state, set_tag, upload
+
+PUBLISHED_FILE = "published.json"
+LOCK_FILE = ".publish.lock"
+Say = Callable[[str], None]
+T = TypeVar("T")
+R = TypeVar("R")
+_AT_A_TIME = 4
+
+
+@dataclass(frozen=True)
+class Publication:
+    """What is on the Hub now.
+
+    Attributes:
+        uploaded: The folders and their commits, the main one last.
+        collection: Slug of the collection, if there is one.
+        url: Address of the main repository.
+    """
+
+    uploaded: tuple[Uploaded, ...]
+    collection: str | None
+    url: str
+
+
+def publish_run(
+    run: Path, options: HubOptions, *, say: Say = print, dry_run: bool = False, token: str | None = None
+) -> Publication | None:
+    """Publish a finished run.
+
+    One process does it: under a launcher the first, and if several believe to be that one, one after the other; the
+    later ones find that nothing is left to do.
+
+    Args:
+        run: The run's output folder.
+        options: Where to, and how.
+        say: Gets a line about each thing that was done.
+        dry_run: Only write the folders that would be uploaded; the Hub is not asked anything.
+        token: The token; by default from where ``huggingface_hub`` keeps it.
+
+    Returns:
+        What is on the Hub now; ``None`` from a dry run, or in a process that leaves it to another.
+
+    Raises:
+        VerificationError: The verdict is not *passed*, and that was not allowed.
+        RequestError: The run, the options or the token do not do; nothing was uploaded.
+        EnvironmentFailure: The Hub failed or refused; the same call goes on from there.
+    """
+    if not is_first():
+        return None
+    if not run.is_dir():
+        raise RequestError(f"{run} is not a folder")
+    with _alone(run, say):
+        release = read_release(run)
+        if not options.allow_not_passed:
+            refuse_not_passed(release.report)
+        if dry_run:
+            for each in stage(release, options):
+                say(f"would publish {each.folder} ({len(each.files)} files) as {_where(each)}")
+            return None
+        client = HubClient(token)
+        with nothing_leaks(client.token), _plain_output():
+            try:
+                check_rights(client, options.repo_id)
+                return _publish(client, release, stage(release, options), options, say)
+            except HfUnlearnError as error:
+                # Messages are made without the token; this is for those that quote what others said.
+                error.args = tuple(redact(str(part), client.token) for part in error.args)
+                raise
+
+
+def _publish(
+    client: HubClient, release: Release, staged: Sequence[Staged], options: HubOptions, say: Say
+) -> Publication:
+    repos = list(dict.fromkeys(each.repo_id for each in staged))
+    states = dict(zip(repos, side_by_side(lambda repo_id: read_state(client, repo_id), repos), strict=True))
+    side_by_side(lambda each: _check(client, each, states[each.repo_id], options), staged)
+
+    def one(each: Staged) -> Uploaded:
+        there = states[each.repo_id] or make_repo(client, each.repo_id)
+        states[each.repo_id] = there
+        done = upload(client, each, there, _message(release, each))
+        if options.tag is not None:
+            set_tag(client, done, _tag(each, options.tag))
+        say(f"{'published' if done.made else 'is there already'}: {_where(each)}, commit {done.commit}")
+        return done
+
+    *variants, main = staged
+    # Commits to one repository wait for each other on the Hub, those to several need not.
+    uploaded = [one(each) for each in variants] if options.branches else side_by_side(one, variants)
+    uploaded.append(one(main))
+    tied = _collect(client, release, staged, options) if options.collection and len(states) > 1 else None
+    _open(client, states, options)
+    if tied is not None and tied.private and not options.private:
+        open_collection(client, tied.slug)
+    slug = None if tied is None else tied.slug
+    if slug is not None:
+        say(f"collection: {client.endpoint}/collections/{slug}")
+    _record(release.run, client, uploaded, slug, options)
+    return Publication(tuple(uploaded), slug, f"{client.endpoint}/{options.repo_id}")
+
+
+def _check(client: HubClient, each: Staged, state: RepoState | None, options: HubOptions) -> None:
+    """Everything that would be refused, before anything is written."""
+    _check_visibility(each.repo_id, state, options)
+    check_place(client, each, state)
+    if options.tag is not None:
+        check_tag(client, each, state, _tag(each, options.tag))
+
+
+def side_by_side(function: Callable[[T], R], items: Sequence[T]) -> list[R]:
+    """Call a function for several items at a time; results in their order.
+
+    What was begun is ended before the first error, in their order, is raised.
+    """
+    if len(items) < 2:
+        return [function(item) for item in items]
+    with ThreadPoolExecutor(max_workers=min(_AT_A_TIME, len(items))) as threads:
+        return [future.result() for future in [threads.submit(function, item) for item in items]]
+
+
+def _check_visibility(repo_id: str, state: RepoState | None, options: HubOptions) -> None:
+    """Nothing is made public that was not asked to be, not even by publishing to what is public.
+
+    Raises:
+        RequestError: The repository is public.
+    """
+    if state is not None and not state.private and options.private:
+        raise RequestError(f"{repo_id} is public: say --public to publish to it, or make it private first")
+
+
+def _open(client: HubClient, states: dict[str, RepoState | None], options: HubOptions) -> None:
+    """Gates and visibility, the main repository last: until then nobody else has seen anything."""
+    for repo_id in sorted(states, key=lambda repo_id: repo_id == options.repo_id):
+        state = states[repo_id]
+        wanted: dict[str, Any] = {}
+        if options.gated is not None and (state is None or state.gated != options.gated):
+            wanted["gated"] = options.gated
+        if not options.private and (state is None or state.private):
+            wanted["private"] = False
+        if wanted:
+            doing = f"change who may read {repo_id}"
+            client.call(doing, client.api.update_repo_settings, repo_id, **wanted)
+
+
+def _collect(client: HubClient, release: Release, staged: Sequence[Staged], options: HubOptions) -> Tied:
+    ordered = sorted(staged, key=lambda each: each.transform != IDENTITY)
+    status = release.report["verdict"]["status"]
+    notes = {
+        each.repo_id: f"verdict {status}" if each.transform == IDENTITY else f"{each.transform}, verdict {status}"
+        for each in ordered
+    }
+    title = f"{options.repo_id.split('/')[1]} (unlearned)"
+    return tie_together(client, options.owner, title, f"{release.words.title}, and its variants", notes)
+
+
+def _message(release: Release, each: Staged) -> str:
+    what = "the unlearned model" if each.transform == IDENTITY else f"its {each.transform} variant"
+    return f"Publish {what}, verdict {release.report['verdict']['status']}"
+
+
+def _tag(each: Staged, tag: str) -> str:
+    return tag if each.branch == MAIN else f"{tag}-{each.branch}"
+
+
+def _where(each: Staged) -> str:
+    return each.repo_id if each.branch == MAIN else f"{each.repo_id} (branch {each.branch})"
+
+
+def _record(run: Path, client: HubClient, uploaded: Sequence[Uploaded], slug: str | None, options: HubOptions) -> None:
+    """Write down which commits hold the release."""
+    record = {
+        "endpoint": client.endpoint,
+        "collection": slug,
+        "repositories": [
+            {
+                "format": done.staged.transform,
+                "repo_id": done.staged.repo_id,
+                "branch": done.staged.branch,
+                "commit": done.commit,
+                "tag": None if options.tag is None else _tag(done.staged, options.tag),
+            }
+            for done in uploaded
+        ],
+    }
+    try:
+        (run / STAGING / PUBLISHED_FILE).write_text(json.dumps(record, indent=1), encoding="utf-8")
+    except OSError as error:
+        raise EnvironmentFailure(
+            f"all is published, but {run / STAGING / PUBLISHED_FILE} cannot be written ({error.strerror})"
+        ) from error
+
+
+@contextmanager
+def _plain_output() -> Iterator[None]:
+    """No progress bars in a log, and on a terminal no message behind a bar that was left in the middle."""
+    from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+
+    bars = sys.stderr.isatty()
+    hidden = not bars and not are_progress_bars_disabled()
+    if hidden:
+        disable_progress_bars()
+    try:
+        yield
+    except BaseException:
+        if bars:
+            print(file=sys.stderr)
+        raise
+    finally:
+        if hidden:
+            enable_progress_bars()
+
+
+@contextmanager
+def _alone(run: Path, say: Say) -> Iterator[None]:
+    """Hold the run against a second publication; wait for one that is at work.
+
+    The system releases the lock if this process is killed.
+    """
+    import fcntl
+
+    try:
+        file = (run / LOCK_FILE).open("w")
+    except OSError as error:
+        raise EnvironmentFailure(
+            f"{run / LOCK_FILE} cannot be written ({error.strerror}): see to its rights"
+        ) from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            say(f"another process is publishing {run}: waiting for it")
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield

@@ -1,0 +1,93 @@
+"""All files of one commit of a repository, as a folder in the download cache."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import EnvironmentFailure, RequestError
+from .metadata import is_hub_id
+from .secrets import redact
+
+COMMIT = re.compile(r"[0-9a-f]{40}")
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """One commit, fetched.
+
+    Attributes:
+        folder: Where its files lie. They are links into the blobs of the repository's part of the cache.
+        commit: The commit.
+        offline: Whether the Hub was not asked (``HF_HUB_OFFLINE=1``), so that a branch or tag is where it was when
+            this machine last saw it.
+    """
+
+    folder: Path
+    commit: str
+    offline: bool
+
+    @property
+    def storage(self) -> Path:
+        """The repository's part of the cache: everything its snapshots link to is in here."""
+        return self.folder.parent.parent
+
+
+def fetch_snapshot(repo_id: str | Path, revision: str | None = None, only: str | None = None) -> Snapshot:
+    """Resolve a revision to a commit, then fetch that commit and nothing else.
+
+    Args:
+        repo_id: Id of a model on the Hub.
+        revision: Branch, tag or commit; the default branch if ``None``.
+        only: The one file that is wanted.
+
+    Returns:
+        Where the files are. A commit that was fetched before is taken from the cache.
+
+    Raises:
+        RequestError: There is no such repository or revision.
+        EnvironmentFailure: The Hub cannot be reached, or has to be and must not (offline and not in the cache).
+    """
+    if not isinstance(repo_id, str) or not is_hub_id(repo_id):
+        raise RequestError(f"{repo_id} is neither a folder nor an id on the Hub")
+    from huggingface_hub import constants
+    from huggingface_hub.errors import HTTPError, RepositoryNotFoundError, RevisionNotFoundError
+
+    offline = bool(constants.HF_HUB_OFFLINE)
+    try:
+        folder = _from_cache(repo_id, revision, only) if offline else _from_hub(repo_id, revision, only)
+    except RepositoryNotFoundError:
+        raise RequestError(f"there is no model {repo_id!r} on the Hub that you can read") from None
+    except RevisionNotFoundError:
+        raise RequestError(f"{repo_id} has no revision {revision!r}") from None
+    except (HTTPError, OSError) as error:
+        why = redact((str(error).splitlines() or [type(error).__name__])[0])
+        if offline:
+            why = f"HF_HUB_OFFLINE is set, and {revision or 'its default branch'} is not whole in the download cache"
+        raise EnvironmentFailure(
+            f"{repo_id} is no folder here and could not be fetched from the Hub: {why}"
+        ) from None  # what the server said may repeat the token
+    return Snapshot(folder, folder.name, offline)
+
+
+def _from_hub(repo_id: str, revision: str | None, only: str | None) -> Path:
+    from huggingface_hub import HfApi, constants, snapshot_download
+
+    endpoint = (os.environ.get("HF_ENDPOINT") or constants.ENDPOINT).rstrip("/")
+    if revision is not None and COMMIT.fullmatch(revision):
+        return Path(snapshot_download(repo_id, revision=revision, allow_patterns=only, endpoint=endpoint))
+    # Asked for first and by itself: `snapshot_download` alone takes what it has when the Hub does not answer.
+    commit = str(HfApi(endpoint=endpoint).model_info(repo_id, revision=revision).sha)
+    # By name, so that the cache remembers where branch or tag stood, for later without the Hub ...
+    folder = Path(snapshot_download(repo_id, revision=revision, allow_patterns=only, endpoint=endpoint))
+    if folder.name != commit:  # ... and by commit, where somebody has published in between.
+        folder = Path(snapshot_download(repo_id, revision=commit, allow_patterns=only, endpoint=endpoint))
+    return folder
+
+
+def _from_cache(repo_id: str, revision: str | None, only: str | None) -> Path:
+    from huggingface_hub import snapshot_download
+
+    return Path(snapshot_download(repo_id, revision=revision, allow_patterns=only, local_files_only=True))

@@ -1,0 +1,116 @@
+"""What formats stored by compressed-tensors share: scales from a formula, packing by the library, and the same formula
+again for the weights they are checked against.
+
+The library takes the scales as they are given and rounds by them; nothing is calibrated. Rounding is done in float32
+with the scale as it is stored.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import nn
+from transformers import AutoConfig, PreTrainedModel
+
+from ..evaluation.loading import read_pretrained
+from .base import Format, Written, body_layers, check_groups, head_name, probe_logits, release_memory
+
+
+class CompressedTensors(Format):
+    """Linear layers quantized one by one, the output head and the embeddings left as they are."""
+
+    package = "compressed-tensors"
+    holds_experts = False
+
+    @abstractmethod
+    def weight_settings(self) -> dict[str, Any]:
+        """Arguments of the library's ``QuantizationArgs`` for weights."""
+
+    @abstractmethod
+    def scales(self, weight: torch.Tensor, stored: torch.dtype) -> torch.Tensor:
+        """Scales of a ``[out, in]`` weight: ``[out, groups]`` in float32, holding values of type ``stored``."""
+
+    @abstractmethod
+    def rounded(self, weight: torch.Tensor, stored: torch.dtype) -> torch.Tensor:
+        """A ``[out, in]`` weight as the format holds it, in float32."""
+
+    def input_settings(self) -> dict[str, Any] | None:
+        """Arguments of the library's ``QuantizationArgs`` for the inputs of layers, where it rounds those too."""
+        return None
+
+    def rounded_inputs(self, values: torch.Tensor) -> torch.Tensor:
+        """Inputs of a layer, ``[..., in]``, as the format rounds them before the product."""
+        return values
+
+    def check_model(self, model: PreTrainedModel) -> None:
+        """Every linear layer must fall into whole groups."""
+        self._layers(model)
+
+    def write(self, source: Path, target: Path) -> Written:
+        """Save the packed model, then round the source's weights by the plain formula and run those."""
+        stored = AutoConfig.from_pretrained(source).dtype or torch.float32
+        share = self._save_packed(source, target, stored)
+        release_memory()
+        plain = read_pretrained(source, torch.float32)
+        with torch.no_grad():
+            for layer in self._layers(plain).values():
+                layer.weight.copy_(self.rounded(layer.weight, stored))
+                if self.input_settings() is not None:
+                    layer.register_forward_pre_hook(lambda _, inputs: (self.rounded_inputs(inputs[0]), *inputs[1:]))
+        return Written(probe_logits(plain), share)
+
+    def _save_packed(self, source: Path, target: Path, stored: torch.dtype) -> float:
+        from compressed_tensors.compressors import ModelCompressor
+        from compressed_tensors.quantization import (
+            QuantizationArgs,
+            QuantizationConfig,
+            QuantizationScheme,
+            apply_quantization_config,
+        )
+
+        model = read_pretrained(source, torch.float32)
+        layers = self._layers(model)
+        inputs = self.input_settings()
+        scheme = QuantizationScheme(
+            targets=["Linear"],
+            weights=QuantizationArgs(symmetric=True, **self.weight_settings()),
+            input_activations=None if inputs is None else QuantizationArgs(symmetric=True, dynamic=True, **inputs),
+        )
+        head = head_name(model)
+        quantized = sum(layer.weight.numel() for layer in layers.values())
+        share = quantized / sum(parameter.numel() for parameter in model.parameters())
+        config = QuantizationConfig(config_groups={"group_0": scheme}, ignore=[head] if head else [])
+        apply_quantization_config(model, config, show_progress=False)
+        with torch.no_grad():
+            for layer in layers.values():
+                layer.get_parameter("weight_scale").copy_(self.scales(layer.weight, stored))
+        compressor = ModelCompressor.from_pretrained_model(model)
+        compressor.compress_model(model)
+        _cast_rest(model, stored)
+        model.save_pretrained(target)
+        compressor.update_config(str(target))
+        return share
+
+    def _layers(self, model: PreTrainedModel) -> dict[str, nn.Linear]:
+        layers = body_layers(model, self.name)
+        if self.group_size is not None:
+            check_groups(layers, self.group_size, self.name)
+        return layers
+
+
+def _cast_rest(model: PreTrainedModel, stored: torch.dtype) -> None:
+    """Give everything the source's type again but packed codes (``.to`` would also cast 8-bit floats)."""
+    with torch.no_grad():
+        for tensor in (*model.parameters(), *model.buffers()):
+            if tensor.is_floating_point() and tensor.element_size() > 1:
+                tensor.data = tensor.data.to(stored)
+    cast(Any, model.config).dtype = stored
+
+
+def smallest_scale(scales: torch.Tensor, stored: torch.dtype) -> torch.Tensor:
+    """Float32 scales as ``stored`` holds them; a group of zeros gets the smallest useful scale instead of zero."""
+    kept = scales.to(stored)
+    return torch.where(kept == 0, torch.finfo(stored).eps, kept).float()

@@ -1,0 +1,245 @@
+"""Writing a model of a Llama-like family as a GGUF file, and reading the weights of one back.
+
+Only what llama.cpp and the GGUF reader of transformers both understand is written; anything that one of them would
+silently drop (biases of a Llama, a sliding window, an unusual head size) is refused.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import PretrainedConfig, PreTrainedModel
+
+from ..errors import EnvironmentFailure, RequestError
+from .gguf_vocabulary import Vocabulary
+
+# Family to the name that llama.cpp has for its shape.
+FAMILIES = {"llama": "llama", "mistral": "llama", "qwen2": "qwen2", "qwen3": "qwen3"}
+# Heads whose halves are rotated: llama.cpp wants neighbours instead, and has its rows in another order.
+_INTERLEAVED = ("attn_q.weight", "attn_k.weight")
+_QWEN3_HEAD = 128
+
+#: From a tensor's GGUF name and shape to the name of the type it is stored in (``Q4_0`` ...).
+TypeOf = Callable[[str, tuple[int, ...]], str]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How the parameters of a model are called and laid out in a GGUF file."""
+
+    config: PretrainedConfig
+
+    @property
+    def architecture(self) -> str:
+        """llama.cpp's name of the family."""
+        return FAMILIES[self.config.model_type]
+
+    def names(self, model: PreTrainedModel) -> dict[str, str]:
+        """Parameter name to GGUF name; a head that is tied to the embedding has none.
+
+        Raises:
+            RequestError: A parameter has no place in the file.
+        """
+        from gguf import MODEL_ARCH_NAMES, get_tensor_name_map
+
+        architecture = next(key for key, name in MODEL_ARCH_NAMES.items() if name == self.architecture)
+        table = get_tensor_name_map(architecture, self.config.num_hidden_layers)
+        found = {}
+        for name, _ in model.named_parameters():
+            gguf_name = table.get_name(name, try_suffixes=(".weight", ".bias"))
+            if gguf_name is None:
+                raise RequestError(f"a GGUF file of the {self.config.model_type} family has no place for {name}")
+            found[name] = gguf_name
+        return found
+
+    def stored(self, gguf_name: str, values: np.ndarray) -> np.ndarray:
+        """A parameter's values in the order of the file."""
+        heads = self._interleaved_heads(gguf_name)
+        return values if heads is None else _swap(values, heads, (2, -1))
+
+    def restored(self, gguf_name: str, values: np.ndarray) -> np.ndarray:
+        """Inverse of :meth:`stored`."""
+        heads = self._interleaved_heads(gguf_name)
+        return values if heads is None else _swap(values, heads, (-1, 2))
+
+    def _interleaved_heads(self, gguf_name: str) -> int | None:
+        if self.architecture != "llama" or not gguf_name.endswith(_INTERLEAVED):
+            return None
+        is_query = gguf_name.endswith(_INTERLEAVED[0])
+        return int(self.config.num_attention_heads if is_query else self.config.num_key_value_heads)
+
+
+def _swap(values: np.ndarray, heads: int, split: tuple[int, int]) -> np.ndarray:
+    cut = values.reshape(heads, *split, values.shape[-1])
+    return np.ascontiguousarray(cut.swapaxes(1, 2).reshape(values.shape))
+
+
+def check_family(config: PretrainedConfig, format_name: str) -> None:
+    """Refuse what a GGUF file, or the reader of transformers, could not hold.
+
+    Raises:
+        RequestError: Names the family, or the setting of the config.
+    """
+    family = config.model_type
+    if family not in FAMILIES:
+        raise RequestError(
+            f"{format_name} cannot be made from the {family} family: this converter knows {', '.join(FAMILIES)}"
+        )
+    head = head_size(config)
+    rope = rope_of(config).get("rope_type", "default")
+    biased = family != "qwen2" and getattr(config, "attention_bias", False)
+    problems = {
+        "attention_bias or mlp_bias is set": biased or getattr(config, "mlp_bias", False),
+        "a sliding window is in use": _slides(config),
+        f"rope_type is {rope}": rope not in ("default", "llama3"),
+        f"rope_type is {rope} in another family than llama": rope == "llama3" and FAMILIES[family] != "llama",
+        f"hidden_act is {config.hidden_act}": config.hidden_act != "silu",
+        f"head_dim is {head}, not {_QWEN3_HEAD}": family == "qwen3" and head != _QWEN3_HEAD,
+        f"head_dim is {head}": family == "qwen2" and head * config.num_attention_heads != config.hidden_size,
+    }
+    for problem, there in problems.items():
+        if there:
+            raise RequestError(
+                f"{format_name} cannot be made from this {family} model: {problem}, which stock readers of GGUF files "
+                "would not see"
+            )
+
+
+def _slides(config: PretrainedConfig) -> bool:
+    window = getattr(config, "sliding_window", None)
+    if not getattr(config, "use_sliding_window", True):
+        return False
+    return window is not None and window < config.max_position_embeddings
+
+
+def head_size(config: PretrainedConfig) -> int:
+    """Numbers per attention head."""
+    return int(getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads)
+
+
+def rope_of(config: PretrainedConfig) -> dict[str, Any]:
+    """Settings of the rotary embedding."""
+    return dict(getattr(config, "rope_parameters", None) or {})
+
+
+def write_file(
+    model: PreTrainedModel, vocabulary: Vocabulary, path: Path, type_of: TypeOf, file_type: int
+) -> dict[str, int]:
+    """Write a GGUF file, one tensor after the other.
+
+    Args:
+        model: Plain weights in any floating-point type.
+        vocabulary: Its tokenizer.
+        path: The file to make.
+        type_of: Type of each tensor; vectors are always ``F32``.
+        file_type: llama.cpp's number for the mixture of types.
+
+    Returns:
+        Parameter counts by stored type.
+    """
+    from gguf import GGUFWriter
+
+    layout = Layout(model.config)
+    names = layout.names(model)
+    types = {name: type_of(names[name], tuple(value.shape)) for name, value in model.named_parameters()}
+    frequencies = _rope_factors(model.config)
+    writer = GGUFWriter(path, layout.architecture)
+    _write_settings(writer, model.config, file_type)
+    vocabulary.write(writer)
+    if frequencies is not None:
+        writer.add_tensor_info("rope_freqs.weight", frequencies.shape, frequencies.dtype, frequencies.nbytes)
+    for name, parameter in model.named_parameters():
+        _announce(writer, names[name], tuple(parameter.shape), types[name])
+    try:
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_ti_data_to_file()
+        if frequencies is not None:
+            writer.write_tensor_data(frequencies)
+        for name, parameter in model.named_parameters():
+            values = layout.stored(names[name], parameter.detach().float().cpu().numpy())
+            writer.write_tensor_data(_quantized(values, types[name]))
+    finally:
+        writer.close()
+    counts: dict[str, int] = {}
+    for name, parameter in model.named_parameters():
+        counts[types[name]] = counts.get(types[name], 0) + parameter.numel()
+    return counts
+
+
+def _write_settings(writer: Any, config: PretrainedConfig, file_type: int) -> None:
+    # Not the folder's name: it says where a model was made, and transformers reads meaning into some names.
+    writer.add_name("model")
+    writer.add_context_length(config.max_position_embeddings)
+    writer.add_embedding_length(config.hidden_size)
+    writer.add_block_count(config.num_hidden_layers)
+    writer.add_feed_forward_length(config.intermediate_size)
+    writer.add_head_count(config.num_attention_heads)
+    writer.add_head_count_kv(config.num_key_value_heads)
+    writer.add_key_length(head_size(config))
+    writer.add_value_length(head_size(config))
+    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
+    writer.add_rope_dimension_count(head_size(config))
+    writer.add_rope_freq_base(float(rope_of(config).get("rope_theta", 10000.0)))
+    writer.add_vocab_size(config.vocab_size)
+    writer.add_file_type(file_type)
+    writer.add_quantization_version(2)
+
+
+def _announce(writer: Any, name: str, shape: tuple[int, ...], type_name: str) -> None:
+    from gguf import GGMLQuantizationType
+    from gguf.constants import GGML_QUANT_SIZES
+
+    kind = GGMLQuantizationType[type_name]
+    block, size = GGML_QUANT_SIZES[kind]
+    writer.add_tensor_info(name, shape, np.dtype(np.float32), math.prod(shape) // block * size, kind)
+
+
+def _quantized(values: np.ndarray, type_name: str) -> np.ndarray:
+    from gguf import GGMLQuantizationType
+    from gguf.quants import quantize
+
+    return np.ascontiguousarray(quantize(values.astype(np.float32), GGMLQuantizationType[type_name]))
+
+
+def _rope_factors(config: PretrainedConfig) -> np.ndarray | None:
+    """What llama.cpp divides the rotary frequencies by, for the scaling of Llama 3.1 and later."""
+    rope = rope_of(config)
+    if rope.get("rope_type", "default") != "llama3":
+        return None
+    size, base = head_size(config), float(rope["rope_theta"])
+    frequencies = 1.0 / base ** (np.arange(0, size, 2, dtype=np.float64) / size)
+    wavelengths = 2 * np.pi / frequencies
+    context = rope["original_max_position_embeddings"]
+    low, high, factor = rope["low_freq_factor"], rope["high_freq_factor"], rope["factor"]
+    smooth = np.clip((context / wavelengths - low) / (high - low), 0, 1)
+    return (1 / ((1 - smooth) / factor + smooth)).astype(np.float32)
+
+
+def file_weights(path: Path, model: PreTrainedModel) -> Iterator[tuple[str, torch.Tensor, str]]:
+    """The de-quantized float32 weights of a GGUF file, under the names and in the shapes of a model.
+
+    Yields:
+        Parameter name, values, and the type they are stored in.
+
+    Raises:
+        EnvironmentFailure: A parameter is not in the file.
+    """
+    from gguf import GGUFReader
+    from gguf.quants import dequantize
+
+    layout = Layout(model.config)
+    reader = GGUFReader(path)
+    tensors = {tensor.name: tensor for tensor in reader.tensors}
+    for name, gguf_name in layout.names(model).items():
+        if gguf_name not in tensors:
+            raise EnvironmentFailure(f"{path} was written without {gguf_name}: nothing was kept")
+        tensor = tensors[gguf_name]
+        values = layout.restored(gguf_name, dequantize(tensor.data, tensor.tensor_type))
+        yield name, torch.from_numpy(np.array(values, dtype=np.float32)), tensor.tensor_type.name

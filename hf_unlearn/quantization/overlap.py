@@ -1,0 +1,64 @@
+"""Which texts repeat what stands in others: word n-grams, as evaluation harnesses use them against contamination.
+
+Words are runs of letters, digits and underscores after Unicode form NFKC and case folding, so that spaces, punctuation
+and capitals make no difference; Chinese and Japanese characters, written without spaces, are a word each. Two texts
+overlap if they share 13 words in a row. A text of 5 to 12 words (a question, a short fact) is looked for as a whole;
+shorter ones say too little to be recognized.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterable, Iterator
+
+from ..data.example import Example
+
+GRAM = 13
+SHORTEST = 5
+_UNSPACED = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
+_WORD = re.compile(rf"[{_UNSPACED}]|[^\W{_UNSPACED}]+")
+
+
+class Overlap:
+    """Texts to look for.
+
+    Args:
+        texts: The texts whose words must not turn up again.
+    """
+
+    def __init__(self, texts: Iterable[str]) -> None:
+        self._grams: dict[int, set[str]] = {}
+        for text in texts:
+            found = words(text)
+            if len(found) >= SHORTEST:
+                size = min(GRAM, len(found))
+                self._grams.setdefault(size, set()).update(_runs(found, size))
+
+    def touches(self, text: str) -> bool:
+        """Whether a text holds one of the runs of words."""
+        found = words(text)
+        return any(run in grams for size, grams in self._grams.items() for run in _runs(found, size))
+
+
+def words(text: str) -> list[str]:
+    """The words of a text."""
+    return _WORD.findall(unicodedata.normalize("NFKC", text).casefold())
+
+
+def _runs(found: list[str], size: int) -> Iterator[str]:
+    for start in range(len(found) - size + 1):
+        yield " ".join(found[start : start + size])
+
+
+def row_text(row: Example) -> str:
+    """A row as running text: earlier turns, prompt, answer."""
+    return " ".join((*(content for _, content in row.turns), row.prompt, row.answer))
+
+
+def row_texts(row: Example) -> Iterator[str]:
+    """All that a row says: as it stands, and with its answers in other words."""
+    yield row_text(row)
+    for kind, answers in row.variants:
+        if kind != "perturbed":
+            yield from (f"{row.prompt} {answer}" for answer in answers)

@@ -1,0 +1,112 @@
+"""In which precision weights are kept between steps.
+
+An optimizer step of size ``lr`` on a weight ``w`` is lost in bfloat16 wherever it is smaller than half the distance
+between neighbouring numbers, which is about ``|w| / 256``. What is left is unlearning that only small weights carry.
+float32 keeps every step; stochastic rounding keeps it in the mean.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import RequestError
+from ..robust.base import TrainingPart
+
+STEPPINGS = ("fp32", "bf16", "bf16-stochastic")
+_LOW_BITS = 16  # of a float32, those that bfloat16 leaves out
+
+
+@dataclass
+class RoundedSteps(TrainingPart):
+    """Rounds every trained weight to bfloat16 after every step; the optimizer and its state stay as they are.
+
+    The weights are float32 tensors that hold bfloat16 values, which is what a bfloat16 model without float32 master
+    weights holds.
+
+    Args:
+        stochastic: Round up or down at random so that the mean is kept, instead of to the nearest.
+        seed: Of those draws. They follow from seed and step, so that a resumed run draws the same.
+    """
+
+    stochastic: bool = False
+    seed: int = 0
+    _step: int = field(default=0, init=False, repr=False)
+
+    def before_step(self, step: int, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        """Notes the step, which the draws depend on."""
+        self._step = step
+
+    @torch.no_grad()
+    def after_step(self, model: nn.Module) -> None:
+        """Rounds what was stepped."""
+        generators: dict[torch.device, torch.Generator] = {}
+        for parameter in model.parameters():
+            if not parameter.requires_grad:
+                continue
+            # Sharded parameters (FSDP2) are rounded shard by shard.
+            values: Tensor = getattr(parameter, "to_local", lambda here=parameter: here)()
+            if not self.stochastic:
+                values.copy_(nearest_bf16(values))
+                continue
+            if values.device not in generators:
+                # A large odd factor keeps the streams of neighbouring seeds and steps apart.
+                seed = self.seed * 1_000_003 + self._step
+                generators[values.device] = torch.Generator(values.device).manual_seed(seed)
+            values.copy_(stochastic_bf16(values, generators[values.device]))
+
+
+def nearest_bf16(values: Tensor) -> Tensor:
+    """``values`` rounded to bfloat16, ties to even, in their own type."""
+    return values.to(torch.bfloat16).to(values.dtype)
+
+
+def stochastic_bf16(values: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    """``values`` rounded to one of the two bfloat16 numbers around each, nearer ones more likely.
+
+    A value a share ``p`` of the way from the lower to the upper neighbour becomes the upper one with probability
+    ``p``, so that the expectation is the value itself. What bfloat16 holds already, and what is not finite, stays.
+
+    Args:
+        values: Any shape, float32.
+        generator: On the device of ``values``.
+    """
+    bits = values.contiguous().view(torch.int32)
+    noise = torch.randint(0, 1 << _LOW_BITS, bits.shape, dtype=torch.int32, device=bits.device, generator=generator)
+    # The bits of a float32 grow with its magnitude: adding to the low ones and cutting them off rounds up as often as
+    # their share of a step says, away from zero for either sign.
+    rounded = ((bits + noise) >> _LOW_BITS << _LOW_BITS).view(torch.float32)
+    return torch.where(values.isfinite(), rounded, values)
+
+
+def stepping_part(stepping: str, seed: int) -> TrainingPart | None:
+    """The part that makes a run step in this precision; ``None`` for float32."""
+    return None if stepping == "fp32" else RoundedSteps(stepping == "bf16-stochastic", seed)
+
+
+@torch.no_grad()
+def round_model(model: nn.Module) -> None:
+    """Rounds all weights to the nearest bfloat16, as loading a model in bfloat16 does; they stay float32 tensors."""
+    for parameter in model.parameters():
+        parameter.copy_(nearest_bf16(parameter))
+
+
+def check_stepping(stepping: str, model: nn.Module, deepspeed: Any) -> None:
+    """Refuses what would not do what it says.
+
+    Raises:
+        RequestError: Rounded steps of weights that are no float32, or that DeepSpeed keeps copies of.
+    """
+    if stepping == "fp32":
+        return
+    if deepspeed:
+        raise RequestError(
+            f"stepping {stepping!r} cannot be used under DeepSpeed, which steps float32 copies of the weights: use DDP"
+        )
+    if any(parameter.requires_grad and parameter.dtype != torch.float32 for parameter in model.parameters()):
+        raise RequestError(
+            f"stepping {stepping!r} rounds float32 weights itself: leave dtype out of model_init_kwargs"
+        )
