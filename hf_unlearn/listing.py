@@ -24,15 +24,16 @@ def entries_of(what: str) -> list[dict[str, Any]]:
 
 
 def format_table(entries: list[dict[str, Any]]) -> str:
-    """Entries as lines for a terminal."""
+    """Entries as lines for a terminal: what is short comes first, and what is missing is said below."""
     if not entries:
         return "(none)"
-    wanted = ("name", "kind", "summary", "paper", "needs", "version", "cpu", "status")
-    columns = [key for key in wanted if any(key in entry for entry in entries)]
+    wanted = ("name", "kind", "version", "cpu", "installed", "needs", "summary", "paper")
+    columns = [key for key in wanted if any(entry.get(key) not in (None, "", []) for entry in entries)]
     rows = [[_cell(entry.get(key, "")) for key in columns] for entry in entries]
     widths = [max(len(row[index]) for row in [columns, *rows]) for index in range(len(columns))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in [columns, *rows]]
-    return "\n".join(line.rstrip() for line in lines)
+    missing = [str(entry["status"]) for entry in entries if entry.get("installed") is False]
+    return "\n".join([*(line.rstrip() for line in lines), *([""] if missing else []), *missing])
 
 
 def _cell(value: Any) -> str:

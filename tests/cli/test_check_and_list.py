@@ -50,9 +50,11 @@ def test_lists_are_arrays_of_objects_with_names(what, capsys):
     assert isinstance(entries, list) and entries
     assert all(isinstance(entry["name"], str) and entry["summary"] for entry in entries)
     assert main(["list", what]) == 0
-    lines = capsys.readouterr().out.splitlines()
+    table, _, missing = capsys.readouterr().out.partition("\n\n")
+    lines = table.splitlines()
     assert lines[0].startswith("name")
     assert [line.split()[0] for line in lines[1:]] == [entry["name"] for entry in entries]
+    assert missing.splitlines() == [entry["status"] for entry in entries if entry.get("installed") is False]
 
 
 def test_lists_hold_what_the_first_release_promises(capsys):
