@@ -17,6 +17,17 @@ from ..quantization.calibration import CalibrationSpec
 from ..trainer.scratch import ScratchSpec
 from ..verification.gate import Gate
 
+# What one extra provides, any Llama-like model fits in, and needs no calibration.
+DEFAULT_FORMATS = (
+    "bf16",
+    "bnb-int8",
+    "bnb-nf4",
+    "bnb-fp4",
+    "ct-fp8",
+    "ct-int8",
+    "rtn-int4-g128",
+    "rtn-int4-g32",
+)
 RESERVED_NAMES = ("target", "never_knew", "identity")
 
 
@@ -177,7 +188,7 @@ class ExportSpec:
         calibration: The text that GPTQ and AWQ look at while they round.
     """
 
-    formats: tuple[str, ...] = ("bnb-int8", "bnb-nf4", "bnb-fp4", "rtn-int4-g128", "rtn-int4-g32")
+    formats: tuple[str, ...] = DEFAULT_FORMATS
     calibration: CalibrationSpec = field(default_factory=CalibrationSpec)
 
 
