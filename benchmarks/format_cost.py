@@ -6,7 +6,8 @@
 
 Weights are random: no format looks at what they mean. Every repeat exports to a new folder; the first one, in which
 libraries are imported and kernels set up, is not counted. Memory is the process's own, above what it held before the
-phase, without mapped files, sampled. ``--write`` puts the table into ``benchmarks/format_cost.md``. Nothing is
+phase, sampled; a bfloat16 folder that is read as it is stored is a mapped file, which is counted with ``--mapped``
+only. ``--write`` puts the table into ``benchmarks/format_cost.md``. Nothing is
 asserted.
 """
 
@@ -87,10 +88,19 @@ def measured(step: Callable[[], object]) -> Phase:
     return Phase(seconds, max(peak, resident()) - before)
 
 
+_COUNTED = ["RssAnon:"]
+
+
 def resident() -> int:
-    """Bytes of this process in memory, mapped files left out (the system takes those back when it needs room)."""
+    """Bytes of this process in memory; mapped files, which the system takes back when it needs room, if asked for."""
     lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("RssAnon:"))
+    return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith(tuple(_COUNTED)))
+
+
+def return_freed_memory() -> None:
+    """Have blocks of a megabyte and more given back when they are freed, as those of larger models are (glibc)."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL("libc.so.6").mallopt(-3, 2**20)  # M_MMAP_THRESHOLD, which otherwise grows to 32 MiB
 
 
 def build(folder: Path, small: bool) -> int:
@@ -176,7 +186,8 @@ def table(costs: list[Cost], base: Phase, base_bytes: int, parameters: int, dtyp
         f"`python benchmarks/format_cost.py`: a Llama with {parameters / 1e6:.0f} M random parameters in bfloat16,",
         f"scored in {dtype}; medians of {repeats} repeats after a first one that is not counted, and greatest peaks.",
         "Export has its own check, which loads the folder once more. Peaks are above what the process held before;",
-        "beside them stands what the bf16 weights and the file take together.",
+        "beside them stands what the bf16 weights and the file take together. Mapped files are "
+        + ("counted." if "RssFile:" in _COUNTED else "not counted."),
         "",
         f"Scoring the bf16 folder once: {base.seconds:.2f} s, peak {base.peak_bytes / megabytes:.0f} MiB. "
         f"Its weights: {base_bytes / megabytes:.0f} MiB.",
@@ -224,11 +235,15 @@ def main() -> None:
     parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"), help="of scoring")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--small", action="store_true")
+    parser.add_argument("--mapped", action="store_true", help="count mapped files too")
     parser.add_argument("--write", action="store_true", help=f"put the table into {TABLE.name}")
     arguments = parser.parse_args()
     from hf_unlearn.evaluation.loading import quiet_backends
 
     quiet_backends()
+    return_freed_memory()
+    if arguments.mapped:
+        _COUNTED.append("RssFile:")
     score = scorer(arguments.small, arguments.dtype)
     with a_model(arguments.small) as (source, parameters):
         base_bytes = (source / "model.safetensors").stat().st_size

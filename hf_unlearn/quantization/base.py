@@ -186,7 +186,7 @@ class Format(ABC):
             # Models hold cycles: without this the one just written would still be there when its copy is loaded.
             release_memory()
             copy_tokenizer(source, target)
-            error = reload_error(target, written.logits)
+            error = self._reload_error(target, written.logits)
             if not error <= self.tolerance:
                 raise EnvironmentFailure(
                     f"{self.name} made with {self.package} {version} does not load as the weights that were written "
@@ -208,6 +208,21 @@ class Format(ABC):
     @abstractmethod
     def write(self, source: Path, target: Path) -> Written:
         """Save the model in this format to the existing, empty folder ``target``."""
+
+    def reloaded_logits(self, target: Path) -> torch.Tensor:
+        """Logits of a written folder on the fixed input, in float32 activations, loaded as users will.
+
+        Returns:
+            ``[rows, length, vocabulary]`` on the CPU.
+        """
+        return probe_logits(load_model(target, device=run_device()))
+
+    def _reload_error(self, target: Path, expected: torch.Tensor) -> float:
+        """``||logits - expected|| / ||expected||`` of the written folder; infinite if undefined."""
+        if not expected.isfinite().all():
+            raise RequestError("the source model gives logits that are not finite: there is nothing to export")
+        error = ((self.reloaded_logits(target) - expected).norm() / expected.norm()).item()
+        return error if error == error else float("inf")
 
     def _version(self) -> str:
         return self._version_of(self.package)
@@ -330,12 +345,3 @@ def probe_logits(model: PreTrainedModel) -> torch.Tensor:
     ids = torch.randint(config.vocab_size, (_PROBE_ROWS, length), generator=generator)
     with torch.inference_mode():
         return model(input_ids=ids.to(model.device), use_cache=False).logits.float().cpu()
-
-
-def reload_error(target: Path, expected: torch.Tensor) -> float:
-    """Load ``target`` as users will and return ``||logits - expected|| / ||expected||`` (infinite if undefined)."""
-    if not expected.isfinite().all():
-        raise RequestError("the source model gives logits that are not finite: there is nothing to export")
-    logits = probe_logits(load_model(target, device=run_device()))
-    error = ((logits - expected).norm() / expected.norm()).item()
-    return error if error == error else float("inf")

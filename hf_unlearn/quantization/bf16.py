@@ -8,11 +8,12 @@ import torch
 
 from ..evaluation.loading import read_pretrained
 from . import FORMATS
-from .base import Format, Written, probe_logits
+from .base import Written
+from .streaming import StreamedFormat, streamed_logits
 
 
 @FORMATS.register("bf16", summary="bfloat16 weights, not quantized", defaults={"bits": 16})
-class BFloat16(Format):
+class BFloat16(StreamedFormat):
     """Every weight rounded to bfloat16 (8 bits of significand), ties to even."""
 
     name = "bf16"
@@ -24,4 +25,4 @@ class BFloat16(Format):
         """Cast, save, and run the cast weights in float32."""
         model = read_pretrained(source, torch.bfloat16)
         model.save_pretrained(target)
-        return Written(probe_logits(model.float()), quantized_share=1.0)
+        return Written(streamed_logits(model), quantized_share=1.0)

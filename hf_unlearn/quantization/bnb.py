@@ -19,7 +19,8 @@ from transformers import AutoConfig, BitsAndBytesConfig, PreTrainedModel
 from ..errors import RequestError
 from ..evaluation.loading import read_pretrained, run_device
 from . import FORMATS
-from .base import Format, Written, probe_logits
+from .base import Format, Written
+from .streaming import dequantized_run
 
 
 class BitsAndBytes(Format):
@@ -43,12 +44,8 @@ class BitsAndBytes(Format):
         if not layers:
             raise RequestError(f"{source} has no linear layer besides its output head: {self.name} changes nothing")
         self.check_layers(layers)
-        quantized = sum(layer.in_features * layer.out_features for layer in layers.values())
         model.save_pretrained(target)
-        for name, layer in layers.items():
-            model.set_submodule(name, plain_layer(layer))
-        share = quantized / sum(parameter.numel() for parameter in model.parameters())
-        return Written(_float32_logits(model), quantized_share=share)
+        return dequantized_run(model, layers, dequantized)
 
 
 @FORMATS.register(
@@ -171,25 +168,12 @@ def quantized_layers(model: PreTrainedModel) -> dict[str, nn.Linear]:
     return {name: module for name, module in model.named_modules() if isinstance(module, (Linear4bit, Linear8bitLt))}
 
 
-def plain_layer(layer: nn.Linear) -> nn.Linear:
-    """A float32 linear layer that holds the de-quantized weights of a bitsandbytes layer that has not run yet."""
+def dequantized(layer: nn.Linear) -> torch.Tensor:
+    """The float32 weight ``[out, in]`` of a bitsandbytes layer that has not run yet."""
     from bitsandbytes import functional
     from bitsandbytes.nn import Linear4bit
 
     weight: Any = layer.weight
     if isinstance(layer, Linear4bit):
-        dense = functional.dequantize_4bit(weight.data, weight.quant_state)
-    else:
-        dense = functional.int8_vectorwise_dequant(weight.data, weight.SCB)
-    plain = nn.Linear(layer.in_features, layer.out_features, bias=layer.bias is not None, device="meta")
-    plain.weight = nn.Parameter(dense.float(), requires_grad=False)
-    if layer.bias is not None:
-        plain.bias = nn.Parameter(layer.bias.data.float(), requires_grad=False)
-    return plain
-
-
-def _float32_logits(model: PreTrainedModel) -> torch.Tensor:
-    # PreTrainedModel.float() refuses models it once quantized, even with every layer replaced: cast part by part.
-    for module in model.children():
-        module.float()
-    return probe_logits(model)
+        return functional.dequantize_4bit(weight.data, weight.quant_state).float()
+    return functional.int8_vectorwise_dequant(weight.data, weight.SCB).float()

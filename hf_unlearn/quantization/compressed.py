@@ -16,7 +16,8 @@ from torch import nn
 from transformers import AutoConfig, PreTrainedModel
 
 from ..evaluation.loading import read_pretrained
-from .base import Format, Written, body_layers, check_groups, head_name, probe_logits, release_memory
+from .base import Format, Written, body_layers, check_groups, head_name, release_memory
+from .streaming import read_stored, streamed_logits
 
 
 class CompressedTensors(Format):
@@ -54,24 +55,38 @@ class CompressedTensors(Format):
         stored = AutoConfig.from_pretrained(source).dtype or torch.float32
         share = self._save_packed(source, target, stored)
         release_memory()
-        plain = read_pretrained(source, torch.float32)
-        with torch.no_grad():
-            for layer in self._layers(plain).values():
-                layer.weight.copy_(self.rounded(layer.weight, stored))
-                if self.input_settings() is not None:
-                    layer.register_forward_pre_hook(lambda _, inputs: (self.rounded_inputs(inputs[0]), *inputs[1:]))
-        return Written(probe_logits(plain), share)
+        plain = read_pretrained(source, stored)
+        layers = self._layers(plain)
+        if self.input_settings() is not None:
+            for layer in layers.values():
+                layer.register_forward_pre_hook(lambda _, inputs: (self.rounded_inputs(inputs[0]), *inputs[1:]))
+        weights = {f"{name}.weight" for name in layers}
+
+        def weight_of(name: str, values: torch.Tensor) -> torch.Tensor:
+            return self.rounded(values, stored) if name in weights else values.float()
+
+        return Written(streamed_logits(plain, weight_of), share)
+
+    def reloaded_logits(self, target: Path) -> torch.Tensor:
+        """As every format's; the library de-quantizes each layer when it is called, not all of them in advance."""
+        from compressed_tensors.compressors.base import decompress_module
+
+        model = read_stored(target)
+        cast(Any, model).hf_quantizer.compressor.remove_decompression_hook(model)
+        return streamed_logits(model, unpack=decompress_module)
 
     def _save_packed(self, source: Path, target: Path, stored: torch.dtype) -> float:
         from compressed_tensors.compressors import ModelCompressor
+        from compressed_tensors.compressors.base import compress_module
         from compressed_tensors.quantization import (
             QuantizationArgs,
             QuantizationConfig,
             QuantizationScheme,
+            QuantizationStatus,
             apply_quantization_config,
         )
 
-        model = read_pretrained(source, torch.float32)
+        model = read_pretrained(source, stored)
         layers = self._layers(model)
         inputs = self.input_settings()
         scheme = QuantizationScheme(
@@ -84,11 +99,13 @@ class CompressedTensors(Format):
         share = quantized / sum(parameter.numel() for parameter in model.parameters())
         config = QuantizationConfig(config_groups={"group_0": scheme}, ignore=[head] if head else [])
         apply_quantization_config(model, config, show_progress=False)
-        with torch.no_grad():
-            for layer in layers.values():
-                layer.get_parameter("weight_scale").copy_(self.scales(layer.weight, stored))
         compressor = ModelCompressor.from_pretrained_model(model)
-        compressor.compress_model(model)
+        # One layer after the other, so that only one is in float32, in which the library is to round.
+        for layer in layers.values():
+            layer.weight.data = layer.weight.data.float()
+            layer.get_parameter("weight_scale").data = self.scales(layer.weight.data, stored)
+            compress_module(layer)
+        cast(Any, compressor.quantization_config).quantization_status = QuantizationStatus.COMPRESSED
         _cast_rest(model, stored)
         model.save_pretrained(target)
         compressor.update_config(str(target))

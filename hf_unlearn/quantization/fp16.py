@@ -9,11 +9,12 @@ import torch
 from ..errors import RequestError
 from ..evaluation.loading import read_pretrained
 from . import FORMATS
-from .base import Format, Written, probe_logits
+from .base import Written
+from .streaming import StreamedFormat, streamed_logits
 
 
 @FORMATS.register("fp16", summary="float16 weights, not quantized", defaults={"bits": 16})
-class Float16(Format):
+class Float16(StreamedFormat):
     """Every weight rounded to float16 (11 bits of significand), ties to even."""
 
     name = "fp16"
@@ -32,4 +33,4 @@ class Float16(Format):
             if parameter.isinf().any():
                 raise RequestError(f"{name} has a weight beyond 65504, where float16 ends: use bf16 instead")
         model.save_pretrained(target)
-        return Written(probe_logits(model.float()), quantized_share=1.0)
+        return Written(streamed_logits(model), quantized_share=1.0)

@@ -20,9 +20,10 @@ from ..errors import EnvironmentFailure, RequestError
 from ..evaluation.llama_cpp import quiet_llama_cpp
 from ..evaluation.loading import read_pretrained
 from . import FORMATS
-from .base import Format, Written, probe_logits, release_memory
-from .gguf_file import check_family, file_weights, write_file
+from .base import Format, Written
+from .gguf_file import FileWeights, check_family, write_file
 from .gguf_vocabulary import Vocabulary, read_vocabulary
+from .streaming import streamed_logits
 
 _PLAIN = {torch.bfloat16: ("BF16", 32), torch.float16: ("F16", 1), torch.float32: ("F32", 0)}
 _NOT_QUANTIZED = ("F32", "F16", "BF16")
@@ -60,31 +61,25 @@ class Gguf(Format):
                 )
 
     def write(self, source: Path, target: Path) -> Written:
-        """Write the file, then read it back by name into the source's model and run that."""
+        """Write the file, then run the source's model with the weights that are read back by name."""
         model = read_pretrained(source, "auto")
         self.check_model(model)
         path = target / self.file_name
         self.write_quantized(model, read_vocabulary(source, model.config.vocab_size), path)
-        del model
-        release_memory()
         _copy_settings(source, target)
-        plain = read_pretrained(source, torch.float32)
-        quantized = self._take_weights(plain, path)
-        share = quantized / sum(parameter.numel() for parameter in plain.parameters())
-        return Written(probe_logits(plain), quantized_share=share)
+        weights = FileWeights(path, model)
+        share = self._check_weights(model, weights) / sum(parameter.numel() for parameter in model.parameters())
+        logits = streamed_logits(model, lambda name, stored: weights.read(name).to(stored.device))
+        return Written(logits, quantized_share=share)
 
-    def _take_weights(self, plain: PreTrainedModel, path: Path) -> int:
-        """Put the file's weights into the model, and count those that are quantized."""
-        parameters = dict(plain.named_parameters())
+    def _check_weights(self, model: PreTrainedModel, weights: FileWeights) -> int:
+        """See that the file holds the model's weights, and count those that are quantized."""
         quantized = 0
-        with torch.no_grad():
-            for name, values, type_name in file_weights(path, plain):
-                parameter = parameters[name]
-                norm = parameter.norm()
-                if not (values.to(parameter.device) - parameter).norm() <= _FURTHEST * norm and norm.isfinite():
-                    raise EnvironmentFailure(f"{self.name} holds other weights than {name} of the source: not kept")
-                parameter.copy_(values)
-                quantized += 0 if type_name in _NOT_QUANTIZED else values.numel()
+        for name, parameter in model.named_parameters():
+            values, norm = weights.read(name).to(parameter.device), parameter.detach().float().norm()
+            if not (values - parameter.detach()).norm() <= _FURTHEST * norm and norm.isfinite():
+                raise EnvironmentFailure(f"{self.name} holds other weights than {name} of the source: not kept")
+            quantized += 0 if weights.type_name(name) in _NOT_QUANTIZED else values.numel()
         return quantized
 
 

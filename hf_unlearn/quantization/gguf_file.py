@@ -7,7 +7,7 @@ silently drop (biases of a Llama, a sliding window, an unusual head size) is ref
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -222,24 +222,31 @@ def _rope_factors(config: PretrainedConfig) -> np.ndarray | None:
     return (1 / ((1 - smooth) / factor + smooth)).astype(np.float32)
 
 
-def file_weights(path: Path, model: PreTrainedModel) -> Iterator[tuple[str, torch.Tensor, str]]:
-    """The de-quantized float32 weights of a GGUF file, under the names and in the shapes of a model.
-
-    Yields:
-        Parameter name, values, and the type they are stored in.
+class FileWeights:
+    """The weights of a GGUF file, under the names and in the shapes of a model, each read when it is asked for.
 
     Raises:
-        EnvironmentFailure: A parameter is not in the file.
+        EnvironmentFailure: A parameter of the model is not in the file.
     """
-    from gguf import GGUFReader
-    from gguf.quants import dequantize
 
-    layout = Layout(model.config)
-    reader = GGUFReader(path)
-    tensors = {tensor.name: tensor for tensor in reader.tensors}
-    for name, gguf_name in layout.names(model).items():
-        if gguf_name not in tensors:
-            raise EnvironmentFailure(f"{path} was written without {gguf_name}: nothing was kept")
-        tensor = tensors[gguf_name]
-        values = layout.restored(gguf_name, dequantize(tensor.data, tensor.tensor_type))
-        yield name, torch.from_numpy(np.array(values, dtype=np.float32)), tensor.tensor_type.name
+    def __init__(self, path: Path, model: PreTrainedModel) -> None:
+        from gguf import GGUFReader
+
+        self._layout = Layout(model.config)
+        tensors = {tensor.name: tensor for tensor in GGUFReader(path).tensors}
+        self._names = self._layout.names(model)
+        if missing := [gguf_name for gguf_name in self._names.values() if gguf_name not in tensors]:
+            raise EnvironmentFailure(f"{path} was written without {missing[0]}: nothing was kept")
+        self._tensors = {name: tensors[gguf_name] for name, gguf_name in self._names.items()}
+
+    def type_name(self, name: str) -> str:
+        """The type that a parameter is stored in."""
+        return str(self._tensors[name].tensor_type.name)
+
+    def read(self, name: str) -> torch.Tensor:
+        """A parameter's de-quantized values in float32."""
+        from gguf.quants import dequantize
+
+        tensor = self._tensors[name]
+        values = self._layout.restored(self._names[name], dequantize(tensor.data, tensor.tensor_type))
+        return torch.from_numpy(np.array(values, dtype=np.float32))

@@ -19,14 +19,15 @@ from transformers import PreTrainedModel
 from ..errors import RequestError
 from ..evaluation.loading import read_pretrained
 from . import FORMATS
-from .base import Format, Written, head_name, probe_logits
+from .base import Written, head_name
 from .grids import Grid, find_grid, in_groups, on_grid
+from .streaming import StreamedFormat, streamed_logits
 
 NOISE_GRIDS = ("nf4", "fp4", "int8", "int4-g128", "int4-g32")
 DRAWS = 3
 
 
-class WeightNoise(Format):
+class WeightNoise(StreamedFormat):
     """The source with noise on every weight that a quantizer would replace, in the source's own type.
 
     The same draw adds the same noise, but for its size, to every model of one shape, so that target, never-knew and
@@ -62,7 +63,7 @@ class WeightNoise(Format):
         model.save_pretrained(target)
         changed = sum(layer.weight.numel() for layer in layers.values())
         share = changed / sum(parameter.numel() for parameter in model.parameters())
-        return Written(probe_logits(model.float()), quantized_share=share)
+        return Written(streamed_logits(model), quantized_share=share)
 
 
 def noisy(weight: torch.Tensor, grid: Grid, draw: int, name: str) -> torch.Tensor:

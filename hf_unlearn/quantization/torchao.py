@@ -10,12 +10,14 @@ from abc import abstractmethod
 from pathlib import Path
 from typing import Any, cast
 
+import torch
 from torch import nn
 from transformers import PreTrainedModel, TorchAoConfig
 
 from ..evaluation.loading import read_pretrained, run_device
 from . import FORMATS
-from .base import Format, Written, body_layers, probe_logits
+from .base import Format, Written, body_layers
+from .streaming import dequantized_run
 
 
 class TorchAo(Format):
@@ -40,13 +42,7 @@ class TorchAo(Format):
         )
         layers = body_layers(model, self.name)
         model.save_pretrained(target)
-        quantized = sum(layer.in_features * layer.out_features for layer in layers.values())
-        for name, layer in layers.items():
-            model.set_submodule(name, _plain(layer))
-        share = quantized / sum(parameter.numel() for parameter in model.parameters())
-        for module in model.children():
-            module.float()
-        return Written(probe_logits(model), quantized_share=share)
+        return dequantized_run(model, layers, _dequantized)
 
 
 @FORMATS.register(
@@ -90,12 +86,9 @@ class Int8Dynamic(TorchAo):
         return Int8DynamicActivationInt8WeightConfig()
 
 
-def _plain(layer: nn.Linear) -> nn.Linear:
-    """A float32 linear layer with the de-quantized weights of a quantized one."""
-    plain = nn.Linear(layer.in_features, layer.out_features, bias=layer.bias is not None, device="meta")
+def _dequantized(layer: nn.Linear) -> torch.Tensor:
+    """The float32 weight ``[out, in]`` of a quantized layer."""
     weight = cast(Any, layer.weight)
     # Not dequantize(), which rounds to the type that the folder was made from; the products here do not.
-    plain.weight = nn.Parameter(weight.qdata.float() * weight.scale.float(), requires_grad=False)
-    if layer.bias is not None:
-        plain.bias = nn.Parameter(layer.bias.data.float(), requires_grad=False)
-    return plain
+    dense: torch.Tensor = weight.qdata.float() * weight.scale.float()
+    return dense
