@@ -20,7 +20,7 @@ from ..verification.report import REPORT_FILE, load_report, write_report
 from .card_parts import emissions, format_notes, gguf_file, untested_formats, variant_links
 from .card_tables import headline_table, metric_tables, utility_table
 from .files import CARD_FILE, PLOT_FOLDER, SIGNATURE_FILE
-from .metadata import CardWords, card_metadata, metadata_problems
+from .metadata import CardWords, card_metadata, metadata_problems, metadata_yaml
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -60,7 +60,13 @@ class CardControl:
     meaning: str
 
 
-def render_card(report: Mapping[str, Any], transform: str, words: CardWords, plots: Sequence[str] = ()) -> str:
+def render_card(
+    report: Mapping[str, Any],
+    transform: str,
+    words: CardWords,
+    plots: Sequence[str] = (),
+    results: Results | None = None,
+) -> str:
     """The README.md of one published folder.
 
     Args:
@@ -68,6 +74,7 @@ def render_card(report: Mapping[str, Any], transform: str, words: CardWords, plo
         transform: ``identity`` for the main model, or the format of a variant.
         words: What only the publisher can say.
         plots: Paths of plots relative to the folder.
+        results: The same report as it was read for an earlier card; read anew by default.
 
     Returns:
         The card's text, with front matter that :func:`~hf_unlearn.hub.metadata.card_problems` accepts.
@@ -77,7 +84,7 @@ def render_card(report: Mapping[str, Any], transform: str, words: CardWords, plo
     """
     revision = words.variant_revisions.get(transform)
     here = words.repo_id if transform == IDENTITY or revision else words.variant_repo_ids.get(transform)
-    results = Results(report)
+    results = results or Results(report)
     candidate = report["verdict"]["candidate"]
     reasons = grouped_reasons(results, candidate, results.reasons)
     body = (
@@ -108,11 +115,11 @@ def render_card(report: Mapping[str, Any], transform: str, words: CardWords, plo
             plots=[CardPlot(path, PurePosixPath(path).stem.replace("_", " ")) for path in plots],
         )
     )
-    metadata = card_metadata(report, transform, words)
-    problems = metadata_problems(metadata.to_dict())
+    metadata = card_metadata(report, transform, words, results).to_dict()
+    problems = metadata_problems(metadata)
     if problems:
         raise RequestError(f"the model card's metadata is not what the Hub accepts: {problems[0]}")
-    return f"---\n{metadata.to_yaml()}\n---\n\n{body.strip()}\n"
+    return f"---\n{metadata_yaml(metadata)}\n---\n\n{body.strip()}\n"
 
 
 def rewrite_card(folder: Path, words: CardWords) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 
 from ..errors import EnvironmentFailure, RequestError, VerificationError
 from ..verification.digests import FileStamp, compare_digests, file_stamps, hash_files, list_files, sha256_file
-from ..verification.report import REPORT_FILE, report_problems
+from ..verification.report import REPORT_FILE, read_report
 from .files import SIGNATURE_FILE, is_weight_file, may_be_published
 from .signing import NO_SIGNATURE, SignatureFinding, TrustedKey, check_signature
 
@@ -28,6 +27,7 @@ class CheckResult:
         commit: The commit on the Hub that the folder is; ``None`` for a plain folder.
         offline: Whether the commit was taken from the download cache without asking the Hub.
         stamps: What the file system said of each file just before it was read.
+        written: The report's bytes as they were read.
     """
 
     folder: Path
@@ -37,6 +37,7 @@ class CheckResult:
     commit: str | None = None
     offline: bool = False
     stamps: Mapping[str, FileStamp | None] = field(default_factory=dict, repr=False)
+    written: bytes = field(default=b"", repr=False)
 
     @property
     def intact(self) -> bool:
@@ -66,7 +67,9 @@ class CheckResult:
             raise VerificationError(f"{self.folder}: {(changed or appeared)[0]} was touched while it was being loaded")
 
 
-def check_folder(path: str | Path, trusted_keys: Sequence[TrustedKey] = ()) -> CheckResult:
+def check_folder(
+    path: str | Path, trusted_keys: Sequence[TrustedKey] = (), *, hasher: Callable[[Path], str] = sha256_file
+) -> CheckResult:
     """Compare every file of a published folder with its report, and the report with its signature.
 
     Finds every file that was changed (one byte is enough, the report itself included), removed or added, and whatever
@@ -77,6 +80,7 @@ def check_folder(path: str | Path, trusted_keys: Sequence[TrustedKey] = ()) -> C
         path: The folder.
         trusted_keys: Public keys (PEM files) and Sigstore identities; if any are named, one of them has to have
             signed the report.
+        hasher: What hashes one file.
 
     Returns:
         The result, with all problems.
@@ -93,7 +97,7 @@ def check_folder(path: str | Path, trusted_keys: Sequence[TrustedKey] = ()) -> C
         inner = folder / "publish"
         where = f": a run publishes to {inner}" if inner.is_dir() else ""
         raise RequestError(f"{folder} holds no published model (neither {REPORT_FILE} nor config.json){where}")
-    return check_files(folder, trusted_keys=trusted_keys)
+    return check_files(folder, trusted_keys=trusted_keys, hasher=hasher)
 
 
 def check_files(
@@ -131,11 +135,10 @@ def check_files(
     signature = check_signature(
         data, _read(folder / SIGNATURE_FILE) if SIGNATURE_FILE in names else None, trusted_keys
     )
-    wrong = report_problems(data)
+    report, wrong = read_report(data)
     if wrong:
         found_wrong = [*(f"{REPORT_FILE}: {text}" for text in wrong), *signature.problems]
         return CheckResult(folder, tuple(found_wrong), None, signature)
-    report: dict[str, Any] = json.loads(data)
     apart = {REPORT_FILE, SIGNATURE_FILE, *ignored}
     found = hash_files(folder, (name for name in names if name not in apart), hasher)
     problems += signature.problems
@@ -143,7 +146,7 @@ def check_files(
     problems += [f"{name}: is of a kind that is never published" for name in found if not may_be_published(name)]
     problems += _not_as_scored(report, found)
     problems += _not_tested(report)
-    return CheckResult(folder, tuple(sorted(set(problems))), report, signature, stamps=stamps)
+    return CheckResult(folder, tuple(sorted(set(problems))), report, signature, stamps=stamps, written=data)
 
 
 def _not_as_scored(report: dict[str, Any], found: dict[str, str]) -> list[str]:

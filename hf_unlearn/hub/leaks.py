@@ -164,17 +164,25 @@ def find_in_file(path: Path, name: str, forget: ForgetText) -> int | None:
     return forget.find(text)
 
 
-def _pieces(value: Any) -> Iterable[str]:
-    """All texts and numbers in a JSON value, keys too."""
-    if isinstance(value, (str, int, float)):
-        yield str(value)
-    elif isinstance(value, dict):
-        for key, item in value.items():
-            yield key
-            yield from _pieces(item)
-    elif isinstance(value, list):
-        for item in value:
-            yield from _pieces(item)
+def _pieces(value: Any) -> list[str]:
+    """All texts and numbers in a JSON value in their order, keys too."""
+    found: list[str] = []
+
+    def walk(value: Any) -> None:
+        if isinstance(value, str):
+            found.append(value)
+        elif isinstance(value, dict):
+            for key, item in value.items():
+                found.append(key)
+                walk(item)
+        elif isinstance(value, list):
+            for item in value:
+                walk(item)
+        elif isinstance(value, (int, float)):
+            found.append(str(value))
+
+    walk(value)
+    return found
 
 
 def _safetensors_metadata(path: Path) -> str:

@@ -120,13 +120,32 @@ def is_hub_id(name: object) -> bool:
     return isinstance(name, str) and bool(_HUB_ID.match(name)) and ".." not in name and "--" not in name
 
 
-def card_metadata(report: Mapping[str, Any], transform: str, words: CardWords) -> ModelCardData:
+def metadata_yaml(data: Mapping[str, Any]) -> str:
+    """A card's metadata as ``ModelCardData.to_yaml`` writes it, by the compiled YAML writer where there is one.
+
+    Args:
+        data: What ``ModelCardData.to_dict`` gives.
+    """
+    import yaml
+
+    text = str(
+        yaml.dump(dict(data), Dumper=getattr(yaml, "CDumper", yaml.Dumper), allow_unicode=True, sort_keys=False)
+    )
+    if "\\U" in text:  # it escapes what lies beyond 16 bits, such as emoji, which the other one writes as they are
+        text = str(yaml.dump(dict(data), allow_unicode=True, sort_keys=False))
+    return text.strip()
+
+
+def card_metadata(
+    report: Mapping[str, Any], transform: str, words: CardWords, results: Results | None = None
+) -> ModelCardData:
     """The front matter of one published folder.
 
     Args:
         report: The verification report.
         transform: ``identity`` for the main model, or the format of a variant.
         words: What only the publisher can say.
+        results: The report as it was read before; read anew by default.
 
     Returns:
         The metadata. ``base_model`` is left out where the base has no id on the Hub, and on a branch of the main
@@ -150,7 +169,7 @@ def card_metadata(report: Mapping[str, Any], transform: str, words: CardWords) -
         tags=[*tags, transform] if variant else tags,
         base_model=base,
         model_name=words.title,
-        eval_results=eval_results(report, transform),
+        eval_results=eval_results(results or Results(report), transform),
         base_model_relation=relation if base else None,
         co2_eq_emissions=_emissions(emitted) if emitted else None,
     )
@@ -163,7 +182,7 @@ def _emissions(measured: Mapping[str, Any]) -> dict[str, Any]:
     return {"emissions": float(measured["grams"]), **texts}
 
 
-def eval_results(report: Mapping[str, Any], transform: str) -> list[EvalResult]:
+def eval_results(results: Results, transform: str) -> list[EvalResult]:
     """The report's numbers for the released model as ``model-index`` entries.
 
     For every metric of the gate and every transform: the forget score and the recovered share with its interval, and
@@ -171,7 +190,7 @@ def eval_results(report: Mapping[str, Any], transform: str) -> list[EvalResult]:
     only reported is in the body and in the report.
 
     Args:
-        report: The verification report.
+        results: The verification report.
         transform: ``identity`` lists all transforms; a format lists the model as it stands and that format, which
             are the scores before and after quantization.
 
@@ -179,8 +198,7 @@ def eval_results(report: Mapping[str, Any], transform: str) -> list[EvalResult]:
         The entries by transform, as in the gate; numbers that are undefined are left out, because the Hub wants a
         value.
     """
-    results = Results(report)
-    subject = report["verdict"]["candidate"]
+    subject = results.report["verdict"]["candidate"]
     kept = dict.fromkeys(row.metric for row in results.utility(subject) if row.kind == "retain_score")
     found = []
     for under in results.transforms:

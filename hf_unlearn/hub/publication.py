@@ -24,7 +24,18 @@ from .options import MAIN, HubOptions
 from .release import STAGING, Release, Staged, read_release, refuse_not_passed, stage
 from .rights import check_rights
 from .secrets import nothing_leaks, redact
-from .upload import RepoState, Uploaded, check_place, check_tag, make_repo, read_state, set_tag, upload
+from .upload import (
+    Begun,
+    RepoState,
+    Uploaded,
+    begin,
+    check_place,
+    check_tag,
+    finish,
+    make_repo,
+    read_state,
+    set_tag,
+)
 
 PUBLISHED_FILE = "published.json"
 LOCK_FILE = ".publish.lock"
@@ -102,19 +113,31 @@ def _publish(
     states = dict(zip(repos, side_by_side(lambda repo_id: read_state(client, repo_id), repos), strict=True))
     side_by_side(lambda each: _check(client, each, states[each.repo_id], options), staged)
 
-    def one(each: Staged) -> Uploaded:
+    def start(each: Staged) -> Begun:
         there = states[each.repo_id] or make_repo(client, each.repo_id)
         states[each.repo_id] = there
-        done = upload(client, each, there, _message(release, each))
+        return begin(client, each, there)
+
+    def end(begun: Begun) -> Uploaded:
+        each = begun.staged
+        done = finish(client, begun, _message(release, each))
         if options.tag is not None:
             set_tag(client, done, _tag(each, options.tag))
         say(f"{'published' if done.made else 'is there already'}: {_where(each)}, commit {done.commit}")
         return done
 
-    *variants, main = staged
-    # Commits to one repository wait for each other on the Hub, those to several need not.
-    uploaded = [one(each) for each in variants] if options.branches else side_by_side(one, variants)
-    uploaded.append(one(main))
+    if options.branches:
+        # Commits to one repository wait for each other on the Hub.
+        uploaded = [end(start(each)) for each in staged]
+    else:
+        # The main model's weights travel beside the variants'; its commit, before which nobody sees them, waits.
+        def end_unless_main(each: Staged) -> Uploaded | Begun:
+            begun = start(each)
+            return begun if each.transform == IDENTITY else end(begun)
+
+        made = side_by_side(end_unless_main, staged)
+        uploaded = [each for each in made if isinstance(each, Uploaded)]
+        uploaded += [end(each) for each in made if isinstance(each, Begun)]
     tied = _collect(client, release, staged, options) if options.collection and len(states) > 1 else None
     _open(client, states, options)
     if tied is not None and tied.private and not options.private:

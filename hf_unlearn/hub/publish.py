@@ -136,7 +136,9 @@ def _copy_model(source: Path, work: Path, transform: str, report: Mapping[str, A
         raise EnvironmentFailure(f"{source}: {problems[0]}")
     wanted = sorted({name for name in (*names, *scored) if is_model_file(name)})
     if not any(is_weight_file(name) for name in wanted):
-        raise EnvironmentFailure(f"{source} holds no model.safetensors: there is nothing to publish")
+        raise EnvironmentFailure(
+            f"{source} holds no weights (safetensors, or one .gguf file): there is nothing to publish"
+        )
     for name in wanted:
         if name not in names:
             raise EnvironmentFailure(f"{source / name} was scored and is gone: export and evaluate again")

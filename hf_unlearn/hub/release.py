@@ -6,18 +6,20 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from ..errors import EnvironmentFailure, RequestError, VerificationError
-from ..verification.digests import sha256_file
+from ..reporting.results import Results
+from ..verification.digests import hash_files, list_files, sha256_file
 from ..verification.references import IDENTITY
-from ..verification.report import REPORT_FILE, canonical, digest_of, load_report
+from ..verification.report import REPORT_FILE, for_folder, load_report
 from . import names
 from .card import render_card
-from .check import check_folder
+from .check import CheckResult, check_folder
 from .files import CARD_FILE, PLOT_FOLDER, SIGNATURE_FILE, may_be_published
 from .leaks import ForgetText
 from .metadata import CardWords
@@ -39,7 +41,7 @@ class Release:
         report: Its report.
         words: What the cards say besides.
         folders: Transform to its published folder, the main model's (``identity``) last.
-        reports: Transform to the report in that folder, as it was checked.
+        checked: Transform to what the check of that folder found: nothing wrong.
         forget: The forget set, as hashes.
     """
 
@@ -47,7 +49,7 @@ class Release:
     report: Mapping[str, Any]
     words: CardWords
     folders: Mapping[str, Path]
-    reports: Mapping[str, Mapping[str, Any]]
+    checked: Mapping[str, CheckResult]
     forget: ForgetText
 
 
@@ -100,7 +102,6 @@ def read_release(run: Path) -> Release:
     for name in (f"verify/{REPORT_FILE}", RELEASE_FILE, "publish"):
         if not (run / name).exists():
             raise RequestError(f"{run} is not finished (it has no {name}): {_AGAIN}")
-    report = load_report(run / "verify" / REPORT_FILE)
     try:
         record = json.loads((run / RELEASE_FILE).read_text(encoding="utf-8"))
         words = dict(record["words"])
@@ -111,8 +112,13 @@ def read_release(run: Path) -> Release:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RequestError(f"{run / RELEASE_FILE} is not readable: {_AGAIN}") from error
     folders = {**{name: run / f"publish-{name}" for name in formats}, IDENTITY: run / "publish"}
-    reports = {transform: _checked_report(folder, transform, report) for transform, folder in folders.items()}
-    return Release(run, report, release_words, folders, reports, forget)
+    # Hashing leaves the interpreter free to read the report.
+    with ThreadPoolExecutor(max_workers=1) as beside:
+        hashing = beside.submit(_digests, run, tuple(folders.values()))
+        report = load_report(run / "verify" / REPORT_FILE)
+        digests = hashing.result()
+    checked = {transform: _checked(folder, transform, report, digests) for transform, folder in folders.items()}
+    return Release(run, report, release_words, folders, checked, forget)
 
 
 def refuse_not_passed(report: Mapping[str, Any]) -> None:
@@ -161,12 +167,14 @@ def stage(release: Release, options: HubOptions) -> list[Staged]:
         words = replace(release.words, repo_id=options.repo_id, variant_repo_ids=variants)
     clean: set[str] = set()
     staged = []
-    for transform, source in release.folders.items():
+    # Cards say nothing of what differs between the reports of the folders.
+    results = Results(release.report)
+    for transform, checked in release.checked.items():
         branch = branches[transform]
         at = "" if branch == MAIN else f"@{branch}"
         folder = release.run / STAGING / f"{repos[transform]}{at}"
         try:
-            files = _stage_one(release.reports[transform], source, folder, words, options)
+            files = _stage_one(checked, folder, words, options, results)
         except OSError as error:
             raise EnvironmentFailure(
                 f"{folder} cannot be written ({error.strerror or error}): make room or see to its rights, then run "
@@ -177,8 +185,14 @@ def stage(release: Release, options: HubOptions) -> list[Staged]:
     return staged
 
 
-def _checked_report(folder: Path, transform: str, report: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The report of a folder that is what its report says, and what the run's report says.
+def _digests(run: Path, folders: Iterable[Path]) -> dict[Path, str]:
+    """SHA-256 of every plain file in the folders, hashed side by side: one folder has one large file as a rule."""
+    names = [f"{folder.name}/{name}" for folder in folders if folder.is_dir() for name in list_files(folder)[0]]
+    return {run / name: digest for name, digest in hash_files(run, names).items()}
+
+
+def _checked(folder: Path, transform: str, report: Mapping[str, Any], digests: Mapping[Path, str]) -> CheckResult:
+    """A folder that is what its report says, and what the run's report says.
 
     Raises:
         RequestError: It is not.
@@ -186,14 +200,14 @@ def _checked_report(folder: Path, transform: str, report: Mapping[str, Any]) -> 
     if not folder.is_dir():
         raise RequestError(f"{folder} is not there: {_AGAIN}")
     _refuse_unpublished(transform)
-    result = check_folder(folder)
+    result = check_folder(folder, hasher=lambda path: digests.get(path) or sha256_file(path))
     if result.problems or result.report is None:
         raise RequestError(f"{folder} is not what was verified ({result.problems[0]}): {_AGAIN}")
     own = ("digest", "files", "format")
     same = all(result.report.get(key) == value for key, value in report.items() if key not in own)
     if not same or result.report["format"] != transform:
         raise RequestError(f"{folder} was made from another report than {REPORT_FILE} in verify: {_AGAIN}")
-    return result.report
+    return result
 
 
 def _refuse_unpublished(transform: str) -> None:
@@ -211,9 +225,11 @@ def _refuse_unpublished(transform: str) -> None:
 
 
 def _stage_one(
-    report: Mapping[str, Any], source: Path, folder: Path, words: CardWords, options: HubOptions
+    checked: CheckResult, folder: Path, words: CardWords, options: HubOptions, results: Results
 ) -> dict[str, str]:
     """Fill a folder beside its place and rename it; digests of all its files."""
+    assert checked.report is not None
+    report, source = checked.report, checked.folder
     work = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
@@ -225,19 +241,20 @@ def _stage_one(
             (work / name).parent.mkdir(parents=True, exist_ok=True)
             _place(source / name, work / name)
     plots = [name for name in files if name.startswith(f"{PLOT_FOLDER}/")]
-    card = render_card(report, report["format"], words, plots).encode("utf-8")
+    card = render_card(report, report["format"], words, plots, results).encode("utf-8")
     (work / CARD_FILE).write_bytes(card)
     files[CARD_FILE] = hashlib.sha256(card).hexdigest()
     # All of it but one digest has just been checked against the schema.
-    own = {**report, "files": files}
-    (work / REPORT_FILE).write_bytes(canonical({**own, "digest": digest_of(own)}))
+    sealed = {REPORT_FILE: for_folder(report, checked.written, files)}
+    (work / REPORT_FILE).write_bytes(sealed[REPORT_FILE])
     _keep_signature(folder, work)
     _sign(work, options)
     if folder.exists():
         shutil.rmtree(folder)
     work.replace(folder)
-    sealed = [name for name in (REPORT_FILE, SIGNATURE_FILE) if (folder / name).exists()]
-    return {**files, **{name: sha256_file(folder / name) for name in sealed}}
+    if (folder / SIGNATURE_FILE).exists():
+        sealed[SIGNATURE_FILE] = (folder / SIGNATURE_FILE).read_bytes()
+    return {**files, **{name: hashlib.sha256(data).hexdigest() for name, data in sealed.items()}}
 
 
 def _place(source: Path, target: Path) -> None:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..errors import EnvironmentFailure, RequestError
 from ..verification.report import REPORT_FILE
 from .client import HubClient, is_network, status_of, wait_before_retry
 from .options import MAIN
 from .release import Staged
+
+if TYPE_CHECKING:
+    from huggingface_hub import CommitOperationAdd
 
 _HUB_FILES = (".gitattributes",)
 # What a repository may hold that was made by hand before the first publication.
@@ -174,25 +177,53 @@ def make_repo(client: HubClient, repo_id: str) -> RepoState:
     Raises:
         EnvironmentFailure: The Hub failed or refused.
     """
-    client.call(f"make the repository {repo_id}", client.api.create_repo, repo_id, private=True, exist_ok=True)
-    refs = client.call(f"look at {repo_id}", client.api.list_repo_refs, repo_id)
-    return RepoState(True, False, {ref.name: ref.target_commit for ref in refs.branches})
+    api = client.api
+    client.call(f"make the repository {repo_id}", api.create_repo, repo_id, private=True, exist_ok=True)
+    info = client.call(f"look at {repo_id}", api.model_info, repo_id)
+    there = [each.rfilename for each in info.siblings or ()]
+    if info.sha and info.private and all(name in _HUB_FILES for name in there):
+        # As the Hub makes them: nothing to compare with, and one answer says so together with the commit.
+        client.listings[repo_id, info.sha] = {}
+        return RepoState(True, False, {MAIN: info.sha})
+    # Somebody was faster, such as an earlier try whose answer was lost.
+    state = read_state(client, repo_id)
+    if state is None:
+        raise EnvironmentFailure(f"{repo_id} was made and is gone: run the same command again")
+    return state
 
 
-def upload(client: HubClient, staged: Staged, state: RepoState, message: str) -> Uploaded:
-    """Bring a folder to its branch, in one commit on top of what was there when this was called.
+@dataclass(frozen=True)
+class Begun:
+    """A folder whose large files are on the Hub, where no reader sees them before the commit.
 
-    A commit whose answer was lost is found, not repeated.
+    Attributes:
+        staged: The folder.
+        head: The branch's head, which the commit comes on top of.
+        additions: What the commit adds.
+        deleted: What it deletes.
+        tags: Tags that the repository had before.
+    """
+
+    staged: Staged
+    head: str
+    additions: tuple[CommitOperationAdd, ...]
+    deleted: tuple[str, ...]
+    tags: Mapping[str, str]
+
+
+def begin(client: HubClient, staged: Staged, state: RepoState) -> Begun:
+    """Upload what a branch lacks of a folder, without a commit.
 
     Args:
         client: The connection.
         staged: The folder.
         state: Its repository as it is.
-        message: Title of the commit.
 
     Raises:
-        EnvironmentFailure: The Hub failed or refused, or somebody else has committed in the meantime.
+        EnvironmentFailure: The Hub failed or refused.
     """
+    from huggingface_hub import CommitOperationAdd
+
     api, repo_id = client.api, staged.repo_id
     heads = dict(state.branches)
     if staged.branch not in heads:
@@ -207,47 +238,61 @@ def upload(client: HubClient, staged: Staged, state: RepoState, message: str) ->
         heads[staged.branch] = heads[MAIN]
     head = heads[staged.branch]
     wanted = changes(staged, read_files(client, repo_id, head))
-    if not wanted:
-        return Uploaded(staged, head, False, state.tags)
-    return Uploaded(staged, _commit(client, staged, head, wanted, message), True, state.tags)
-
-
-def _commit(client: HubClient, staged: Staged, parent: str, wanted: Mapping[str, bool], message: str) -> str:
-    from huggingface_hub import CommitOperationAdd, CommitOperationDelete
-
     additions = [CommitOperationAdd(name, str(staged.folder / name)) for name, added in wanted.items() if added]
     for addition in additions:
         # Known from the check that these files have just passed; a file that changed since is refused by the Hub.
         addition.upload_info.sha256 = bytes.fromhex(staged.files[addition.path_in_repo])
-    deletions = [CommitOperationDelete(name) for name, added in wanted.items() if not added]
-    where = staged.repo_id if staged.branch == MAIN else f"{staged.repo_id} ({staged.branch})"
-    client.call(
-        f"upload the files of {where}",
-        client.api.preupload_lfs_files,
-        staged.repo_id,
-        additions,
-        revision=staged.branch,
-        again=False,
-    )
+    if additions:
+        doing = f"upload the files of {_place_of(staged)}"
+        preupload = api.preupload_lfs_files
+        client.call(doing, preupload, repo_id, additions, revision=staged.branch, again=False)
+    deleted = tuple(name for name, added in wanted.items() if not added)
+    return Begun(staged, head, tuple(additions), deleted, state.tags)
+
+
+def finish(client: HubClient, begun: Begun, message: str) -> Uploaded:
+    """Bring a folder to its branch, in one commit on top of what was there when it was begun.
+
+    A commit whose answer was lost is found, not repeated.
+
+    Args:
+        client: The connection.
+        begun: The folder.
+        message: Title of the commit.
+
+    Raises:
+        EnvironmentFailure: The Hub failed or refused, or somebody else has committed in the meantime.
+    """
+    from huggingface_hub import CommitOperationDelete
+
+    staged = begun.staged
+    operations: list[CommitOperationAdd | CommitOperationDelete] = list(begun.additions)
+    operations += [CommitOperationDelete(name) for name in begun.deleted]
+    if not operations:
+        return Uploaded(staged, begun.head, False, begun.tags)
 
     def send() -> str:
         try:
             return client.api.create_commit(
                 staged.repo_id,
-                [*additions, *deletions],
+                operations,
                 commit_message=message,
                 revision=staged.branch,
-                parent_commit=parent,
+                parent_commit=begun.head,
             ).oid
         except Exception as error:
             # It may have arrived although its answer has not, and then a second one finds its parent taken.
             unsure = status_of(error) == 412 or is_network(error) or wait_before_retry(error, 1) is not None
-            landed = _landed(client, staged, parent) if unsure else None
+            landed = _landed(client, staged, begun.head) if unsure else None
             if landed is None:
                 raise
             return landed
 
-    return client.call(f"commit to {where}", send)
+    return Uploaded(staged, client.call(f"commit to {_place_of(staged)}", send), True, begun.tags)
+
+
+def _place_of(staged: Staged) -> str:
+    return staged.repo_id if staged.branch == MAIN else f"{staged.repo_id} ({staged.branch})"
 
 
 def _landed(client: HubClient, staged: Staged, parent: str) -> str | None:

@@ -212,10 +212,13 @@ def _load(result: CheckResult, passed_on: dict[str, Any]) -> Any:
     """Stock ``from_pretrained`` on the files that were checked."""
     from transformers import AutoModelForCausalLM
 
+    from ..evaluation.loading import gguf_arguments
+
     assert result.report is not None
-    gguf = [name for name in result.report["files"] if name.endswith(".gguf")]
-    how: dict[str, Any] = {"gguf_file": gguf[0]} if gguf else {"use_safetensors": True}
     _refuse_foreign_code(result.folder)
+    gguf = any(name.endswith(".gguf") for name in result.report["files"])
+    # As it was scored: with the folder's own config, which knows more than the reader makes of a GGUF file.
+    how: dict[str, Any] = gguf_arguments(result.folder) if gguf else {"use_safetensors": True}
     return AutoModelForCausalLM.from_pretrained(
         str(result.folder), local_files_only=True, trust_remote_code=False, **how, **passed_on
     )

@@ -44,6 +44,8 @@ class Results:
             for row in entries(report, "scores")
             if (score := score_row(row)) is not None
         }
+        self._shares: dict[str, tuple[Share, ...]] = {}
+        self._utility: dict[str, tuple[Utility, ...]] = {}
 
     @cached_property
     def name(self) -> str:
@@ -170,15 +172,20 @@ class Results:
 
     def shares(self, model: str) -> tuple[Share, ...]:
         """The recovered shares of a model, by transform, then metric, in the order they are shown."""
-        order = {transform.name: i for i, transform in enumerate(self.transforms)}
-        rows = [self._share(row) for row in self._recovered_rows if row.get("model") == model]
-        return tuple(sorted(rows, key=lambda share: (order[share.transform], self.share_metrics.index(share.metric))))
+        if model not in self._shares:
+            order = {transform.name: i for i, transform in enumerate(self.transforms)}
+            rows = [self._share(row) for row in self._recovered_rows if row.get("model") == model]
+            rows.sort(key=lambda share: (order[share.transform], self.share_metrics.index(share.metric)))
+            self._shares[model] = tuple(rows)
+        return self._shares[model]
 
     def utility(self, model: str) -> tuple[Utility, ...]:
         """The utility rows of a model in the order of the transforms."""
-        order = {transform.name: i for i, transform in enumerate(self.transforms)}
-        rows = [utility_row(row) for row in entries(self.report, "utility") if self._is_of(row, model)]
-        return tuple(sorted(rows, key=lambda row: order.get(row.transform, len(order))))
+        if model not in self._utility:
+            order = {transform.name: i for i, transform in enumerate(self.transforms)}
+            rows = [utility_row(row) for row in entries(self.report, "utility") if self._is_of(row, model)]
+            self._utility[model] = tuple(sorted(rows, key=lambda row: order.get(row.transform, len(order))))
+        return self._utility[model]
 
     def largest_share(self, model: str, transform: str | None = None) -> Share | None:
         """The largest recovered share that the gate judges: over all transforms, or under one."""

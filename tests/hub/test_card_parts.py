@@ -17,7 +17,7 @@ from hf_unlearn.hub.card import render_card, rewrite_card
 from hf_unlearn.hub.check import check_folder
 from hf_unlearn.hub.files import SIGNATURE_FILE, may_be_published
 from hf_unlearn.hub.from_trainer import UnverifiedCard, render_unverified_card
-from hf_unlearn.hub.metadata import CardWords, card_problems
+from hf_unlearn.hub.metadata import CardWords, card_metadata, card_problems, metadata_yaml
 from hf_unlearn.quantization import FORMATS
 from hf_unlearn.verification.report import load_report
 
@@ -40,6 +40,14 @@ SCORE = {
     "value": 0.312,
     "notes": "5-shot",
 }
+
+
+@pytest.mark.parametrize("transform", ["identity", "bnb-nf4"])
+def test_metadata_are_written_as_the_client_library_writes_them(passed, transform: str) -> None:
+    title = "Träger: 'x' - #1 \"years\" \U0001f44d " * 4
+    words = replace(WORDS, title=title, license="mit", language=("en", "no"))
+    data = card_metadata(passed.report, transform, words)
+    assert metadata_yaml(data.to_dict()) == data.to_yaml()
 
 
 def test_variants_in_repositories_and_on_branches(passed) -> None:
@@ -94,7 +102,11 @@ def test_a_gguf_file_is_named_where_it_has_to_be(passed) -> None:
     files = {**passed.report["models"]["unlearned"]["files"], "gguf-q4_0": {"tiny-Q4_0.gguf": "a" * 64}}
     models = {**passed.report["models"], "unlearned": {**passed.report["models"]["unlearned"], "files": files}}
     text = render_card({**passed.report, "models": models}, "gguf-q4_0", WORDS)
-    assert 'AutoModelForCausalLM.from_pretrained("PATH/TO/THIS/FOLDER", gguf_file="tiny-Q4_0.gguf")' in text
+    assert (
+        'AutoModelForCausalLM.from_pretrained("PATH/TO/THIS/FOLDER", config=config, gguf_file="tiny-Q4_0.gguf")'
+        in text
+    )
+    assert 'config = AutoConfig.from_pretrained("PATH/TO/THIS/FOLDER")' in text
 
 
 def test_base_model_licences_and_commit(passed) -> None:

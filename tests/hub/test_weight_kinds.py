@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from hf_unlearn.errors import RequestError, VerificationError
 from hf_unlearn.hub.check import check_folder
@@ -21,6 +21,14 @@ from hf_unlearn.trainer.scratch import ScratchSpec, build_tokenizer
 from hf_unlearn.verification.digests import folder_digests
 
 TOKENS = torch.tensor([[1, 4, 3]])
+LLAMA3_ROPE = {
+    "rope_type": "llama3",
+    "rope_theta": 10000.0,
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 64,
+}
 WORDS = CardWords(title="Tiny", removed="nothing that was ever there")
 
 
@@ -37,6 +45,7 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         num_hidden_layers=2,
         num_attention_heads=2,
         num_key_value_heads=1,
+        rope_parameters=LLAMA3_ROPE,
         pad_token_id=tokenizer.pad_token_id,
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
@@ -103,12 +112,17 @@ def test_a_missing_shard(made: Made) -> None:
 
 def test_gguf_is_found_in_the_report_and_loaded(made: Made) -> None:
     model = VerifiedModel.from_pretrained(made.variant)
-    expected = AutoModelForCausalLM.from_pretrained(made.variant, gguf_file="model-Q8_0.gguf")
+    config = AutoConfig.from_pretrained(made.variant)
+    expected = AutoModelForCausalLM.from_pretrained(made.variant, config=config, gguf_file="model-Q8_0.gguf")
     assert torch.equal(model(TOKENS).logits, expected(TOKENS).logits)
+    # The rotary scaling is not in what transformers reads from the file alone.
+    assert model.config.rope_parameters["rope_type"] == "llama3"
+    stock = AutoModelForCausalLM.from_pretrained(made.variant, gguf_file="model-Q8_0.gguf")
+    assert not torch.equal(model(TOKENS).logits, stock(TOKENS).logits)
     with pytest.raises(RequestError, match="gguf_file is refused: the file is taken from the report"):
         VerifiedModel.from_pretrained(made.variant, gguf_file="other.gguf")
     card = (made.variant / "README.md").read_text()
-    assert 'gguf_file="model-Q8_0.gguf")' in card
+    assert 'config=config, gguf_file="model-Q8_0.gguf")' in card
 
 
 def test_a_changed_gguf_and_a_second_one(made: Made) -> None:

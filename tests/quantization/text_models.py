@@ -67,6 +67,8 @@ def make_model(kind: str, **changes: object) -> PreTrainedModel:
     torch.manual_seed(0)
     sizes = {**_SIZES, **changes}
     if kind == "biased":
+        # transformers gives every tokenizer of this family an end token of its own, beyond the vocabulary.
+        sizes["vocab_size"] = max(int(str(sizes["vocab_size"])), VOCABULARY + 64)
         model: PreTrainedModel = Qwen2ForCausalLM(Qwen2Config(**sizes))
     elif kind == "mixtral":
         model = MixtralForCausalLM(MixtralConfig(**sizes, **_EXPERTS, num_local_experts=4))

@@ -18,7 +18,9 @@ from hf_unlearn.verification.report import (
     SetInfo,
     build_report,
     canonical,
+    for_folder,
     load_report,
+    read_report,
     report_problems,
     schema_problems,
     seal,
@@ -84,6 +86,30 @@ def test_every_changed_byte_of_a_report_is_seen(report, tmp_path: Path) -> None:
         load_report(path)
     with pytest.raises(RequestError, match="cannot be read as a report"):
         load_report(tmp_path / "none.json")
+
+
+def test_folders_of_a_release_share_what_is_checked(report) -> None:
+    """The second report with the same body is checked by its own part only, and as strictly."""
+    files = {"config.json": "a" * 64, "model.safetensors": "b" * 64}
+    one = seal({**report, "format": "identity", "files": files})
+    for own in ({"format": "bnb-nf4", "files": {}}, {"format": None, "files": {"\u2028{": "c" * 64}}):
+        two = seal({**report, **own})
+        assert read_report(canonical(one)) == (one, []) and read_report(canonical(two)) == (two, [])
+        assert for_folder(one, canonical(one), own["files"]) == canonical(seal({**one, "files": own["files"]}))
+    assert read_report(canonical(seal({**one, "files": {"README.md": "short"}})))[1] == [
+        "files.README.md: 'short' does not match '^[0-9a-f]{64}$'"
+    ]
+    data = canonical(one)
+    for old, new in (
+        (b'"format": "identity"', b'"format":  "identity"'),
+        (b'  "format": "identity",\n', b'  "format": "bnb-nf4",\n  "format": "identity",\n'),
+        (b'    "config.json"', b'  \n    "config.json"'),
+        (b'  "format": "identity",\n', b""),
+        (b'  "format": "identity",\n', b'  "format": "bnb-nf4",\n'),
+        (b'  "digest": "', b'  "digest": "0'),
+    ):
+        assert old in data and read_report(data.replace(old, new))[1], new
+    assert for_folder({"files": {}}, b"{}", files) == canonical(seal({"files": files}))
 
 
 def test_seal_is_canonical_and_stable(report) -> None:
