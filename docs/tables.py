@@ -170,6 +170,7 @@ def blocks() -> dict[str, Callable[[], str]]:
         "suite": Suite,
         "harness": HarnessSpec,
         "publish": recipe.PublishSpec,
+        "benchmarks": recipe.BenchmarkSpec,
         **{f"attack.{entry.name}": entry.value for entry in ATTACKS.entries()},
     }
     made: dict[str, Callable[[], str]] = {

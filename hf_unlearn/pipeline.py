@@ -23,6 +23,7 @@ from .recipe import Recipe
 from .reporting.html import write_html
 from .reporting.terminal import print_results
 from .stages.attack import attack_stage
+from .stages.benchmarks import benchmark_stage, check_benchmarks
 from .stages.calibration import check_calibrations
 from .stages.context import RunContext, Subject
 from .stages.evaluate import evaluate_stage
@@ -128,6 +129,7 @@ def run_pipeline(
         raise RequestError(f"{recipe.name} judges checkpoints made elsewhere: an audit publishes nothing")
     progress = progress or Progress(Console(highlight=False, quiet=not is_first()))
     check_formats(recipe.export.formats)
+    check_benchmarks(recipe.benchmarks)
     bundle = load_bundle(recipe)
     for attack in recipe.attack.values():
         attack.plan(bundle)
@@ -169,6 +171,7 @@ def _run_stages(context: RunContext, only: str | None, first: bool) -> RunResult
         export_stage(context, subjects)
     if only in (None, "evaluate"):
         evaluate_stage(context, target, subjects)
+        benchmark_stage(context, subjects)
     if only in (None, "attack"):
         attack_stage(context, subjects)
     if only in (None, "verify", "publish"):

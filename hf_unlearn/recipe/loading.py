@@ -25,7 +25,17 @@ from .checks import (
     fill_gate,
     located,
 )
-from .spec import RESERVED_NAMES, ControlSpec, DataSpec, ExportSpec, MethodSpec, ModelSpec, PublishSpec, Recipe
+from .spec import (
+    RESERVED_NAMES,
+    BenchmarkSpec,
+    ControlSpec,
+    DataSpec,
+    ExportSpec,
+    MethodSpec,
+    ModelSpec,
+    PublishSpec,
+    Recipe,
+)
 
 
 def load_recipe(path: Path | str, overrides: Sequence[str] = ()) -> Recipe:
@@ -102,6 +112,7 @@ class _RecipeWithoutMethods:
     evaluate: EvalSpec = field(default_factory=EvalSpec)
     gate: Gate = field(default_factory=Gate)
     publish: PublishSpec = field(default_factory=PublishSpec)
+    benchmarks: BenchmarkSpec | None = None
 
 
 def with_full_names(tree: Located) -> Located:

@@ -12,6 +12,8 @@ from ..data.planted import PlantedSpec
 from ..data.sources import Source
 from ..errors import RequestError
 from ..evaluation.run import EvalSpec
+from ..evaluation.suites.spec import HarnessSpec
+from ..hub.metadata import is_hub_id
 from ..hub.options import HubOptions
 from ..quantization.calibration import CalibrationSpec
 from ..trainer.scratch import ScratchSpec
@@ -193,6 +195,57 @@ class ExportSpec:
 
 
 @dataclass(frozen=True)
+class BenchmarkSpec:
+    """Public benchmarks of what must not be lost, by lm-evaluation-harness (extra ``lm-eval``).
+
+    They are run on the target and on every method's model as they stand. What they say is in the report and in the
+    published ``.eval_results/``; the gate does not judge it.
+
+    Attributes:
+        tasks: Task of the harness to the benchmark's data set on the Hub, such as ``mmlu: cais/mmlu``.
+        metric: Which of the tasks' metrics is taken, one value per question.
+        shots: Solved examples per question; each task's own default if left out.
+        limit: Use only the first so many questions of each task.
+        include_path: Folder with further task files, for example of tasks on local data.
+        batch_size: Questions per forward.
+        format: ``chat`` uses the model's chat template, ``plain`` does not, ``auto`` does where the model has one.
+    """
+
+    tasks: dict[str, str]
+    metric: str = "acc"
+    shots: int | None = None
+    limit: int | None = None
+    include_path: str | None = None
+    batch_size: int = 8
+    format: Literal["auto", "chat", "plain"] = "plain"
+
+    def __post_init__(self) -> None:
+        for task, dataset in self.tasks.items():
+            if not is_hub_id(dataset):
+                raise RequestError(
+                    f"tasks: {task!r} is {dataset!r}, it must be the benchmark's data set on the Hub, as in "
+                    "mmlu: cais/mmlu"
+                )
+        self.harness()
+
+    def harness(self) -> HarnessSpec:
+        """What the harness is asked.
+
+        Raises:
+            RequestError: There is no task, or a number is out of range.
+        """
+        return HarnessSpec(
+            tuple(self.tasks),
+            self.shots,
+            self.limit,
+            self.include_path,
+            self.batch_size,
+            self.format,
+            (self.metric,),
+        )
+
+
+@dataclass(frozen=True)
 class PublishSpec:
     """What the published folders say, and whether they go to the Hub.
 
@@ -253,6 +306,7 @@ class Recipe:
     attack: Mapping[str, Any] = field(default_factory=dict)
     gate: Gate = field(default_factory=Gate)
     publish: PublishSpec = field(default_factory=PublishSpec)
+    benchmarks: BenchmarkSpec | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """All values, defaults included, as plain data that reads back as the same recipe."""

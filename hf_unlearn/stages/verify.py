@@ -24,6 +24,7 @@ from ..verification.salted import new_salt, salted_hash
 from ..verification.scores import ScoreKey, ScoreTable
 from ..verification.verdict import Judgement, judge
 from .attack import attack_result
+from .benchmarks import benchmark_scores
 from .context import RunContext, Subject
 from .evaluate import evaluation_unit
 from .explain import explain_stage, export_info
@@ -68,7 +69,9 @@ def verify_unit(context: RunContext, target: Subject, subjects: Sequence[Subject
         "models": {subject.name: subject.digest for subject in subjects},
         "data": context.data_digest,
         "calibration": context.calibration_digests,
-        "recipe": {key: recipe[key] for key in ("name", "controls", "export", "evaluate", "attack", "gate")},
+        "recipe": {
+            key: recipe[key] for key in ("name", "controls", "export", "evaluate", "attack", "gate", "benchmarks")
+        },
         "versions": context.versions,
     }
     return Unit(context.output_dir / "verify", inputs)
@@ -196,6 +199,7 @@ def _write_report(
         notes=notes,
         formats=[export_info(context, by_name[candidate], name) for name in context.recipe.export.formats],
         explanation=explain_stage(context, target, subjects),
+        benchmarks=benchmark_scores(context, subjects),
     )
     write_report(report, folder / REPORT_FILE)
 

@@ -114,6 +114,7 @@ def build_report(
     notes: Sequence[str] = (),
     formats: Sequence[Mapping[str, Any]] = (),
     explanation: Explanation | None = None,
+    benchmarks: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:
     """Put everything that a reader needs into one sealed and validated report.
 
@@ -137,6 +138,7 @@ def build_report(
         notes: What else a reader must know.
         formats: What the export of the candidate says of each format, calibration included.
         explanation: Weights beside the target's, model by model.
+        benchmarks: Scores on public benchmarks; the section is left out without any.
 
     Returns:
         The report, with empty ``files`` and the digest set.
@@ -180,6 +182,7 @@ def build_report(
         "formats": [dict(info) for info in formats],
         "pooled": pooled_rows(table, candidates, gate.metrics),
         "explanation": _explanation(explanation, judgements),
+        **({"benchmarks": [dict(score) for score in benchmarks]} if benchmarks else {}),
     }
     sealed = seal(report)
     validate_report(sealed)

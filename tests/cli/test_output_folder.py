@@ -93,10 +93,12 @@ def test_a_second_run_waits_outside_and_ctrl_c_loses_nothing(recipe, finished, r
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
     )
     wait_for(out / "train.partial" / "checkpoints", process)
+    os.killpg(process.pid, signal.SIGSTOP)  # or it could be done before the second one has looked
     sentence = refused(2, "run", recipe, "--output-dir", out)
     assert sentence == f"another run is at work in {out}: wait for it, or choose another --output-dir"
 
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to all processes of the command
+    os.killpg(process.pid, signal.SIGCONT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
     assert errors.strip().splitlines()[-1] == "hf-unlearn: stopped; the same command goes on where this one was"

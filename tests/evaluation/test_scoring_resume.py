@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -104,7 +106,17 @@ def start(folder: Path, deaths: int, arguments, out: Path, *launcher: str) -> su
     (folder / "arguments.pickle").write_bytes(pickle.dumps((deaths, (*arguments, out), SCORING)))
     (folder / "script.py").write_text(SCRIPT)
     command = [sys.executable, *launcher, str(folder / "script.py"), str(folder / "arguments.pickle")]
-    return subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.run(command, capture_output=True, text=True, timeout=200, check=False, env=environment)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Launchers give each process one; sums over several threads round otherwise."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

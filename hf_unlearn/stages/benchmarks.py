@@ -1,0 +1,109 @@
+"""Public benchmarks of the target and the unlearned models as they stand, for the report and the Hub."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from ..data.encoding import load_tokenizer
+from ..errors import RequestError
+from ..evaluation.suites.harness import check_harness, harness_chat, read_harness, run_harness
+from ..evaluation.suites.spec import HarnessSpec
+from ..jobs import Job
+from ..recipe import BenchmarkSpec
+from ..verification.references import IDENTITY
+from .context import RunContext, Subject
+from .units import Unit
+
+FOLDER = "benchmarks"
+
+
+def check_benchmarks(spec: BenchmarkSpec | None) -> None:
+    """Refuse tasks that do not exist, before any work.
+
+    Raises:
+        MissingExtraError: lm-evaluation-harness is not installed.
+        RequestError: There is no such task or folder.
+    """
+    if spec is not None:
+        try:
+            check_harness(spec.harness())
+        except RequestError as error:
+            raise RequestError(str(error).replace("harness.", "benchmarks.", 1)) from None
+
+
+def benchmark_stage(context: RunContext, subjects: Sequence[Subject]) -> None:
+    """Run what has not been run yet."""
+    spec = context.recipe.benchmarks
+    if spec is None:
+        return
+    waiting = [
+        Job(f"{subject.name} benchmarks", benchmark_job, (unit, subject.folder, context.recipe.model.dtype, spec))
+        for subject, unit in _units(context, spec, subjects)
+        if not unit.done
+    ]
+    for _ in context.progress.follow("benchmarks", len(waiting), context.workers.run(waiting)):
+        pass
+
+
+def benchmark_job(unit: Unit, folder: Path, dtype: str, spec: BenchmarkSpec) -> None:
+    """Run all tasks on one model."""
+
+    def build(out: Path) -> None:
+        harness = spec.harness()
+        chat = harness_chat(harness, bool(load_tokenizer(str(folder)).chat_template))
+        run_harness(folder, dtype, harness, chat, None, out)
+
+    unit.run(build)
+
+
+def benchmark_scores(context: RunContext, subjects: Sequence[Subject]) -> list[dict[str, Any]]:
+    """What the report says of them: see :mod:`hf_unlearn.hub.benchmarks`.
+
+    Raises:
+        RequestError: A task has not been run yet, or has no such metric.
+    """
+    spec = context.recipe.benchmarks
+    if spec is None:
+        return []
+    scores = []
+    for subject, unit in _units(context, spec, subjects):
+        unit.outputs()
+        records, _ = read_harness(unit.path, spec.harness())
+        for task, dataset in spec.tasks.items():
+            values = [record.values[spec.metric] for record in records if record.set == task and record.values]
+            scores.append(
+                {
+                    "dataset": dataset,
+                    "task": task,
+                    "model": subject.name,
+                    "transform": IDENTITY,
+                    "value": sum(values) / len(values),
+                    "notes": _notes(spec.harness(), spec.metric, len(values)),
+                }
+            )
+    return scores
+
+
+def _units(context: RunContext, spec: BenchmarkSpec, subjects: Sequence[Subject]) -> list[tuple[Subject, Unit]]:
+    judged = [subject for subject in subjects if subject.role in ("target", "method")]
+    return [(subject, _unit(context, spec, subject)) for subject in judged]
+
+
+def _unit(context: RunContext, spec: BenchmarkSpec, subject: Subject) -> Unit:
+    inputs = {
+        "stage": FOLDER,
+        "model": subject.digest,
+        "spec": asdict(spec),
+        "dtype": context.recipe.model.dtype,
+        "versions": {**context.versions, "lm_eval": version("lm_eval")},
+    }
+    return Unit(context.folder("evaluate", subject.name) / FOLDER, inputs)
+
+
+def _notes(spec: HarnessSpec, metric: str, questions: int) -> str:
+    shots = "the task's own shots" if spec.shots is None else f"{spec.shots} shots"
+    return f"lm-evaluation-harness {version('lm_eval')}, {metric}, {shots}, {questions} questions"
