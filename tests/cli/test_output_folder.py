@@ -90,7 +90,12 @@ def test_a_second_run_waits_outside_and_ctrl_c_loses_nothing(recipe, finished, r
     out = tmp_path / "run"
     command = [sys.executable, "-m", "hf_unlearn", "run", str(recipe), "--output-dir", str(out), "--workers", "1"]
     process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=listen_to_ctrl_c,
     )
     wait_for(out / "train.partial" / "checkpoints", process)
     os.killpg(process.pid, signal.SIGSTOP)  # or it could be done before the second one has looked
@@ -100,7 +105,7 @@ def test_a_second_run_waits_outside_and_ctrl_c_loses_nothing(recipe, finished, r
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to all processes of the command
     os.killpg(process.pid, signal.SIGCONT)
     _, errors = process.communicate(timeout=60)
-    assert process.returncode == 130
+    assert process.returncode == 130, errors
     assert errors.strip().splitlines()[-1] == "hf-unlearn: stopped; the same command goes on where this one was"
     assert "Traceback" not in errors
     wait_until(lambda: not alive_in_group(process.pid))
@@ -108,6 +113,11 @@ def test_a_second_run_waits_outside_and_ctrl_c_loses_nothing(recipe, finished, r
     assert run(recipe, out) == 1
     assert comparable(out) == comparable(finished)
     assert not list(out.rglob("*.partial"))
+
+
+def listen_to_ctrl_c() -> None:
+    """What a shell starts in the background ignores it, and its children inherit that."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def wait_for(path: Path, process: subprocess.Popen) -> None:
