@@ -29,6 +29,7 @@ _BY_NUMBER = {
     errno.EMFILE: "too many files are open",
     errno.ENFILE: "too many files are open",
 }
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # Rust libraries (safetensors, tokenizers) keep the number as text; torch.save and the allocators only have words.
 _NUMBER = re.compile(r"\(os error (\d+)\)")
 _WORDS = (
@@ -96,6 +97,12 @@ def explain(error: BaseException) -> tuple[str, str | None] | None:
             if words.search(str(each)):
                 return what, None
     return None
+
+
+def no_room(error: BaseException) -> bool:
+    """Whether an error comes from a disk, quota or file that may not grow."""
+    found = explain(error)
+    return found is not None and found[0] in (*(_BY_NUMBER[number] for number in _NO_ROOM), _NOT_WRITTEN)
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:

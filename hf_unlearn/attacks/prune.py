@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +17,6 @@ from .best import best_of, read_epochs
 
 if TYPE_CHECKING:
     from torch import Tensor
-    from transformers import PreTrainedModel
 
 
 @ATTACKS.register(
@@ -56,14 +55,15 @@ class Prune(Attack):
         from ..evaluation.loading import load_model
         from ..evaluation.metrics import apply_metrics
         from ..evaluation.scoring import score_rows
+        from ..quantization.base import body_layers
 
         tokenizer = load_tokenizer(str(model))
         loaded = load_model(model)
         for epoch in (0, 1):
             if epoch:
                 with torch.no_grad():
-                    for weight in linear_weights(loaded):
-                        prune_smallest(weight, _share(job))
+                    for layer in body_layers(loaded, "pruning").values():
+                        prune_smallest(layer.weight, _share(job))
             records = score_rows(loaded, tokenizer, {"forget": bundle.forget.score}, text_format)
             write_records(out / f"epoch{epoch}.jsonl", apply_metrics(records, metrics))
 
@@ -75,16 +75,6 @@ class Prune(Attack):
     def budget(self, bundle: DataBundle) -> dict[str, Any]:
         """The shares."""
         return {"shares": list(self.shares), "layers": "all linear layers but the output head"}
-
-
-def linear_weights(model: PreTrainedModel) -> Iterator[Tensor]:
-    """Weights of all linear layers but the output head."""
-    from torch import nn
-
-    head = model.get_output_embeddings()
-    for module in model.modules():
-        if isinstance(module, nn.Linear) and module is not head:
-            yield module.weight
 
 
 def prune_smallest(weight: Tensor, share: float) -> None:

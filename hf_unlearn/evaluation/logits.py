@@ -11,6 +11,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from .batch import Batch, padded_batch
+from .memory import is_out_of_memory
 from .trees import grow_trees, tree_batch
 
 # Float32 logits held at a time. On a CPU what stays in its cache is faster; with fewer positions than this the head's
@@ -121,8 +122,20 @@ class SelectedLogits:
             with torch.inference_mode():
                 packed = self._source(tree_batch(trees, self.device))[0].float()
                 plain = self._source(padded_batch(texts, self.device)).float()
-        except (TypeError, ValueError, RuntimeError, AttributeError, NotImplementedError, KeyError, IndexError):
-            return False  # a family that takes no such mask or positions
+        except (
+            TypeError,
+            ValueError,
+            RuntimeError,
+            AttributeError,
+            NotImplementedError,
+            KeyError,
+            IndexError,
+        ) as error:
+            if is_out_of_memory(error):
+                raise
+            # Families that take no such mask or positions say so in all of these ways. They run text by text, which
+            # raises whatever else is wrong with the model.
+            return False
         alone = [plain[place, : len(text)] for place, text in enumerate(texts)]
         together = [packed[list(path)] for path in trees[0].paths]
         return _same(torch.cat(alone), torch.cat(together), self._model)

@@ -10,6 +10,7 @@ from typing import Any
 
 from ..data.encoding import load_tokenizer
 from ..errors import RequestError
+from ..evaluation.records import ScoredRow
 from ..evaluation.suites.harness import check_harness, harness_chat, read_harness, run_harness
 from ..evaluation.suites.spec import HarnessSpec
 from ..jobs import Job
@@ -74,7 +75,7 @@ def benchmark_scores(context: RunContext, subjects: Sequence[Subject]) -> list[d
         unit.outputs()
         records, _ = read_harness(unit.path, spec.harness())
         for task, dataset in spec.tasks.items():
-            values = [record.values[spec.metric] for record in records if record.set == task and record.values]
+            values = _values([record for record in records if record.set == task], task, spec.metric)
             scores.append(
                 {
                     "dataset": dataset,
@@ -86,6 +87,16 @@ def benchmark_scores(context: RunContext, subjects: Sequence[Subject]) -> list[d
                 }
             )
     return scores
+
+
+def _values(records: Sequence[ScoredRow], task: str, metric: str) -> list[float]:
+    found = sorted({name for record in records for name in record.values})
+    names = [name for name in found if name.partition(":")[0] == metric]
+    if len(names) != 1:
+        raise RequestError(
+            f"benchmarks.metric is {metric!r}, and {task} gives {', '.join(found)}: that is not one value per question"
+        )
+    return [record.values[names[0]] for record in records if names[0] in record.values]
 
 
 def _units(context: RunContext, spec: BenchmarkSpec, subjects: Sequence[Subject]) -> list[tuple[Subject, Unit]]:

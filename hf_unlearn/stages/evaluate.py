@@ -13,6 +13,7 @@ from ..evaluation.llama_cpp import runtime_version, split_runtime
 from ..evaluation.metrics import SCORE_VERSION, score_versions
 from ..evaluation.run import EvalSpec, evaluate_folder
 from ..jobs import Job
+from ..surroundings import no_room
 from .context import RunContext, Subject
 from .units import Unit
 
@@ -74,14 +75,14 @@ def evaluate_job(
     dtype: str,
     runtime: str = "transformers",
 ) -> None:
-    """Score one folder. What is scored when it is killed or interrupted is kept, and removed when it fails."""
+    """Score one folder. What is scored when it is killed or fails is kept, but for a disk that is full."""
     try:
         unit.run(
             lambda out: evaluate_folder(
                 folder, sets, generic, reference, text_format, spec, out, dtype, runtime=runtime
             )
         )
-    except Exception:
-        # A full disk stays full as long as half-written results lie on it.
-        shutil.rmtree(unit.partial, ignore_errors=True)
+    except Exception as error:
+        if no_room(error):  # and there is none as long as half-written results lie there
+            shutil.rmtree(unit.partial, ignore_errors=True)
         raise

@@ -7,21 +7,22 @@ from pathlib import Path
 
 import pytest
 import torch
+from knowing_model import train_knowing_model
 
 from hf_unlearn.attacks import ATTACKS
 from hf_unlearn.attacks.best import Try, best_of
 from hf_unlearn.attacks.finetune import FinetuneGeneric, FinetuneRetain
-from hf_unlearn.attacks.prune import Prune, linear_weights, prune_smallest
+from hf_unlearn.attacks.prune import Prune, prune_smallest
 from hf_unlearn.attacks.relearn import Relearn, RelearnAll
 from hf_unlearn.attacks.retraining import Retraining
 from hf_unlearn.data.encoding import TextFormat
-from hf_unlearn.data.example import EMPTY_SET, DataBundle
+from hf_unlearn.data.example import EMPTY_SET, DataBundle, Example
 from hf_unlearn.data.planted import PlantedSpec, make_planted
 from hf_unlearn.errors import RequestError
 from hf_unlearn.evaluation.loading import load_model
 from hf_unlearn.evaluation.records import read_records
 from hf_unlearn.evaluation.scoring import score_rows
-from hf_unlearn.trainer.scratch import ScratchSpec, build_tokenizer, train_scratch_model
+from hf_unlearn.quantization.base import body_layers
 from hf_unlearn.verification.scores import FactScores
 
 METRICS = ("probability", "mc_accuracy", "rouge_l")
@@ -35,12 +36,21 @@ def bundle() -> DataBundle:
 
 @pytest.fixture(scope="module")
 def knowing_model(bundle, tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("knowing")
-    spec = ScratchSpec(64, 128, 2, 2, 1, vocab_size=500, max_positions=64, epochs=30, batch_size=8, learning_rate=4e-3)
-    rows = [row for rows in (bundle.forget, bundle.retain, bundle.practice, bundle.generic) for row in rows.train]
-    texts = [row.prompt + choice for row in bundle.forget.score for choice in row.choices] + [r.text for r in rows]
-    train_scratch_model(spec, rows, build_tokenizer(texts, spec), FORMAT, folder, progress="")
-    return folder
+    return train_knowing_model(bundle, tmp_path_factory.mktemp("knowing"), epochs=30, batch_size=8)
+
+
+@pytest.fixture
+def trained(monkeypatch: pytest.MonkeyPatch) -> list[Example]:
+    """Every row that an attack trains on."""
+    rows_seen: list[Example] = []
+    epochs = Retraining.epochs
+
+    def watched(self, rows):
+        rows_seen.extend(rows)
+        return epochs(self, rows)
+
+    monkeypatch.setattr(Retraining, "epochs", watched)
+    return rows_seen
 
 
 @pytest.mark.parametrize("name", ["relearn", "relearn-all", "finetune-retain", "finetune-generic", "prune"])
@@ -52,15 +62,7 @@ def test_registered_defaults_are_those_of_the_dataclass(name):
         assert (list(own) if isinstance(own, tuple) else own) == value
 
 
-def test_relearning_never_asks_for_a_fact_it_trained_on(knowing_model, bundle, tmp_path, monkeypatch):
-    trained = []
-    epochs = Retraining.epochs
-
-    def watched(self, rows):
-        trained.extend(rows)
-        return epochs(self, rows)
-
-    monkeypatch.setattr(Retraining, "epochs", watched)
+def test_relearning_never_asks_for_a_fact_it_trained_on(knowing_model, bundle, trained, tmp_path):
     attack = Relearn(examples=4, learning_rates=(1e-4,), epochs=1)
     (job,) = attack.plan(bundle)
     attack.run_job(job, knowing_model, bundle, FORMAT, METRICS, tmp_path)
@@ -79,15 +81,7 @@ def test_relearning_needs_a_fact_left_to_ask_for(bundle):
 
 
 @pytest.mark.parametrize(("kind", "wanted"), [(FinetuneRetain, "retain"), (FinetuneGeneric, "generic")])
-def test_benign_fine_tuning_sees_its_own_set_only(kind, wanted, knowing_model, bundle, tmp_path, monkeypatch):
-    trained = []
-    epochs = Retraining.epochs
-
-    def watched(self, rows):
-        trained.extend(rows)
-        return epochs(self, rows)
-
-    monkeypatch.setattr(Retraining, "epochs", watched)
+def test_benign_fine_tuning_sees_its_own_set_only(kind, wanted, knowing_model, bundle, trained, tmp_path):
     attack = kind(learning_rates=(1e-4,), epochs=1)
     (job,) = attack.plan(bundle)
     attack.run_job(job, knowing_model, bundle, FORMAT, METRICS, tmp_path)
@@ -136,10 +130,11 @@ def test_pruning_takes_off_a_mask_of_small_weights(knowing_model, bundle, tmp_pa
     generator = torch.Generator().manual_seed(0)
     before, masked = tmp_path / "before", tmp_path / "masked"
     with torch.no_grad():
-        for weight in linear_weights(model):
+        weights = [layer.weight for layer in body_layers(model, "pruning").values()]
+        for weight in weights:
             prune_smallest(weight, 0.3)
         model.save_pretrained(before)
-        for weight in linear_weights(model):
+        for weight in weights:
             least = weight[weight != 0].abs().min()
             noise = 0.99 * least * torch.randn(weight.shape, generator=generator).sign()
             weight.copy_(torch.where(weight == 0, noise, weight))

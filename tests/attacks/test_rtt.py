@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from knowing_model import train_knowing_model
 
 from hf_unlearn.attacks import ATTACKS
 from hf_unlearn.attacks.retraining import Retraining
@@ -17,7 +18,6 @@ from hf_unlearn.data.example import DataBundle, Example, RowSet
 from hf_unlearn.data.planted import PlantedSpec, make_planted
 from hf_unlearn.errors import RequestError
 from hf_unlearn.evaluation.records import ScoredRow, write_records
-from hf_unlearn.trainer.scratch import ScratchSpec, build_tokenizer, train_scratch_model
 
 METRICS = ("probability", "exact_match", "mc_accuracy", "rouge_l")
 FORMAT = TextFormat()
@@ -31,14 +31,7 @@ def bundle() -> DataBundle:
 @pytest.fixture(scope="module")
 def knowing_model(bundle, tmp_path_factory) -> Path:
     """A small model that knows the forget facts."""
-    folder = tmp_path_factory.mktemp("target")
-    spec = ScratchSpec(
-        64, 128, 2, 2, 1, vocab_size=500, max_positions=64, epochs=40, batch_size=16, learning_rate=4e-3
-    )
-    rows = [row for rows in (bundle.forget, bundle.retain, bundle.practice, bundle.generic) for row in rows.train]
-    texts = [row.prompt + choice for row in bundle.forget.score for choice in row.choices] + [r.text for r in rows]
-    train_scratch_model(spec, rows, build_tokenizer(texts, spec), FORMAT, folder, progress="")
-    return folder
+    return train_knowing_model(bundle, tmp_path_factory.mktemp("target"), epochs=40, batch_size=16)
 
 
 def test_registered_defaults_are_the_dataclass_defaults():

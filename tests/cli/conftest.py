@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import datasets
@@ -15,19 +14,6 @@ from tiny_recipe import TINY, run
 from hf_unlearn.cli import main
 
 Refused = Callable[..., str]
-
-
-@pytest.fixture(scope="session", autouse=True)
-def model_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Models built from scratch are built once for all tests of a worker."""
-    folder = tmp_path_factory.mktemp("cache")
-    before = os.environ.get("HF_UNLEARN_CACHE")
-    os.environ["HF_UNLEARN_CACHE"] = str(folder)
-    yield folder
-    if before is None:
-        del os.environ["HF_UNLEARN_CACHE"]
-    else:
-        os.environ["HF_UNLEARN_CACHE"] = before
 
 
 @pytest.fixture(autouse=True)

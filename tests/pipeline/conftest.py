@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -40,19 +38,6 @@ evaluate:
 attack:
   rtt: {folds: 2, run_folds: 1, learning_rates: [1.0e-3], epochs: 2, batch_size: 16, warmup_steps: 2}
 """
-
-
-@pytest.fixture(scope="session", autouse=True)
-def model_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Models built from scratch are built once for all tests of a worker."""
-    folder = tmp_path_factory.mktemp("cache")
-    before = os.environ.get("HF_UNLEARN_CACHE")
-    os.environ["HF_UNLEARN_CACHE"] = str(folder)
-    yield folder
-    if before is None:
-        del os.environ["HF_UNLEARN_CACHE"]
-    else:
-        os.environ["HF_UNLEARN_CACHE"] = before
 
 
 @pytest.fixture(scope="session")

@@ -10,8 +10,9 @@ import yaml
 
 from hf_unlearn.cli import main
 from hf_unlearn.errors import RequestError
-from hf_unlearn.evaluation.records import read_records
+from hf_unlearn.evaluation.records import ScoredRow, read_records
 from hf_unlearn.recipe import load_recipe
+from hf_unlearn.stages.benchmarks import _values
 
 pytest.importorskip("lm_eval")
 
@@ -91,6 +92,13 @@ def test_a_task_that_does_not_exist_is_refused_before_any_work(tiny_text, tasks,
     assert main(["run", str(recipe), "--output-dir", str(tmp_path / "out"), "--workers", "0"]) == 2
     assert "benchmarks.include_path: there is no folder" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_a_metric_with_one_filter_is_that_metric_and_with_two_is_refused():
+    rows = [ScoredRow(name, name, name, "t", values={"em:strict": 1.0, "other": 3.0}) for name in "ab"]
+    assert _values(rows, "t", "em") == [1.0, 1.0]
+    with pytest.raises(RequestError, match="'em', and t gives em:loose, em:strict: that is not one value"):
+        _values([ScoredRow("a", "a", "a", "t", values={"em:strict": 1.0, "em:loose": 1.0})], "t", "em")
 
 
 def test_a_metric_that_the_task_does_not_have(tiny_text, tasks, tmp_path, capsys):

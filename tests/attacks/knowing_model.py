@@ -1,0 +1,21 @@
+"""A small model that knows planted facts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from hf_unlearn.data.encoding import TextFormat
+from hf_unlearn.data.example import DataBundle
+from hf_unlearn.stages.models import scratch_rows, tokenizer_texts
+from hf_unlearn.trainer.scratch import ScratchSpec, build_tokenizer, train_scratch_model
+
+
+def train_knowing_model(bundle: DataBundle, folder: Path, *, epochs: int, batch_size: int) -> Path:
+    """Train it on all sets of the bundle and save it in a folder, which is returned."""
+    spec = ScratchSpec(
+        64, 128, 2, 2, 1, vocab_size=500, max_positions=64, epochs=epochs, batch_size=batch_size, learning_rate=4e-3
+    )
+    rows = list(scratch_rows(bundle, with_forget=True, with_extra=False))
+    tokenizer = build_tokenizer(tokenizer_texts(bundle), spec)
+    train_scratch_model(spec, rows, tokenizer, TextFormat(), folder, progress="")
+    return folder
