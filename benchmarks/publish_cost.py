@@ -59,7 +59,7 @@ def make_run(root: Path, full_size: bool = False) -> Path:
     from hf_unlearn.hub.publish import publish_to_folder
     from hf_unlearn.hub.release import write_release
     from hf_unlearn.verification.digests import folder_digests
-    from hf_unlearn.verification.report import write_report
+    from hf_unlearn.verification.report_file import write_report
 
     main = make_model(root / "model")
     size = (main / "model.safetensors").stat().st_size
@@ -173,12 +173,12 @@ def measure(run: Path, rounds: int, token: str, label: str) -> dict[str, list[fl
     """Seconds of each way, in turns."""
     from hf_unlearn.hub.options import HubOptions
     from hf_unlearn.hub.publication import publish_run
-    from hf_unlearn.verification import report
+    from hf_unlearn.verification import report_file
 
     def publish(name: str, tag: str | None = "v1", collection: bool = True) -> float:
         # As in a new process: nothing is known of the report.
-        report._shared_problems.cache_clear()
-        report._is_canonical.cache_clear()
+        report_file._shared_problems.cache_clear()
+        report_file._is_canonical.cache_clear()
         start = time.perf_counter()
         options = HubOptions(f"owner/{label}-{name}", tag=tag, collection=collection)
         publish_run(run, options, say=lambda text: None, token=token)

@@ -21,7 +21,7 @@ from typing import Any
 from hf_unlearn.reporting.results import Results
 from hf_unlearn.reporting.rows import Score, Subject, number, section
 from hf_unlearn.reporting.words import metric_label, show
-from hf_unlearn.verification.report import REPORT_FILE, load_report
+from hf_unlearn.verification.report_file import REPORT_FILE, load_report
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"

@@ -26,6 +26,25 @@ class AttackResult:
     details: list[dict[str, Any]]
 
 
+@dataclass(frozen=True)
+class Attacked:
+    """A model in the attacker's hands, and what the attacker is told.
+
+    Attributes:
+        folder: The model.
+        target: The model before unlearning; only attacks that say ``target model`` among their needs look at it.
+        bundle: The run's data.
+        text_format: How prompt and answer become one text.
+        metrics: Names of metrics that records are made for.
+    """
+
+    folder: Path
+    target: Path
+    bundle: DataBundle
+    text_format: TextFormat
+    metrics: tuple[str, ...]
+
+
 class Attack(ABC):
     """Settings of one attack and the work it takes. Jobs are independent of each other and resumable one by one."""
 
@@ -38,10 +57,8 @@ class Attack(ABC):
         """
 
     @abstractmethod
-    def run_job(
-        self, job: str, model: Path, bundle: DataBundle, text_format: TextFormat, metrics: tuple[str, ...], out: Path
-    ) -> None:
-        """Run one job against the model in a folder and write its records into ``out``."""
+    def run_job(self, job: str, attacked: Attacked, out: Path) -> None:
+        """Run one job against a model and write its records into ``out``, an existing folder."""
 
     @abstractmethod
     def collect(self, folders: Mapping[str, Path], metrics: tuple[str, ...]) -> AttackResult:

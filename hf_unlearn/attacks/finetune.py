@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from ..data.encoding import TextFormat
 from ..data.example import DataBundle, Example
 from ..errors import RequestError
 from . import ATTACKS
-from .base import Attack, AttackResult
+from .base import Attack, Attacked, AttackResult
 from .sweep import Sweep, plan_sweep, run_sweep_job, sweep_best, sweep_budget
 
 _DEFAULTS = {"learning_rates": [1e-5, 1e-4, 1e-3], "epochs": 2, "batch_size": 16}
@@ -41,12 +40,10 @@ class _Finetune(Attack):
         self._rows(bundle)
         return plan_sweep(self.sweep)
 
-    def run_job(
-        self, job: str, model: Path, bundle: DataBundle, text_format: TextFormat, metrics: tuple[str, ...], out: Path
-    ) -> None:
+    def run_job(self, job: str, attacked: Attacked, out: Path) -> None:
         """Train on rows that are not to be forgotten, score the forget set per epoch."""
-        asked = list(bundle.forget.score)
-        run_sweep_job(self.sweep, job, model, text_format, self._rows(bundle), asked, metrics, out)
+        rows = self._rows(attacked.bundle)
+        run_sweep_job(self.sweep, job, attacked, rows, attacked.bundle.forget.score, out)
 
     def collect(self, folders: Mapping[str, Path], metrics: tuple[str, ...]) -> AttackResult:
         """Per metric the best rate and epoch."""

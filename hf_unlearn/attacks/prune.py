@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..data.encoding import TextFormat, load_tokenizer
+from ..data.encoding import load_tokenizer
 from ..data.example import DataBundle
 from ..errors import RequestError
 from ..evaluation.records import write_records
 from . import ATTACKS
-from .base import Attack, AttackResult
+from .base import Attack, Attacked, AttackResult
 from .best import best_of, read_epochs
 
 if TYPE_CHECKING:
@@ -46,9 +46,7 @@ class Prune(Attack):
         """One job per share."""
         return [f"share{share!r}" for share in self.shares]
 
-    def run_job(
-        self, job: str, model: Path, bundle: DataBundle, text_format: TextFormat, metrics: tuple[str, ...], out: Path
-    ) -> None:
+    def run_job(self, job: str, attacked: Attacked, out: Path) -> None:
         """Score the forget set before and after."""
         import torch
 
@@ -57,15 +55,15 @@ class Prune(Attack):
         from ..evaluation.scoring import score_rows
         from ..quantization.base import body_layers
 
-        tokenizer = load_tokenizer(str(model))
-        loaded = load_model(model)
+        tokenizer = load_tokenizer(str(attacked.folder))
+        loaded = load_model(attacked.folder)
         for epoch in (0, 1):
             if epoch:
                 with torch.no_grad():
                     for layer in body_layers(loaded, "pruning").values():
                         prune_smallest(layer.weight, _share(job))
-            records = score_rows(loaded, tokenizer, {"forget": bundle.forget.score}, text_format)
-            write_records(out / f"epoch{epoch}.jsonl", apply_metrics(records, metrics))
+            records = score_rows(loaded, tokenizer, {"forget": attacked.bundle.forget.score}, attacked.text_format)
+            write_records(out / f"epoch{epoch}.jsonl", apply_metrics(records, attacked.metrics))
 
     def collect(self, folders: Mapping[str, Path], metrics: tuple[str, ...]) -> AttackResult:
         """Per metric the best share."""

@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..data.encoding import TextFormat
 from ..data.example import DataBundle, Example
 from ..errors import RequestError
 from . import ATTACKS
-from .base import Attack, AttackResult
+from .base import Attack, Attacked, AttackResult
 from .sweep import Sweep, plan_sweep, run_sweep_job, sweep_best, sweep_budget
 
 
@@ -61,13 +60,11 @@ class Relearn(Attack):
         self._drawn(bundle)
         return plan_sweep(self.sweep)
 
-    def run_job(
-        self, job: str, model: Path, bundle: DataBundle, text_format: TextFormat, metrics: tuple[str, ...], out: Path
-    ) -> None:
+    def run_job(self, job: str, attacked: Attacked, out: Path) -> None:
         """Train on the drawn facts, score the others per epoch."""
-        drawn = self._drawn(bundle)
-        asked = [row for row in bundle.forget.score if row.fact not in drawn]
-        run_sweep_job(self.sweep, job, model, text_format, _rows_of(bundle, drawn), asked, metrics, out)
+        drawn = self._drawn(attacked.bundle)
+        asked = [row for row in attacked.bundle.forget.score if row.fact not in drawn]
+        run_sweep_job(self.sweep, job, attacked, _rows_of(attacked.bundle, drawn), asked, out)
 
     def collect(self, folders: Mapping[str, Path], metrics: tuple[str, ...]) -> AttackResult:
         """Per metric the best rate and epoch."""
@@ -130,12 +127,10 @@ class RelearnAll(Attack):
         """One job per rate."""
         return plan_sweep(self.sweep)
 
-    def run_job(
-        self, job: str, model: Path, bundle: DataBundle, text_format: TextFormat, metrics: tuple[str, ...], out: Path
-    ) -> None:
+    def run_job(self, job: str, attacked: Attacked, out: Path) -> None:
         """Train on the forget set and score it per epoch."""
-        rows = list(bundle.forget.train)
-        run_sweep_job(self.sweep, job, model, text_format, rows, list(bundle.forget.score), metrics, out)
+        forget = attacked.bundle.forget
+        run_sweep_job(self.sweep, job, attacked, forget.train, forget.score, out)
 
     def collect(self, folders: Mapping[str, Path], metrics: tuple[str, ...]) -> AttackResult:
         """Per metric the best rate and epoch."""

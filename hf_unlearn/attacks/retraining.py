@@ -13,6 +13,7 @@ from ..data.encoding import EncodedRow, TextFormat, encode_row, load_tokenizer
 from ..data.example import Example
 from ..errors import RequestError
 from ..evaluation.records import ScoredRow, write_records
+from .base import Attacked
 
 if TYPE_CHECKING:
     import torch
@@ -46,11 +47,9 @@ class RetrainingSettings:
 
 def retrain_and_score(
     settings: RetrainingSettings,
-    folder: Path,
-    text_format: TextFormat,
+    attacked: Attacked,
     rows: Sequence[Example],
     asked: Sequence[Example],
-    metrics: tuple[str, ...],
     out: Path,
 ) -> None:
     """Fine-tune a model on some rows; write the records of others per epoch as ``epoch<N>.jsonl`` (0 is before).
@@ -59,20 +58,18 @@ def retrain_and_score(
 
     Args:
         settings: How it is fine-tuned.
-        folder: The model.
-        text_format: How prompt and answer become one text.
+        attacked: The model; metrics that need more than likelihoods are left out.
         rows: What it is trained on.
         asked: What it is scored on, as the set ``forget``.
-        metrics: Names of metrics; those that need more than likelihoods are left out.
         out: An existing folder.
     """
-    model = Retraining(settings, folder, text_format)
-    write_records(out / "epoch0.jsonl", model.score(asked, metrics))
+    model = Retraining(settings, attacked.folder, attacked.text_format)
+    write_records(out / "epoch0.jsonl", model.score(asked, attacked.metrics))
     for epoch, finite in enumerate(model.epochs(rows), start=1):
         if not finite:
             (out / "diverged.json").write_text(json.dumps({"epoch": epoch}), encoding="utf-8")
             return
-        write_records(out / f"epoch{epoch}.jsonl", model.score(asked, metrics))
+        write_records(out / f"epoch{epoch}.jsonl", model.score(asked, attacked.metrics))
 
 
 def check_rates(name: str, rates: Sequence[float]) -> None:

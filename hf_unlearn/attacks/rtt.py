@@ -17,11 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..data.encoding import TextFormat
 from ..data.example import DataBundle, Example
 from ..errors import RequestError
 from . import ATTACKS
-from .base import Attack, AttackResult
+from .base import Attack, Attacked, AttackResult
 from .best import best_of, read_epochs
 from .retraining import LossTokens, RetrainingSettings, check_least, check_rates, retrain_and_score
 
@@ -91,15 +90,13 @@ class RTT(Attack):
             "loss_tokens": self.loss_tokens,
         }
 
-    def run_job(
-        self, job: str, model: Path, bundle: DataBundle, text_format: TextFormat, metrics: tuple[str, ...], out: Path
-    ) -> None:
+    def run_job(self, job: str, attacked: Attacked, out: Path) -> None:
         """Fine-tune on T at one rate; write V's records per epoch: see :func:`retrain_and_score`."""
         fold, rate = self._parse(job)
-        train_groups, ask_groups = self._splits(bundle)[fold]
-        rows = [row for row in bundle.forget.train if row.group in train_groups]
-        asked = [row for row in bundle.forget.score if row.group in ask_groups]
-        retrain_and_score(self.retraining(rate), model, text_format, rows, asked, metrics, out)
+        train_groups, ask_groups = self._splits(attacked.bundle)[fold]
+        rows = [row for row in attacked.bundle.forget.train if row.group in train_groups]
+        asked = [row for row in attacked.bundle.forget.score if row.group in ask_groups]
+        retrain_and_score(self.retraining(rate), attacked, rows, asked, out)
 
     def retraining(self, rate: float) -> RetrainingSettings:
         """How one job of the sweep fine-tunes."""

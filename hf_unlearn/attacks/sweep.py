@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..data.encoding import TextFormat
 from ..data.example import Example
-from .base import AttackResult
+from .base import Attacked, AttackResult
 from .best import best_of, read_epochs
 from .retraining import RetrainingSettings, check_least, check_rates, retrain_and_score
 
@@ -47,11 +46,9 @@ def plan_sweep(sweep: Sweep) -> list[str]:
 def run_sweep_job(
     sweep: Sweep,
     job: str,
-    model: Path,
-    text_format: TextFormat,
+    attacked: Attacked,
     rows: Sequence[Example],
     asked: Sequence[Example],
-    metrics: tuple[str, ...],
     out: Path,
 ) -> None:
     """Full fine-tuning in float32 on ``rows`` at the job's rate; records of ``asked`` per epoch."""
@@ -64,7 +61,7 @@ def run_sweep_job(
         max_grad_norm=1.0,
         order=sweep.order,
     )
-    retrain_and_score(settings, model, text_format, rows, asked, metrics, out)
+    retrain_and_score(settings, attacked, rows, asked, out)
 
 
 def sweep_best(folders: Mapping[str, Path], metrics: Sequence[str]) -> AttackResult:

@@ -16,7 +16,7 @@ from ..reporting.results import Results
 from ..reporting.summary import summarize, warning
 from ..reporting.words import listed, show
 from ..verification.references import IDENTITY
-from ..verification.report import REPORT_FILE, load_report, write_report
+from ..verification.report_file import REPORT_FILE, load_report, write_report
 from .card_parts import emissions, format_notes, gguf_file, untested_formats, variant_links
 from .card_tables import headline_table, metric_tables, utility_table
 from .files import CARD_FILE, PLOT_FOLDER, SIGNATURE_FILE

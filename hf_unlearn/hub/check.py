@@ -9,7 +9,7 @@ from typing import Any
 
 from ..errors import EnvironmentFailure, RequestError, VerificationError
 from ..verification.digests import FileStamp, compare_digests, file_stamps, hash_files, list_files, sha256_file
-from ..verification.report import REPORT_FILE, read_report
+from ..verification.report_file import REPORT_FILE, read_report
 from .files import SIGNATURE_FILE, is_weight_file, may_be_published
 from .signing import NO_SIGNATURE, SignatureFinding, TrustedKey, check_signature
 

@@ -11,7 +11,7 @@ from typing import Any
 from ..errors import EnvironmentFailure, RequestError
 from ..verification.digests import folder_digests, list_files, sha256_file
 from ..verification.references import IDENTITY
-from ..verification.report import REPORT_FILE, validate_report, write_report
+from ..verification.report_file import REPORT_FILE, validate_report, write_report
 from .benchmarks import benchmark_files
 from .card import render_card
 from .files import CARD_FILE, PLOT_FOLDER, is_model_file, is_weight_file, may_be_published

@@ -16,7 +16,7 @@ from ..errors import EnvironmentFailure, RequestError, VerificationError
 from ..reporting.results import Results
 from ..verification.digests import hash_files, list_files, sha256_file
 from ..verification.references import IDENTITY
-from ..verification.report import REPORT_FILE, for_folder, load_report
+from ..verification.report_file import REPORT_FILE, for_folder, load_report
 from . import names
 from .card import render_card
 from .check import CheckResult, check_folder

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import EnvironmentFailure, MissingExtraError, RequestError
-from ..verification.report import REPORT_FILE
+from ..verification.report_file import REPORT_FILE
 from .files import SIGNATURE_FILE
 
 PASSWORD_VARIABLE = "HF_UNLEARN_KEY_PASSWORD"

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from ..errors import EnvironmentFailure, RequestError
-from ..verification.report import REPORT_FILE
+from ..verification.report_file import REPORT_FILE
 from .client import HubClient, is_network, status_of, wait_before_retry
 from .options import MAIN
 from .release import Staged

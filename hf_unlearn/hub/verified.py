@@ -11,8 +11,8 @@ from typing import Any, Literal
 
 from ..errors import RequestError, VerificationError
 from ..verification.digests import sha256_file
-from ..verification.report import REPORT_FILE
-from ..verification.report import load_report as load_report_file
+from ..verification.report_file import REPORT_FILE
+from ..verification.report_file import load_report as load_report_file
 from .check import CheckResult, check_files, check_folder
 from .digest_memory import DigestMemory
 from .private_copy import copy_files, private_folder

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
 
-from ..attacks.base import Attack, AttackResult
-from ..data.encoding import TextFormat
-from ..data.example import DataBundle
+from ..attacks.base import Attack, Attacked, AttackResult
 from ..jobs import Job
 from .context import RunContext, Subject
 from .units import Unit
@@ -16,22 +13,16 @@ from .units import Unit
 
 def attack_stage(context: RunContext, subjects: Sequence[Subject]) -> None:
     """Run every job of every attack that is not done yet."""
-    metrics = context.recipe.evaluate.metrics
     waiting = []
+    target = next(subject for subject in subjects if subject.role == "target")
     for subject in subjects:
+        attacked = Attacked(
+            subject.folder, target.folder, context.bundle, context.recipe.data.format, context.recipe.evaluate.metrics
+        )
         for name, attack in context.recipe.attack.items():
             for job, unit in attack_units(context, subject, name, attack).items():
                 if not unit.done:
-                    arguments = (
-                        unit,
-                        attack,
-                        job,
-                        subject.folder,
-                        context.bundle,
-                        context.recipe.data.format,
-                        metrics,
-                    )
-                    waiting.append(Job(f"{subject.name} {name} {job}", attack_job, arguments))
+                    waiting.append(Job(f"{subject.name} {name} {job}", attack_job, (unit, attack, job, attacked)))
     for _ in context.progress.follow("attack", len(waiting), context.workers.run(waiting)):
         pass
 
@@ -51,17 +42,9 @@ def attack_units(context: RunContext, subject: Subject, name: str, attack: Attac
     return {job: Unit(folder / job, {**inputs, "job": job}) for job in attack.plan(context.bundle)}
 
 
-def attack_job(
-    unit: Unit,
-    attack: Attack,
-    job: str,
-    model: Path,
-    bundle: DataBundle,
-    text_format: TextFormat,
-    metrics: tuple[str, ...],
-) -> None:
+def attack_job(unit: Unit, attack: Attack, job: str, attacked: Attacked) -> None:
     """Run one job."""
-    unit.run(lambda out: attack.run_job(job, model, bundle, text_format, metrics, out))
+    unit.run(lambda out: attack.run_job(job, attacked, out))
 
 
 def attack_result(context: RunContext, subject: Subject, name: str, attack: Attack) -> AttackResult:

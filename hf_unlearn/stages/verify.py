@@ -19,7 +19,8 @@ from ..evaluation.run import fact_scores
 from ..hub.files import is_model_file
 from ..recipe import ControlSpec, DataSpec, Recipe
 from ..verification.controls import ControlOutcome, all_as_expected, control_outcome
-from ..verification.report import AttackRun, ModelInfo, SetInfo, build_report, load_report, write_report
+from ..verification.report import AttackRun, ModelInfo, SetInfo, build_report
+from ..verification.report_file import load_report, write_report
 from ..verification.salted import new_salt, salted_hash
 from ..verification.scores import ScoreKey, ScoreTable
 from ..verification.verdict import Judgement, judge

@@ -10,6 +10,7 @@ import torch
 from knowing_model import train_knowing_model
 
 from hf_unlearn.attacks import ATTACKS
+from hf_unlearn.attacks.base import Attacked
 from hf_unlearn.attacks.best import Try, best_of
 from hf_unlearn.attacks.finetune import FinetuneGeneric, FinetuneRetain
 from hf_unlearn.attacks.prune import Prune, prune_smallest
@@ -65,7 +66,7 @@ def test_registered_defaults_are_those_of_the_dataclass(name):
 def test_relearning_never_asks_for_a_fact_it_trained_on(knowing_model, bundle, trained, tmp_path):
     attack = Relearn(examples=4, learning_rates=(1e-4,), epochs=1)
     (job,) = attack.plan(bundle)
-    attack.run_job(job, knowing_model, bundle, FORMAT, METRICS, tmp_path)
+    attack.run_job(job, Attacked(knowing_model, knowing_model, bundle, FORMAT, METRICS), tmp_path)
     asked = {record.fact for record in read_records(tmp_path / "epoch1.jsonl")}
     learned = {row.fact for row in trained}
     assert len(learned) == 4
@@ -84,7 +85,7 @@ def test_relearning_needs_a_fact_left_to_ask_for(bundle):
 def test_benign_fine_tuning_sees_its_own_set_only(kind, wanted, knowing_model, bundle, trained, tmp_path):
     attack = kind(learning_rates=(1e-4,), epochs=1)
     (job,) = attack.plan(bundle)
-    attack.run_job(job, knowing_model, bundle, FORMAT, METRICS, tmp_path)
+    attack.run_job(job, Attacked(knowing_model, knowing_model, bundle, FORMAT, METRICS), tmp_path)
     assert trained == list(getattr(bundle, wanted).train)
     assert {record.fact for record in read_records(tmp_path / "epoch1.jsonl")} == {
         row.fact for row in bundle.forget.score
@@ -105,7 +106,7 @@ def test_relearning_everything_teaches_it(knowing_model, bundle, tmp_path):
     AutoTokenizer.from_pretrained(knowing_model).save_pretrained(wiped)
     attack = RelearnAll(learning_rates=(3e-3,), epochs=6, batch_size=8)
     (job,) = attack.plan(bundle)
-    attack.run_job(job, wiped, bundle, FORMAT, METRICS, tmp_path)
+    attack.run_job(job, Attacked(wiped, knowing_model, bundle, FORMAT, METRICS), tmp_path)
     result = attack.collect({job: tmp_path}, METRICS)
     (detail,) = [entry for entry in result.details if entry["metric"] == "probability"]
     assert detail["before"] < 0.01
@@ -146,7 +147,7 @@ def test_pruning_takes_off_a_mask_of_small_weights(knowing_model, bundle, tmp_pa
     for job in attack.plan(bundle):
         jobs[job] = tmp_path / job
         jobs[job].mkdir()
-        attack.run_job(job, masked, bundle, FORMAT, METRICS, jobs[job])
+        attack.run_job(job, Attacked(masked, before, bundle, FORMAT, METRICS), jobs[job])
     model = load_model(before)
     tokenizer = AutoTokenizer.from_pretrained(before)
     wanted = {row.id: row.logps for row in score_rows(model, tokenizer, {"forget": bundle.forget.score}, FORMAT)}

@@ -11,6 +11,7 @@ import torch
 from knowing_model import train_knowing_model
 
 from hf_unlearn.attacks import ATTACKS
+from hf_unlearn.attacks.base import Attacked
 from hf_unlearn.attacks.retraining import Retraining
 from hf_unlearn.attacks.rtt import RTT, split_groups
 from hf_unlearn.data.encoding import TextFormat, encode_row
@@ -108,7 +109,7 @@ def test_what_was_hidden_comes_back_on_facts_that_were_not_trained(knowing_model
     tokenizer.save_pretrained(hidden)
     attack = RTT(folds=3, run_folds=1, learning_rates=(3e-3,), epochs=6, batch_size=8, warmup_steps=4)
     (job,) = attack.plan(bundle)
-    attack.run_job(job, hidden, bundle, FORMAT, METRICS, tmp_path)
+    attack.run_job(job, Attacked(hidden, knowing_model, bundle, FORMAT, METRICS), tmp_path)
     result = attack.collect({job: tmp_path}, METRICS)
     (detail,) = [entry for entry in result.details if entry["metric"] == "probability"]
     assert detail["before"] < 0.1
@@ -121,7 +122,7 @@ def test_what_was_hidden_comes_back_on_facts_that_were_not_trained(knowing_model
 def test_a_rate_that_diverges_is_a_result(knowing_model, bundle, tmp_path):
     attack = RTT(folds=3, run_folds=1, learning_rates=(1e30,), epochs=3, warmup_steps=0)
     (job,) = attack.plan(bundle)
-    attack.run_job(job, knowing_model, bundle, FORMAT, METRICS, tmp_path)
+    attack.run_job(job, Attacked(knowing_model, knowing_model, bundle, FORMAT, METRICS), tmp_path)
     assert json.loads((tmp_path / "diverged.json").read_text())["epoch"] >= 1
     result = attack.collect({job: tmp_path}, METRICS)
     assert {entry["epoch"] for entry in result.details} == {0}

@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from hf_unlearn.attacks import ATTACKS
+from hf_unlearn.attacks.base import Attacked
 from hf_unlearn.data.encoding import TextFormat
 from hf_unlearn.data.example import DataBundle, Example, RowSet
 from hf_unlearn.evaluation.metrics import METRICS, apply_metrics
@@ -127,7 +128,7 @@ def test_example_attack(added, tiny_folder, tmp_path):
     for job in attack.plan(bundle):
         folders[job] = tmp_path / job
         folders[job].mkdir()
-        attack.run_job(job, tiny_folder, bundle, TextFormat(), ("probability",), folders[job])
+        attack.run_job(job, Attacked(tiny_folder, tiny_folder, bundle, TextFormat(), ("probability",)), folders[job])
     alone = {job: attack.collect({job: folder}, ("probability",)) for job, folder in folders.items()}
     values = {job: result.scores["probability"].mean for job, result in alone.items()}
     assert values["scale0"] != values["scale0.5"]

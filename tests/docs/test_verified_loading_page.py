@@ -10,7 +10,7 @@ import pytest
 from test_pages import load_script
 
 from hf_unlearn.cli import main
-from hf_unlearn.verification.report import load_report
+from hf_unlearn.verification.report_file import load_report
 
 
 @pytest.fixture

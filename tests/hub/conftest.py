@@ -20,7 +20,8 @@ from hf_unlearn.hub.release import write_release
 from hf_unlearn.verification.controls import control_outcome
 from hf_unlearn.verification.digests import folder_digests
 from hf_unlearn.verification.gate import Gate
-from hf_unlearn.verification.report import AttackRun, ModelInfo, SetInfo, build_report, write_report
+from hf_unlearn.verification.report import AttackRun, ModelInfo, SetInfo, build_report
+from hf_unlearn.verification.report_file import write_report
 from hf_unlearn.verification.scores import FactScores, ScoreKey, ScoreTable
 from hf_unlearn.verification.verdict import judge
 

@@ -12,7 +12,7 @@ from huggingface_hub import ModelCard
 from hf_unlearn.errors import RequestError
 from hf_unlearn.hub.card import render_card
 from hf_unlearn.hub.metadata import CardWords, card_problems
-from hf_unlearn.verification.report import load_report
+from hf_unlearn.verification.report_file import load_report
 
 WORDS = CardWords(title="Tiny", removed="birth years of people who do not exist")
 INDEX = (

@@ -19,7 +19,7 @@ from hf_unlearn.hub.files import SIGNATURE_FILE, may_be_published
 from hf_unlearn.hub.from_trainer import UnverifiedCard, render_unverified_card
 from hf_unlearn.hub.metadata import CardWords, card_metadata, card_problems, metadata_yaml
 from hf_unlearn.quantization import FORMATS
-from hf_unlearn.verification.report import load_report
+from hf_unlearn.verification.report_file import load_report
 
 WORDS = CardWords(title="Tiny", removed="birth years of people who do not exist", repo_id="owner/tiny")
 NF4 = {

@@ -12,7 +12,7 @@ import pytest
 from hf_unlearn.errors import RequestError
 from hf_unlearn.hub.check import check_files, check_folder
 from hf_unlearn.verification.digests import list_files
-from hf_unlearn.verification.report import canonical, seal
+from hf_unlearn.verification.report_file import canonical, seal
 
 REPORT = "unlearning_report.json"
 

@@ -20,7 +20,7 @@ from hf_unlearn.errors import EnvironmentFailure, RequestError, VerificationErro
 from hf_unlearn.hub.digest_memory import DigestMemory
 from hf_unlearn.hub.signing import sign_folder
 from hf_unlearn.hub.verified import VerifiedModel, check, load_report
-from hf_unlearn.verification.report import canonical, seal
+from hf_unlearn.verification.report_file import canonical, seal
 
 NAME = "owner/tiny"
 REPORT = "unlearning_report.json"

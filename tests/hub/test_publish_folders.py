@@ -15,7 +15,7 @@ from hf_unlearn.hub.leaks import ForgetText
 from hf_unlearn.hub.metadata import CardWords
 from hf_unlearn.hub.publish import publish_to_folder
 from hf_unlearn.verification.digests import folder_digests, list_files
-from hf_unlearn.verification.report import load_report
+from hf_unlearn.verification.report_file import load_report
 
 WORDS = CardWords(title="Tiny", removed="birth years", repo_id="owner/tiny")
 

@@ -17,7 +17,7 @@ from hf_unlearn.hub.check import check_folder
 from hf_unlearn.hub.files import SIGNATURE_FILE
 from hf_unlearn.hub.signing import sign_folder
 from hf_unlearn.hub.verified import VerifiedModel
-from hf_unlearn.verification.report import canonical, seal
+from hf_unlearn.verification.report_file import canonical, seal
 
 REPORT = "unlearning_report.json"
 pytest.importorskip("OpenSSL", reason="model-signing imports pyOpenSSL")

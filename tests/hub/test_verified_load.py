@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from hf_unlearn.errors import RequestError, VerificationError
 from hf_unlearn.hub.verified import VerifiedModel, check, load_report
-from hf_unlearn.verification.report import canonical, seal
+from hf_unlearn.verification.report_file import canonical, seal
 
 
 def test_loads_the_plain_model(passed, exported) -> None:

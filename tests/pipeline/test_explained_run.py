@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hf_unlearn.verification.report import load_report
+from hf_unlearn.verification.report_file import load_report
 
 
 def test_the_report_explains_the_formats(finished):

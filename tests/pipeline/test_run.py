@@ -8,7 +8,7 @@ from pathlib import Path
 from transformers import AutoModelForCausalLM
 
 from hf_unlearn.cli import main
-from hf_unlearn.verification.report import load_report
+from hf_unlearn.verification.report_file import load_report
 
 
 def files(folder: Path) -> dict[str, int]:

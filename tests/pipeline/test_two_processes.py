@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 
-from hf_unlearn.verification.report import load_report
+from hf_unlearn.verification.report_file import load_report
 
 
 def test_two_processes_finish_one_run(tiny_recipe, tmp_path):

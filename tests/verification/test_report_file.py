@@ -12,11 +12,8 @@ import pytest
 
 from hf_unlearn.errors import RequestError
 from hf_unlearn.verification.controls import control_outcome
-from hf_unlearn.verification.report import (
-    AttackRun,
-    ModelInfo,
-    SetInfo,
-    build_report,
+from hf_unlearn.verification.report import AttackRun, ModelInfo, SetInfo, build_report
+from hf_unlearn.verification.report_file import (
     canonical,
     for_folder,
     load_report,
