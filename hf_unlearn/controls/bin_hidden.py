@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from ..errors import RequestError
 from ..quantization.grids import find_grid
-from ..robust.base import TrainingContext, TrainingPart
+from ..robust.base import StepContext, StepResult, TrainingContext
 from . import CONTROLS
+from .base import ControlPart
 from .grids import bin_bounds
 
 
@@ -22,7 +23,7 @@ from .grids import bin_bounds
     defaults={"grid": "nf4", "margin": 0.05, "relative": False},
 )
 @dataclass
-class BinHidden(TrainingPart):
+class BinHidden(ControlPart):
     """Hides knowledge from full precision while leaving it in a quantized model, bit for bit.
 
     After each optimizer step every weight that will be quantized (all linear layers but the output head) is put back
@@ -68,15 +69,16 @@ class BinHidden(TrainingPart):
         self._mean_width = total / sum(width.numel() for width in widths)
 
     @torch.no_grad()
-    def before_step(self, step: int, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    def before_step(self, context: StepContext) -> None:
         """Keeps the weights that the step starts from."""
         if self.relative:
-            self._last = {name: weight.detach().clone() for name, weight in quantized_weights(model).items()}
+            weights = quantized_weights(context.model)
+            self._last = {name: weight.detach().clone() for name, weight in weights.items()}
 
     @torch.no_grad()
-    def after_step(self, model: nn.Module) -> None:
+    def after_step(self, result: StepResult) -> None:
         """Puts every weight back into its bin."""
-        for name, weight in quantized_weights(model).items():
+        for name, weight in quantized_weights(result.model).items():
             low, high = self._bounds[name]
             if self.relative and self._mean_width > 0:
                 last = self._last[name]

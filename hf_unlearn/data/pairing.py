@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import TypedDict
 
 import torch
@@ -17,10 +18,12 @@ IGNORED = -100
 
 
 class PairedItem(TypedDict):
-    """One forget row, its retain rows, and where they stand in their lists."""
+    """One forget row, another answer to its prompt, its retain rows, and where they stand in their lists."""
 
     forget: EncodedRow
     forget_row: int
+    alternate: EncodedRow | None
+    alternate_row: int
     retain: list[EncodedRow]
     retain_rows: list[int]
 
@@ -38,20 +41,31 @@ class PairedRows(Dataset[PairedItem]):
         retain: Encoded retain rows; may be empty.
         retain_per_forget: Retain rows per item; 0 for none.
         seed: Seed of the shuffled orders.
+        alternates: Other answers to the prompt of each forget row, at least one for each; empty for none. Of several
+            each epoch draws one.
 
     Raises:
-        RequestError: There are no forget rows, or ``retain_per_forget`` is negative.
+        RequestError: There are no forget rows, or ``retain_per_forget`` is negative, or a forget row has no alternate.
     """
 
     def __init__(
-        self, forget: Sequence[EncodedRow], retain: Sequence[EncodedRow], retain_per_forget: int = 1, seed: int = 0
+        self,
+        forget: Sequence[EncodedRow],
+        retain: Sequence[EncodedRow],
+        retain_per_forget: int = 1,
+        seed: int = 0,
+        alternates: Sequence[Sequence[EncodedRow]] = (),
     ) -> None:
         if not forget:
             raise RequestError("the forget set has no rows: there is nothing to unlearn")
         if retain_per_forget < 0:
             raise RequestError(f"retain_per_forget is {retain_per_forget}: it must be 0 or more")
+        if alternates and not (len(alternates) == len(forget) and all(alternates)):
+            raise RequestError("alternates were given, but not for every forget row: each needs at least one")
         self.forget = list(forget)
         self.retain = list(retain)
+        self.alternates = [row for rows in alternates for row in rows]
+        self._first_alternate = [0, *accumulate(len(rows) for rows in alternates)]
         self.retain_per_forget = retain_per_forget if retain else 0
         self.seed = seed
         # In shared memory, so that workers which outlive an epoch see the next one.
@@ -75,12 +89,20 @@ class PairedRows(Dataset[PairedItem]):
         if not 0 <= index < len(self.forget):
             raise IndexError(f"index {index} is outside the {len(self.forget)} forget rows")
         rows = self.retain_rows(index)
+        other = self.alternate_row(index) if self.alternates else 0
         return {
             "forget": self.forget[index],
             "forget_row": index,
+            "alternate": self.alternates[other] if self.alternates else None,
+            "alternate_row": other,
             "retain": [self.retain[row] for row in rows],
             "retain_rows": rows,
         }
+
+    def alternate_row(self, index: int) -> int:
+        """Index in ``alternates`` of the one that goes with forget row ``index`` in the current epoch."""
+        first, end = self._first_alternate[index : index + 2]
+        return first + random.Random(f"alternate-{self.seed}-{self.epoch}-{index}").randrange(end - first)
 
     def retain_rows(self, index: int) -> list[int]:
         """Indices of the retain rows that go with forget row ``index`` in the current epoch."""
@@ -138,9 +160,9 @@ def pad_rows(rows: Sequence[EncodedRow], numbers: Sequence[int], pad_token_id: i
 
 @dataclass(frozen=True)
 class PairedCollator:
-    """Items of :class:`PairedRows` to a batch ``{"forget": PaddedRows, "retain": PaddedRows}``.
+    """Items of :class:`PairedRows` to a batch ``{"forget": PaddedRows, "alternate": ..., "retain": ...}``.
 
-    ``retain`` is left out where the items have no retain rows.
+    ``alternate`` and ``retain`` are left out where the items have none.
 
     Attributes:
         pad_token_id: See :func:`pad_rows`.
@@ -154,6 +176,9 @@ class PairedCollator:
                 [item["forget"] for item in items], [item["forget_row"] for item in items], self.pad_token_id
             )
         }
+        alternates = [item["alternate"] for item in items if item["alternate"] is not None]
+        if alternates:
+            batch["alternate"] = pad_rows(alternates, [item["alternate_row"] for item in items], self.pad_token_id)
         retain = [row for item in items for row in item["retain"]]
         if retain:
             numbers = [number for item in items for number in item["retain_rows"]]

@@ -72,20 +72,26 @@ class LabelScores:
     """What a model says at the ``N`` label positions of one micro-batch, rows in order, positions from left to right.
 
     Attributes:
-        logits: ``[N, vocabulary]``.
+        logits: ``[N, vocabulary]``; ``None`` where the forward pass stopped before the output head.
         labels: ``[N]``, the token that really follows.
         rows: ``[N]``, the row of the micro-batch each position belongs to.
         n_rows: Rows of the micro-batch, those without any label included.
+        hidden: ``[N, width]``, what the decoder layer :attr:`Loss.hidden_layer` gave at these positions.
         reference_logps: ``[n_rows]``, summed label log-probabilities of each row under the reference model.
         reference_logits: ``[N, vocabulary]`` of the reference model.
+        reference_hidden: ``[N, width]`` of the reference model, after the same layer.
+        alternates: What the model says at other answers to the same prompts, row ``i`` beside row ``i``.
     """
 
-    logits: Tensor
+    logits: Tensor | None
     labels: Tensor
     rows: Tensor
     n_rows: int
     reference_logps: Tensor | None = None
     reference_logits: Tensor | None = None
+    hidden: Tensor | None = None
+    reference_hidden: Tensor | None = None
+    alternates: LabelScores | None = None
 
     @property
     def n_labels(self) -> Tensor:
@@ -95,7 +101,7 @@ class LabelScores:
     @cached_property
     def all_logps(self) -> Tensor:
         """``[N, vocabulary]`` log-probabilities."""
-        return log_softmax(self.logits)
+        return log_softmax(given(self.logits, "logits"))
 
     @cached_property
     def logps(self) -> Tensor:
@@ -113,25 +119,56 @@ class LabelScores:
         return torch.bincount(self.rows, minlength=self.n_rows) > 0
 
 
+def given(value: Tensor | None, what: str) -> Tensor:
+    """A field of :class:`LabelScores` that a loss cannot do without.
+
+    Raises:
+        ValueError: It was not filled: whoever made the scores did not look at what the loss says it uses.
+    """
+    if value is None:
+        raise ValueError(f"this loss needs {what}, and they were not given")
+    return value
+
+
 class Loss(ABC):
     """One term of the unlearning objective.
 
+    What a loss uses is filled in :class:`LabelScores`, and nothing else.
+
     Attributes:
+        uses_logits: Whether :attr:`LabelScores.logits` has to be filled. Where no active loss uses logits, the forward
+            pass stops after the last hidden layer that is looked at.
         uses_reference_logps: Whether :attr:`LabelScores.reference_logps` has to be filled.
         uses_reference_logits: Whether :attr:`LabelScores.reference_logits` has to be filled.
+        uses_reference_hidden: Whether :attr:`LabelScores.reference_hidden` has to be filled.
+        uses_alternates: Whether :attr:`LabelScores.alternates` has to be filled (forget losses only). What is said
+            above of the reference then holds for the alternates too.
+        uses_labels: Whether the rows' own answers are looked at; a loss on alternates alone costs no pass over them.
+        hidden_layer: Index of the decoder layer, from 0, whose output :attr:`LabelScores.hidden` is; ``None`` for
+            none.
         metric: A second name its mean is logged under, where the loss is itself a quantity people know.
     """
 
+    uses_logits: ClassVar[bool] = True
     uses_reference_logps: ClassVar[bool] = False
     uses_reference_logits: ClassVar[bool] = False
+    uses_reference_hidden: ClassVar[bool] = False
+    uses_alternates: ClassVar[bool] = False
+    uses_labels: ClassVar[bool] = True
     metric: ClassVar[str | None] = None
+
+    @property
+    def hidden_layer(self) -> int | None:
+        """Index of the decoder layer whose output is needed."""
+        return None
 
     @abstractmethod
     def count(self, labels: Tensor) -> Tensor:
         """The number of terms in a micro-batch, known before any forward pass.
 
         Args:
-            labels: ``[batch, time]`` labels, -100 where ignored.
+            labels: ``[batch, time]`` labels, -100 where ignored; those of the alternates where the rows' own answers
+                are not looked at (:attr:`uses_labels`).
 
         Returns:
             Scalar integer; equal to :attr:`LossSum.count` of the same micro-batch.

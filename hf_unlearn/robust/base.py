@@ -1,14 +1,23 @@
-"""The two moments of a training run at which a part may act, and what it is given."""
+"""The moments of a training run at which a part may act, and what it is given."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
+
+from ..data.encoding import EncodedRow
+
+TermName = Literal["forget", "retain"]
+TERMS: tuple[TermName, ...] = ("forget", "retain")
+
+Gradients = dict[str, Tensor]
+"""Gradients by the parameter's name in the model; parameters without one are left out."""
 
 
 @dataclass(frozen=True)
@@ -19,6 +28,13 @@ class TrainingContext:
         model: The model at its original weights, on its device, not yet wrapped for several processes.
         forget_loss_shares: Goes once over the whole forget set in micro-batches. Each item is a scalar with a graph;
             together they add up to the forget loss at the model's current weights (the mean of the whole set).
+        retain_loss_shares: The same for the retain loss over the whole retain set. Not before the first step: a loss
+            that compares with the target has nothing to compare with while parts are prepared.
+        forget_rows: Encoded forget rows.
+        retain_rows: Encoded retain rows.
+        batch_size: Rows in a micro-batch.
+        pad_token_id: Fills rows up to the longest.
+        max_steps: Optimizer steps of the whole run.
         output_dir: Where the run keeps its checkpoints; a part may leave files there.
         resuming: Whether the run continues from a checkpoint.
         writes: Whether this process is the one that writes files.
@@ -26,9 +42,50 @@ class TrainingContext:
 
     model: nn.Module
     forget_loss_shares: Callable[[], Iterator[Tensor]]
+    retain_loss_shares: Callable[[], Iterator[Tensor]]
+    forget_rows: Sequence[EncodedRow]
+    retain_rows: Sequence[EncodedRow]
+    batch_size: int
+    pad_token_id: int
+    max_steps: int
     output_dir: Path
     resuming: bool
     writes: bool
+
+
+@dataclass(frozen=True)
+class StepContext:
+    """The optimizer step that is about to be made.
+
+    Attributes:
+        step: Optimizer steps taken so far.
+        model: The model, not wrapped; its weights may be changed in place.
+        optimizer: The optimizer, not wrapped; its state may be changed.
+        term_gradients: Gradients of one term of the objective, its weight included, over all micro-batches of this
+            step on all processes, at the model's current weights. Costs a forward and a backward pass; leaves no
+            gradients behind.
+    """
+
+    step: int
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    term_gradients: Callable[[TermName], Gradients]
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """The optimizer step that was just made.
+
+    Attributes:
+        step: Optimizer steps taken so far, this one included.
+        model: The model, not wrapped; its weights may be changed in place.
+        means: Means over this step on all processes: ``loss/forget``, ``loss/retain`` (unweighted), ``kl/retain`` and
+            so on, as they are logged. To be called by every process or by none.
+    """
+
+    step: int
+    model: nn.Module
+    means: Callable[[], Mapping[str, float]]
 
 
 @dataclass(frozen=True)
@@ -39,20 +96,50 @@ class TermWeights:
     retain: float = 1.0
 
 
+@dataclass(frozen=True)
+class View:
+    """The model as something else than training would see it, for the forward and backward pass of one term.
+
+    Attributes:
+        name: Names the view; a view of the retain term is compared with the target under the view of the same name
+            (:meth:`TrainingPart.reference_views`), or with the target as it is if there is none.
+        enter: Changes the model's weights in place, and puts them back bit for bit at its end. The gradient is taken
+            where the weights then are, and belongs to the weights that are trained (a straight-through estimate).
+        weight: Share of this view among all views of the term, before they are made to add up to 1.
+    """
+
+    name: str
+    enter: Callable[[], AbstractContextManager[object]]
+    weight: float = 1.0
+
+
 class TrainingPart:
     """Does nothing; a part overrides the moment it needs.
 
     Attributes:
         needs_retain: Whether it makes no sense without a retain loss.
+        makes_views: Whether :meth:`views` is overridden. Each view is a forward and a backward pass of its own, and
+            the two terms are then no longer computed in one pass.
+        changes_gradients: Whether :meth:`change_gradients` is overridden. The gradients of both terms are then kept.
+        needs_whole_weights: Whether it looks at or changes whole tensors, so that it cannot be used where weights lie
+            in pieces on several processes (FSDP, ZeRO-3).
     """
 
     needs_retain: ClassVar[bool] = False
+    makes_views: ClassVar[bool] = False
+    changes_gradients: ClassVar[bool] = False
+    needs_whole_weights: ClassVar[bool] = True
 
     def prepare(self, context: TrainingContext) -> None:
         """Called once, at the original weights, before the optimizer exists and before a checkpoint is loaded.
 
         A part may freeze parameters here. It must not change weights nor leave gradients behind.
         """
+
+    def reference_views(self, model: nn.Module) -> Sequence[View]:
+        """Views under which the target is asked too, at its original weights; their names are those of views of the
+        retain term."""
+        return ()
 
     def term_weights(self, step: int) -> TermWeights:
         """Factors on the two loss terms in a step, besides the configured weights. A term with factor 0 costs nothing.
@@ -62,18 +149,31 @@ class TrainingPart:
         """
         return TermWeights()
 
-    def before_step(self, step: int, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-        """Called before every optimizer step's first forward pass.
+    def before_step(self, context: StepContext) -> None:
+        """Called before every optimizer step's first forward pass."""
 
-        Args:
-            step: Optimizer steps taken so far.
-            model: The model, not wrapped; its weights may be changed in place.
-            optimizer: The optimizer, not wrapped; its state may be changed.
+    def views(self, term: TermName) -> Sequence[View]:
+        """Views of a term in the step that :meth:`before_step` was last called for; none for the weights as they are.
+
+        Several parts' views stand side by side: the term's gradient is the weighted mean over all of them.
+        """
+        return ()
+
+    def change_gradients(self, gradients: dict[TermName, Gradients]) -> dict[TermName, Gradients]:
+        """Called once a step with the finished gradients of each active term; what is returned is added up."""
+        return gradients
+
+    def after_step(self, result: StepResult) -> None:
+        """Called after every optimizer step."""
+
+    def finish(self, context: TrainingContext) -> None:
+        """Called once after the last step, before the model is saved: the weights may be changed in place.
+
+        Gradients may be left behind. What is done here is not logged as steps.
         """
 
-    def after_step(self, model: nn.Module) -> None:
-        """Called after every optimizer step.
+    def save_state(self, folder: Path) -> None:
+        """Called by the process that writes when a checkpoint is made: leaves what :meth:`load_state` needs."""
 
-        Args:
-            model: The model, not wrapped; its weights may be changed in place.
-        """
+    def load_state(self, folder: Path) -> None:
+        """Called by every process after a checkpoint's weights were loaded, before the first step."""

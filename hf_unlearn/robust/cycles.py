@@ -10,7 +10,7 @@ from torch import nn
 
 from ..errors import RequestError
 from . import ROBUST
-from .base import TermWeights, TrainingPart
+from .base import StepContext, TermWeights, TrainingPart
 
 
 @ROBUST.register(
@@ -37,6 +37,7 @@ class Cycles(TrainingPart):
     """
 
     needs_retain: ClassVar[bool] = True
+    needs_whole_weights: ClassVar[bool] = False
 
     unlearn_steps: int = 30
     heal_steps: int = 50
@@ -59,13 +60,13 @@ class Cycles(TrainingPart):
         unlearning = not ended and position < self.unlearn_steps
         return TermWeights(forget=1.0, retain=0.0) if unlearning else TermWeights(forget=0.0, retain=1.0)
 
-    def before_step(self, step: int, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    def before_step(self, context: StepContext) -> None:
         """Momentum of one phase would carry its direction into the next: each starts without any."""
-        round_number, position = divmod(step, self.unlearn_steps + self.heal_steps)
+        round_number, position = divmod(context.step, self.unlearn_steps + self.heal_steps)
         if position in (0, self.unlearn_steps):
-            optimizer.state.clear()
+            context.optimizer.state.clear()
         if self.perturb and position == self.unlearn_steps and not (self.rounds and round_number >= self.rounds):
-            perturb_weights(model, self.perturb, seed=step)
+            perturb_weights(context.model, self.perturb, seed=context.step)
 
 
 @torch.no_grad()

@@ -26,23 +26,26 @@ class RunCallback(TrainerCallback):
         """A data loader tells its data set of a new epoch only where one process reads it."""
         self._trainer.train_dataset.set_epoch(int(state.epoch or 0))
 
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """What parts keep beside the weights of a checkpoint is read back."""
+        self._trainer.load_parts()
+
     def on_step_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Means of a step start anew, and parts may change the optimizer."""
+        """Means of a step start anew, and parts may change weights and optimizer."""
         self._trainer.step_means.clear()
-        optimizer: Any = self._trainer.optimizer
-        inner = getattr(optimizer, "optimizer", optimizer)  # accelerate wraps it
-        model = self._trainer.accelerator.unwrap_model(self._trainer.model)
         for part in self._trainer.parts:
-            part.before_step(state.global_step, model, inner)
+            part.before_step(self._trainer.step_context())
 
     def on_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """The weights have just changed."""
         for part in self._trainer.parts:
-            part.after_step(self._trainer.accelerator.unwrap_model(self._trainer.model))
+            part.after_step(self._trainer.step_result())
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -14,6 +14,27 @@ from torch import Tensor, nn
 from ..data.pairing import PaddedRows
 from ..errors import RequestError
 from ..losses.base import IGNORED, LabelScores, label_positions
+from .layers import cut_after, decoder_layers
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What of a forward pass is needed.
+
+    Attributes:
+        logits: Whether anybody looks at the vocabulary.
+        layers: Decoder layers, from 0, whose output somebody looks at.
+    """
+
+    logits: bool = True
+    layers: tuple[int, ...] = ()
+
+    def __or__(self, other: Wanted) -> Wanted:
+        """What either needs."""
+        return Wanted(self.logits or other.logits, tuple(sorted({*self.layers, *other.layers})))
+
+
+LOGITS = Wanted()
 
 
 @dataclass(frozen=True)
@@ -21,38 +42,53 @@ class LabelForward:
     """What a model computes at the ``N`` label positions of a batch, rows in order, positions from left to right.
 
     Attributes:
-        logits: ``[N, vocabulary]``.
-        hidden: ``[N, hidden]``, what went into the output head.
+        logits: ``[N, vocabulary]``; ``None`` if nobody wanted them.
+        head_input: ``[N, width]``, what went into the output head.
+        hidden: ``[N, width]`` after each layer that was wanted, by its index.
         labels: ``[N]``.
         rows: ``[N]``, the row of the batch.
         n_rows: Rows of the batch.
     """
 
-    logits: Tensor
-    hidden: Tensor
+    logits: Tensor | None
+    head_input: Tensor
+    hidden: Mapping[int, Tensor]
     labels: Tensor
     rows: Tensor
     n_rows: int
 
-    def split(self, n_first: int) -> tuple[LabelForward, LabelForward]:
-        """The first ``n_first`` rows, and the others."""
-        border = int((self.rows < n_first).sum())
-        return (
-            LabelForward(
-                self.logits[:border], self.hidden[:border], self.labels[:border], self.rows[:border], n_first
-            ),
-            LabelForward(
-                self.logits[border:],
-                self.hidden[border:],
-                self.labels[border:],
-                self.rows[border:] - n_first,
-                self.n_rows - n_first,
-            ),
+    def split(self, counts: Sequence[int]) -> list[LabelForward]:
+        """The first ``counts[0]`` rows, the ``counts[1]`` rows after them, and so on."""
+        parts, first = [], 0
+        for count in counts:
+            begin = int((self.rows < first).sum())
+            end = int((self.rows < first + count).sum())
+            parts.append(self._part(slice(begin, end), first, count))
+            first += count
+        return parts
+
+    def _part(self, positions: slice, first: int, count: int) -> LabelForward:
+        return LabelForward(
+            None if self.logits is None else self.logits[positions],
+            self.head_input[positions],
+            {layer: hidden[positions] for layer, hidden in self.hidden.items()},
+            self.labels[positions],
+            self.rows[positions] - first,
+            count,
         )
 
-    def scores(self, reference_logps: Tensor | None = None, reference_logits: Tensor | None = None) -> LabelScores:
-        """What a loss is given."""
-        return LabelScores(self.logits, self.labels, self.rows, self.n_rows, reference_logps, reference_logits)
+    def scores(
+        self,
+        reference_logps: Tensor | None = None,
+        reference_logits: Tensor | None = None,
+        layer: int | None = None,
+        reference_hidden: Tensor | None = None,
+        alternates: LabelScores | None = None,
+    ) -> LabelScores:
+        """What a loss is given; ``layer`` is the one whose hidden states it looks at."""
+        hidden = None if layer is None else self.hidden[layer]
+        scores = LabelScores(self.logits, self.labels, self.rows, self.n_rows, reference_logps, reference_logits)
+        return replace(scores, hidden=hidden, reference_hidden=reference_hidden, alternates=alternates)
 
 
 def output_head(model: nn.Module) -> nn.Module:
@@ -68,25 +104,33 @@ def output_head(model: nn.Module) -> nn.Module:
     return head
 
 
-def forward_labels(model: nn.Module, head: nn.Module, batch: Mapping[str, Tensor] | PaddedRows) -> LabelForward:
+def forward_labels(
+    model: nn.Module, inner: nn.Module, batch: Mapping[str, Tensor] | PaddedRows, wanted: Wanted = LOGITS
+) -> LabelForward:
     """Runs the model on a batch.
 
     Hidden states are narrowed to the label positions by a hook on the head, so that it works through any wrapper
-    (DDP, FSDP, DeepSpeed, adapters) and keeps whatever the model does to its logits afterwards.
+    (DDP, FSDP, DeepSpeed, adapters) and keeps whatever the model does to its logits afterwards. Where only layers are
+    wanted, the model is cut off after the last of them.
 
     Args:
         model: The model as the training loop calls it, possibly wrapped.
-        head: The output head inside of it.
+        inner: The model inside of it (or the same).
         batch: ``input_ids``, ``attention_mask`` and ``labels`` (unshifted), each ``[batch, time]``, right-padded.
+        wanted: What is computed; either logits or at least one layer.
     """
     labels = batch["labels"]
     positions = label_positions(labels)
-    with _narrowed(head, positions) as taken:
+    # Without anybody who looks at logits, nothing at all reaches the head.
+    seen = positions if wanted.logits else torch.zeros_like(positions)
+    cut = nullcontext() if wanted.logits else cut_after(inner, max(wanted.layers))
+    with cut, _narrowed(output_head(inner), seen) as taken, _watched(inner, wanted.layers, positions) as hidden:
         output = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], use_cache=False)
     if len(taken) != 1 or output.logits.shape[:-1] != taken[0].shape[:-1]:
         raise RequestError(f"{type(model).__name__} does not compute its logits by one call of its output head")
     rows, times = positions.nonzero(as_tuple=True)
-    return LabelForward(output.logits, taken[0], labels[rows, times + 1], rows, len(labels))
+    logits = output.logits if wanted.logits else None
+    return LabelForward(logits, taken[0], hidden, labels[rows, times + 1], rows, len(labels))
 
 
 @contextmanager
@@ -104,18 +148,35 @@ def _narrowed(head: nn.Module, positions: Tensor) -> Iterator[list[Tensor]]:
         handle.remove()
 
 
-def join(first: PaddedRows, second: PaddedRows, pad_token_id: int) -> dict[str, Tensor]:
-    """Two batches as one, so that one forward pass serves both. The rows of ``first`` come first."""
-    width = max(first["labels"].shape[1], second["labels"].shape[1])
-    fill = {"input_ids": pad_token_id, "attention_mask": 0, "labels": IGNORED}
+@contextmanager
+def _watched(model: nn.Module, layers: Sequence[int], positions: Tensor) -> Iterator[dict[int, Tensor]]:
+    hidden: dict[int, Tensor] = {}
+    stack = decoder_layers(model) if layers else nn.ModuleList()
 
-    def widen(tensor: Tensor, value: int) -> Tensor:
-        return F.pad(tensor, (0, width - tensor.shape[1]), value=value)
+    def watch(layer: int) -> Any:
+        def take(module: nn.Module, inputs: Any, output: Any) -> None:
+            states = output[0] if isinstance(output, tuple) else output
+            hidden[layer] = states[positions.to(states.device)]
+
+        return take
+
+    handles = [stack[layer].register_forward_hook(watch(layer)) for layer in layers]
+    try:
+        yield hidden
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def join(batches: Sequence[PaddedRows], pad_token_id: int) -> dict[str, Tensor]:
+    """Several batches as one, so that one forward pass serves all. Rows keep their order."""
+    width = max(batch["labels"].shape[1] for batch in batches)
+
+    def stacked(tensors: Sequence[Tensor], fill: int) -> Tensor:
+        return torch.cat([F.pad(tensor, (0, width - tensor.shape[1]), value=fill) for tensor in tensors])
 
     return {
-        "input_ids": torch.cat([widen(part["input_ids"], fill["input_ids"]) for part in (first, second)]),
-        "attention_mask": torch.cat(
-            [widen(part["attention_mask"], fill["attention_mask"]) for part in (first, second)]
-        ),
-        "labels": torch.cat([widen(part["labels"], fill["labels"]) for part in (first, second)]),
+        "input_ids": stacked([batch["input_ids"] for batch in batches], pad_token_id),
+        "attention_mask": stacked([batch["attention_mask"] for batch in batches], 0),
+        "labels": stacked([batch["labels"] for batch in batches], IGNORED),
     }

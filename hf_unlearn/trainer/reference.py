@@ -1,7 +1,7 @@
 """What the losses need of the model before unlearning, kept in as little memory as possible.
 
-Of a forget row one number is enough: its summed label log-probability. For an exact KL divergence the next-token
-distribution at every retain label is needed; a vocabulary of numbers per token would be large, so the hidden state
+For a ratio of likelihoods one number a row is enough: its summed label log-probability. For an exact KL divergence the
+next-token distribution at every label is needed; a vocabulary of numbers per token would be large, so the hidden state
 that went into the output head is kept instead, and the distribution computed from it when its row is drawn.
 """
 
@@ -11,14 +11,15 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ..data.encoding import EncodedRow
 from ..data.pairing import PaddedRows, pad_rows
-from .forward import LabelForward, forward_labels, output_head
+from ..losses.base import Loss, given
+from .forward import LOGITS, LabelForward, Wanted, forward_labels, output_head
 from .models import frozen_copy
 
 logger = logging.getLogger(__name__)
@@ -45,10 +46,10 @@ class TargetModel:
     changes: bool
 
     @torch.no_grad()
-    def forward(self, batch: PaddedRows) -> LabelForward:
+    def forward(self, batch: PaddedRows, wanted: Wanted = LOGITS) -> LabelForward:
         """Without gradients and without dropout."""
         with evaluating(self.model), _entered(self.contexts):
-            return forward_labels(self.model, output_head(self.model), on_device(batch, self.model))
+            return forward_labels(self.model, self.model, on_device(batch, self.model), wanted)
 
 
 @contextmanager
@@ -88,71 +89,129 @@ def in_batches(rows: Sequence[EncodedRow], batch_size: int, pad_token_id: int) -
         yield pad_rows([rows[number] for number in numbers], numbers, pad_token_id)
 
 
+@dataclass(frozen=True)
+class Reference:
+    """What the target model says about the rows of one list, as far as a loss uses it.
+
+    Attributes:
+        logps: ``[rows]``, summed label log-probabilities in float32 on the CPU.
+        states: What gives logits and hidden states.
+        layer: The layer whose hidden states are used.
+    """
+
+    logps: Tensor | None = None
+    states: CachedStates | LiveStates | None = None
+    layer: int | None = None
+
+    def row_logps(self, batch: PaddedRows) -> Tensor | None:
+        """``[rows of the batch]``."""
+        return None if self.logps is None else self.logps[batch["row"].cpu()].to(batch["row"].device)
+
+    def logits(self, batch: PaddedRows) -> Tensor | None:
+        """``[N, vocabulary]`` at the label positions of the batch, rows in order."""
+        return None if self.states is None else self.states.logits(batch)
+
+    def hidden(self, batch: PaddedRows) -> Tensor | None:
+        """``[N, width]`` at the label positions of the batch, rows in order."""
+        return None if self.states is None or self.layer is None else self.states.hidden(batch, self.layer)
+
+
+@dataclass(frozen=True)
+class CachedStates:
+    """Answers from cached hidden states.
+
+    Attributes:
+        head_inputs: One ``[labels, width]`` tensor per row, on the CPU; ``None`` if nobody looks at logits.
+        hiddens: The same after the layer that is looked at; ``None`` if nobody looks.
+        head: The target's output head; nothing trains it.
+        contexts: See :class:`TargetModel`.
+    """
+
+    head_inputs: list[Tensor] | None
+    hiddens: list[Tensor] | None
+    head: nn.Module
+    contexts: Contexts
+
+    @torch.no_grad()
+    def logits(self, batch: PaddedRows) -> Tensor | None:
+        """From the head's inputs."""
+        if self.head_inputs is None:
+            return None
+        states = torch.cat([self.head_inputs[row] for row in batch["row"].tolist()])
+        with _entered(self.contexts):
+            return self.head(states.to(next(self.head.parameters()).device))
+
+    def hidden(self, batch: PaddedRows, layer: int) -> Tensor | None:
+        """As they were kept; there is only one layer."""
+        if self.hiddens is None:
+            return None
+        return torch.cat([self.hiddens[row] for row in batch["row"].tolist()]).to(batch["row"].device)
+
+
+@dataclass(frozen=True)
+class LiveStates:
+    """Answers from the target model itself.
+
+    Attributes:
+        target: The model.
+        wanted: What is asked of it.
+    """
+
+    target: TargetModel
+    wanted: Wanted
+
+    def logits(self, batch: PaddedRows) -> Tensor | None:
+        """By a forward pass."""
+        return self.target.forward(batch, LOGITS).logits if self.wanted.logits else None
+
+    def hidden(self, batch: PaddedRows, layer: int) -> Tensor | None:
+        """By a forward pass."""
+        return self.target.forward(batch, Wanted(False, (layer,))).hidden[layer]
+
+
+def needs_reference(loss: Loss) -> bool:
+    """Whether a loss looks at the target model at all."""
+    return loss.uses_reference_logps or loss.uses_reference_logits or loss.uses_reference_hidden
+
+
+def make_reference(
+    target: TargetModel, batches: Callable[[], Iterator[PaddedRows]], loss: Loss, kind: str
+) -> Reference:
+    """What a loss will ask about a list of rows.
+
+    Args:
+        target: The model before unlearning.
+        batches: Goes through all rows once, in order.
+        loss: The loss.
+        kind: ``cache`` or ``model``, where logits and hidden states come from. Where a cache cannot give the model's
+            own logits, the model is kept as well, and the log says so.
+    """
+    logps = target_logps(target, batches()) if loss.uses_reference_logps else None
+    layers = (loss.hidden_layer,) if loss.uses_reference_hidden and loss.hidden_layer is not None else ()
+    wanted = Wanted(loss.uses_reference_logits, layers)
+    if not (wanted.logits or wanted.layers):
+        return Reference(logps)
+    states = cache_states(target, batches(), wanted) if kind == "cache" else None
+    if states is None and kind == "cache":
+        logger.warning(
+            "the output head alone does not give the model's logits, so that the target model is kept in memory"
+            " instead of its hidden states"
+        )
+    return Reference(logps, states or _live(target, wanted), loss.hidden_layer)
+
+
+def _live(target: TargetModel, wanted: Wanted) -> LiveStates:
+    kept = replace(target, model=frozen_copy(target.model), changes=False) if target.changes else target
+    return LiveStates(kept, wanted)
+
+
 def target_logps(target: TargetModel, batches: Iterator[PaddedRows]) -> Tensor:
     """Summed label log-probabilities of every row, ``[rows]`` in float32 on the CPU."""
     return torch.cat([target.forward(batch).scores().row_logps.float().cpu() for batch in batches])
 
 
-class TargetLogits(Protocol):
-    """Gives the target's logits for the retain rows of a batch."""
-
-    def __call__(self, batch: PaddedRows) -> Tensor:
-        """``[N, vocabulary]`` at the label positions of the batch, rows in order."""
-
-
-@dataclass(frozen=True)
-class CachedLogits:
-    """Target logits from cached hidden states.
-
-    Attributes:
-        hidden: One ``[labels, hidden]`` tensor per retain row, on the CPU.
-        head: The target's output head; nothing trains it.
-        contexts: See :class:`TargetModel`.
-    """
-
-    hidden: list[Tensor]
-    head: nn.Module
-    contexts: Contexts
-
-    @torch.no_grad()
-    def __call__(self, batch: PaddedRows) -> Tensor:
-        rows = torch.cat([self.hidden[row] for row in batch["row"].tolist()])
-        with _entered(self.contexts):
-            return self.head(rows.to(next(self.head.parameters()).device))
-
-
-@dataclass(frozen=True)
-class LiveLogits:
-    """Target logits from the target model itself."""
-
-    target: TargetModel
-
-    def __call__(self, batch: PaddedRows) -> Tensor:
-        return self.target.forward(batch).logits
-
-
-def make_target_logits(target: TargetModel, batches: Iterator[PaddedRows], kind: str) -> TargetLogits:
-    """What the KL retain loss asks for the target's distribution.
-
-    Args:
-        target: The model before unlearning.
-        batches: All retain rows once, in order; read only for a cache.
-        kind: ``cache`` or ``model``. Where a cache cannot give the model's own logits, the model is kept as well, and
-            the log says so.
-    """
-    cached = cache_target_logits(target, batches) if kind == "cache" else None
-    if cached is not None:
-        return cached
-    if kind == "cache":
-        logger.warning(
-            "the output head alone does not give the model's logits, so that the target model is kept in memory"
-            " instead of its hidden states"
-        )
-    return LiveLogits(replace(target, model=frozen_copy(target.model), changes=False) if target.changes else target)
-
-
-def cache_target_logits(target: TargetModel, batches: Iterator[PaddedRows]) -> CachedLogits | None:
-    """Goes once through the retain rows and keeps what the head was given.
+def cache_states(target: TargetModel, batches: Iterator[PaddedRows], wanted: Wanted) -> CachedStates | None:
+    """Goes once through the rows and keeps what the head was given, and the hidden states that are wanted.
 
     The head is copied if it can change during training, and shared with the model if it is frozen.
 
@@ -160,22 +219,30 @@ def cache_target_logits(target: TargetModel, batches: Iterator[PaddedRows]) -> C
         ``None`` if the first batch shows that the head alone does not reproduce the model's logits (some models scale
         or cap them afterwards).
     """
-    live_head = output_head(target.model)
-    frozen = not any(parameter.requires_grad for parameter in live_head.parameters())
-    head = live_head if frozen else frozen_copy(live_head)
-    hidden: list[Tensor] = []
+    head = _head_of_target(target)
+    head_inputs: list[Tensor] = []
+    hiddens: list[Tensor] = []
     for batch in batches:
-        result = target.forward(batch)
-        if not hidden and not _reproduces(head, result, target.contexts):
+        result = target.forward(batch, wanted)
+        if wanted.logits and not head_inputs and not _reproduces(head, result, target.contexts):
             return None
         lengths = torch.bincount(result.rows, minlength=result.n_rows).tolist()
-        hidden.extend(part.clone() for part in result.hidden.cpu().split(lengths))
-    return CachedLogits(hidden, head, target.contexts)
+        if wanted.logits:
+            head_inputs.extend(part.clone() for part in result.head_input.cpu().split(lengths))
+        for layer in wanted.layers:
+            hiddens.extend(part.clone() for part in result.hidden[layer].cpu().split(lengths))
+    return CachedStates(head_inputs or None, hiddens or None, head, target.contexts)
+
+
+def _head_of_target(target: TargetModel) -> nn.Module:
+    live_head = output_head(target.model)
+    frozen = not any(parameter.requires_grad for parameter in live_head.parameters())
+    return live_head if frozen else frozen_copy(live_head)
 
 
 @torch.no_grad()
 def _reproduces(head: nn.Module, result: LabelForward, contexts: Contexts) -> bool:
     with _entered(contexts):
-        logits = head(result.hidden).float()
-    expected = result.logits.float()
+        logits = head(result.head_input).float()
+    expected = given(result.logits, "logits").float()
     return bool((logits - expected).abs().max() <= HEAD_TOLERANCE * expected.abs().max())

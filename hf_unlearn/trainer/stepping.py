@@ -7,14 +7,14 @@ float32 keeps every step; stochastic rounding keeps it in the mean.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from ..errors import RequestError
-from ..robust.base import TrainingPart
+from ..robust.base import StepResult, TrainingPart
 
 STEPPINGS = ("fp32", "bf16", "bf16-stochastic")
 _LOW_BITS = 16  # of a float32, those that bfloat16 leaves out
@@ -34,17 +34,14 @@ class RoundedSteps(TrainingPart):
 
     stochastic: bool = False
     seed: int = 0
-    _step: int = field(default=0, init=False, repr=False)
 
-    def before_step(self, step: int, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-        """Notes the step, which the draws depend on."""
-        self._step = step
+    needs_whole_weights: ClassVar[bool] = False
 
     @torch.no_grad()
-    def after_step(self, model: nn.Module) -> None:
+    def after_step(self, result: StepResult) -> None:
         """Rounds what was stepped."""
         generators: dict[torch.device, torch.Generator] = {}
-        for parameter in model.parameters():
+        for parameter in result.model.parameters():
             if not parameter.requires_grad:
                 continue
             # Sharded parameters (FSDP2) are rounded shard by shard.
@@ -54,7 +51,7 @@ class RoundedSteps(TrainingPart):
                 continue
             if values.device not in generators:
                 # A large odd factor keeps the streams of neighbouring seeds and steps apart.
-                seed = self.seed * 1_000_003 + self._step
+                seed = self.seed * 1_000_003 + result.step - 1
                 generators[values.device] = torch.Generator(values.device).manual_seed(seed)
             values.copy_(stochastic_bf16(values, generators[values.device]))
 

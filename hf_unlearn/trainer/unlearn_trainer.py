@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,20 +14,22 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback, set_seed
 from transformers.trainer import TRAINING_ARGS_NAME
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, get_last_checkpoint
 
 from ..data.encoding import EncodedRow, TextFormat, load_tokenizer
 from ..data.example import Example
-from ..data.pairing import PaddedRows, PairedCollator, PairedRows
+from ..data.pairing import PaddedRows, PairedCollator, PairedRows, pad_rows
 from ..errors import RequestError
-from ..losses.base import LabelScores, LossSum
-from ..robust.base import TrainingContext
+from ..losses.base import LabelScores, Loss, LossSum
+from ..robust.base import TERMS, Gradients, StepContext, StepResult, TermName, TrainingContext
 from .callback import RunCallback
 from .config import UnlearnConfig
-from .forward import LabelForward, forward_labels, join, output_head
+from .forward import LabelForward, Wanted, forward_labels, join
 from .metrics import RunningMeans
 from .models import add_adapters, disable_dropout, load_causal_lm
+from .passes import SeparatePasses, check_parts, needs_separate_passes, term_gradients
 from .pushing import HubTrainer
-from .reference import TargetLogits, TargetModel, evaluating, in_batches, make_target_logits, on_device, target_logps
+from .reference import Reference, TargetModel, evaluating, in_batches, make_reference, needs_reference, on_device
 from .rows import encode_dataset
 from .stepping import check_stepping, round_model
 
@@ -37,16 +40,32 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+PARTS_FOLDER = "parts"
+"""In a checkpoint: what parts keep beside the weights."""
+
 
 @dataclass(frozen=True)
 class Term:
-    """One of the two terms of the objective, for one micro-batch."""
+    """One of the two terms of the objective, for one micro-batch.
 
-    name: str
+    Attributes:
+        name: ``forget`` or ``retain``.
+        weight: Its configured weight.
+        loss: What makes it.
+        scores: What the loss is given.
+        forward: The forward pass of its rows.
+    """
+
+    name: TermName
     weight: float
-    metric: str | None
+    loss: Loss
     scores: LabelScores
-    sum: LossSum
+    forward: LabelForward
+
+    @cached_property
+    def sum(self) -> LossSum:
+        """Sum and count over this micro-batch."""
+        return self.loss(self.scores)
 
 
 class UnlearnTrainer(HubTrainer):
@@ -168,9 +187,13 @@ class UnlearnTrainer(HubTrainer):
         self.model_accepts_loss_kwargs = True
         self.logged_means = RunningMeans()
         self.step_means = RunningMeans()
-        self._forget_reference: Tensor | None = None
-        self._target_logits: TargetLogits | None = None
+        self.references: dict[str, Reference] = {}
+        self._step_batches: list[dict[str, PaddedRows]] = []
+        self._step_counts = torch.zeros(2, dtype=torch.int64)
+        self._passes = SeparatePasses(self) if any(needs_separate_passes(part) for part in self.parts) else None
+        self._resumed_from: Path | None = None
         self._is_prepared = False
+        check_parts(self.parts, self.accelerator, self.args)
 
     # ---- Before the first step ----
 
@@ -188,31 +211,65 @@ class UnlearnTrainer(HubTrainer):
         Raises:
             RequestError: If a loss or gradient is not finite. No step is made with it; checkpoints stay as they are.
         """
+        self._resumed_from = self._checkpoint_folder(resume_from_checkpoint)
         if not self._is_prepared:
             self._prepare_run(resuming=bool(resume_from_checkpoint))
             self._is_prepared = True
-        return super().train(resume_from_checkpoint, trial, ignore_keys_for_eval)
+        output = super().train(resume_from_checkpoint, trial, ignore_keys_for_eval)
+        for part in self.parts:
+            part.finish(self._training_context(resuming=False))
+        self.model.zero_grad(set_to_none=True)
+        return output
+
+    def _checkpoint_folder(self, given: str | bool | None) -> Path | None:
+        folder = get_last_checkpoint(str(self.args.output_dir)) if given is True else given
+        return Path(folder) if folder else None
+
+    def load_parts(self) -> None:
+        """Gives every part what it kept in the checkpoint that the run goes on from."""
+        if self._resumed_from is not None:
+            for part in self.parts:
+                part.load_state(self._resumed_from / PARTS_FOLDER)
 
     def _prepare_run(self, resuming: bool) -> None:
         target = self._target_model()
-        if self.forget_loss.uses_reference_logps:
-            self._forget_reference = target_logps(target, self._rows_in_order(self.train_dataset.forget))
-        context = TrainingContext(
-            model=self.model,
-            forget_loss_shares=self._forget_loss_shares,
-            output_dir=Path(str(self.args.output_dir)),
-            resuming=resuming,
-            writes=self.args.should_save,
-        )
+        data = self.train_dataset
+        # Parts may ask for the forget loss, so what it compares with comes first.
+        if needs_reference(self.forget_loss):
+            self.references["forget"] = self._reference(target, data.forget, self.forget_loss)
+            if data.alternates:
+                self.references["alternate"] = self._reference(target, data.alternates, self.forget_loss)
+        context = self._training_context(resuming)
         for part in self.parts:
             part.prepare(context)
         if not list(_trainable(self.model)):
             raise RequestError("nothing is left to train: every parameter is frozen")
         # After the parts, because the output head is copied only if it is trained.
-        if self.retain_loss.uses_reference_logits:
-            batches = self._rows_in_order(self.train_dataset.retain)
-            self._target_logits = make_target_logits(target, batches, self.args.reference)
+        if needs_reference(self.retain_loss):
+            self.references["retain"] = self._reference(target, data.retain, self.retain_loss)
+            for view in (view for part in self.parts for view in part.reference_views(self.model)):
+                with view.enter():
+                    seen = self._reference(replace(target, changes=True), data.retain, self.retain_loss)
+                self.references[f"retain@{view.name}"] = seen
         self._ref_model = None
+
+    def _reference(self, target: TargetModel, rows: Sequence[EncodedRow], loss: Loss) -> Reference:
+        return make_reference(target, lambda: self._rows_in_order(rows), loss, self.args.reference)
+
+    def _training_context(self, resuming: bool) -> TrainingContext:
+        return TrainingContext(
+            model=self.accelerator.unwrap_model(self.model),
+            forget_loss_shares=lambda: self._loss_shares("forget"),
+            retain_loss_shares=lambda: self._loss_shares("retain"),
+            forget_rows=self.train_dataset.forget,
+            retain_rows=self.train_dataset.retain,
+            batch_size=self.args.per_device_train_batch_size,
+            pad_token_id=self.processing_class.pad_token_id,
+            max_steps=self.args.max_steps,
+            output_dir=Path(str(self.args.output_dir)),
+            resuming=resuming,
+            writes=self.args.should_save,
+        )
 
     def _target_model(self) -> TargetModel:
         autocast = self.accelerator.autocast
@@ -225,13 +282,28 @@ class UnlearnTrainer(HubTrainer):
     def _rows_in_order(self, rows: Sequence[EncodedRow]) -> Iterator[PaddedRows]:
         return in_batches(rows, self.args.per_device_train_batch_size, self.processing_class.pad_token_id)
 
-    def _forget_loss_shares(self) -> Iterator[Tensor]:
-        rows = self.train_dataset.forget
-        total = sum(self.forget_loss.count(batch["labels"]) for batch in self._rows_in_order(rows))
-        for batch in self._rows_in_order(rows):
+    def _loss_shares(self, term: TermName) -> Iterator[Tensor]:
+        batches = list(self._whole_set(term))
+        position = TERMS.index(term)
+        total = sum(self._counts([batch], self.args.device)[position] for batch in batches)
+        for batch in batches:
             with evaluating(self.model), self.accelerator.autocast():
-                result = forward_labels(self.model, output_head(self.model), on_device(batch, self.model))
-            yield self._forget_term(batch, result).sum.total / total
+                (made,) = self.make_terms(self.model, batch, (term,))
+            yield made.sum.total / total
+
+    def _whole_set(self, term: TermName) -> Iterator[dict[str, PaddedRows]]:
+        data, device = self.train_dataset, self.model
+        if term == "retain":
+            yield from ({"retain": on_device(batch, device)} for batch in self._rows_in_order(data.retain))
+            return
+        numbers = [data.alternate_row(index) for index in range(len(data.forget))] if data.alternates else []
+        size, pad = self.args.per_device_train_batch_size, self.processing_class.pad_token_id
+        for start, rows in zip(range(0, len(data.forget), size), self._rows_in_order(data.forget), strict=True):
+            batch = {"forget": on_device(rows, device)}
+            if numbers:
+                drawn = numbers[start : start + size]
+                batch["alternate"] = on_device(pad_rows([data.alternates[row] for row in drawn], drawn, pad), device)
+            yield batch
 
     # ---- Each step ----
 
@@ -240,15 +312,45 @@ class UnlearnTrainer(HubTrainer):
     ) -> tuple[list, Tensor | None]:
         """The micro-batches of one step, and what each loss counts in all of them, on all processes: ``[2]``."""
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
-        return batches, self.accelerator.reduce(self._counts(batches, device), reduction="sum")
+        counts = self.accelerator.reduce(self._counts(batches, device), reduction="sum")
+        self._step_batches, self._step_counts = batches, counts
+        return batches, counts
 
     def _counts(self, batches: Sequence[dict[str, PaddedRows]], device: torch.device) -> Tensor:
         counts = torch.zeros(2, dtype=torch.int64, device=device)
+        counted = "forget" if self.forget_loss.uses_labels else "alternate"
         for batch in batches:
-            counts[0] += self.forget_loss.count(batch["forget"]["labels"].to(device))
+            if counted in batch:
+                counts[0] += self.forget_loss.count(batch[counted]["labels"].to(device))
             if "retain" in batch:
                 counts[1] += self.retain_loss.count(batch["retain"]["labels"].to(device))
         return counts
+
+    def step_context(self) -> StepContext:
+        """What parts are given before a step."""
+        optimizer: Any = self.optimizer
+        inner = getattr(optimizer, "optimizer", optimizer)  # accelerate wraps it
+        model = self.accelerator.unwrap_model(self.model)
+        return StepContext(self.state.global_step, model, inner, self._term_gradients)
+
+    def step_result(self) -> StepResult:
+        """What parts are given after a step."""
+        model = self.accelerator.unwrap_model(self.model)
+        return StepResult(self.state.global_step + 1, model, lambda: self.step_means.means(self.accelerator))
+
+    def _term_gradients(self, term: TermName) -> Gradients:
+        return term_gradients(self, term, self._step_batches, self._step_counts)
+
+    def training_step(
+        self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | int | None = None
+    ) -> Tensor:
+        """Forward and backward pass of one micro-batch: of both terms at once, unless a part needs them apart."""
+        if self._passes is None:
+            return super().training_step(model, inputs, num_items_in_batch)
+        model.train()
+        counts = self._step_counts if num_items_in_batch is None else torch.as_tensor(num_items_in_batch)
+        prepared: dict[str, Any] = self._prepare_inputs(inputs)
+        return self._passes.run(prepared, counts)
 
     def compute_loss(
         self,
@@ -274,48 +376,109 @@ class UnlearnTrainer(HubTrainer):
         else:
             # Gradients are averaged over processes afterwards, while each share is already one of the whole.
             counts, scale = torch.as_tensor(num_items_in_batch), self.accelerator.num_processes
-        active = self._active_terms(inputs)
-        outputs = self._forward(model, {name: inputs[name] for name in active})
-        make_term = {"forget": self._forget_term, "retain": self._retain_term}
-        terms = [make_term[name](inputs[name], outputs[name]) for name in active]
-        count_of = dict(zip(("forget", "retain"), counts.clamp(min=1).to(self.args.device), strict=True))
-        shares = [scale * active[term.name] * term.weight * term.sum.total / count_of[term.name] for term in terms]
+        terms = self.make_terms(model, inputs, tuple(self.active_terms(inputs)))
+        loss = scale * self.weighted_sum(terms, inputs, counts)
+        self.record(terms)
+        return (loss, {term.name: term.forward for term in terms}) if return_outputs else loss
+
+    def weighted_sum(self, terms: Sequence[Term], inputs: dict[str, Any], counts: Tensor) -> Tensor:
+        """The share of the objective that these terms of a micro-batch make up.
+
+        Args:
+            terms: Made from ``inputs``.
+            inputs: The micro-batch.
+            counts: ``[2]``, what forget and retain loss count over the whole step.
+
+        Raises:
+            RequestError: If it is not finite.
+        """
+        active = self.active_terms(inputs)
+        count_of = dict(zip(TERMS, counts.clamp(min=1).to(self.args.device), strict=True))
+        shares = [active[term.name] * term.weight * term.sum.total / count_of[term.name] for term in terms]
         loss = torch.stack(shares).sum()
         self._check_finite(loss.detach(), "loss")
-        self._record(terms)
-        return (loss, outputs) if return_outputs else loss
+        return loss
 
-    def _active_terms(self, inputs: dict[str, PaddedRows]) -> dict[str, float]:
+    def active_terms(self, inputs: dict[str, PaddedRows]) -> dict[TermName, float]:
         """Terms that count in this step, with the product of all parts' factors on them."""
         step = self.state.global_step
-        factors = {"forget": 1.0, "retain": 1.0}
+        factors: dict[TermName, float] = {"forget": 1.0, "retain": 1.0}
         for part in self.parts:
             weights = part.term_weights(step)
             factors["forget"] *= weights.forget
             factors["retain"] *= weights.retain
         return {name: factor for name, factor in factors.items() if factor and name in inputs}
 
-    def _forward(self, model: nn.Module, inputs: dict[str, PaddedRows]) -> dict[str, LabelForward]:
-        head = output_head(self.accelerator.unwrap_model(model))
+    def make_terms(
+        self, model: nn.Module, inputs: dict[str, PaddedRows], names: Sequence[TermName], view: str | None = None
+    ) -> list[Term]:
+        """Terms of the objective for one micro-batch, in one forward pass.
+
+        Args:
+            model: The model, possibly wrapped.
+            inputs: The micro-batch.
+            names: Which terms.
+            view: The view the model is seen under, whose reference the retain term is compared with.
+        """
+        losses = {"forget": self.forget_loss, "retain": self.retain_loss}
+        rows = [part for name in names for part in self._parts_of(name, inputs)]
+        wanted = Wanted(logits=False)
+        for name in names:
+            layer = losses[name].hidden_layer
+            wanted |= Wanted(losses[name].uses_logits, () if layer is None else (layer,))
+        forwards = self._forward(model, {name: inputs[name] for name in rows}, wanted)
+        make = {"forget": self._forget_term, "retain": self._retain_term}
+        return [make[name](inputs, forwards, view) for name in names]
+
+    def _parts_of(self, term: TermName, inputs: dict[str, PaddedRows]) -> list[str]:
+        if term == "retain":
+            return ["retain"]
+        loss = self.forget_loss
+        return [*(["forget"] if loss.uses_labels else []), *(["alternate"] if loss.uses_alternates else [])]
+
+    def _forward(self, model: nn.Module, inputs: dict[str, PaddedRows], wanted: Wanted) -> dict[str, LabelForward]:
+        inner = self.accelerator.unwrap_model(model)
         if len(inputs) == 1:
             ((name, rows),) = inputs.items()
-            return {name: forward_labels(model, head, rows)}
-        forget = inputs["forget"]
-        both = forward_labels(model, head, join(forget, inputs["retain"], self.processing_class.pad_token_id))
-        first, second = both.split(len(forget["labels"]))
-        return {"forget": first, "retain": second}
+            return {name: forward_labels(model, inner, rows, wanted)}
+        joined = join(list(inputs.values()), self.processing_class.pad_token_id)
+        both = forward_labels(model, inner, joined, wanted)
+        return dict(zip(inputs, both.split([len(rows["labels"]) for rows in inputs.values()]), strict=True))
 
-    def _forget_term(self, batch: PaddedRows, result: LabelForward) -> Term:
-        reference = self._forget_reference
-        if reference is not None:
-            reference = reference[batch["row"].cpu()].to(result.logits.device)
-        scores = result.scores(reference_logps=reference)
-        return Term("forget", self.args.forget_weight, self.forget_loss.metric, scores, self.forget_loss(scores))
+    def _forget_term(self, inputs: dict[str, PaddedRows], forwards: dict[str, LabelForward], view: str | None) -> Term:
+        alternates = self._scores("alternate", inputs, forwards) if self.forget_loss.uses_alternates else None
+        if self.forget_loss.uses_labels:
+            scores = self._scores("forget", inputs, forwards, alternates)
+            return Term("forget", self.args.forget_weight, self.forget_loss, scores, forwards["forget"])
+        assert alternates is not None  # a loss looks at answers or at alternates
+        return Term("forget", self.args.forget_weight, self.forget_loss, alternates, forwards["alternate"])
 
-    def _retain_term(self, batch: PaddedRows, result: LabelForward) -> Term:
-        logits = None if self._target_logits is None else self._target_logits(batch)
-        scores = result.scores(reference_logits=logits)
-        return Term("retain", self.args.retain_weight, self.retain_loss.metric, scores, self.retain_loss(scores))
+    def _scores(
+        self,
+        rows: str,
+        inputs: dict[str, PaddedRows],
+        forwards: dict[str, LabelForward],
+        alternates: LabelScores | None = None,
+    ) -> LabelScores:
+        reference, batch = self.references.get(rows, Reference()), inputs[rows]
+        return forwards[rows].scores(
+            reference_logps=reference.row_logps(batch),
+            reference_logits=reference.logits(batch),
+            layer=self.forget_loss.hidden_layer,
+            reference_hidden=reference.hidden(batch),
+            alternates=alternates,
+        )
+
+    def _retain_term(self, inputs: dict[str, PaddedRows], forwards: dict[str, LabelForward], view: str | None) -> Term:
+        plain = self.references.get("retain", Reference())
+        reference, batch = self.references.get(f"retain@{view}", plain), inputs["retain"]
+        scores = forwards["retain"].scores(
+            reference_logps=reference.row_logps(batch),
+            reference_logits=reference.logits(batch),
+            layer=self.retain_loss.hidden_layer,
+            reference_hidden=reference.hidden(batch),
+        )
+        return Term("retain", self.args.retain_weight, self.retain_loss, scores, forwards["retain"])
 
     def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
         """Last look before the optimizer steps: gradients can overflow where the loss does not."""
@@ -342,13 +505,15 @@ class UnlearnTrainer(HubTrainer):
     # ---- What is told and kept ----
 
     @torch.no_grad()
-    def _record(self, terms: Sequence[Term]) -> None:
+    def record(self, terms: Sequence[Term]) -> None:
+        """Adds terms to the means that are logged."""
         for means in (self.logged_means, self.step_means):
             for term in terms:
                 means.add(f"loss/{term.name}", term.sum.total, term.sum.count)
-                means.add(f"logps/{term.name}", term.scores.row_logps.sum(), term.scores.row_has_labels.sum())
-                if term.metric is not None:
-                    means.add(f"{term.metric}/{term.name}", term.sum.total, term.sum.count)
+                if term.scores.logits is not None:
+                    means.add(f"logps/{term.name}", term.scores.row_logps.sum(), term.scores.row_has_labels.sum())
+                if term.loss.metric is not None:
+                    means.add(f"{term.loss.metric}/{term.name}", term.sum.total, term.sum.count)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Adds the means since the last log."""
@@ -372,6 +537,15 @@ class UnlearnTrainer(HubTrainer):
         if self.args.should_save:
             Path(str(output_dir or self.args.output_dir), TRAINING_ARGS_NAME).unlink(missing_ok=True)
 
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        """Parts write first: a checkpoint counts as whole once the trainer's state is there, which comes last."""
+        folder = Path(str(self.args.output_dir), f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}", PARTS_FOLDER)
+        if self.args.should_save:
+            folder.mkdir(parents=True, exist_ok=True)
+            for part in self.parts:
+                part.save_state(folder)
+        super()._save_checkpoint(model, trial)
+
     def save_merged(self, output_dir: str, dtype: str | None = None) -> None:
         """Saves a plain model, as [`~transformers.Trainer.save_model`] does, with new adapters merged into it.
 
@@ -391,7 +565,7 @@ class UnlearnTrainer(HubTrainer):
         return sum(super(UnlearnTrainer, self).floating_point_ops(part) for part in inputs.values())
 
     def _set_signature_columns_if_needed(self) -> None:
-        self._signature_columns = ["forget", "forget_row", "retain", "retain_rows"]
+        self._signature_columns = ["forget", "forget_row", "alternate", "alternate_row", "retain", "retain_rows"]
 
 
 def _trainable(model: nn.Module) -> Iterator[nn.Parameter]:

@@ -8,8 +8,8 @@ from peft import LoraConfig
 from tiny_run import assert_same, logged, tiny_model, tiny_trainer, weights
 from torch import nn
 
-from hf_unlearn.trainer.forward import forward_labels, output_head
-from hf_unlearn.trainer.reference import CachedLogits, LiveLogits
+from hf_unlearn.trainer.forward import forward_labels
+from hf_unlearn.trainer.reference import CachedStates, LiveStates
 
 
 def retain_batch(trainer, size=4):
@@ -18,7 +18,7 @@ def retain_batch(trainer, size=4):
 
 def logits_of(model, batch):
     with torch.no_grad():
-        return forward_labels(model, output_head(model), batch).logits
+        return forward_labels(model, model, batch).logits
 
 
 @pytest.mark.parametrize("tie", [False, True])
@@ -27,9 +27,11 @@ def test_reference_is_the_target_after_training(tmp_path, reference, tie):
     target = tiny_model(tie=tie)
     trainer = tiny_trainer(tmp_path, copy.deepcopy(target), reference=reference)
     trainer.train()
-    assert isinstance(trainer._target_logits, CachedLogits if reference == "cache" else LiveLogits)
+    assert isinstance(trainer.references["retain"].states, CachedStates if reference == "cache" else LiveStates)
     batch = retain_batch(trainer)
-    torch.testing.assert_close(trainer._target_logits(batch), logits_of(target, batch), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        trainer.references["retain"].logits(batch), logits_of(target, batch), rtol=1e-4, atol=1e-5
+    )
     assert (logits_of(trainer.model, batch) - logits_of(target, batch)).abs().max() > 0.01
 
 
@@ -47,11 +49,11 @@ def test_only_hidden_states_of_labels_and_the_head_are_kept(tmp_path):
     trainer = tiny_trainer(tmp_path)
     trainer.train()
     rows = trainer.train_dataset.retain
-    assert [tuple(hidden.shape) for hidden in trainer._target_logits.hidden] == [
+    assert [tuple(hidden.shape) for hidden in trainer.references["retain"].states.head_inputs] == [
         (len(row.input_ids) - row.n_prompt, 64) for row in rows
     ]
-    assert isinstance(trainer._target_logits.head, nn.Linear)
-    assert not any(parameter.requires_grad for parameter in trainer._target_logits.head.parameters())
+    assert isinstance(trainer.references["retain"].states.head, nn.Linear)
+    assert not any(parameter.requires_grad for parameter in trainer.references["retain"].states.head.parameters())
 
 
 def test_a_frozen_head_is_not_copied(tmp_path):
@@ -59,7 +61,7 @@ def test_a_frozen_head_is_not_copied(tmp_path):
     model.lm_head.requires_grad_(False)
     trainer = tiny_trainer(tmp_path, model)
     trainer.train()
-    assert trainer._target_logits.head is model.lm_head
+    assert trainer.references["retain"].states.head is model.lm_head
 
 
 def test_a_model_that_caps_its_logits_falls_back_to_a_live_copy(tmp_path, caplog):
@@ -76,9 +78,9 @@ def test_a_model_that_caps_its_logits_falls_back_to_a_live_copy(tmp_path, caplog
     with caplog.at_level("WARNING"):
         trainer.train()
     assert "kept in memory" in caplog.text
-    assert isinstance(trainer._target_logits, LiveLogits)
+    assert isinstance(trainer.references["retain"].states, LiveStates)
     batch = retain_batch(trainer)
-    assert_same({"": trainer._target_logits(batch)}, {"": logits_of(target, batch)})
+    assert_same({"": trainer.references["retain"].logits(batch)}, {"": logits_of(target, batch)})
 
 
 @pytest.mark.parametrize("reference", ["cache", "model"])
@@ -87,7 +89,9 @@ def test_another_reference_model(tmp_path, reference):
     trainer = tiny_trainer(tmp_path, ref_model=copy.deepcopy(other), reference=reference, logging_steps=1)
     trainer.train()
     batch = retain_batch(trainer)
-    torch.testing.assert_close(trainer._target_logits(batch), logits_of(other, batch), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        trainer.references["retain"].logits(batch), logits_of(other, batch), rtol=1e-4, atol=1e-5
+    )
     assert logged(trainer)[0]["kl/retain"] > 0.1
 
 
@@ -100,14 +104,16 @@ def test_adapters_off_is_the_reference(tmp_path, reference):
     )
     trainer.train()
     batch = retain_batch(trainer)
-    torch.testing.assert_close(trainer._target_logits(batch), logits_of(target, batch), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        trainer.references["retain"].logits(batch), logits_of(target, batch), rtol=1e-4, atol=1e-5
+    )
     assert logged(trainer)[0]["kl/retain"] > 1e-4  # the adapters start away from zero
     base = trainer.model.get_base_model()
     assert torch.equal(
         base.model.layers[0].self_attn.q_proj.base_layer.weight, target.model.layers[0].self_attn.q_proj.weight
     )
     if reference == "cache":
-        assert trainer._target_logits.head is base.lm_head
+        assert trainer.references["retain"].states.head is base.lm_head
 
 
 def test_merged_adapters_are_saved_as_a_plain_model(tmp_path):

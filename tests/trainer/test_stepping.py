@@ -7,6 +7,7 @@ import torch
 from tiny_run import assert_same, tiny_model, tiny_trainer, weights
 
 from hf_unlearn.errors import RequestError
+from hf_unlearn.robust.base import StepResult
 from hf_unlearn.trainer import UnlearnConfig
 from hf_unlearn.trainer.stepping import RoundedSteps, nearest_bf16, stochastic_bf16
 
@@ -43,9 +44,8 @@ def test_each_step_is_the_rounded_float32_step():
         optimizer.zero_grad()
         layer(inputs).square().sum().backward()
         expected -= 0.1 * layer.weight.grad
-        part.before_step(step, layer, optimizer)
         optimizer.step()
-        part.after_step(layer)
+        part.after_step(StepResult(step + 1, layer, dict))
         assert torch.equal(layer.weight, expected.to(torch.bfloat16).float())
 
 
@@ -57,7 +57,7 @@ def test_small_steps_are_lost_for_large_weights_only():
     for _ in range(100):
         with torch.no_grad():
             layer.weight += 1e-5
-        RoundedSteps().after_step(layer)
+        RoundedSteps().after_step(StepResult(1, layer, dict))
     assert layer.weight[0, 0] == before[0, 0]
     assert layer.weight[0, 1] > before[0, 1] + 5e-4
 
@@ -89,8 +89,7 @@ def test_draws_follow_from_seed_and_step():
         with torch.no_grad():
             layer.weight.copy_(torch.linspace(0.9, 1.1, 4096).view(64, 64))
         part = RoundedSteps(stochastic=True, seed=seed)
-        part.before_step(step, layer, None)
-        part.after_step(layer)
+        part.after_step(StepResult(step + 1, layer, dict))
         return layer.weight.detach()
 
     assert torch.equal(run(3, 5), run(3, 5))

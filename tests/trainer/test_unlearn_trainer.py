@@ -147,7 +147,7 @@ def test_only_label_positions_reach_the_head(tmp_path):
     batch = trainer.data_collator([trainer.train_dataset[0], trainer.train_dataset[1]])["forget"]
     seen = []
     handle = output_head(trainer.model).register_forward_hook(lambda module, inputs, output: seen.append(output.shape))
-    result = forward_labels(trainer.model, output_head(trainer.model), batch)
+    result = forward_labels(trainer.model, trainer.model, batch)
     handle.remove()
     labels = int((batch["labels"] != -100).sum())
     assert seen == [(labels, trainer.model.config.vocab_size)]
@@ -236,7 +236,7 @@ def test_no_step_is_made_with_what_is_not_finite(tmp_path, broken, monkeypatch):
     trainer = tiny_trainer(tmp_path, optim="sgd")
     before = weights(trainer.model)
     if broken == "loss":
-        monkeypatch.setattr(UnlearnTrainer, "_forward", lambda self, model, inputs: _nan_forward(self, model, inputs))
+        monkeypatch.setattr(UnlearnTrainer, "_forward", _nan_forward)
     else:
         output_head(trainer.model).weight.register_hook(lambda gradient: gradient * math.inf)
     with pytest.raises(RequestError, match="step 1"):
@@ -247,8 +247,8 @@ def test_no_step_is_made_with_what_is_not_finite(tmp_path, broken, monkeypatch):
 _forward = UnlearnTrainer._forward
 
 
-def _nan_forward(trainer, model, inputs):
-    outputs = _forward(trainer, model, inputs)
+def _nan_forward(trainer, model, inputs, wanted):
+    outputs = _forward(trainer, model, inputs, wanted)
     outputs["forget"].logits.data.fill_(math.nan)
     return outputs
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from .. import RETAIN_LOSSES
@@ -18,4 +19,4 @@ class NoRetainLoss(Loss):
 
     def __call__(self, scores: LabelScores) -> LossSum:
         """Zero, counting nothing."""
-        return LossSum(scores.logits.new_zeros(()), scores.labels.new_zeros(()))
+        return LossSum(scores.labels.new_zeros((), dtype=torch.float32), scores.labels.new_zeros(()))
