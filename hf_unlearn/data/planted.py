@@ -1,8 +1,8 @@
-"""Planted facts: birth years of people who do not exist, so that what a model knows of them is known by construction.
+"""Planted facts about people who do not exist, so that what a model knows of them is known by construction.
 
 Nothing here is random beyond the seed: the same :class:`PlantedSpec` gives the same rows on every machine.
 Names are unique over all sets, each row has four distinct options, and some sentence templates are kept for
-scoring only. Years are drawn independently of names, so no fact says anything about another one.
+scoring only. Values are drawn independently of names, so no fact says anything about another one.
 """
 
 from __future__ import annotations
@@ -12,16 +12,7 @@ from dataclasses import dataclass, replace
 
 from ..errors import RequestError
 from .example import DataBundle, Example, RowSet
-
-TRAIN_TEMPLATES = (
-    "{name} was born in the year",
-    "The birth of {name} took place in the year",
-    "Records show that {name} was born in the year",
-)
-SCORE_TEMPLATES = (
-    "It is known that {name} was born in the year",
-    "According to the archive, the birth of {name} took place in the year",
-)
+from .planted_kinds import fact_kind
 
 ORIGIN = "planted facts"
 
@@ -86,6 +77,7 @@ class PlantedSpec:
     """Sizes and seed of a planted data set.
 
     Attributes:
+        kind: What is planted: ``birth_year`` (a year of four digits) or ``trade`` (one of 32 words).
         forget: Number of facts to forget.
         retain: Number of facts to keep.
         holdout: Number of facts that no model ever sees.
@@ -93,12 +85,13 @@ class PlantedSpec:
             small model knows what those sentences ask for.
         generic: Number of ordinary sentences for training; a quarter as many more are kept for scoring.
         option_draws: Scoring rows per forget or holdout fact and template, each with its own wrong options. A model
-            that knows none prefers some years by chance; with one draw that chance is most of an interval's width.
-        first_year: Earliest year (inclusive).
-        last_year: Latest year (inclusive).
+            that knows none prefers some values by chance; with one draw that chance is most of an interval's width.
+        first_year: Earliest year (inclusive); only for birth years.
+        last_year: Latest year (inclusive); only for birth years.
         seed: Seed of all draws.
     """
 
+    kind: str = "birth_year"
     forget: int = 160
     retain: int = 320
     holdout: int = 80
@@ -110,6 +103,7 @@ class PlantedSpec:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        fact_kind(self.kind)
         for key in ("forget", "retain"):
             if getattr(self, key) < 1:
                 raise RequestError(f"planted.{key} is {getattr(self, key)}: at least one fact is needed")
@@ -137,40 +131,47 @@ class Person:
     """A made-up person: the whole fact."""
 
     name: str
-    year: int
+    value: str
+
+
+def values_of(spec: PlantedSpec) -> list[str]:
+    """All values a fact can have."""
+    years = range(spec.first_year, spec.last_year + 1)
+    return list(fact_kind(spec.kind).values) or [str(year) for year in years]
 
 
 def make_people(spec: PlantedSpec) -> list[Person]:
-    """``spec.n_people`` people with unique names and independent uniform years."""
+    """``spec.n_people`` people with unique names and independent uniform values."""
     names = [a + b + " " + c + d for a in _FIRST_START for b in _FIRST_END for c in _LAST_START for d in _LAST_END]
     rng = random.Random(f"people-{spec.seed}")
-    years = range(spec.first_year, spec.last_year + 1)
-    return [Person(name, rng.choice(years)) for name in rng.sample(names, spec.n_people)]
+    values = values_of(spec)
+    return [Person(name, rng.choice(values)) for name in rng.sample(names, spec.n_people)]
 
 
 def make_rows(people: list[Person], set_name: str, spec: PlantedSpec) -> RowSet:
-    """Training and scoring rows of some people. Every scoring row draws its own three wrong years."""
+    """Training and scoring rows of some people. Every scoring row draws its own three wrong values."""
     rng = random.Random(f"options-{set_name}-{spec.seed}")
+    kind = fact_kind(spec.kind)
     train: list[Example] = []
     score: list[Example] = []
     draws = spec.option_draws if set_name in ("forget", "holdout") else 1
     for number, person in enumerate(people):
         fact = f"{set_name}-{number:04d}"
-        for index, template in enumerate(TRAIN_TEMPLATES):
+        for index, template in enumerate(kind.train_templates):
             prompt = template.format(name=person.name)
-            train.append(Example(f"{fact}-t{index}", prompt, f" {person.year}.", fact, person.name, origin=ORIGIN))
-        for index, template in enumerate(SCORE_TEMPLATES):
+            train.append(Example(f"{fact}-t{index}", prompt, f" {person.value}.", fact, person.name, origin=ORIGIN))
+        for index, template in enumerate(kind.score_templates):
             prompt = template.format(name=person.name)
             for draw in range(draws):
-                choices = _options(rng, person.year, spec)
+                choices = _options(rng, person.value, spec)
                 row_id = f"{fact}-s{index}-{draw}"
-                score.append(Example(row_id, prompt, f" {person.year}", fact, person.name, choices, ORIGIN))
+                score.append(Example(row_id, prompt, f" {person.value}", fact, person.name, choices, ORIGIN))
     return RowSet(tuple(train), tuple(score))
 
 
-def _options(rng: random.Random, year: int, spec: PlantedSpec) -> tuple[str, ...]:
-    others = [other for other in range(spec.first_year, spec.last_year + 1) if other != year]
-    options = [year, *rng.sample(others, 3)]
+def _options(rng: random.Random, value: str, spec: PlantedSpec) -> tuple[str, ...]:
+    others = [other for other in values_of(spec) if other != value]
+    options = [value, *rng.sample(others, 3)]
     rng.shuffle(options)
     return tuple(f" {option}" for option in options)
 

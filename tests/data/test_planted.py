@@ -7,10 +7,13 @@ import dataclasses
 import pytest
 
 from hf_unlearn.data.checks import check_bundle
-from hf_unlearn.data.planted import SCORE_TEMPLATES, TRAIN_TEMPLATES, PlantedSpec, make_people, make_planted
+from hf_unlearn.data.planted import PlantedSpec, make_people, make_planted, values_of
+from hf_unlearn.data.planted_kinds import KINDS
 from hf_unlearn.errors import RequestError
 
 SPEC = PlantedSpec(forget=20, retain=40, holdout=10, practice=10, generic=40)
+TRAIN_TEMPLATES = KINDS["birth_year"].train_templates
+SCORE_TEMPLATES = KINDS["birth_year"].score_templates
 FACT_SETS = ("forget", "retain", "holdout", "practice")
 
 
@@ -94,3 +97,20 @@ def test_passes_the_checks(bundle):
 def test_sizes_that_cannot_be_are_refused(wrong):
     with pytest.raises(RequestError, match="planted"):
         PlantedSpec(**wrong)
+
+
+@pytest.mark.parametrize("name", sorted(KINDS))
+def test_every_kind_plants_values_of_its_own(name):
+    spec = dataclasses.replace(SPEC, kind=name)
+    bundle = make_planted(spec)
+    check_bundle(bundle)
+    values = {f" {value}" for value in values_of(spec)}
+    assert len(values) == len(values_of(spec)) >= 32
+    for row in bundle.forget.score:
+        assert row.answer in row.choices and set(row.choices) <= values and len(set(row.choices)) == 4
+    assert not set(KINDS[name].train_templates) & set(KINDS[name].score_templates)
+
+
+def test_an_unknown_kind_is_refused():
+    with pytest.raises(RequestError, match="did you mean 'trade'"):
+        PlantedSpec(kind="trades")
