@@ -49,6 +49,25 @@ def formats_table() -> str:
     return _table(("name", "what it is", "bits", "extra", "made on a CPU", "source"), rows)
 
 
+def attacks_table() -> str:
+    """Attacks by tier, with what the attacker is given and whether a gate judges them by default."""
+    from hf_unlearn.attacks.tiers import TIERS
+    from hf_unlearn.listing import entries_of
+
+    rows = []
+    order = {tier: place for place, tier in enumerate(TIERS)}
+    for entry in sorted(entries_of("attacks"), key=lambda entry: (order.get(entry.get("tier"), 9), entry["name"])):
+        budget = ", ".join(f"`{key}: {_short(value)}`" for key, value in entry["defaults"].items())
+        cells = (entry.get("tier", ""), entry["summary"], budget, ", ".join(entry["needs"]))
+        rows.append((f"`{entry['name']}`", *cells, "yes" if entry["judged"] else "reported", entry["paper"]))
+    return _table(("name", "tier", "what it is", "budget", "needs", "judged", "source"), rows)
+
+
+def _short(value: Any) -> str:
+    text = _value(value)
+    return text if len(text) <= 60 else "..."
+
+
 def controls_table() -> str:
     """Models that hide on purpose."""
     from hf_unlearn.controls import CONTROLS
@@ -180,10 +199,11 @@ def blocks() -> dict[str, Callable[[], str]]:
         "keys:method": method_table,
         "forget-losses": lambda: registry_table("losses", "forget"),
         "retain-losses": lambda: registry_table("losses", "retain"),
+        "alternates": lambda: registry_table("alternates"),
         "robust": lambda: registry_table("robust"),
         "controls": controls_table,
         "formats": formats_table,
-        "attacks": lambda: registry_table("attacks"),
+        "attacks": attacks_table,
         "metrics": lambda: registry_table("metrics", "row"),
         "aggregates": lambda: registry_table("metrics", "aggregate"),
         "score-agreement": agreement_table,

@@ -19,13 +19,22 @@ from .errors import (
 if TYPE_CHECKING:
     from .auditing import audit
     from .hub.verified import VerifiedModel, load_report
+    from .losses.forget.alternate_nll import FixedIncorrectLoss, IdkNLLLoss, RandomIncorrectLoss
     from .losses.forget.ce_u import CrossEntropyUnlearningLoss
+    from .losses.forget.dpo import AltPOLoss, DPOLoss, IdkDPOLoss
     from .losses.forget.ga import GradientAscentLoss
+    from .losses.forget.jensen_shannon import JensenShannonLoss
+    from .losses.forget.margin import MarginLoss, MarginToReferenceLoss
     from .losses.forget.max_entropy import MaxEntropyLoss
     from .losses.forget.npo import NPOLoss
+    from .losses.forget.pdu import PDULoss
+    from .losses.forget.rmu import RMULoss
     from .losses.forget.satimp import SatImpLoss
     from .losses.forget.simnpo import SimNPOLoss
+    from .losses.forget.undial import UndialLoss
     from .losses.forget.wga import WeightedGradientAscentLoss
+    from .losses.retain.hidden import HiddenRetainLoss
+    from .losses.retain.jensen_shannon import JensenShannonRetainLoss
     from .losses.retain.kl import KLRetainLoss
     from .losses.retain.nll import NLLRetainLoss
     from .trainer.config import UnlearnConfig
@@ -46,22 +55,50 @@ _LAZY = {
     "WeightedGradientAscentLoss": ".losses.forget.wga",
     "NLLRetainLoss": ".losses.retain.nll",
     "KLRetainLoss": ".losses.retain.kl",
+    "JensenShannonRetainLoss": ".losses.retain.jensen_shannon",
+    "HiddenRetainLoss": ".losses.retain.hidden",
+    "UndialLoss": ".losses.forget.undial",
+    "RMULoss": ".losses.forget.rmu",
+    "PDULoss": ".losses.forget.pdu",
+    "MarginToReferenceLoss": ".losses.forget.margin",
+    "MarginLoss": ".losses.forget.margin",
+    "JensenShannonLoss": ".losses.forget.jensen_shannon",
+    "RandomIncorrectLoss": ".losses.forget.alternate_nll",
+    "IdkNLLLoss": ".losses.forget.alternate_nll",
+    "FixedIncorrectLoss": ".losses.forget.alternate_nll",
+    "IdkDPOLoss": ".losses.forget.dpo",
+    "DPOLoss": ".losses.forget.dpo",
+    "AltPOLoss": ".losses.forget.dpo",
 }
 
 __version__ = "0.2.0"
 __all__ = [
+    "AltPOLoss",
     "CrossEntropyUnlearningLoss",
+    "DPOLoss",
     "EnvironmentFailure",
+    "FixedIncorrectLoss",
     "GradientAscentLoss",
     "HfUnlearnError",
+    "HiddenRetainLoss",
+    "IdkDPOLoss",
+    "IdkNLLLoss",
+    "JensenShannonLoss",
+    "JensenShannonRetainLoss",
     "KLRetainLoss",
+    "MarginLoss",
+    "MarginToReferenceLoss",
     "MaxEntropyLoss",
     "MissingExtraError",
     "NLLRetainLoss",
     "NPOLoss",
+    "PDULoss",
+    "RMULoss",
+    "RandomIncorrectLoss",
     "RequestError",
     "SatImpLoss",
     "SimNPOLoss",
+    "UndialLoss",
     "UnlearnConfig",
     "UnlearnTrainer",
     "VerificationError",

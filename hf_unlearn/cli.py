@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
+from .attack_command import add_attack_arguments, attack_model, wants_model
 from .errors import HfUnlearnError, RequestError
 from .publish_command import add_publish_arguments, check_run_arguments, publish_finished, wants_hub
 from .quiet import drop_harmless_lines
@@ -25,11 +26,11 @@ STAGE_HELP = {
     "train": "unlearn with every method of a recipe",
     "export": "make the quantized variants",
     "evaluate": "score every model in every format; with --suite, one MODEL",
-    "attack": "run the attacks",
+    "attack": "run the attacks; with --attack or --tier, on one MODEL",
     "verify": "judge, write the report",
     "publish": "write the published folders; with --repo-id, upload a finished RUN to the Hub",
 }
-LISTS = ("losses", "robust", "formats", "attacks", "metrics", "recipes", "suites")
+LISTS = ("losses", "alternates", "robust", "formats", "attacks", "metrics", "recipes", "suites")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -105,6 +106,9 @@ def _parser() -> argparse.ArgumentParser:
         if stage == "evaluate":
             add_evaluate_arguments(command)
             command.set_defaults(run=_evaluate)
+        if stage == "attack":
+            add_attack_arguments(command)
+            command.set_defaults(run=_attack)
         if stage == "publish":
             add_publish_arguments(command)
             command.set_defaults(run=_publish)
@@ -206,6 +210,12 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     if arguments.suite is not None:
         return evaluate_with_suite(arguments)
     check_without_suite(arguments)
+    return _run(arguments)
+
+
+def _attack(arguments: argparse.Namespace) -> int:
+    if wants_model(arguments):
+        return attack_model(arguments, _workers(arguments))
     return _run(arguments)
 
 

@@ -11,6 +11,7 @@ def entries_of(what: str) -> list[dict[str, Any]]:
     """Entries of one kind as plain data, each with at least ``name``, ``summary``, ``paper`` and ``needs``."""
     makers = {
         "losses": _losses,
+        "alternates": _alternates,
         "robust": _robust,
         "formats": _formats,
         "attacks": _attacks,
@@ -27,7 +28,7 @@ def format_table(entries: list[dict[str, Any]]) -> str:
     """Entries as lines for a terminal: what is short comes first, and what is missing is said below."""
     if not entries:
         return "(none)"
-    wanted = ("name", "kind", "version", "cpu", "installed", "needs", "summary", "paper")
+    wanted = ("name", "kind", "tier", "version", "cpu", "installed", "needs", "summary", "paper")
     columns = [key for key in wanted if any(entry.get(key) not in (None, "", []) for entry in entries)]
     rows = [[_cell(entry.get(key, "")) for key in columns] for entry in entries]
     widths = [max(len(row[index]) for row in [columns, *rows]) for index in range(len(columns))]
@@ -47,6 +48,12 @@ def _losses() -> list[dict[str, Any]]:
 
     forget = [{**entry.to_dict(), "kind": "forget"} for entry in FORGET_LOSSES.entries()]
     return forget + [{**entry.to_dict(), "kind": "retain"} for entry in RETAIN_LOSSES.entries()]
+
+
+def _alternates() -> list[dict[str, Any]]:
+    from .data.alternates import ALTERNATES
+
+    return [entry.to_dict() for entry in ALTERNATES.entries()]
 
 
 def _robust() -> list[dict[str, Any]]:
@@ -87,7 +94,7 @@ def _formats() -> list[dict[str, Any]]:
 def _attacks() -> list[dict[str, Any]]:
     from .attacks import ATTACKS
 
-    return [entry.to_dict() for entry in ATTACKS.entries()]
+    return [{**entry.to_dict(), "judged": entry.value.judged} for entry in ATTACKS.entries()]
 
 
 def _metrics() -> list[dict[str, Any]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from rich.console import Console
@@ -20,6 +20,7 @@ from .jobs import Workers, default_workers
 from .processes import is_first, part, world_size
 from .progress import Progress
 from .recipe import Recipe
+from .recipe.attacks import fit_to_data
 from .reporting.html import write_html
 from .reporting.terminal import print_results
 from .stages.attack import attack_stage
@@ -30,6 +31,7 @@ from .stages.evaluate import evaluate_stage
 from .stages.export import check_exportable, check_formats, export_stage
 from .stages.models import base_models
 from .stages.publish import publish_stage
+from .stages.references import reference_stage
 from .stages.texts import check_scratch_texts, check_target_texts
 from .stages.train import train_stage, trained_subjects
 from .stages.units import claim_output_dir, output_lock, prepare_output_dir, write_atomically
@@ -86,6 +88,8 @@ def load_bundle(recipe: Recipe) -> DataBundle:
             )
             if source is not None
         }
+        for name, source in data.score.items():
+            sets[name] = replace(sets[name], score=_load_set(source, name, f"data.score.{name}").score)
         extra = {name: _load_set(source, name, f"data.extra.{name}") for name, source in data.extra.items()}
         bundle = DataBundle(**sets, extra=extra)
     check_bundle(bundle)
@@ -131,8 +135,9 @@ def run_pipeline(
     check_formats(recipe.export.formats)
     check_benchmarks(recipe.benchmarks)
     bundle = load_bundle(recipe)
-    for attack in recipe.attack.values():
-        attack.plan(bundle)
+    recipe, left_out = fit_to_data(recipe, bundle)
+    for name, reason in left_out.items():
+        progress.say(f"{name} is left out of the tier {recipe.attack_tier}: {reason}")
     with Surroundings(output_dir):
         first = is_first()
         if first:
@@ -160,20 +165,24 @@ def _run_stages(context: RunContext, only: str | None, first: bool) -> RunResult
     check_calibrations(context.calibrations, target.folder)
     check_exportable(context.recipe.export.formats, target.folder)
     if only in (None, "train"):
-        trained = train_stage(context, target)
-    elif first:
-        trained = trained_subjects(context, target)
+        reference_stage(context, target, never)
+        trained = train_stage(context, target, never)
+    elif first or only == "attack":
+        trained = trained_subjects(context, target, never)
     part()
-    if only == "train" or not first:
+    if only == "train" or not (first or only in (None, "attack")):
         return result
     subjects = [target, *([never] if never else []), *trained]
+    if not first:  # attacks are independent jobs, which need no more than the models
+        attack_stage(context, subjects, helps=True)
+        return result
     if only in (None, "export"):
         export_stage(context, subjects)
     if only in (None, "evaluate"):
         evaluate_stage(context, target, subjects)
         benchmark_stage(context, subjects)
     if only in (None, "attack"):
-        attack_stage(context, subjects)
+        attack_stage(context, subjects, timed=context.recipe.attack_tier is not None)
     if only in (None, "verify", "publish"):
         result.verified = _judge(context, target, subjects)
     if only in (None, "publish") and result.verified is not None and not context.recipe.is_audit:

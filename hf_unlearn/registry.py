@@ -34,6 +34,8 @@ class Entry(Generic[T]):
             ``"generation"``, an extra's name ...).
         version: Of scores only: raised whenever the same records would give other numbers, so that numbers of two
             versions are not compared.
+        tier: Of attacks only: the smallest tier that it is in (``quick``, ``release`` or ``deep``); empty where it is
+            run by name only.
     """
 
     name: str
@@ -43,6 +45,7 @@ class Entry(Generic[T]):
     defaults: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
     needs: tuple[str, ...] = ()
     version: int | None = None
+    tier: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """What ``hf-unlearn list --json`` prints."""
@@ -53,6 +56,7 @@ class Entry(Generic[T]):
             "defaults": dict(self.defaults),
             "needs": list(self.needs),
             **({} if self.version is None else {"version": self.version}),
+            **({"tier": self.tier} if self.tier else {}),
         }
 
 
@@ -74,6 +78,7 @@ class Registry(Generic[T]):
         defaults: Mapping[str, Any] | None = None,
         needs: tuple[str, ...] = (),
         version: int | None = None,
+        tier: str = "",
     ) -> Callable[[T], T]:
         """Decorator that registers a class or function under ``name``."""
 
@@ -81,7 +86,7 @@ class Registry(Generic[T]):
             if name in self._entries:
                 raise ValueError(f"{self.kind} {name!r} is registered twice")
             frozen = MappingProxyType(dict(defaults or {}))
-            self._entries[name] = Entry(name, value, summary, paper, frozen, needs, version)
+            self._entries[name] = Entry(name, value, summary, paper, frozen, needs, version, tier)
             return value
 
         return add

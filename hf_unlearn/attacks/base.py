@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from ..data.encoding import TextFormat
 from ..data.example import DataBundle
@@ -36,6 +36,8 @@ class Attacked:
         bundle: The run's data.
         text_format: How prompt and answer become one text.
         metrics: Names of metrics that records are made for.
+        then: Format that what comes of the attack is put into before it is scored; ``None`` scores it as it is.
+            :func:`~hf_unlearn.attacks.scoring.score_attacked` sees to it.
     """
 
     folder: Path
@@ -43,10 +45,39 @@ class Attacked:
     bundle: DataBundle
     text_format: TextFormat
     metrics: tuple[str, ...]
+    then: str | None = None
+
+
+@dataclass(frozen=True)
+class AttackCost:
+    """What an attack on one model takes.
+
+    Attributes:
+        jobs: Independent jobs; each loads the model or restores it.
+        steps: Optimizer steps, all jobs together.
+        rows_trained: Rows put through forward and backward, all epochs and jobs together.
+        rows_scored: Rows scored by one forward, all epochs and jobs together.
+        rows_generated: Answers generated.
+    """
+
+    jobs: int
+    steps: int = 0
+    rows_trained: int = 0
+    rows_scored: int = 0
+    rows_generated: int = 0
 
 
 class Attack(ABC):
-    """Settings of one attack and the work it takes. Jobs are independent of each other and resumable one by one."""
+    """Settings of one attack and the work it takes. Jobs are independent of each other and resumable one by one.
+
+    Attributes:
+        edits_weights: Whether it changes weights and scores them by
+            :func:`~hf_unlearn.attacks.scoring.score_attacked`, so that they can be quantized in between (``then``).
+        judged: Whether a gate that names no attacks judges it. ``False`` for what only tells more.
+    """
+
+    edits_weights: ClassVar[bool] = False
+    judged: ClassVar[bool] = True
 
     @abstractmethod
     def plan(self, bundle: DataBundle) -> list[str]:
@@ -67,3 +98,24 @@ class Attack(ABC):
     @abstractmethod
     def budget(self, bundle: DataBundle) -> dict[str, Any]:
         """What the attacker is given, as plain data for the report."""
+
+    def check(self, attacked: Attacked) -> None:  # noqa: B027 (most attacks take any model)
+        """Refuse, before any job of the run, a model that this attack does not fit; no weights are loaded.
+
+        Raises:
+            RequestError: Says what does not fit.
+        """
+
+    def cost(self, bundle: DataBundle) -> AttackCost:
+        """What it takes on one model, told before it starts.
+
+        As far as the budget says it: ``steps_per_rate`` (of every job), ``batch_size``, ``epochs`` and ``folds``.
+        Attacks that score or generate otherwise say so themselves.
+        """
+        budget = self.budget(bundle)
+        jobs = len(self.plan(bundle))
+        steps = jobs * int(budget.get("steps_per_rate", 0))
+        asked = len(bundle.forget.score) // int(budget.get("folds", 1))
+        scored = jobs * asked * (1 + int(budget.get("epochs", 1)))
+        batch = int(getattr(self, "batch_size", 1))
+        return AttackCost(jobs, steps, steps * batch, scored)

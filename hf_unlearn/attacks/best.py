@@ -36,13 +36,36 @@ def read_epochs(folder: Path, fold: int, setting: float) -> list[Try]:
     return [Try(fold, setting, epoch, fact_scores(read_records(path))) for epoch, path in sorted(found.items())]
 
 
-def best_of(tries: Sequence[Try], metrics: Sequence[str], setting_name: str = "learning_rate") -> AttackResult:
+@dataclass(frozen=True)
+class End:
+    """A try that was not carried to its end.
+
+    Attributes:
+        fold: See :class:`Try`.
+        setting: See :class:`Try`.
+        how: ``diverged`` (the loss was no number any more) or ``stopped`` (given up, nothing came back any more).
+    """
+
+    fold: int
+    setting: float
+    how: str
+
+
+def read_ends(folder: Path, fold: int, setting: float) -> list[End]:
+    """How a job ended, where it ended early."""
+    return [End(fold, setting, how) for how in ("diverged", "stopped") if (folder / f"{how}.json").exists()]
+
+
+def best_of(
+    tries: Sequence[Try], metrics: Sequence[str], setting_name: str = "learning_rate", ends: Sequence[End] = ()
+) -> AttackResult:
     """The best try per metric and fold, by the mean over facts; of equals the one that costs least.
 
     Args:
         tries: Everything tried, the model before the attack (epoch 0) included.
         metrics: Names of metrics; those that were not scored are left out.
         setting_name: What ``Try.setting`` is called in the details.
+        ends: Tries that ended early; the details name their settings.
     """
     scores: dict[str, FactScores] = {}
     details: list[dict[str, Any]] = []
@@ -66,8 +89,16 @@ def best_of(tries: Sequence[Try], metrics: Sequence[str], setting_name: str = "l
                     "epoch": best.epoch,
                     "before": before.scores["forget", metric].mean,
                     "after": facts.mean,
+                    **_ended(ends, fold),
                 }
             )
         if values:
             scores[metric] = FactScores(values, groups)
     return AttackResult(scores, details)
+
+
+def _ended(ends: Sequence[End], fold: int) -> dict[str, list[float]]:
+    of_fold = [end for end in ends if end.fold == fold]
+    return {
+        how: sorted(end.setting for end in of_fold if end.how == how) for how in sorted({end.how for end in of_fold})
+    }

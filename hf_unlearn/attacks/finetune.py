@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 from ..data.example import DataBundle, Example
 from ..errors import RequestError
 from . import ATTACKS
+from .adapters import Kind, Tuning
 from .base import Attack, Attacked, AttackResult
 from .sweep import Sweep, plan_sweep, run_sweep_job, sweep_best, sweep_budget
 
@@ -22,23 +23,40 @@ class _Finetune(Attack):
     epochs: int = 2
     batch_size: int = 16
     warmup_steps: int = 0
+    tuning: Kind = "full"
+    lora_rank: int = 16
+    patience: int = 0
     seed: int = 0
 
+    edits_weights: ClassVar[bool] = True
     name: ClassVar[str]
     trained_set: ClassVar[str]
 
     def __post_init__(self) -> None:
-        self.sweep.check(self.name)
+        self.sweep.check()
 
     @property
     def sweep(self) -> Sweep:
         """The rates and what each costs."""
-        return Sweep(self.learning_rates, self.epochs, self.batch_size, self.warmup_steps, f"{self.name}-{self.seed}")
+        return Sweep(
+            self.learning_rates,
+            self.epochs,
+            self.batch_size,
+            self.warmup_steps,
+            f"{self.name}-{self.seed}",
+            Tuning(self.tuning, self.lora_rank),
+            self.patience,
+            self.name,
+        )
 
     def plan(self, bundle: DataBundle) -> list[str]:
         """One job per rate."""
         self._rows(bundle)
         return plan_sweep(self.sweep)
+
+    def check(self, attacked: Attacked) -> None:
+        """Refuse adapters that do not fit."""
+        self.sweep.tuning.check_model(self.sweep.name, attacked.folder)
 
     def run_job(self, job: str, attacked: Attacked, out: Path) -> None:
         """Train on rows that are not to be forgotten, score the forget set per epoch."""
@@ -70,6 +88,7 @@ class _Finetune(Attack):
     paper="arXiv 2505.22310 (retain set alone)",
     defaults=_DEFAULTS,
     needs=("never-knew control", "retain"),
+    tier="release",
 )
 @dataclass(frozen=True)
 class FinetuneRetain(_Finetune):
@@ -80,6 +99,9 @@ class FinetuneRetain(_Finetune):
         epochs: Passes over the set; the forget set is scored after each.
         batch_size: Rows a step.
         warmup_steps: Linear warm-up, then constant.
+        tuning: ``full`` trains all weights, ``lora`` adapters beside them.
+        lora_rank: Rank of the adapters; their scale is twice of it.
+        patience: A rate is given up after so many epochs without gain; 0 never gives up.
         seed: Seed of the order of rows.
     """
 
@@ -93,6 +115,7 @@ class FinetuneRetain(_Finetune):
     paper="arXiv 2506.01339 (fine-tuning on unrelated data)",
     defaults=_DEFAULTS,
     needs=("never-knew control", "generic"),
+    tier="release",
 )
 @dataclass(frozen=True)
 class FinetuneGeneric(_Finetune):
@@ -103,6 +126,9 @@ class FinetuneGeneric(_Finetune):
         epochs: Passes over the set; the forget set is scored after each.
         batch_size: Rows a step.
         warmup_steps: Linear warm-up, then constant.
+        tuning: ``full`` trains all weights, ``lora`` adapters beside them.
+        lora_rank: Rank of the adapters; their scale is twice of it.
+        patience: A rate is given up after so many epochs without gain; 0 never gives up.
         seed: Seed of the order of rows.
     """
 

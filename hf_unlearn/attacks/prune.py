@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from ..data.encoding import load_tokenizer
 from ..data.example import DataBundle
-from ..errors import RequestError
-from ..evaluation.records import write_records
 from . import ATTACKS
-from .base import Attack, Attacked, AttackResult
-from .best import best_of, read_epochs
+from .base import Attacked
+from .edits import WeightEdit, check_sizes
 
 if TYPE_CHECKING:
     from torch import Tensor
+    from transformers import PreTrainedModel
 
 
 @ATTACKS.register(
@@ -25,9 +22,10 @@ if TYPE_CHECKING:
     paper="arXiv 2407.06483 (compression after unlearning)",
     defaults={"shares": [0.1, 0.2, 0.3]},
     needs=("never-knew control",),
+    tier="quick",
 )
 @dataclass(frozen=True)
-class Prune(Attack):
+class Prune(WeightEdit):
     """Settings of pruning. Nothing is trained.
 
     Attributes:
@@ -36,39 +34,22 @@ class Prune(Attack):
 
     shares: tuple[float, ...] = (0.1, 0.2, 0.3)
 
+    turned: ClassVar[str] = "share"
+
     def __post_init__(self) -> None:
-        if not self.shares or any(not 0 < share < 1 for share in self.shares):
-            raise RequestError("prune.shares must name shares between 0 and 1, at least one")
-        if len(set(self.shares)) < len(self.shares):
-            raise RequestError("prune.shares names a share twice: once is enough")
+        check_sizes("prune.shares", self.shares, 0, 1, what="shares between 0 and 1")
 
-    def plan(self, bundle: DataBundle) -> list[str]:
-        """One job per share."""
-        return [f"share{share!r}" for share in self.shares]
+    @property
+    def sizes(self) -> Sequence[float]:
+        """The shares."""
+        return self.shares
 
-    def run_job(self, job: str, attacked: Attacked, out: Path) -> None:
-        """Score the forget set before and after."""
-        import torch
-
-        from ..evaluation.loading import load_model
-        from ..evaluation.metrics import apply_metrics
-        from ..evaluation.scoring import score_rows
+    def edit(self, model: PreTrainedModel, job: str, attacked: Attacked) -> None:
+        """Prune every linear layer but the output head."""
         from ..quantization.base import body_layers
 
-        tokenizer = load_tokenizer(str(attacked.folder))
-        loaded = load_model(attacked.folder)
-        for epoch in (0, 1):
-            if epoch:
-                with torch.no_grad():
-                    for layer in body_layers(loaded, "pruning").values():
-                        prune_smallest(layer.weight, _share(job))
-            records = score_rows(loaded, tokenizer, {"forget": attacked.bundle.forget.score}, attacked.text_format)
-            write_records(out / f"epoch{epoch}.jsonl", apply_metrics(records, attacked.metrics))
-
-    def collect(self, folders: Mapping[str, Path], metrics: tuple[str, ...]) -> AttackResult:
-        """Per metric the best share."""
-        tries = [each for job, folder in folders.items() for each in read_epochs(folder, 0, _share(job))]
-        return best_of(tries, metrics, setting_name="share")
+        for layer in body_layers(model, "pruning").values():
+            prune_smallest(layer.weight, self.size_of(job))
 
     def budget(self, bundle: DataBundle) -> dict[str, Any]:
         """The shares."""
@@ -80,7 +61,3 @@ def prune_smallest(weight: Tensor, share: float) -> None:
     count = int(share * weight.numel())
     smallest = weight.abs().flatten().argsort(stable=True)[:count]
     weight.view(-1)[smallest] = 0
-
-
-def _share(job: str) -> float:
-    return float(job.removeprefix("share"))

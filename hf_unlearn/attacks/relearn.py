@@ -6,11 +6,12 @@ import random
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from ..data.example import DataBundle, Example
 from ..errors import RequestError
 from . import ATTACKS
+from .adapters import Kind, Tuning
 from .base import Attack, Attacked, AttackResult
 from .sweep import Sweep, plan_sweep, run_sweep_job, sweep_best, sweep_budget
 
@@ -21,6 +22,7 @@ from .sweep import Sweep, plan_sweep, run_sweep_job, sweep_best, sweep_budget
     paper="arXiv 2607.27836 (20 forget examples)",
     defaults={"examples": 20, "learning_rates": [1e-5, 1e-4, 1e-3], "epochs": 5, "batch_size": 8},
     needs=("never-knew control",),
+    tier="release",
 )
 @dataclass(frozen=True)
 class Relearn(Attack):
@@ -35,6 +37,9 @@ class Relearn(Attack):
         epochs: Passes over them; the others are scored after each.
         batch_size: Rows a step.
         warmup_steps: Linear warm-up, then constant.
+        tuning: ``full`` trains all weights, ``lora`` adapters beside them.
+        lora_rank: Rank of the adapters; their scale is twice of it.
+        patience: A rate is given up after so many epochs without gain; 0 never gives up.
         seed: Seed of the draw and of the order of rows.
     """
 
@@ -43,22 +48,40 @@ class Relearn(Attack):
     epochs: int = 5
     batch_size: int = 8
     warmup_steps: int = 0
+    tuning: Kind = "full"
+    lora_rank: int = 16
+    patience: int = 0
     seed: int = 0
+
+    edits_weights: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if self.examples < 1:
             raise RequestError(f"relearn.examples is {self.examples}: at least one fact is needed to train on")
-        self.sweep.check("relearn")
+        self.sweep.check()
 
     @property
     def sweep(self) -> Sweep:
         """The rates and what each costs."""
-        return Sweep(self.learning_rates, self.epochs, self.batch_size, self.warmup_steps, f"relearn-{self.seed}")
+        return Sweep(
+            self.learning_rates,
+            self.epochs,
+            self.batch_size,
+            self.warmup_steps,
+            f"relearn-{self.seed}",
+            Tuning(self.tuning, self.lora_rank),
+            self.patience,
+            "relearn",
+        )
 
     def plan(self, bundle: DataBundle) -> list[str]:
         """One job per rate."""
         self._drawn(bundle)
         return plan_sweep(self.sweep)
+
+    def check(self, attacked: Attacked) -> None:
+        """Refuse adapters that do not fit."""
+        self.sweep.tuning.check_model(self.sweep.name, attacked.folder)
 
     def run_job(self, job: str, attacked: Attacked, out: Path) -> None:
         """Train on the drawn facts, score the others per epoch."""
@@ -93,6 +116,7 @@ class Relearn(Attack):
     paper="arXiv 2605.24614 (1 epoch, learning rate 2e-5, batch 32)",
     defaults={"learning_rates": [2e-5], "epochs": 1, "batch_size": 32},
     needs=("never-knew control",),
+    tier="release",
 )
 @dataclass(frozen=True)
 class RelearnAll(Attack):
@@ -106,6 +130,9 @@ class RelearnAll(Attack):
         epochs: Passes over the forget set, which is scored after each.
         batch_size: Rows a step.
         warmup_steps: Linear warm-up, then constant.
+        tuning: ``full`` trains all weights, ``lora`` adapters beside them.
+        lora_rank: Rank of the adapters; their scale is twice of it.
+        patience: A rate is given up after so many epochs without gain; 0 never gives up.
         seed: Seed of the order of rows.
     """
 
@@ -113,19 +140,37 @@ class RelearnAll(Attack):
     epochs: int = 1
     batch_size: int = 32
     warmup_steps: int = 0
+    tuning: Kind = "full"
+    lora_rank: int = 16
+    patience: int = 0
     seed: int = 0
 
+    edits_weights: ClassVar[bool] = True
+
     def __post_init__(self) -> None:
-        self.sweep.check("relearn-all")
+        self.sweep.check()
 
     @property
     def sweep(self) -> Sweep:
         """The rates and what each costs."""
-        return Sweep(self.learning_rates, self.epochs, self.batch_size, self.warmup_steps, f"relearn-all-{self.seed}")
+        return Sweep(
+            self.learning_rates,
+            self.epochs,
+            self.batch_size,
+            self.warmup_steps,
+            f"relearn-all-{self.seed}",
+            Tuning(self.tuning, self.lora_rank),
+            self.patience,
+            "relearn-all",
+        )
 
     def plan(self, bundle: DataBundle) -> list[str]:
         """One job per rate."""
         return plan_sweep(self.sweep)
+
+    def check(self, attacked: Attacked) -> None:
+        """Refuse adapters that do not fit."""
+        self.sweep.tuning.check_model(self.sweep.name, attacked.folder)
 
     def run_job(self, job: str, attacked: Attacked, out: Path) -> None:
         """Train on the forget set and score it per epoch."""

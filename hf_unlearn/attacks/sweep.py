@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ..data.example import Example
+from .adapters import Tuning
 from .base import Attacked, AttackResult
-from .best import best_of, read_epochs
+from .best import best_of, read_ends, read_epochs
 from .retraining import RetrainingSettings, check_least, check_rates, retrain_and_score
 
 
@@ -23,6 +24,9 @@ class Sweep:
         batch_size: Rows a step.
         warmup_steps: Linear warm-up, then constant.
         order: Seeds the order of rows.
+        tuning: What of the model is trained.
+        patience: Epochs without gain after which a rate is given up; 0 never gives up.
+        name: The attack, for messages.
     """
 
     learning_rates: tuple[float, ...]
@@ -30,12 +34,31 @@ class Sweep:
     batch_size: int
     warmup_steps: int
     order: str
+    tuning: Tuning = field(default_factory=Tuning)
+    patience: int = 0
+    name: str = "attack"
 
-    def check(self, name: str) -> None:
+    def check(self) -> None:
         """Refuse what makes no sense, under the name of the attack: :class:`RequestError`."""
-        check_rates(name, self.learning_rates)
-        least = {"epochs": 1, "batch_size": 1, "warmup_steps": 0}
-        check_least(name, {key: getattr(self, key) for key in least}, least)
+        check_rates(self.name, self.learning_rates)
+        least = {"epochs": 1, "batch_size": 1, "warmup_steps": 0, "patience": 0}
+        check_least(self.name, {key: getattr(self, key) for key in least}, least)
+        self.tuning.check(self.name)
+
+    def retraining(self, rate: float) -> RetrainingSettings:
+        """How one job of the sweep fine-tunes."""
+        return RetrainingSettings(
+            learning_rate=rate,
+            epochs=self.epochs,
+            batch_size=self.batch_size,
+            warmup_steps=self.warmup_steps,
+            loss_tokens="answer",
+            max_grad_norm=1.0,
+            order=self.order,
+            tuning=self.tuning,
+            patience=self.patience,
+            name=self.name,
+        )
 
 
 def plan_sweep(sweep: Sweep) -> list[str]:
@@ -51,23 +74,15 @@ def run_sweep_job(
     asked: Sequence[Example],
     out: Path,
 ) -> None:
-    """Full fine-tuning in float32 on ``rows`` at the job's rate; records of ``asked`` per epoch."""
-    settings = RetrainingSettings(
-        learning_rate=_rate(job),
-        epochs=sweep.epochs,
-        batch_size=sweep.batch_size,
-        warmup_steps=sweep.warmup_steps,
-        loss_tokens="answer",
-        max_grad_norm=1.0,
-        order=sweep.order,
-    )
-    retrain_and_score(settings, attacked, rows, asked, out)
+    """Fine-tuning in float32 on ``rows`` at the job's rate; records of ``asked`` per epoch."""
+    retrain_and_score(sweep.retraining(_rate(job)), attacked, rows, asked, out)
 
 
 def sweep_best(folders: Mapping[str, Path], metrics: Sequence[str]) -> AttackResult:
     """Per metric the best rate and epoch."""
     tries = [each for job, folder in folders.items() for each in read_epochs(folder, 0, _rate(job))]
-    return best_of(tries, metrics)
+    ends = [end for job, folder in folders.items() for end in read_ends(folder, 0, _rate(job))]
+    return best_of(tries, metrics, ends=ends)
 
 
 def sweep_budget(sweep: Sweep, rows: int) -> dict[str, Any]:
@@ -76,8 +91,7 @@ def sweep_budget(sweep: Sweep, rows: int) -> dict[str, Any]:
         "learning_rates": list(sweep.learning_rates),
         "epochs": sweep.epochs,
         "steps_per_rate": sweep.epochs * -(-rows // sweep.batch_size),
-        "optimizer": "AdamW, full fine-tuning in float32",
-        "loss_tokens": "answer",
+        **sweep.retraining(sweep.learning_rates[0]).describe(),
     }
 
 

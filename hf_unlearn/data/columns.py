@@ -22,6 +22,7 @@ CHOICE_NAMES = ("perturbed_answer", "wrong_answers", "choices", "options")
 INDEX_NAMES = ("answer_index", "answer_idx")
 PARAPHRASED_NAMES = ("paraphrased_answer",)
 PERTURBED_NAMES = ("perturbed_answer",)
+PARAPHRASED_PROMPT_NAMES = ("paraphrased_question", "paraphrased_prompt")
 LETTERS = "ABCDEFGHIJ"
 _LABELS = {"true": True, "1": True, "false": False, "0": False}  # numbers and text: what CSV files hold
 SHAPES = "question and answer, prompt and completion, messages, or text"
@@ -43,6 +44,7 @@ class Columns:
         group: Which facts may say something of each other.
         paraphrased: The right answer in other words: a string or a list.
         perturbed: Wrong answers in the right one's form: a string or a list.
+        paraphrased_prompt: The question in other words: a string or a list.
     """
 
     prompt: str | None = None
@@ -56,6 +58,7 @@ class Columns:
     group: str | None = None
     paraphrased: str | None = None
     perturbed: str | None = None
+    paraphrased_prompt: str | None = None
 
 
 def find_columns(record: Mapping[str, Any], wished: Columns, where: str) -> Columns:
@@ -89,6 +92,7 @@ def find_columns(record: Mapping[str, Any], wished: Columns, where: str) -> Colu
         label=wished.label or _preference_label(record),
         paraphrased=wished.paraphrased or _first(PARAPHRASED_NAMES, record),
         perturbed=wished.perturbed or _first(PERTURBED_NAMES, record),
+        paraphrased_prompt=wished.paraphrased_prompt or _first(PARAPHRASED_PROMPT_NAMES, record),
     )
     if found.choices and not found.answer_index:
         found = replace(found, answer_index=_first(INDEX_NAMES, record))
@@ -177,7 +181,9 @@ def to_example(record: Mapping[str, Any], columns: Columns, row_id: str, where: 
         turns = _messages(record, columns.prompt, where) + _messages(record, columns.answer, where)
         return _conversation(row, turns, where)
     prompt = _string(record, columns.prompt, where)
-    row = replace(row, variants=_variants(record, columns, where))
+    row = replace(
+        row, variants=_variants(record, columns, where), other_prompts=_other_prompts(record, columns, where)
+    )
     if columns.choices is None:
         assert columns.answer is not None
         return replace(row, prompt=prompt, answer=_string(record, columns.answer, where))
@@ -269,6 +275,11 @@ def _variants(record: Mapping[str, Any], columns: Columns, where: str) -> tuple[
     )
 
 
+def _other_prompts(record: Mapping[str, Any], columns: Columns, where: str) -> tuple[str, ...]:
+    column = columns.paraphrased_prompt
+    return tuple(_string_list(record, column, where)) if column and record.get(column) is not None else ()
+
+
 def _string_list(record: Mapping[str, Any], column: str, where: str) -> list[str]:
     value = _value(record, column, where)
     if isinstance(value, str):
@@ -282,7 +293,7 @@ def _string_list(record: Mapping[str, Any], column: str, where: str) -> list[str
     if isinstance(value, list):  # years are often written as numbers
         value = [str(item) if isinstance(item, int | float) and not isinstance(item, bool) else item for item in value]
     if not isinstance(value, list) or not all(isinstance(item, str) and item.strip() for item in value):
-        raise RequestError(f"{where}: column {column!r} must be a list of answers, each a string that is not empty")
+        raise RequestError(f"{where}: column {column!r} must be a list of strings that are not empty")
     return list(value)
 
 

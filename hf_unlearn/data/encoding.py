@@ -58,11 +58,15 @@ class EncodedRow:
         input_ids: All tokens, special tokens included.
         n_prompt: Number of tokens before the labels; the labels are ``input_ids[n_prompt:]``. Always at least 1,
             since nothing predicts the first token, and less than ``len(input_ids)``.
+        group: The group of the row's fact.
+        labels: What is to be predicted in place of ``input_ids[n_prompt:]``, as many tokens; ``None`` for just those.
     """
 
     id: str
     input_ids: tuple[int, ...]
     n_prompt: int
+    group: str = ""
+    labels: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -126,7 +130,7 @@ def encode_row(row: Example, tokenizer: PreTrainedTokenizerBase, fmt: TextFormat
     n_prompt = max(n_prompt, 1)
     if n_prompt >= len(ids):
         raise RequestError(f"{row.origin or row.id} has no answer token to predict: give it a longer answer")
-    return EncodedRow(row.id, ids, n_prompt)
+    return EncodedRow(row.id, ids, n_prompt, row.group)
 
 
 def encode_answer(row: Example, answer: str, tokenizer: PreTrainedTokenizerBase, fmt: TextFormat) -> EncodedRow:

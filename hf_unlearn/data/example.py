@@ -25,6 +25,8 @@ class Example:
             each kind with its answer texts, as they would follow the prompt.
         prior_prompt: A prompt that says nothing of the question (``"Answer:"``). Where it is given, options are
             scored after it too, for calibrated multiple choice.
+        other_prompts: The same question in other words; attacks ask by them.
+        fold: Part of a split that came with the data, where it came with one; attacks that split use it.
     """
 
     id: str
@@ -38,6 +40,8 @@ class Example:
     conversational: bool = False
     variants: tuple[tuple[str, tuple[str, ...]], ...] = ()
     prior_prompt: str = ""
+    other_prompts: tuple[str, ...] = ()
+    fold: str = ""
 
     @property
     def text(self) -> str:

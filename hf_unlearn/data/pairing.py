@@ -18,9 +18,12 @@ IGNORED = -100
 
 
 class PairedItem(TypedDict):
-    """One forget row, another answer to its prompt, its retain rows, and where they stand in their lists."""
+    """One forget row, another answer to its prompt, its retain rows, and where they stand in their lists.
 
-    forget: EncodedRow
+    ``forget`` is ``None`` where the item's row is not forgotten in the current epoch.
+    """
+
+    forget: EncodedRow | None
     forget_row: int
     alternate: EncodedRow | None
     alternate_row: int
@@ -44,9 +47,14 @@ class PairedRows(Dataset[PairedItem]):
         alternates: Other answers to the prompt of each forget row, at least one for each; empty for none. Of several
             each epoch draws one.
 
+    Attributes:
+        retainable: All rows that may stand in the batch part ``retain``; its row numbers count in this list.
+
     Raises:
         RequestError: There are no forget rows, or ``retain_per_forget`` is negative, or a forget row has no alternate.
     """
+
+    retainable: Sequence[EncodedRow]
 
     def __init__(
         self,
@@ -64,6 +72,7 @@ class PairedRows(Dataset[PairedItem]):
             raise RequestError("alternates were given, but not for every forget row: each needs at least one")
         self.forget = list(forget)
         self.retain = list(retain)
+        self.retainable = self.retain
         self.alternates = [row for rows in alternates for row in rows]
         self._first_alternate = [0, *accumulate(len(rows) for rows in alternates)]
         self.retain_per_forget = retain_per_forget if retain else 0
@@ -149,7 +158,9 @@ def pad_rows(rows: Sequence[EncodedRow], numbers: Sequence[int], pad_token_id: i
         length = len(row.input_ids)
         input_ids[place, :length] = torch.tensor(row.input_ids)
         attention_mask[place, :length] = 1
-        labels[place, row.n_prompt : length] = input_ids[place, row.n_prompt : length]
+        labels[place, row.n_prompt : length] = (
+            input_ids[place, row.n_prompt : length] if row.labels is None else torch.tensor(row.labels)
+        )
     return {
         "input_ids": input_ids,
         "attention_mask": attention_mask,
@@ -162,7 +173,7 @@ def pad_rows(rows: Sequence[EncodedRow], numbers: Sequence[int], pad_token_id: i
 class PairedCollator:
     """Items of :class:`PairedRows` to a batch ``{"forget": PaddedRows, "alternate": ..., "retain": ...}``.
 
-    ``alternate`` and ``retain`` are left out where the items have none.
+    Parts of which no item has a row are left out.
 
     Attributes:
         pad_token_id: See :func:`pad_rows`.
@@ -171,14 +182,14 @@ class PairedCollator:
     pad_token_id: int
 
     def __call__(self, items: Sequence[PairedItem]) -> dict[str, PaddedRows]:
-        batch = {
-            "forget": pad_rows(
-                [item["forget"] for item in items], [item["forget_row"] for item in items], self.pad_token_id
-            )
-        }
-        alternates = [item["alternate"] for item in items if item["alternate"] is not None]
+        batch: dict[str, PaddedRows] = {}
+        forget = [(item["forget"], item["forget_row"]) for item in items if item["forget"] is not None]
+        if forget:
+            batch["forget"] = pad_rows([row for row, _ in forget], [number for _, number in forget], self.pad_token_id)
+        alternates = [(item["alternate"], item["alternate_row"]) for item in items if item["alternate"] is not None]
         if alternates:
-            batch["alternate"] = pad_rows(alternates, [item["alternate_row"] for item in items], self.pad_token_id)
+            numbers = [number for _, number in alternates]
+            batch["alternate"] = pad_rows([row for row, _ in alternates], numbers, self.pad_token_id)
         retain = [row for item in items for row in item["retain"]]
         if retain:
             numbers = [number for item in items for number in item["retain_rows"]]

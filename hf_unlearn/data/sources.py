@@ -9,7 +9,9 @@ from typing import Any
 from ..errors import RequestError
 from .columns import Columns, find_columns, keep_for, to_example
 from .example import Example, RowSet
+from .layouts import LayoutName, TrainOn, read_layout
 from .readers import read_file, read_hub
+from .windows import in_windows
 
 
 @dataclass(frozen=True)
@@ -30,12 +32,18 @@ class Source:
         text: Column with plain text.
         paraphrased: Column with the right answer in other words, a string or a list.
         perturbed: Column with wrong answers in the right one's form, a string or a list.
+        paraphrased_prompt: Column with the question in other words, a string or a list; attacks ask by it.
         group: Column that says which rows may tell of each other.
         fact: Column that says what the row is about. Default: every row is a fact of its own.
         rows_per_group: Where no column names the groups but they stand in order: this many rows one after the other
             are a group (20 in TOFU: the questions about one author).
         limit: Use only the first rows.
         score_limit: Score only the first rows of these; training still uses all.
+        window: Cut plain texts into pieces of at most so many characters, at white space; the pieces of one text are
+            a group.
+        layout: One of the second paper's data sets (see docs/rtt.md); ``path`` is then the folder of your copy.
+        splits: For a layout: its question files without their ending, such as ``split_0``; all if left out.
+        train_on: For a layout: train on its ``sentences`` or on its ``questions``.
     """
 
     path: str | None = None
@@ -50,21 +58,38 @@ class Source:
     text: str | None = None
     paraphrased: str | None = None
     perturbed: str | None = None
+    paraphrased_prompt: str | None = None
     group: str | None = None
     fact: str | None = None
     rows_per_group: int | None = None
     limit: int | None = None
     score_limit: int | None = None
+    window: int | None = None
+    layout: LayoutName | None = None
+    splits: tuple[str, ...] = ()
+    train_on: TrainOn = "sentences"
 
     def __post_init__(self) -> None:
         if not self.path and not self.dataset:
             raise RequestError("a data set has neither path nor dataset: name a local file or a Hub data set")
-        for key in ("rows_per_group", "limit", "score_limit"):
+        for key in ("rows_per_group", "limit", "score_limit", "window"):
             value = getattr(self, key)
             if value is not None and value < 1:
                 raise RequestError(f"{key} is {value}: it must be at least 1 (leave it out for no limit)")
         if self.group and self.rows_per_group:
             raise RequestError("group and rows_per_group are both set: only one of them can say what a group is")
+        if self.layout:
+            self._check_layout()
+        elif self.splits:
+            raise RequestError("splits is only for a layout: remove it, or name the layout")
+
+    def _check_layout(self) -> None:
+        if not self.path:
+            raise RequestError(f"layout {self.layout} is read from your own copy: name its folder with path")
+        given = {**vars(self.columns), "dataset": self.dataset, "rows_per_group": self.rows_per_group}
+        for key, value in given.items():
+            if value is not None:
+                raise RequestError(f"{key} cannot be set beside layout {self.layout}, which fixes it: remove it")
 
     @property
     def label(self) -> str:
@@ -84,6 +109,7 @@ class Source:
             group=self.group,
             paraphrased=self.paraphrased,
             perturbed=self.perturbed,
+            paraphrased_prompt=self.paraphrased_prompt,
         )
 
 
@@ -102,6 +128,11 @@ def load_source(source: Source, set_name: str) -> RowSet:
         RequestError: The file, data set or one of its rows is not usable; the message names file and line.
         EnvironmentFailure: The Hub cannot be reached.
     """
+    if source.layout and source.path:
+        found = read_layout(source.layout, source.path, source.splits, source.train_on, set_name, source.limit)
+        if not found.train:
+            raise RequestError(f"{source.label} holds no rows for the {set_name} set: an empty set cannot be used")
+        return RowSet(found.train, found.score[: source.score_limit])
     if source.path:
         numbered = read_file(source.path)
     else:
@@ -110,6 +141,8 @@ def load_source(source: Source, set_name: str) -> RowSet:
     rows = _collect(numbered, set_name, source.label, source.columns, source.limit, source.rows_per_group)
     if not rows:
         raise RequestError(f"{source.label} holds no rows for the {set_name} set: an empty set cannot be used")
+    if source.window:
+        rows = in_windows(rows, source.window)
     return RowSet(rows, rows[: source.score_limit])
 
 

@@ -22,6 +22,8 @@ class LabelScores(NamedTuple):
         means: Mean log-probability of the next token under the model's own distribution, where asked for.
         variances: Its variance, where asked for.
         layers: Mean log-probability per label after each layer, where asked for.
+        layer_logps: Log-probability of each label after each layer, where asked for: ``[layers][labels]``.
+        layer_hits: Whether each label was the most likely token after each layer, where asked for.
     """
 
     logps: tuple[float, ...]
@@ -29,6 +31,12 @@ class LabelScores(NamedTuple):
     means: tuple[float, ...] = ()
     variances: tuple[float, ...] = ()
     layers: tuple[float, ...] = ()
+    layer_logps: tuple[Sequence[float], ...] = ()
+    layer_hits: tuple[Sequence[bool], ...] = ()
+
+
+class NotFiniteError(RequestError):
+    """The model's logits are not finite: a result for whoever trains it, a broken model for all others."""
 
 
 @dataclass(frozen=True)
@@ -39,11 +47,13 @@ class Text:
         row: The encoded row.
         vocabulary: Whether mean and variance over the vocabulary are wanted.
         layers: Whether log-probabilities after each layer are wanted.
+        layer_tokens: With ``layers``: whether those of each label are wanted, and not only their mean.
     """
 
     row: EncodedRow
     vocabulary: bool = False
     layers: bool = False
+    layer_tokens: bool = False
 
 
 class Labels:
@@ -108,7 +118,11 @@ class Scores:
         return bool(self._logps.isfinite().all())
 
     def by_text(
-        self, trees: Sequence[TokenTree], texts: Sequence[Text], layers: torch.Tensor, origins: Mapping[str, str]
+        self,
+        trees: Sequence[TokenTree],
+        texts: Sequence[Text],
+        layers: tuple[torch.Tensor, torch.Tensor],
+        origins: Mapping[str, str],
     ) -> list[list[list[list[Any]]]]:
         logps, finite = self._logps.tolist(), self._logps.isfinite().tolist()
         hits = (self._best[self._where] == self.label_ids).tolist()
@@ -121,13 +135,16 @@ class Scores:
                 text = texts[member]
                 end = start + len(text.row.input_ids) - text.row.n_prompt
                 if not all(finite[start:end]):
-                    raise RequestError(_not_finite(text.row, origins))
-                of_layers = []
+                    raise NotFiniteError(_not_finite(text.row, origins))
+                of_layers: list[list[Any]] = [[], [], []]
                 if text.layers:
-                    of_layers = layers[:, watched : watched + end - start].double().mean(1).tolist()
+                    after, best = (part[:, watched : watched + end - start] for part in layers)
+                    of_layers[0] = after.double().mean(1).tolist()
+                    if text.layer_tokens:
+                        of_layers[1:] = [after.tolist(), best.tolist()]
                     watched += end - start
                 span = slice(start, end if text.vocabulary else start)
-                found[-1].append([logps[start:end], hits[start:end], means[span], variances[span], of_layers])
+                found[-1].append([logps[start:end], hits[start:end], means[span], variances[span], *of_layers])
                 start = end
         return found
 

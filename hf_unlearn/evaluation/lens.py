@@ -60,17 +60,24 @@ class LogitLens:
             for handle in handles:
                 handle.remove()
 
-    def label_logps(self, labels: torch.Tensor) -> torch.Tensor:
-        """Log-probabilities (nats) ``[layers, chosen]`` of one label for each position that was watched."""
-        found = []
+    def label_logps(self, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """What each layer says of one label for each position that was watched.
+
+        Returns:
+            Log-probabilities (nats) of the labels, and whether each was the most likely token: ``[layers, chosen]``.
+        """
+        logps, hits = [], []
         for hidden in self._caught:
-            parts = []
+            of_labels, best = [], []
             for part in self._logits.parts(len(labels)):
-                logps = self._logits.project(self._norm(hidden[part])).log_softmax(-1)
-                parts.append(logps.gather(-1, labels[part, None].to(logps.device))[:, 0].to(labels.device))
-            found.append(torch.cat(parts))
+                every = self._logits.project(self._norm(hidden[part])).log_softmax(-1)
+                wanted = labels[part].to(every.device)
+                of_labels.append(every.gather(-1, wanted[:, None])[:, 0].to(labels.device))
+                best.append((every.argmax(-1) == wanted).to(labels.device))
+            logps.append(torch.cat(of_labels))
+            hits.append(torch.cat(best))
         self._caught = []
-        return torch.stack(found)
+        return torch.stack(logps), torch.stack(hits)
 
     def _gives_the_models_logits(self) -> bool:
         """Whether head and norm of the last layer's states are the head of the backbone's."""

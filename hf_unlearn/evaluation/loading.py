@@ -51,8 +51,8 @@ def hidden_library_bars() -> Iterator[None]:
 
 
 def run_device() -> torch.device:
-    """The device that scoring and export run on: the first GPU, or the CPU."""
-    return torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
+    """The device that scoring and export run on: this process's GPU (the first one unless it was set), or the CPU."""
+    return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
 
 
 def read_pretrained(folder: Path | str, dtype: torch.dtype | str, **kwargs: Any) -> PreTrainedModel:
@@ -93,7 +93,7 @@ def load_model(
     Args:
         folder: A ``save_pretrained`` folder, quantized or not, or a Hub id.
         dtype: ``float32``, ``bfloat16`` or ``float16``: the type of the weights that are not quantized.
-        device: Where to put it; the first GPU if there is one, else the CPU.
+        device: Where to put it; this process's GPU if there is one, else the CPU.
 
     Returns:
         The model in eval mode, all of its modules ready to be called on their own.

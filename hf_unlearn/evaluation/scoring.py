@@ -12,6 +12,7 @@ from ..data.encoding import EncodedRow, TextFormat, encode_answer, encode_row
 from ..data.example import Example
 from ..errors import RequestError
 from .labels import Labels, LabelScores, Scores, Text
+from .leads import encode_led
 from .lens import LogitLens
 from .logits import SelectedLogits
 from .passes import Passes
@@ -35,6 +36,7 @@ def score_rows(
     batch_tokens: int = 4096,
     needs: Mapping[str, Collection[str]] | None = None,
     passes: Passes | None = None,
+    lead: str = "",
 ) -> list[ScoredRow]:
     """Score rows, their options and variants by teacher forcing.
 
@@ -47,6 +49,7 @@ def score_rows(
         needs: By set name, what records must hold (see :data:`~hf_unlearn.evaluation.spec.NEEDS`); the options where
             it is left out. Rows that lack something are scored without it.
         passes: Runs the batches; ``batch_tokens`` is then not read.
+        lead: Text with which every answer is made to begin. It is given to the model and not scored.
 
     Returns:
         One record per row, in the order of ``sets`` and of their rows, without metric values and continuations.
@@ -56,7 +59,7 @@ def score_rows(
             context, or the model's logits on it are not finite. The message names the row.
     """
     rows = [(name, row, (needs or {}).get(name, USUAL_NEEDS)) for name, members in sets.items() for row in members]
-    encoder = _Encoder(tokenizer, fmt)
+    encoder = _Encoder(tokenizer, fmt, lead)
     asked = [_Asked(row, wanted, encoder) for _, row, wanted in rows]
     texts = [text for item in asked for text in item.texts]
     origins = {row.id: row.origin or row.id for _, row, _ in rows}
@@ -141,9 +144,10 @@ def context_length(model: PreTrainedModel) -> int | None:
 class _Encoder:
     """Token ids of a row with one of its answers. Rows that differ only in their options share them."""
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, fmt: TextFormat) -> None:
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, fmt: TextFormat, lead: str = "") -> None:
         self._tokenizer = tokenizer
         self._fmt = fmt
+        self._lead = lead
         self._known: dict[tuple[object, ...], EncodedRow] = {}
 
     @property
@@ -155,9 +159,12 @@ class _Encoder:
         if key not in self._known:
             own = answer == row.answer
             tokenizer, fmt = self._tokenizer, self._fmt
-            self._known[key] = (
-                encode_row(row, tokenizer, fmt, eos=False) if own else encode_answer(row, answer, tokenizer, fmt)
-            )
+            if self._lead:
+                self._known[key] = encode_led(row, answer, self._lead, tokenizer, fmt)
+            else:
+                self._known[key] = (
+                    encode_row(row, tokenizer, fmt, eos=False) if own else encode_answer(row, answer, tokenizer, fmt)
+                )
         return replace(self._known[key], id=row.id)
 
 
@@ -180,7 +187,7 @@ class _Asked:
             *(Text(encoder.encode(row, answer)) for answers in self._variants.values() for answer in answers),
             *(Text(encoder.encode(unknowing, answer)) for answer in prior),
         ]
-        self._right_choice = _right_choice(row) if "options" in needs else -1
+        self._right_choice = right_choice(row) if "options" in needs else -1
 
     def record(self, name: str, row: Example, scores: Sequence[LabelScores]) -> ScoredRow:
         own, *rest = scores
@@ -238,9 +245,10 @@ def _score_batch(
     if not scores.finite and any(len(tree.members) > 1 for tree in trees):
         # What is not a number spreads through masks (0 times it is it); alone, each text shows whether it is its own.
         return [_one_by_one(logits, lens, tree, texts, origins) for tree in trees]
-    layers = torch.zeros(0)
+    layers = torch.zeros(0), torch.zeros(0)
     if lens is not None and labels.watched:
-        layers = lens.label_logps(scores.label_ids[labels.watched]).cpu()
+        logps, hits = lens.label_logps(scores.label_ids[labels.watched])
+        layers = logps.cpu(), hits.cpu()
     return scores.by_text(trees, texts, layers, origins)
 
 
@@ -258,7 +266,7 @@ def _one_by_one(
     return found
 
 
-def _right_choice(row: Example) -> int:
+def right_choice(row: Example) -> int:
     if not row.choices:
         return -1
     if row.answer not in row.choices:

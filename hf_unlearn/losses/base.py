@@ -114,9 +114,19 @@ class LabelScores:
         return self.logps.new_zeros(self.n_rows).index_add(0, self.rows, self.logps)
 
     @cached_property
+    def row_lengths(self) -> Tensor:
+        """``[n_rows]``, how many labels each row has."""
+        return torch.bincount(self.rows, minlength=self.n_rows)
+
+    def mean_over_rows(self, values: Tensor) -> LossSum:
+        """Every row with labels counts once: the sum over rows of the mean of ``values`` ``[N]`` over the row."""
+        shares = values / self.row_lengths[self.rows]
+        return LossSum(shares.sum(), self.row_has_labels.sum())
+
+    @cached_property
     def row_has_labels(self) -> Tensor:
         """``[n_rows]`` booleans."""
-        return torch.bincount(self.rows, minlength=self.n_rows) > 0
+        return self.row_lengths > 0
 
 
 def given(value: Tensor | None, what: str) -> Tensor:
@@ -143,6 +153,9 @@ class Loss(ABC):
         uses_reference_hidden: Whether :attr:`LabelScores.reference_hidden` has to be filled.
         uses_alternates: Whether :attr:`LabelScores.alternates` has to be filled (forget losses only). What is said
             above of the reference then holds for the alternates too.
+        uses_alternate_labels: Whether of the alternates only the labels are looked at, so that they cost no pass.
+        default_alternates: Where alternates come from unless the method says so; a name among
+            :data:`hf_unlearn.data.alternates.ALTERNATES`. ``None``: the method has to say so.
         uses_labels: Whether the rows' own answers are looked at; a loss on alternates alone costs no pass over them.
         hidden_layer: Index of the decoder layer, from 0, whose output :attr:`LabelScores.hidden` is; ``None`` for
             none.
@@ -154,6 +167,8 @@ class Loss(ABC):
     uses_reference_logits: ClassVar[bool] = False
     uses_reference_hidden: ClassVar[bool] = False
     uses_alternates: ClassVar[bool] = False
+    uses_alternate_labels: ClassVar[bool] = False
+    default_alternates: ClassVar[str | None] = None
     uses_labels: ClassVar[bool] = True
     metric: ClassVar[str | None] = None
 
@@ -161,6 +176,22 @@ class Loss(ABC):
     def hidden_layer(self) -> int | None:
         """Index of the decoder layer whose output is needed."""
         return None
+
+    @property
+    def trained_layers(self) -> tuple[int, ...]:
+        """Decoder layers of which only the MLP's output projections are trained, unless the method names the
+        parameters; none for a loss that trains the whole model."""
+        return ()
+
+    @property
+    def needs_alternates(self) -> bool:
+        """Whether every forget row needs another answer to its prompt."""
+        return self.uses_alternates or self.uses_alternate_labels
+
+    @property
+    def needs_reference(self) -> bool:
+        """Whether it looks at the target model at all."""
+        return self.uses_reference_logps or self.uses_reference_logits or self.uses_reference_hidden
 
     @abstractmethod
     def count(self, labels: Tensor) -> Tensor:

@@ -9,12 +9,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from ..attacks.composed import judged_attacks
 from ..errors import RequestError
 from ..registry import suggest
 from ..strict_yaml import Located, first_named
 from .spec import RESERVED_NAMES, ControlSpec, Recipe
 
 LARGEST_SEED = 2**32 - 1
+UNTRAINED_CONTROLS = ("never_knew", "method", "target")
 # Names become folders, and stand in tables and file names.
 _NAME = re.compile(r"\w[\w .+@=-]*(?<![ .])")
 
@@ -125,7 +127,7 @@ def fill_gate(recipe: Recipe, tree: Located) -> Recipe:
     if "formats" not in given:
         gate = dataclasses.replace(gate, formats=_downloadable(recipe.export.formats))
     if "attacks" not in given:
-        gate = dataclasses.replace(gate, attacks=tuple(recipe.attack))
+        gate = dataclasses.replace(gate, attacks=judged_attacks(recipe.attack))
     if "utility_sets" not in given:
         gate = dataclasses.replace(gate, utility_sets=tuple(recipe.data.extra))
     if "metrics" not in given:
@@ -208,20 +210,37 @@ def check_controls(recipe: Recipe, tree: Located) -> None:
         except RequestError as error:
             message = str(error)
             raise RequestError(f"{item.blamed(message)}: controls.{index} ({control.name}): {message}") from None
-        if control.kind not in ("never_knew", "method"):
-            settings = item.value.get("settings")
-            if settings is None or settings.value is None:
-                settings = Located({}, item.where)
+        if control.kind not in UNTRAINED_CONTROLS:
             with located(f"{item.at('parameters')}: controls.{index}.parameters"):
-                build_part(CONTROLS, {"name": control.kind, **control.parameters})
-            check_settings(settings, f"controls.{index}.settings", control.kind)
+                if "phase" in control.parameters:
+                    raise RequestError("phase is given by the run, which goes through both: remove it")
+                part = build_part(CONTROLS, {"name": control.kind, **control.parameters})
+            check_settings(_section(item, "settings"), f"controls.{index}.settings", control.kind)
+            with located(f"{item.at('learn')}: controls.{index}.learn"):
+                _check_learning(recipe, control, part.learns_first)
+            check_settings(_section(item, "learn"), f"controls.{index}.learn", control.kind)
         names.append(control.name)
+
+
+def _section(item: Located, key: str) -> Located:
+    section = item.value.get(key)
+    return Located({}, item.where) if section is None or section.value is None else section
+
+
+def _check_learning(recipe: Recipe, control: ControlSpec, learns_first: bool) -> None:
+    if control.learn and not learns_first:
+        raise RequestError(f"a control of kind {control.kind} learns nothing: remove it")
+    if learns_first and recipe.model.scratch is None and recipe.model.never_knew is None:
+        raise RequestError(
+            f"kind {control.kind} learns the facts from a never-knew model: give model.never_knew, or remove the "
+            "control"
+        )
 
 
 def _check_control(recipe: Recipe, control: ControlSpec, before: Sequence[str]) -> None:
     from ..controls import CONTROLS
 
-    kinds = ["never_knew", "method", *CONTROLS.names()]
+    kinds = [*UNTRAINED_CONTROLS, *CONTROLS.names()]
     methods = [method.name for method in recipe.methods]
     if control.kind not in kinds:
         raise RequestError(f"kind cannot be {control.kind!r}: {suggest(control.kind, kinds)}")

@@ -6,7 +6,6 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from ..errors import RequestError
 from ..evaluation.run import EvalSpec
@@ -14,6 +13,7 @@ from ..quantization import full_name
 from ..registry import suggest
 from ..strict_yaml import Located, build, override, read_yaml
 from ..verification.gate import Gate
+from .attacks import check_attack_formats, parse_attacks
 from .checks import (
     check_calibration,
     check_controls,
@@ -78,7 +78,7 @@ def parse_recipe(tree: Located) -> Recipe:
     if not isinstance(tree.value, dict):
         raise RequestError(f"{tree.where}: a recipe is a mapping of keys to values")
     tree = with_full_names(tree)
-    known = [item.name for item in dataclasses.fields(Recipe)]
+    known = [item.name for item in dataclasses.fields(Recipe) if item.name != "attack_tier"]
     for key, item in tree.value.items():
         if key not in known:
             raise RequestError(f"{item.where}: unknown key {key!r}: {suggest(key, known)}")
@@ -86,12 +86,16 @@ def parse_recipe(tree: Located) -> Recipe:
     if "methods" not in sections:
         raise RequestError(f"{tree.where}: the key 'methods' is missing")
     methods = _parse_methods(sections.pop("methods"))
-    attacks = _parse_attacks(sections.pop("attack", Located({}, tree.where)))
+    section = parse_attacks(sections.pop("attack", Located({}, tree.where)))
     rest = build(_RecipeWithoutMethods, Located(sections, tree.where))
     recipe = Recipe(
-        methods=methods, attack=attacks, **{f.name: getattr(rest, f.name) for f in dataclasses.fields(rest)}
+        methods=methods,
+        attack=section.attacks,
+        attack_tier=section.tier,
+        **{f.name: getattr(rest, f.name) for f in dataclasses.fields(rest)},
     )
     check_names(recipe, tree)
+    check_attack_formats(recipe, tree)
     check_calibration(recipe, tree)
     recipe = fill_gate(recipe, tree)
     check_gate(recipe, tree)
@@ -174,18 +178,3 @@ def _parse_checkpoint(name: str, given: Mapping[str, Located], key: str) -> Meth
         if not isinstance(values[setting], str) or not values[setting]:
             raise RequestError(f"{item.where}: {key}.{setting} is {values[setting]!r}, it must be text (in quotes)")
     return MethodSpec(name, checkpoint=values["checkpoint"], revision=values.get("revision"))
-
-
-def _parse_attacks(tree: Located) -> dict[str, Any]:
-    from ..attacks import ATTACKS
-
-    if tree.value is None:
-        return {}
-    if not isinstance(tree.value, dict):
-        raise RequestError(f"{tree.where}: attack must be a mapping from an attack's name to its settings")
-    attacks = {}
-    for name, item in tree.value.items():
-        with located(f"{item.where}: attack.{name}"):
-            entry = ATTACKS.get(name)
-        attacks[name] = build(entry.value, item, f"attack.{name}")
-    return attacks

@@ -74,6 +74,8 @@ class DataSpec:
     Attributes:
         planted: Generate all sets (then no other set may be named).
         forget, retain, holdout, generic: Where each set comes from.
+        score: What is scored in place of a set's own rows, by its name (``forget``, ``retain``, ``holdout``): where
+            texts are trained on and questions are asked.
         extra: Further sets that are only scored, by name. They must keep their scores, see ``gate.utility_sets``.
         extra_is_known: Whether a model built from scratch learns the further sets too.
         keep_generic: Whether the retain term is trained on the generic set's training rows too.
@@ -88,6 +90,7 @@ class DataSpec:
     retain: Source | None = None
     holdout: Source | None = None
     generic: Source | None = None
+    score: dict[str, Source] = field(default_factory=dict)
     extra: dict[str, Source] = field(default_factory=dict)
     extra_is_known: bool = True
     keep_generic: bool = False
@@ -98,8 +101,14 @@ class DataSpec:
 
     def __post_init__(self) -> None:
         named = [name for name in ("forget", "retain", "holdout", "generic") if getattr(self, name) is not None]
-        if self.planted is not None and (named or self.extra):
+        if self.planted is not None and (named or self.extra or self.score):
             raise RequestError(f"data.planted makes all sets: remove it or data.{[*named, 'extra'][0]}")
+        for name in self.score:
+            if name not in named or name == "generic":
+                raise RequestError(
+                    f"data.score.{name} says what is scored for a set that the recipe does not name: name "
+                    f"data.{name}, or put further sets into data.extra"
+                )
         if self.planted is None and not {"forget", "retain"} <= set(named):
             raise RequestError("data needs forget and retain (or planted)")
         if self.keep_generic and self.planted is None and self.generic is None:
@@ -140,13 +149,15 @@ class ControlSpec:
     Attributes:
         name: Name of the control.
         kind: ``never_knew`` (another never-knew model, other seed), ``method`` (one of the recipe's methods, expected
-            to fail), or the name of a positive control such as ``bin_hidden``.
+            to fail), ``target`` (the target as it is), or the name of a positive control such as ``bin_hidden``.
         expected: The verdict it must get.
         caught_by: Transforms that must be among those that fail it.
         method: For kind ``method``: which one.
         seed: For kind ``never_knew``: seed of its training, unlike that of every other model of the run.
         settings: For positive controls: fields of ``UnlearnConfig`` for its training.
         parameters: For positive controls: parameters of the kind, such as ``{grid: fp4}``.
+        learn: For positive controls that learn the facts their own way first (``depth_hidden``): fields of
+            ``UnlearnConfig`` for that training, which is the retain term alone over forget and retain rows.
         max_forget_score: For hidden controls: at full precision no more than this share of forget facts may be
             answered greedily, or the control hides nothing and proves nothing.
         min_retain_score: The same for retained facts, at least.
@@ -162,17 +173,20 @@ class ControlSpec:
     max_forget_score: float | None = None
     min_retain_score: float | None = None
     parameters: dict[str, Any] = field(default_factory=dict)
+    learn: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.kind != "method" and self.method is not None:
             raise RequestError(f"method is only for controls of kind method, not of kind {self.kind}: remove it")
         if self.kind != "never_knew" and self.seed is not None:
             raise RequestError(f"seed is only for controls of kind never_knew, not of kind {self.kind}: remove it")
-        for key in ("settings", "parameters"):
-            if self.kind in ("never_knew", "method") and getattr(self, key):
+        for key in ("settings", "parameters", "learn"):
+            if self.kind in ("never_knew", "method", "target") and getattr(self, key):
                 raise RequestError(
                     f"{key} are only for controls that are trained, not of kind {self.kind}: remove them"
                 )
+        if self.kind == "target" and self.expected == "passed":
+            raise RequestError("expected is passed, but kind target is the model that was never unlearned: use failed")
         if self.expected == "passed" and self.caught_by:
             raise RequestError("caught_by is only for controls that are expected to fail: remove it")
         for key in ("max_forget_score", "min_retain_score"):
@@ -292,7 +306,11 @@ class PublishSpec:
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything a run needs to know. See ``docs/recipes.md`` for every key."""
+    """Everything a run needs to know. See ``docs/recipes.md`` for every key.
+
+    ``attack`` holds attacks by name; ``attack_tier`` is the tier that some of them come from (in a recipe it stands
+    in the attack section). Those of a tier are left out where the data does not fit them.
+    """
 
     name: str
     model: ModelSpec
@@ -304,13 +322,18 @@ class Recipe:
     export: ExportSpec = field(default_factory=ExportSpec)
     evaluate: EvalSpec = field(default_factory=EvalSpec)
     attack: Mapping[str, Any] = field(default_factory=dict)
+    attack_tier: str | None = None
     gate: Gate = field(default_factory=Gate)
     publish: PublishSpec = field(default_factory=PublishSpec)
     benchmarks: BenchmarkSpec | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """All values, defaults included, as plain data that reads back as the same recipe."""
+        from .attacks import plain_attacks
+
         plain = {item.name: _plain(getattr(self, item.name)) for item in dataclasses.fields(self)}
+        del plain["attack_tier"]
+        plain["attack"] = plain_attacks(self.attack, self.attack_tier, _plain)
         return {**plain, "methods": [method.to_dict() for method in self.methods]}
 
     @property

@@ -11,6 +11,7 @@ from .attacks import attack_tables
 from .controls import caught_by, control_meaning, control_note
 from .explanation import explained, formats_table, percent, pooled_sentence
 from .files import inline_svg
+from .outcomes import outcome_sentences
 from .plot_explanation import explanation_figure, layers_figure
 from .plot_forget import forget_figure
 from .plot_retain import retain_figure
@@ -74,6 +75,7 @@ def render_html(report: Report) -> str:
         reasons=grouped_reasons(results, results.release.name, results.reasons)
         if results.release
         else list(results.reasons),
+        outcomes=outcome_sentences(results),
         note=control_note,
         meaning=lambda control: control_meaning(results, control),
         caught_by=lambda control: caught_by(results, control),

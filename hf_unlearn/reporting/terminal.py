@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from .controls import control_note, control_sentence
 from .explanation import SPACE, Explained, came_back_sentences, explained, percent, pooled_sentence
+from .outcomes import outcome_sentences, shortened
 from .reasons import grouped_reasons
 from .results import Results
 from .rows import Report, Subject, Transform
@@ -94,6 +95,8 @@ class _Printer:
         rest = len(reasons) - MAX_REASONS
         if rest > 0:
             self._bullet("-", f"{rest} more {'reason' if rest == 1 else 'reasons'} in the report")
+        for sentence in outcome_sentences(self.results):
+            self._bullet("-", sentence)
         if warning(self.results):
             self._bullet("!", warning(self.results), style="bold red")
 
@@ -156,7 +159,7 @@ class _Printer:
 
     def closing(self, report_path: Path | str | None) -> None:
         """What was not tested and where the report lies."""
-        not_tested = [str(item) for item in self.results.report.get("not_tested") or ()]
+        not_tested = [shortened(str(item)) for item in self.results.report.get("not_tested") or ()]
         self._blank()
         if not_tested:
             self._line(f"Not tested: {', '.join(not_tested)}", style="dim")

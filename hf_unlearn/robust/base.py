@@ -6,12 +6,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
 from ..data.encoding import EncodedRow
+from ..data.pairing import PaddedRows, PairedRows
+from ..losses.base import LabelScores, Loss
 
 TermName = Literal["forget", "retain"]
 TERMS: tuple[TermName, ...] = ("forget", "retain")
@@ -38,6 +40,11 @@ class TrainingContext:
         output_dir: Where the run keeps its checkpoints; a part may leave files there.
         resuming: Whether the run continues from a checkpoint.
         writes: Whether this process is the one that writes files.
+        batches: Goes once over rows in micro-batches, in order, on the model's device.
+        score: What the model says at a micro-batch's labels, at its current weights: with a graph where gradients are
+            enabled, without dropout. Nothing is known of a reference.
+        retain_kl: Mean KL divergence from the target (as it was before the first step) over the labels of the retain
+            set, in nats a token, at the current weights. Only where a part says :attr:`TrainingPart.uses_kl`.
     """
 
     model: nn.Module
@@ -51,6 +58,9 @@ class TrainingContext:
     output_dir: Path
     resuming: bool
     writes: bool
+    batches: Callable[[Sequence[EncodedRow]], Iterator[PaddedRows]]
+    score: Callable[[PaddedRows], LabelScores]
+    retain_kl: Callable[[], float]
 
 
 @dataclass(frozen=True)
@@ -64,12 +74,15 @@ class StepContext:
         term_gradients: Gradients of one term of the objective, its weight included, over all micro-batches of this
             step on all processes, at the model's current weights. Costs a forward and a backward pass; leaves no
             gradients behind.
+        set_reference: From now on the retain loss compares with the model as it stands at this moment. Costs a forward
+            pass over the retain set.
     """
 
     step: int
     model: nn.Module
     optimizer: torch.optim.Optimizer
     term_gradients: Callable[[TermName], Gradients]
+    set_reference: Callable[[], None]
 
 
 @dataclass(frozen=True)
@@ -123,12 +136,37 @@ class TrainingPart:
         changes_gradients: Whether :meth:`change_gradients` is overridden. The gradients of both terms are then kept.
         needs_whole_weights: Whether it looks at or changes whole tensors, so that it cannot be used where weights lie
             in pieces on several processes (FSDP, ZeRO-3).
+        uses_retain_rows: Whether it looks at the retain rows, so that they are read without a retain loss too.
+        uses_kl: Whether it asks for :attr:`TrainingContext.retain_kl`, which keeps something of the target.
+        acts_at_end: Whether :meth:`finish` makes sense without any training before it (``max_steps: 0``).
     """
 
     needs_retain: ClassVar[bool] = False
     makes_views: ClassVar[bool] = False
     changes_gradients: ClassVar[bool] = False
     needs_whole_weights: ClassVar[bool] = True
+    uses_retain_rows: ClassVar[bool] = False
+    uses_kl: ClassVar[bool] = False
+    acts_at_end: ClassVar[bool] = False
+
+    def check(self, config: Any) -> None:
+        """Called when a recipe is checked, before any model is loaded: refuses what does not go together.
+
+        Args:
+            config: The :class:`~hf_unlearn.trainer.config.UnlearnConfig` that the part stands in.
+
+        Raises:
+            RequestError: In one sentence that says which setting to change.
+        """
+
+    def arrange(self, rows: PairedRows, epochs: float) -> PairedRows:
+        """Called once when the trainer is made: the rows as this part wants them dealt.
+
+        Args:
+            rows: The rows as they would be without it.
+            epochs: How often the run goes through the forget set.
+        """
+        return rows
 
     def prepare(self, context: TrainingContext) -> None:
         """Called once, at the original weights, before the optimizer exists and before a checkpoint is loaded.
@@ -136,10 +174,32 @@ class TrainingPart:
         A part may freeze parameters here. It must not change weights nor leave gradients behind.
         """
 
+    def relabel(self, rows: Sequence[EncodedRow]) -> Sequence[EncodedRow]:
+        """Called once after :meth:`prepare`: the forget rows with the labels that they are trained on."""
+        return rows
+
     def reference_views(self, model: nn.Module) -> Sequence[View]:
         """Views under which the target is asked too, at its original weights; their names are those of views of the
-        retain term."""
+        retain term.
+
+        Args:
+            model: The target: the model that is trained, or the reference model that was given besides.
+        """
         return ()
+
+    def further_forget_losses(self) -> Sequence[Loss]:
+        """Forget losses that :meth:`forget_loss` may give, so that what they compare with is asked of the target."""
+        return ()
+
+    def forget_loss(self, loss: Loss, step: int, steps: int) -> Loss:
+        """The forget loss of one step.
+
+        Args:
+            loss: What it would be without this part.
+            step: Optimizer steps taken so far.
+            steps: Optimizer steps of the whole run.
+        """
+        return loss
 
     def term_weights(self, step: int) -> TermWeights:
         """Factors on the two loss terms in a step, besides the configured weights. A term with factor 0 costs nothing.
@@ -171,6 +231,10 @@ class TrainingPart:
 
         Gradients may be left behind. What is done here is not logged as steps.
         """
+
+    def outcome(self) -> Mapping[str, Any]:
+        """Called once after :meth:`finish`: what is told of the part beside the model, as plain data (no texts)."""
+        return {}
 
     def save_state(self, folder: Path) -> None:
         """Called by the process that writes when a checkpoint is made: leaves what :meth:`load_state` needs."""

@@ -1,59 +1,271 @@
-"""The attack stage: every model is attacked the same way, or a number would have nothing to stand beside."""
+"""The attack stage: every model is attacked the same way, or a number would have nothing to stand beside.
+
+Jobs are independent and resumable one by one. Every process of a launch takes the next one that nobody has, over as
+many workers as it was given: see :mod:`.claims`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict
+import shutil
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Protocol
 
+from ..attacks import ATTACKS
 from ..attacks.base import Attack, Attacked, AttackResult
-from ..jobs import Job
-from .context import RunContext, Subject
+from ..attacks.composed import after_of, kind_of
+from ..attacks.cost import cost_lines, measure
+from ..attacks.dequantize import write_dequantized
+from ..attacks.resident import release
+from ..data.encoding import TextFormat
+from ..data.example import DataBundle
+from ..errors import RequestError
+from ..jobs import Job, Workers
+from ..progress import Progress
+from .claims import CLAIMS, claim_file, claimed
+from .context import Subject
 from .units import Unit
 
+# Beside the attacks' own folders, whose names begin with a letter or digit.
+_WEIGHTS = ".weights"
+_PAUSE = 0.3
 
-def attack_stage(context: RunContext, subjects: Sequence[Subject]) -> None:
-    """Run every job of every attack that is not done yet."""
-    waiting = []
-    target = next(subject for subject in subjects if subject.role == "target")
-    for subject in subjects:
-        attacked = Attacked(
-            subject.folder, target.folder, context.bundle, context.recipe.data.format, context.recipe.evaluate.metrics
-        )
-        for name, attack in context.recipe.attack.items():
-            for job, unit in attack_units(context, subject, name, attack).items():
-                if not unit.done:
-                    waiting.append(Job(f"{subject.name} {name} {job}", attack_job, (unit, attack, job, attacked)))
-    for _ in context.progress.follow("attack", len(waiting), context.workers.run(waiting)):
+
+class AttackContext(Protocol):
+    """What the stage has to know of a run, or of a single model that is attacked."""
+
+    output_dir: Path
+    bundle: DataBundle
+    workers: Workers
+    progress: Progress
+
+    @property
+    def attacks(self) -> Mapping[str, Attack]:
+        """Attacks by name."""
+
+    @property
+    def text_format(self) -> TextFormat:
+        """How prompt and answer become one text."""
+
+    @property
+    def attack_metrics(self) -> tuple[str, ...]:
+        """Names of metrics that records are made for."""
+
+    @property
+    def data_digest(self) -> str:
+        """Fingerprint of every row."""
+
+    @property
+    def versions(self) -> dict[str, str]:
+        """Versions of the libraries that decide the numbers."""
+
+    def folder(self, stage: str, subject: str) -> Path:
+        """Where a stage keeps what belongs to a model."""
+
+    def export_unit(self, subject: Subject, format_name: str) -> Unit:
+        """The folder of one quantized variant."""
+
+
+@dataclass(eq=False)
+class _Task:
+    """A unit to make, and those that must be there before it."""
+
+    unit: Unit
+    job: Job
+    first: list[Unit] = field(default_factory=list)
+
+    @property
+    def ready(self) -> bool:
+        return all(unit.done for unit in self.first)
+
+
+def attack_stage(
+    context: AttackContext,
+    subjects: Sequence[Subject],
+    *,
+    target: Subject | None = None,
+    helps: bool = False,
+    timed: bool = False,
+) -> None:
+    """Run every job of every attack that is not done yet.
+
+    Args:
+        context: The run.
+        subjects: Models to attack.
+        target: What attacks are given that look at the model before unlearning; left out, the target among the
+            subjects, if there is one.
+        helps: This is not the first process of the launch: it takes jobs that are free, and ends when none is left.
+            The first one ends when all are done.
+        timed: Time a few rows first, so that seconds can be told before the first job starts.
+
+    Raises:
+        RequestError: An attack does not fit a model.
+    """
+    target = target or next((subject for subject in subjects if subject.role == "target"), None)
+    check_attacks(context, subjects, target)
+    tasks = _tasks(context, subjects, target)
+    if not helps:
+        if tasks:
+            say_cost(context, subjects, timed)
+        _check_exports(context, subjects, tasks)
+    results = _until_done(context.workers, tasks, helps)
+    for _ in context.progress.follow("attack", len(tasks), results):
         pass
+    release()
+    if not helps:
+        for subject in subjects:
+            shutil.rmtree(context.folder("attack", subject.name) / _WEIGHTS, ignore_errors=True)
+        shutil.rmtree(context.output_dir / CLAIMS, ignore_errors=True)
 
 
-def attack_units(context: RunContext, subject: Subject, name: str, attack: Attack) -> dict[str, Unit]:
+def check_attacks(context: AttackContext, subjects: Sequence[Subject], target: Subject | None) -> None:
+    """Refuse what does not fit, before anything starts.
+
+    Raises:
+        RequestError: An attack looks at the model before unlearning, which was not named, or does not fit a model.
+    """
+    for name, attack in context.attacks.items():
+        if target is None and _looks_at_target(name, attack):
+            raise RequestError(
+                f"{name} looks at the model before unlearning, which is not named: name it, or leave {name} out"
+            )
+        for subject in subjects:
+            # Shapes are those of the model as it stands: what is attacked after quantizing is made later.
+            attack.check(replace(_attacked(context, subject, target, attack), folder=subject.folder))
+
+
+def attack_units(
+    context: AttackContext, target: Subject | None, subject: Subject, name: str, attack: Attack
+) -> dict[str, Unit]:
     """The jobs of one attack on one model and where their records stand."""
-    inputs = {
+    inputs: dict[str, Any] = {
         "stage": "attack",
         "attack": name,
         "settings": asdict(attack),  # type: ignore[call-overload]
         "model": subject.digest,
         "data": context.data_digest,
-        "metrics": list(context.recipe.evaluate.metrics),
+        "metrics": list(context.attack_metrics),
         "versions": context.versions,
     }
+    after = after_of(attack)
+    if after is not None:
+        inputs["after"] = dict(context.export_unit(subject, after).inputs)
+    if target is not None and _looks_at_target(name, attack):
+        inputs["target"] = target.digest
     folder = context.folder("attack", subject.name) / name
     return {job: Unit(folder / job, {**inputs, "job": job}) for job in attack.plan(context.bundle)}
 
 
-def attack_job(unit: Unit, attack: Attack, job: str, attacked: Attacked) -> None:
-    """Run one job."""
-    unit.run(lambda out: attack.run_job(job, attacked, out))
+def attack_job(unit: Unit, claim: Path, attack: Attack, job: str, attacked: Attacked) -> None:
+    """Run one job, unless another process is at it."""
+    with claimed(claim) as mine:
+        if mine:
+            unit.run(lambda out: attack.run_job(job, attacked, out))
 
 
-def attack_result(context: RunContext, subject: Subject, name: str, attack: Attack) -> AttackResult:
+def dequantize_job(unit: Unit, claim: Path, folder: Path) -> None:
+    """Write the weights that a quantized variant stands for, unless another process is at it."""
+    with claimed(claim) as mine:
+        if mine:
+            unit.run(lambda out: write_dequantized(folder, out))
+
+
+def attack_result(
+    context: AttackContext, target: Subject | None, subject: Subject, name: str, attack: Attack
+) -> AttackResult:
     """What the finished jobs of an attack brought back.
 
     Raises:
         RequestError: A job has not been run yet.
     """
-    units = attack_units(context, subject, name, attack)
+    units = attack_units(context, target, subject, name, attack)
     for unit in units.values():
         unit.outputs()
-    return attack.collect({job: unit.path for job, unit in units.items()}, context.recipe.evaluate.metrics)
+    return attack.collect({job: unit.path for job, unit in units.items()}, context.attack_metrics)
+
+
+def _tasks(context: AttackContext, subjects: Sequence[Subject], target: Subject | None) -> list[_Task]:
+    """What is not done yet; weights to start from come before the attacks that start from them."""
+    weights: dict[Path, _Task] = {}
+    attacks = []
+    for subject in subjects:
+        for name, attack in context.attacks.items():
+            attacked = _attacked(context, subject, target, attack)
+            after = after_of(attack)
+            for job, unit in attack_units(context, target, subject, name, attack).items():
+                if unit.done:
+                    continue
+                claim = claim_file(context.output_dir, unit.path)
+                call = Job(f"{subject.name} {name} {job}", attack_job, (unit, claim, attack, job, attacked))
+                task = _Task(unit, call)
+                if after is not None:
+                    start = _weights_task(context, subject, after)
+                    weights.setdefault(start.unit.path, start)
+                    task.first = [start.unit]
+                attacks.append(task)
+    return [*(task for task in weights.values() if not task.unit.done), *attacks]
+
+
+def _weights_task(context: AttackContext, subject: Subject, after: str) -> _Task:
+    variant, unit = context.export_unit(subject, after), _weights_unit(context, subject, after)
+    claim = claim_file(context.output_dir, unit.path)
+    job = Job(f"{subject.name} weights of {after}", dequantize_job, (unit, claim, variant.path))
+    return _Task(unit, job, [variant])
+
+
+def _weights_unit(context: AttackContext, subject: Subject, after: str) -> Unit:
+    inputs = {"stage": "attack", "weights of": dict(context.export_unit(subject, after).inputs)}
+    return Unit(context.folder("attack", subject.name) / _WEIGHTS / after, inputs)
+
+
+def _attacked(context: AttackContext, subject: Subject, target: Subject | None, attack: Attack) -> Attacked:
+    after = after_of(attack)
+    folder = subject.folder if after is None else _weights_unit(context, subject, after).path
+    known = subject.folder if target is None else target.folder
+    return Attacked(folder, known, context.bundle, context.text_format, context.attack_metrics)
+
+
+def _looks_at_target(name: str, attack: Attack) -> bool:
+    return "target model" in ATTACKS.get(kind_of(name, attack)).needs
+
+
+def _check_exports(context: AttackContext, subjects: Sequence[Subject], tasks: Sequence[_Task]) -> None:
+    """Of several stages that are missing the first one is named."""
+    if any(task.first for task in tasks):
+        for subject in subjects:
+            for attack in context.attacks.values():
+                if (after := after_of(attack)) is not None:
+                    context.export_unit(subject, after).outputs()
+
+
+def _until_done(workers: Workers, tasks: Sequence[_Task], helps: bool) -> Iterator[tuple[Job, Any]]:
+    """Run what is ready and free, again and again; yields each job once it is done, whoever did it."""
+    waiting = list(tasks)
+    while waiting:
+        ready = [task for task in waiting if task.ready]
+        of_job = {id(task.job): task for task in ready}
+        for job, _ in workers.run([task.job for task in ready]):
+            task = of_job[id(job)]
+            if task.unit.done:
+                waiting.remove(task)
+                yield job, None
+        if waiting and helps and all(task.ready for task in waiting):
+            return  # the rest is in other hands
+        if waiting and not any(task.ready for task in waiting if task not in ready):
+            time.sleep(_PAUSE)
+
+
+def say_cost(context: AttackContext, subjects: Sequence[Subject], timed: bool) -> None:
+    """Say what all attacks take, with seconds where ``timed``: then a few rows are timed first."""
+    costs = {name: attack.cost(context.bundle) for name, attack in context.attacks.items()}
+    units = None
+    if timed:
+        generates = any(cost.rows_generated for cost in costs.values())
+        subject = subjects[0]
+        call = Job("timing a few rows", measure, (subject.folder, context.bundle, context.text_format, generates))
+        ((_, units),) = context.workers.run([call])
+    context.progress.say(f"attacks on {len(subjects)} model{'s' * (len(subjects) > 1)}:")
+    for line in cost_lines(costs, len(subjects), units):
+        context.progress.say(f"  {line}")

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import importlib.metadata
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
 from .. import __version__
+from ..attacks import Attack
+from ..data.encoding import TextFormat
 from ..data.example import DataBundle, Example, RowSet
 from ..evaluation.llama_cpp import runtime_transforms, split_runtime
 from ..jobs import Workers
@@ -54,7 +57,7 @@ class RunContext:
     @cached_property
     def data_digest(self) -> str:
         """Fingerprint of every row of every set."""
-        return fingerprint({"rows": bundle_rows(self.bundle), "format": asdict(self.recipe.data.format)})
+        return data_fingerprint(self.bundle, self.recipe.data.format)
 
     @cached_property
     def calibrations(self) -> dict[str, Calibration]:
@@ -73,7 +76,22 @@ class RunContext:
     @cached_property
     def versions(self) -> dict[str, str]:
         """Versions of the libraries that decide the numbers, as far as they are installed."""
-        return {"hf_unlearn": __version__, **{name: _version(name) for name in VERSIONED}}
+        return library_versions()
+
+    @property
+    def attacks(self) -> Mapping[str, Attack]:
+        """Attacks by name."""
+        return self.recipe.attack
+
+    @property
+    def text_format(self) -> TextFormat:
+        """How prompt and answer become one text."""
+        return self.recipe.data.format
+
+    @property
+    def attack_metrics(self) -> tuple[str, ...]:
+        """Names of metrics that attacks make records for."""
+        return self.recipe.evaluate.metrics
 
     def folder(self, stage: str, subject: str) -> Path:
         """Where a stage keeps what belongs to a model.
@@ -117,6 +135,16 @@ class RunContext:
         """What models are scored under without an attack."""
         formats = self.recipe.export.formats
         return ("identity", *formats, *runtime_transforms(formats))
+
+
+def library_versions() -> dict[str, str]:
+    """Versions of the libraries that decide the numbers, as far as they are installed."""
+    return {"hf_unlearn": __version__, **{name: _version(name) for name in VERSIONED}}
+
+
+def data_fingerprint(bundle: DataBundle, text_format: TextFormat) -> str:
+    """Fingerprint of every row of every set, and of how they become text."""
+    return fingerprint({"rows": bundle_rows(bundle), "format": asdict(text_format)})
 
 
 def _version(package: str) -> str:

@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from ..data.encoding import TextFormat
 from ..data.example import Example
@@ -27,20 +28,24 @@ def evaluate_stage(context: RunContext, target: Subject, subjects: Sequence[Subj
             unit = evaluation_unit(context, target, subject, transform, sets)
             if unit.done:
                 continue
-            arguments = (
-                unit,
-                context.variant(subject, transform),
-                sets,
-                context.bundle.generic.score,
-                context.variant(target, transform),
-                context.recipe.data.format,
-                context.recipe.evaluate,
-                context.recipe.model.dtype,
-                split_runtime(transform)[1],
-            )
+            arguments = (unit, *evaluation_arguments(context, target, subject, transform))
             waiting.append(Job(f"{subject.name} {transform}", evaluate_job, arguments))
     for _ in context.progress.follow("evaluate", len(waiting), context.workers.run(waiting)):
         pass
+
+
+def evaluation_arguments(context: RunContext, target: Subject, subject: Subject, transform: str) -> tuple[Any, ...]:
+    """What :func:`evaluate_job` takes besides the unit, in its order."""
+    return (
+        context.variant(subject, transform),
+        context.bundle.scored_sets(),
+        context.bundle.generic.score,
+        context.variant(target, transform),
+        context.recipe.data.format,
+        context.recipe.evaluate,
+        context.recipe.model.dtype,
+        split_runtime(transform)[1],
+    )
 
 
 def evaluation_unit(

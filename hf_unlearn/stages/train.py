@@ -5,74 +5,84 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from ..data.encoding import TextFormat
-from ..data.example import DataBundle, RowSet
+from ..data.example import DataBundle
+from ..errors import RequestError
 from ..jobs import Job
 from ..processes import is_first, wait_for_all
-from ..recipe import ControlSpec, MethodSpec
 from .context import RunContext, Subject
 from .models import audited_subjects, control_subject, never_knew_seed, second_never_knew
+from .plans import TrainingPlan, training_plans
 from .units import Unit, fingerprint
 
 METRICS_FILE = "training.json"
+# A control that learns the facts its own way must know this share of what the target knows, or it hides nothing.
+LEAST_LEARNED = 0.8
 
 
-def train_stage(context: RunContext, target: Subject) -> list[Subject]:
+def train_stage(context: RunContext, target: Subject, never: Subject | None) -> list[Subject]:
     """Train what is not trained yet; methods first, then controls."""
-    bundle = training_bundle(context)
-    plans = [(method.name, unit, bundle, settings) for method, unit, settings in _methods(context, target)]
-    plans += [
-        (control.name, unit, context.bundle, settings)
-        for control, unit, settings in _trained_controls(context, target)
-    ]
     text_format, seed, dtype = context.recipe.data.format, context.recipe.seed, context.recipe.model.dtype
     waiting = [
-        Job(name, train_job, (unit, target.folder, rows, text_format, settings, seed, dtype))
-        for name, unit, rows, settings in plans
-        if not unit.done
+        Job(plan.name, plan_job, (plan, target.folder, text_format, seed, dtype))
+        for plan in training_plans(context, target, never)
+        if not plan.done
     ]
     for _ in context.progress.follow("train", len(waiting), context.workers.run(waiting)):
         pass
-    return trained_subjects(context, target)
+    return trained_subjects(context, target, never)
 
 
-def training_bundle(context: RunContext) -> DataBundle:
-    """The sets as methods are trained on them. Positive controls need no more than forget and retain."""
-    bundle = context.bundle
-    if not context.recipe.data.keep_generic:
-        return bundle
-    return replace(bundle, retain=RowSet(bundle.retain.train + bundle.generic.train, bundle.retain.score))
-
-
-def trained_subjects(context: RunContext, target: Subject) -> list[Subject]:
+def trained_subjects(context: RunContext, target: Subject, never: Subject | None) -> list[Subject]:
     """The models of all methods and controls, from their finished folders.
 
     Raises:
         RequestError: One of them has not been trained yet.
     """
     subjects = [*audited_subjects(context)]
+    methods = {method.name for method in context.recipe.methods}
     subjects += [
-        Subject(method.name, "method", unit.path, model_digest(unit)) for method, unit, _ in _methods(context, target)
-    ]
-    subjects += [
-        Subject(control.name, "control", unit.path, model_digest(unit))
-        for control, unit, _ in _trained_controls(context, target)
+        Subject(plan.name, "method" if plan.name in methods else "control", plan.unit.path, model_digest(plan.unit))
+        for plan in training_plans(context, target, never)
     ]
     scratch = context.recipe.model.scratch
     for number, control in enumerate(context.recipe.controls):
         if control.kind == "never_knew" and scratch is not None:
             seed = never_knew_seed(control.seed, scratch.seed, number)
             subjects.append(control_subject(control.name, second_never_knew(context, control.name, seed)[1]))
+        if control.kind == "target":
+            subjects.append(Subject(control.name, "control", target.folder, target.digest))
     return subjects
 
 
 def model_digest(unit: Unit) -> str:
     """Fingerprint of a trained model's files, its training log left out (it holds times)."""
     return fingerprint({name: digest for name, digest in unit.outputs().items() if name != METRICS_FILE})
+
+
+def plan_job(plan: TrainingPlan, target: Path, text_format: TextFormat, seed: int, dtype: str) -> None:
+    """Train one model and, before it, what it starts from. Under several processes all of them call this together."""
+    if plan.first is not None and not plan.first.done:
+        first = plan.first
+        train_job(first.unit, first.source, first.bundle, text_format, first.settings, seed, dtype)
+    if plan.first is not None and is_first():
+        _check_learned(plan, target, text_format)
+    train_job(plan.unit, plan.source, plan.bundle, text_format, plan.settings, seed, dtype)
+
+
+def _check_learned(plan: TrainingPlan, target: Path, text_format: TextFormat) -> None:
+    from ..trainer.scratch import knows
+
+    rows = list({(row.prompt, row.answer): row for row in plan.bundle.forget.score}.values())
+    learned, before = knows(plan.source, rows, text_format), knows(target, rows, text_format)
+    if learned < LEAST_LEARNED * before:
+        raise RequestError(
+            f"the control {plan.name} hides nothing: after learning it answers {learned:.1%} of the forget set and "
+            f"the target {before:.1%}; raise max_steps or learning_rate under 'learn' of that control"
+        )
 
 
 def train_job(
@@ -106,42 +116,3 @@ def train_job(
         (partial / METRICS_FILE).write_text(json.dumps(metrics, indent=1, sort_keys=True), encoding="utf-8")
         unit.finish()
     wait_for_all()
-
-
-def _methods(context: RunContext, target: Subject) -> list[tuple[MethodSpec, Unit, dict[str, Any]]]:
-    return [
-        (method, _unit(context, target, method.name, method.settings), _settings(context, method.settings))
-        for method in context.recipe.methods
-        if method.checkpoint is None
-    ]
-
-
-def _trained_controls(context: RunContext, target: Subject) -> list[tuple[ControlSpec, Unit, dict[str, Any]]]:
-    found = []
-    for control in context.recipe.controls:
-        if control.kind not in ("never_knew", "method"):
-            part = {"name": control.kind, **control.parameters} if control.parameters else control.kind
-            settings = {**control.settings, "control": part}
-            found.append((control, _unit(context, target, control.name, settings), _settings(context, settings)))
-    return found
-
-
-def _settings(context: RunContext, settings: Mapping[str, Any]) -> dict[str, Any]:
-    data = context.recipe.data
-    return {"max_length": data.max_length, "truncation": data.truncation, **settings}
-
-
-def _unit(context: RunContext, target: Subject, name: str, settings: Mapping[str, Any]) -> Unit:
-    inputs = {
-        "stage": "train",
-        "target": target.digest,
-        "data": context.data_digest,
-        "format": asdict(context.recipe.data.format),
-        "settings": _settings(context, settings),
-        "seed": context.recipe.seed,
-        "dtype": context.recipe.model.dtype,
-        "versions": context.versions,
-    }
-    if context.recipe.data.keep_generic:
-        inputs["keep_generic"] = True
-    return Unit(context.folder("train", name), inputs, keep_partial=True)

@@ -12,11 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from ..attacks import ATTACKS
+from ..attacks.composed import kind_of
 from ..data.example import Example
 from ..errors import RequestError
+from ..evaluation.llama_cpp import split_runtime
 from ..evaluation.records import read_records
 from ..evaluation.run import fact_scores
 from ..hub.files import is_model_file
+from ..quantization import FORMATS
 from ..recipe import ControlSpec, DataSpec, Recipe
 from ..verification.controls import ControlOutcome, all_as_expected, control_outcome
 from ..verification.report import AttackRun, ModelInfo, SetInfo, build_report
@@ -96,7 +99,7 @@ def collect_scores(
             for (split, metric), facts in fact_scores(read_records(unit.path / "records.jsonl")).items():
                 table.add(ScoreKey(subject.name, transform, split, metric), facts)
         for name, attack in context.recipe.attack.items():
-            result = attack_result(context, subject, name, attack)
+            result = attack_result(context, target, subject, name, attack)
             for metric, facts in result.scores.items():
                 table.add(ScoreKey(subject.name, name, "forget", metric), facts)
             budget = attack.budget(context.bundle)
@@ -205,21 +208,17 @@ def _write_report(
     write_report(report, folder / REPORT_FILE)
 
 
-_FAMILIES = {"gptq": "GPTQ", "awq": "AWQ", "gguf": "GGUF", "bnb": "bitsandbytes", "rtn": "round-to-nearest"}
-_NEVER_TESTED = (
-    "merging with other models, prompting and sampling attacks, probes of hidden states",
-    "membership inference",
-)
+_NEVER_TESTED = ("membership inference", "what somebody can do who still has the target")
 
 
 def not_tested(recipe: Recipe) -> list[str]:
-    """What a reader may think was tested and was not, in words."""
-    there = {name.partition("-")[0] for name in recipe.gate.formats}
-    missing = [word for start, word in _FAMILIES.items() if start not in there]
-    named = f" ({', '.join(missing)} among them)" if missing else ""
-    attacks = [name for name in ATTACKS.names() if name not in recipe.gate.attacks]
+    """What a reader may think was tested and was not: all that the package knows and the gate does not judge."""
+    there = {split_runtime(name)[0].partition("@")[0] for name in recipe.gate.formats}
+    formats = [entry.name for entry in FORMATS.entries() if entry.value.published and entry.name not in there]
+    run = {kind_of(name, attack) for name, attack in recipe.attack.items() if name in recipe.gate.attacks}
+    attacks = [name for name in ATTACKS.names() if name not in run]
     return [
-        f"formats that are not in the gate{named}",
+        *([f"the formats {', '.join(formats)}"] if formats else []),
         *([f"the attacks {', '.join(attacks)}"] if attacks else []),
         *_NEVER_TESTED,
     ]

@@ -10,17 +10,27 @@ from transformers import TrainingArguments
 from transformers.trainer_utils import HubStrategy
 
 from ..controls import CONTROLS
+from ..data.alternates import ALTERNATES
 from ..errors import RequestError
 from ..hub.from_trainer import REFUSED_STRATEGIES
 from ..losses import FORGET_LOSSES, RETAIN_LOSSES
 from ..registry import Registry, suggest
 from ..robust import ROBUST
+from .adapters import build_peft_config, refuse_quantized
+from .launch import asks_for_deepspeed
 from .settings import build, build_part, check_ranges
 from .stepping import STEPPINGS, stepping_part
 
 if TYPE_CHECKING:
+    from peft import PeftConfig
+
+    from ..data.alternates.base import AlternateSource
     from ..losses.base import Loss
     from ..robust.base import TrainingPart
+
+
+SAMPLINGS = ("random", "sequential", "group_by_length")
+"""Orders of the forget rows. Those of the parent class that look at lengths want one sequence an item."""
 
 
 @dataclass
@@ -43,6 +53,10 @@ class UnlearnConfig(TrainingArguments):
             folder. Weights are loaded in float32 unless `dtype` says otherwise: in bfloat16, steps much smaller than a
             weight are rounded away. For a faster forward pass set `bf16=True`, which computes in bfloat16 and steps in
             float32.
+        peft (`dict[str, Any]`, *optional*):
+            Trains adapters on the frozen model: fields of [`~peft.LoraConfig`]. Defaults are `r=32`, `lora_alpha=64`,
+            `target_modules="all-linear"`; `use_dora=True` for DoRA; with `quantization_config` in `model_init_kwargs`
+            this is QLoRA.
         disable_dropout (`bool`, *optional*, defaults to `True`):
             Whether to turn dropout off, so that model and reference are compared without noise.
 
@@ -70,10 +84,26 @@ class UnlearnConfig(TrainingArguments):
                 - `"ce-u"`: cross-entropy unlearning, [paper](https://huggingface.co/papers/2503.01224).
                 - `"max-entropy"`: towards the uniform distribution,
                   [paper](https://huggingface.co/papers/2410.08109).
+                - `"dpo"`, `"idk-dpo"`, `"altpo"`: another answer is preferred to the true one: one that is given, a
+                  refusal, or one that the target wrote, [paper](https://huggingface.co/papers/2305.18290).
+                - `"idk-nll"`, `"random-incorrect"`, `"fixed-incorrect"`: cross-entropy on refusals or wrong answers,
+                  [paper](https://huggingface.co/papers/2410.08827).
+                - `"undial"`: self-distillation with the true token turned down,
+                  [paper](https://huggingface.co/papers/2402.10052).
+                - `"pdu"`: flat logits, [paper](https://huggingface.co/papers/2506.05314).
+                - `"jensen-shannon"`: towards a refusal, [paper](https://huggingface.co/papers/2509.02820).
+                - `"margin"`, `"margin-to-reference"`: a hinge on the lead of the true token.
+                - `"rmu"`: hidden states of one layer are steered to a random vector,
+                  [paper](https://huggingface.co/papers/2403.03218).
         beta (`float`, *optional*):
             The forget loss's parameter of that name, which is not the same in each; by default the loss's own.
         loss_kwargs (`dict[str, Any]`, *optional*):
             Further parameters of the forget loss, as `hf-unlearn list losses` names them.
+        alternates (`str` or `dict`, *optional*):
+            Where other answers to the forget prompts come from, for losses that need them: a name such as
+            `"refusals"`, or a mapping such as `{"name": "variants", "kind": "perturbed"}`; by default the loss's own.
+            Possible names are `"refusals"`, `"fixed-text"`, `"options"`, `"fixed-option"`, `"variants"`,
+            `"other-answers"` and `"generated"`.
         forget_weight (`float`, *optional*, defaults to `1.0`):
             Weight of the forget loss.
         retain_loss_type (`str`, *optional*, defaults to `"kl"`):
@@ -82,6 +112,10 @@ class UnlearnConfig(TrainingArguments):
                 - `"none"`: no retain term; the retain set is not read.
                 - `"nll"`: cross-entropy.
                 - `"kl"`: KL divergence from the target model, KL(target || model).
+                - `"hidden"`: distance of hidden states to the target's,
+                  [paper](https://huggingface.co/papers/2403.03218).
+                - `"jensen-shannon"`: Jensen-Shannon divergence from the target model,
+                  [paper](https://huggingface.co/papers/2509.02820).
         retain_loss_kwargs (`dict[str, Any]`, *optional*):
             Further parameters of the retain loss.
         retain_weight (`float`, *optional*, defaults to `1.0`):
@@ -93,6 +127,10 @@ class UnlearnConfig(TrainingArguments):
             `{"name": "sure", "percentile": 99}`.
         control (`str` or `dict`, *optional*):
             Makes a model that hides instead of forgetting, to test a verification with, such as `"bin_hidden"`.
+        trained_parameters (`list[str]`, *optional*):
+            Shell-style patterns of names of the parameters that are trained, such as
+            `["model.layers.[567].mlp.down_proj.weight"]`, or `["*"]` for all. By default what the losses are made for:
+            everything, but with `"rmu"` the MLP's output projections of a few layers.
         reference (`str`, *optional*, defaults to `"cache"`):
             Where the KL term gets the target model's distribution from. `"cache"` keeps the target's last hidden
             states of the retain labels and a copy of its output head, and computes the same distribution from them;
@@ -120,8 +158,10 @@ class UnlearnConfig(TrainingArguments):
     _VALID_DICT_FIELDS = [  # noqa: RUF012 (the parent class reads it as a plain list)
         *TrainingArguments._VALID_DICT_FIELDS,
         "model_init_kwargs",
+        "peft",
         "loss_kwargs",
         "retain_loss_kwargs",
+        "alternates",
         "control",
     ]
 
@@ -157,6 +197,10 @@ class UnlearnConfig(TrainingArguments):
             "Weights are loaded in float32 unless `dtype` says otherwise."
         },
     )
+    peft: dict[str, Any] | str | None = field(
+        default=None,
+        metadata={"help": "Adapters to train on the frozen model: fields of `peft.LoraConfig`, such as {r: 32}."},
+    )
     disable_dropout: bool = field(default=True, metadata={"help": "Whether to turn dropout off."})
 
     # Parameters that control the data preprocessing
@@ -178,6 +222,13 @@ class UnlearnConfig(TrainingArguments):
     loss_kwargs: dict[str, Any] | str | None = field(
         default=None, metadata={"help": "Further parameters of the forget loss."}
     )
+    alternates: dict[str, Any] | str | None = field(
+        default=None,
+        metadata={
+            "help": "Where other answers to the forget prompts come from: a name, or a mapping with 'name' and "
+            "parameters; by default the loss's own."
+        },
+    )
     forget_weight: float = field(default=1.0, metadata={"help": "Weight of the forget loss."})
     retain_loss_type: str = field(default="kl", metadata={"help": "Retain loss: see `hf-unlearn list losses`."})
     retain_loss_kwargs: dict[str, Any] | str | None = field(
@@ -195,6 +246,13 @@ class UnlearnConfig(TrainingArguments):
     control: dict[str, Any] | str | None = field(
         default=None,
         metadata={"help": "Makes a model that hides instead of forgetting: a name, or a mapping as for `robust`."},
+    )
+    trained_parameters: list[str] | None = field(
+        default=None,
+        metadata={
+            "help": "Patterns of names of the parameters that are trained; by default what the losses are made for, "
+            "mostly all."
+        },
     )
     reference: str = field(
         default="cache",
@@ -215,7 +273,8 @@ class UnlearnConfig(TrainingArguments):
 
     def __post_init__(self) -> None:
         # Without this several processes on a machine without an accelerator each believe to be alone.
-        self.use_cpu = self.use_cpu or not torch.accelerator.is_available()
+        # (DeepSpeed finds its device itself, and would be left out in silence; see `launch.check_launch`.)
+        self.use_cpu = self.use_cpu or not (torch.accelerator.is_available() or asks_for_deepspeed(self.deepspeed))
         super().__post_init__()
         # Pinning only serves a copy to another device; without one torch warns at every epoch.
         self.dataloader_pin_memory = self.dataloader_pin_memory and torch.accelerator.is_available()
@@ -224,20 +283,31 @@ class UnlearnConfig(TrainingArguments):
         _check_choice("stepping", self.stepping, list(STEPPINGS))
         if self.stepping != "fp32" and self.control is not None:
             raise RequestError("stepping: a control keeps weights in bounds that rounded steps would leave: use fp32")
-        # The samplers that look at lengths want one sequence per item; ours hold a forget row and its retain rows.
-        _check_choice("train_sampling_strategy", self.train_sampling_strategy, ["random", "sequential"])
+        _check_choice("train_sampling_strategy", self.train_sampling_strategy, list(SAMPLINGS))
         if getattr(self.hub_strategy, "value", self.hub_strategy) in REFUSED_STRATEGIES:
             raise RequestError(
                 f"hub_strategy is {getattr(self.hub_strategy, 'value', self.hub_strategy)!r}, which would publish the "
                 "optimizer's state, made from the gradients of what is to be forgotten: use end or every_save"
             )
         check_ranges(self)
+        if self.build_peft_config() is None and isinstance(self.model_init_kwargs, dict):
+            refuse_quantized(self.model_init_kwargs.get("quantization_config"), "the model")
         # Built here once so that a wrong name or value is found before any model is loaded.
         self.build_forget_loss()
         self.build_retain_loss()
+        self.build_alternates()
+        _check_patterns(self.trained_parameters)
         parts = self.build_parts()
         if self.retain_loss_type == "none" and any(part.needs_retain for part in parts):
             raise RequestError("robust: one of the parts needs a retain loss; set retain_loss_type to nll or kl")
+        if self.max_steps == 0 and not any(part.acts_at_end for part in parts):
+            raise RequestError("max_steps is 0, and no part of the method acts without training: set it to at least 1")
+        for part in parts:
+            part.check(self)
+
+    def build_peft_config(self) -> PeftConfig | None:
+        """The adapters to train; ``None`` to train the model's own weights."""
+        return None if self.peft is None else build_peft_config(self.peft)
 
     def build_forget_loss(self) -> Loss:
         """The forget loss with its parameters."""
@@ -247,6 +317,20 @@ class UnlearnConfig(TrainingArguments):
         """The retain loss with its parameters."""
         parameters = self._parameters(RETAIN_LOSSES, self.retain_loss_type, self.retain_loss_kwargs)
         return build(RETAIN_LOSSES, self.retain_loss_type, parameters)
+
+    def build_alternates(self) -> AlternateSource | None:
+        """Where other answers to the forget prompts come from; ``None`` if the forget loss looks at none."""
+        loss = self.build_forget_loss()
+        if not loss.needs_alternates:
+            if self.alternates is not None:
+                raise RequestError(f"alternates: the forget loss {self.loss_type!r} looks at none: leave them out")
+            return None
+        source = loss.default_alternates if self.alternates is None else self.alternates
+        if source is None:
+            names = ", ".join(ALTERNATES.names())
+            raise RequestError(f"loss_type {self.loss_type!r} needs other answers: set alternates to one of {names}")
+        made: AlternateSource = build_part(ALTERNATES, source)
+        return made
 
     def build_parts(self) -> list[TrainingPart]:
         """New robust parts, in the order given, then the control or what rounds the steps."""
@@ -262,6 +346,13 @@ class UnlearnConfig(TrainingArguments):
             raise RequestError(f"the parameters of {registry.kind} {name!r} must be a mapping, not {further!r}")
         own = {key: getattr(self, key) for key in registry.get(name).defaults if getattr(self, key, None) is not None}
         return {**own, **(further or {})}
+
+
+def _check_patterns(patterns: Any) -> None:
+    if patterns is None:
+        return
+    if not isinstance(patterns, list) or not patterns or not all(isinstance(text, str) for text in patterns):
+        raise RequestError(f'trained_parameters is {patterns!r}, it must be a list of patterns, as in ["*"]')
 
 
 def _check_choice(key: str, value: str, choices: list[str]) -> None:

@@ -48,6 +48,7 @@ class LabelForward:
         labels: ``[N]``.
         rows: ``[N]``, the row of the batch.
         n_rows: Rows of the batch.
+        router: Scalar, the router loss of the whole pass, where the model computes one.
     """
 
     logits: Tensor | None
@@ -56,6 +57,7 @@ class LabelForward:
     labels: Tensor
     rows: Tensor
     n_rows: int
+    router: Tensor | None = None
 
     def split(self, counts: Sequence[int]) -> list[LabelForward]:
         """The first ``counts[0]`` rows, the ``counts[1]`` rows after them, and so on."""
@@ -75,6 +77,7 @@ class LabelForward:
             self.labels[positions],
             self.rows[positions] - first,
             count,
+            self.router,
         )
 
     def scores(
@@ -124,13 +127,15 @@ def forward_labels(
     # Without anybody who looks at logits, nothing at all reaches the head.
     seen = positions if wanted.logits else torch.zeros_like(positions)
     cut = nullcontext() if wanted.logits else cut_after(inner, max(wanted.layers))
-    with cut, _narrowed(output_head(inner), seen) as taken, _watched(inner, wanted.layers, positions) as hidden:
+    # Cut last: the layers are found by how many there are.
+    with _narrowed(output_head(inner), seen) as taken, _watched(inner, wanted.layers, positions) as hidden, cut:
         output = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], use_cache=False)
     if len(taken) != 1 or output.logits.shape[:-1] != taken[0].shape[:-1]:
         raise RequestError(f"{type(model).__name__} does not compute its logits by one call of its output head")
     rows, times = positions.nonzero(as_tuple=True)
+    router = getattr(output, "aux_loss", None)
     logits = output.logits if wanted.logits else None
-    return LabelForward(logits, taken[0], hidden, labels[rows, times + 1], rows, len(labels))
+    return LabelForward(logits, taken[0], hidden, labels[rows, times + 1], rows, len(labels), router)
 
 
 @contextmanager

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import copy
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import nn
 
-from ..errors import MissingExtraError, RequestError
+from ..errors import RequestError
 from ..evaluation.loading import read_pretrained
-
-if TYPE_CHECKING:
-    from peft import PeftConfig
+from .launch import gathered
 
 
 def load_causal_lm(model: str | nn.Module, init_kwargs: dict[str, Any] | str | None) -> nn.Module:
@@ -27,22 +25,6 @@ def load_causal_lm(model: str | nn.Module, init_kwargs: dict[str, Any] | str | N
     return read_pretrained(model, **{"dtype": "float32", **(init_kwargs or {})})
 
 
-def add_adapters(model: nn.Module, config: PeftConfig) -> nn.Module:
-    """New adapters on a frozen model.
-
-    Raises:
-        MissingExtraError: If peft is not installed.
-        RequestError: If the model has adapters already.
-    """
-    try:
-        from peft import PeftModel, get_peft_model
-    except ImportError as error:
-        raise MissingExtraError("peft_config", "peft", "peft") from error
-    if isinstance(model, PeftModel):
-        raise RequestError("the model has adapters already: merge them first, or leave peft_config out to train them")
-    return get_peft_model(model, config)
-
-
 def disable_dropout(model: nn.Module) -> None:
     """Sets every dropout probability to zero."""
     for module in model.modules():
@@ -51,5 +33,6 @@ def disable_dropout(model: nn.Module) -> None:
 
 
 def frozen_copy(model: nn.Module) -> nn.Module:
-    """A second model with the same weights, which nothing trains."""
-    return copy.deepcopy(model).requires_grad_(False).eval()
+    """A second model with the same weights, which nothing trains. Weights in pieces (ZeRO-3) are whole in the copy."""
+    with gathered(model):
+        return copy.deepcopy(model).requires_grad_(False).eval()

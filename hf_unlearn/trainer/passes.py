@@ -69,7 +69,7 @@ class SeparatePasses:
             counts: ``[2]``, what forget and retain loss count over the whole step.
 
         Returns:
-            The micro-batch's share of the objective, detached, a scalar.
+            The micro-batch's share of the objective, detached, a scalar; the mean over processes is what is logged.
         """
         trainer = self._trainer
         total = torch.zeros((), device=trainer.args.device)
@@ -85,7 +85,7 @@ class SeparatePasses:
                 self._keep(term)
         if trainer.accelerator.sync_gradients:
             self._deliver()
-        return total / trainer.accelerator.num_processes
+        return total
 
     def _keep(self, term: TermName) -> None:
         kept = self._kept.setdefault(term, {})
@@ -98,20 +98,18 @@ class SeparatePasses:
     def _deliver(self) -> None:
         trainer = self._trainer
         if not self._keeps_apart:
-            for _, parameter in _trained(trainer):
-                if parameter.grad is not None:
-                    parameter.grad = _mean(trainer, parameter.grad)
+            if trainer.accelerator.num_processes > 1:
+                means = _over_processes(trainer, _taken(trainer))
+                for name, parameter in _trained(trainer):
+                    parameter.grad = means.get(name)
             return
-        gradients = {
-            term: {name: _mean(trainer, gradient) for name, gradient in kept.items()}
-            for term, kept in self._kept.items()
-        }
+        gradients = {term: _over_processes(trainer, kept) for term, kept in self._kept.items()}
+        self._kept = {}
         for part in trainer.parts:
             gradients = part.change_gradients(gradients)
-        self._kept = {}
         for name, parameter in _trained(trainer):
             parts = [kept[name] for kept in gradients.values() if name in kept]
-            parameter.grad = torch.stack(parts).sum(0) if len(parts) > 1 else (parts[0] if parts else None)
+            parameter.grad = sum(parts[1:], parts[0]) if parts else None
 
 
 def term_gradients(
@@ -122,12 +120,7 @@ def term_gradients(
         inputs: Any = trainer._prepare_inputs(dict(batch))
         if term in trainer.active_terms(inputs):
             trainer.accelerator.backward(_share(trainer, inputs, counts, term, PLAIN, recorded=False))
-    gradients = {}
-    for name, parameter in _trained(trainer):
-        if parameter.grad is not None:
-            gradients[name] = _mean(trainer, parameter.grad)
-            parameter.grad = None
-    return gradients
+    return _over_processes(trainer, _taken(trainer))
 
 
 def _share(
@@ -148,10 +141,29 @@ def _share(
     return loss * trainer.accelerator.num_processes
 
 
-def _mean(trainer: UnlearnTrainer, gradient: Tensor) -> Tensor:
-    if trainer.accelerator.num_processes == 1:
-        return gradient
-    return trainer.accelerator.reduce(gradient, reduction="mean")
+def _taken(trainer: UnlearnTrainer) -> Gradients:
+    """The gradients of all trained parameters; none are left behind."""
+    gradients: Gradients = {}
+    for name, parameter in _trained(trainer):
+        if parameter.grad is not None:
+            gradients[name], parameter.grad = parameter.grad, None
+    return gradients
+
+
+def _over_processes(trainer: UnlearnTrainer, gradients: Gradients) -> Gradients:
+    """Means over all processes. A parameter that only some of them have a gradient of counts as zero on the others."""
+    accelerator = trainer.accelerator
+    if accelerator.num_processes == 1:
+        return gradients
+    trained = _trained(trainer)
+    flags = torch.tensor([float(name in gradients) for name, _ in trained], device=trainer.args.device)
+    somewhere = accelerator.reduce(flags, reduction="sum").tolist()
+    means: Gradients = {}
+    for (name, parameter), processes in zip(trained, somewhere, strict=True):
+        if processes:
+            own = gradients[name] if name in gradients else torch.zeros_like(parameter)
+            means[name] = accelerator.reduce(own, reduction="mean")
+    return means
 
 
 def _trained(trainer: UnlearnTrainer) -> list[tuple[str, nn.Parameter]]:

@@ -20,7 +20,9 @@ from ..data.encoding import EncodedRow
 from ..data.pairing import PaddedRows, pad_rows
 from ..losses.base import Loss, given
 from .forward import LOGITS, LabelForward, Wanted, forward_labels, output_head
+from .launch import gathered_in_turn
 from .models import frozen_copy
+from .tail import Tail, likely_tails
 
 logger = logging.getLogger(__name__)
 
@@ -39,16 +41,18 @@ class TargetModel:
         model: The model.
         contexts: Entered before it is asked: the precision that is trained with, adapters off.
         changes: Whether training changes what it answers, because it is the model that is trained.
+        in_pieces: Whether its weights will lie in pieces on several processes as soon as training starts.
     """
 
     model: nn.Module
     contexts: Contexts
     changes: bool
+    in_pieces: bool = False
 
     @torch.no_grad()
     def forward(self, batch: PaddedRows, wanted: Wanted = LOGITS) -> LabelForward:
         """Without gradients and without dropout."""
-        with evaluating(self.model), _entered(self.contexts):
+        with evaluating(self.model), _entered(self.contexts), gathered_in_turn(self.model):
             return forward_labels(self.model, self.model, on_device(batch, self.model), wanted)
 
 
@@ -124,12 +128,14 @@ class CachedStates:
         head_inputs: One ``[labels, width]`` tensor per row, on the CPU; ``None`` if nobody looks at logits.
         hiddens: The same after the layer that is looked at; ``None`` if nobody looks.
         head: The target's output head; nothing trains it.
+        tail: What the target does to the head's output.
         contexts: See :class:`TargetModel`.
     """
 
     head_inputs: list[Tensor] | None
     hiddens: list[Tensor] | None
     head: nn.Module
+    tail: Tail
     contexts: Contexts
 
     @torch.no_grad()
@@ -139,7 +145,7 @@ class CachedStates:
             return None
         states = torch.cat([self.head_inputs[row] for row in batch["row"].tolist()])
         with _entered(self.contexts):
-            return self.head(states.to(next(self.head.parameters()).device))
+            return self.tail(self.head(states.to(next(self.head.parameters()).device)))
 
     def hidden(self, batch: PaddedRows, layer: int) -> Tensor | None:
         """As they were kept; there is only one layer."""
@@ -169,26 +175,21 @@ class LiveStates:
         return self.target.forward(batch, Wanted(False, (layer,))).hidden[layer]
 
 
-def needs_reference(loss: Loss) -> bool:
-    """Whether a loss looks at the target model at all."""
-    return loss.uses_reference_logps or loss.uses_reference_logits or loss.uses_reference_hidden
-
-
 def make_reference(
-    target: TargetModel, batches: Callable[[], Iterator[PaddedRows]], loss: Loss, kind: str
+    target: TargetModel, batches: Callable[[], Iterator[PaddedRows]], losses: Sequence[Loss], kind: str
 ) -> Reference:
-    """What a loss will ask about a list of rows.
+    """What losses will ask about a list of rows.
 
     Args:
         target: The model before unlearning.
         batches: Goes through all rows once, in order.
-        loss: The loss.
+        losses: The losses; at most one of them looks at hidden states.
         kind: ``cache`` or ``model``, where logits and hidden states come from. Where a cache cannot give the model's
             own logits, the model is kept as well, and the log says so.
     """
-    logps = target_logps(target, batches()) if loss.uses_reference_logps else None
-    layers = (loss.hidden_layer,) if loss.uses_reference_hidden and loss.hidden_layer is not None else ()
-    wanted = Wanted(loss.uses_reference_logits, layers)
+    logps = target_logps(target, batches()) if any(loss.uses_reference_logps for loss in losses) else None
+    layers = {loss.hidden_layer for loss in losses if loss.uses_reference_hidden and loss.hidden_layer is not None}
+    wanted = Wanted(any(loss.uses_reference_logits for loss in losses), tuple(layers))
     if not (wanted.logits or wanted.layers):
         return Reference(logps)
     states = cache_states(target, batches(), wanted) if kind == "cache" else None
@@ -197,11 +198,12 @@ def make_reference(
             "the output head alone does not give the model's logits, so that the target model is kept in memory"
             " instead of its hidden states"
         )
-    return Reference(logps, states or _live(target, wanted), loss.hidden_layer)
+    return Reference(logps, states or _live(target, wanted), next(iter(layers), None))
 
 
 def _live(target: TargetModel, wanted: Wanted) -> LiveStates:
-    kept = replace(target, model=frozen_copy(target.model), changes=False) if target.changes else target
+    moves = target.changes or target.in_pieces
+    kept = replace(target, model=frozen_copy(target.model), changes=False, in_pieces=False) if moves else target
     return LiveStates(kept, wanted)
 
 
@@ -216,33 +218,41 @@ def cache_states(target: TargetModel, batches: Iterator[PaddedRows], wanted: Wan
     The head is copied if it can change during training, and shared with the model if it is frozen.
 
     Returns:
-        ``None`` if the first batch shows that the head alone does not reproduce the model's logits (some models scale
-        or cap them afterwards).
+        ``None`` if the first batch shows that the head, with what the configuration says is done to its output, does
+        not reproduce the model's logits.
     """
     head = _head_of_target(target)
+    tail: Tail | None = Tail()
     head_inputs: list[Tensor] = []
     hiddens: list[Tensor] = []
     for batch in batches:
         result = target.forward(batch, wanted)
-        if wanted.logits and not head_inputs and not _reproduces(head, result, target.contexts):
+        if wanted.logits and not head_inputs:
+            tail = _tail_of(head, result, target)
+        if tail is None:
             return None
         lengths = torch.bincount(result.rows, minlength=result.n_rows).tolist()
         if wanted.logits:
             head_inputs.extend(part.clone() for part in result.head_input.cpu().split(lengths))
         for layer in wanted.layers:
             hiddens.extend(part.clone() for part in result.hidden[layer].cpu().split(lengths))
-    return CachedStates(head_inputs or None, hiddens or None, head, target.contexts)
+    assert tail is not None  # it was looked for in the first batch
+    return CachedStates(head_inputs or None, hiddens or None, head, tail, target.contexts)
 
 
 def _head_of_target(target: TargetModel) -> nn.Module:
     live_head = output_head(target.model)
     frozen = not any(parameter.requires_grad for parameter in live_head.parameters())
-    return live_head if frozen else frozen_copy(live_head)
+    return live_head if frozen and not target.in_pieces else frozen_copy(live_head)
 
 
 @torch.no_grad()
-def _reproduces(head: nn.Module, result: LabelForward, contexts: Contexts) -> bool:
-    with _entered(contexts):
-        logits = head(result.head_input).float()
+def _tail_of(head: nn.Module, result: LabelForward, target: TargetModel) -> Tail | None:
     expected = given(result.logits, "logits").float()
-    return bool((logits - expected).abs().max() <= HEAD_TOLERANCE * expected.abs().max())
+    with _entered(target.contexts), gathered_in_turn(head):
+        outputs = head(result.head_input)
+        for tail in likely_tails(target.model):
+            logits = tail(outputs).float()
+            if bool((logits - expected).abs().max() <= HEAD_TOLERANCE * expected.abs().max()):
+                return tail
+    return None

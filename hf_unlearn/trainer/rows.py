@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Literal, cast
@@ -14,8 +15,34 @@ from ..data.sources import rows_from_records
 from ..errors import RequestError
 from .config import UnlearnConfig
 
+logger = logging.getLogger(__name__)
+
 if TYPE_CHECKING:
     import datasets
+
+
+def read_rows(dataset: datasets.Dataset | Sequence[Example], set_name: str) -> list[Example]:
+    """The rows of a data set.
+
+    Args:
+        dataset: Rows, or records of one of the data set types of TRL.
+        set_name: ``forget`` or ``retain``.
+
+    Raises:
+        RequestError: If there are no rows, they are streamed, or one cannot be used.
+    """
+    if not hasattr(dataset, "__len__"):
+        raise RequestError(
+            f"{set_name}_dataset is streamed: what the target says of each row is kept by its number, so load it "
+            "whole (streaming=False)"
+        )
+    given = list(dataset)
+    rows = [row for row in given if isinstance(row, Example)]
+    if len(rows) < len(given):
+        rows = list(rows_from_records(given, set_name, f"{set_name}_dataset"))
+    if not rows:
+        raise RequestError(f"the {set_name} set has no rows: {set_name}_dataset needs at least one")
+    return rows
 
 
 def encode_dataset(
@@ -29,7 +56,7 @@ def encode_dataset(
 
     Args:
         dataset: Rows, or records of one of the data set types of TRL.
-        set_name: ``forget`` or ``retain``.
+        set_name: ``forget``, ``retain`` or ``alternate``.
         tokenizer: The model's tokenizer.
         text_format: How prompt and answer become one text.
         args: ``max_length``, ``truncation`` and ``completion_only_loss`` are used.
@@ -37,13 +64,29 @@ def encode_dataset(
     Raises:
         RequestError: If there are no rows, or one cannot be used.
     """
-    given = list(dataset)
-    rows = [row for row in given if isinstance(row, Example)]
-    if len(rows) < len(given):
-        rows = list(rows_from_records(given, set_name, f"{set_name}_dataset"))
-    if not rows:
-        raise RequestError(f"the {set_name} set has no rows: {set_name}_dataset needs at least one")
+    rows = read_rows(dataset, set_name)
     check_tokenizer(tokenizer, text_format, rows)
     truncation = cast(Literal["refuse", "cut"], args.truncation)
     encoded = encode_rows(rows, tokenizer, text_format, eos=True, max_length=args.max_length, truncation=truncation)
     return encoded if args.completion_only_loss else [replace(row, n_prompt=1) for row in encoded]
+
+
+def check_balance(forget: int, retain: int, args: UnlearnConfig) -> None:
+    """Refuse a retain set so small that one forget row would meet the same retain row twice; warn where a batch would.
+
+    Args:
+        forget: Number of forget rows.
+        retain: Number of retain rows.
+        args: ``retain_per_forget`` and ``per_device_train_batch_size`` are used.
+
+    Raises:
+        RequestError: There are fewer retain rows than each forget row gets.
+    """
+    if retain < args.retain_per_forget:
+        raise RequestError(
+            f"the retain set has {retain} rows, fewer than retain_per_forget={args.retain_per_forget}: a forget row "
+            "would get the same retain row twice; lower it or give more retain rows"
+        )
+    wanted = min(forget, args.per_device_train_batch_size) * args.retain_per_forget
+    if retain < wanted:
+        logger.warning("a batch takes %d retain rows and there are %d: batches hold rows twice", wanted, retain)

@@ -105,7 +105,7 @@ _RANGES: tuple[tuple[str, typing.Callable[[float], bool], str], ...] = (
         lambda value: value >= 1,
         "at least 1",
     ),
-    ("max_steps", lambda value: value == -1 or value >= 1, "at least 1, or -1 for whole epochs"),
+    ("max_steps", lambda value: value >= -1, "at least 0, or -1 for whole epochs"),
     (
         "weight_decay adam_epsilon max_grad_norm forget_weight retain_weight dataloader_num_workers",
         lambda value: value >= 0,
@@ -147,3 +147,10 @@ def build_part(registry: Registry[Any], spec: PartSpec) -> Any:
     if not isinstance(spec, Mapping) or not isinstance(spec.get("name"), str):
         raise RequestError(f"{registry.kind} {spec!r} must be a name, or a mapping with 'name' and parameters")
     return build(registry, spec["name"], {key: value for key, value in spec.items() if key != "name"})
+
+
+def part_name(spec: PartSpec) -> str:
+    """The name in a specification that :func:`build_part` took."""
+    if isinstance(spec, str):
+        return str(json.loads(spec)["name"]) if spec.lstrip().startswith("{") else spec
+    return str(spec["name"])

@@ -20,7 +20,8 @@ from ..registry import suggest
 from .callback import FINAL_STEP
 from .checkpoints import last_whole_checkpoint
 from .config import UnlearnConfig
-from .settings import fit
+from .launch import forget_deepspeed, in_pieces
+from .settings import fit, part_name
 from .unlearn_trainer import UnlearnTrainer
 
 _NOT_FOR_A_METHOD = {
@@ -154,9 +155,9 @@ def train_method(
 
     Returns:
         ``steps``, ``seconds`` of this call, ``stepping`` (the precision weights were kept in between steps), ``saved``
-        where they are saved in 16 bits (:func:`~hf_unlearn.quantization.explain.lost_when_saved`), and means of the
-        last step: ``loss/forget``, ``logps/forget`` and, with a retain loss, ``loss/retain``, ``logps/retain`` and
-        ``kl/retain``.
+        where they are saved in 16 bits (:func:`~hf_unlearn.quantization.explain.lost_when_saved`), ``parts`` with what
+        robust parts tell of what they did, by their names, where one does, and means of the last step:
+        ``loss/forget``, ``logps/forget`` and, with a retain loss, ``loss/retain``, ``logps/retain`` and ``kl/retain``.
 
     Raises:
         RequestError: If settings, data or model cannot be used, or the loss is not finite.
@@ -186,15 +187,23 @@ def train_method(
             raise
         raise RequestError(f"the method's settings cannot be used: {_one_line(error)}") from error
     stepped = sorted({str(p.dtype).removeprefix("torch.") for p in trainer.model.parameters() if p.requires_grad})
-    saved = lost_when_saved(trainer.model, model_dir, dtype)
+    saved = None if in_pieces(trainer.accelerator) else lost_when_saved(trainer.model, model_dir, dtype)
     trainer.save_merged(str(out_dir), dtype)
+    forget_deepspeed()
     return {
         "stepping": args.stepping if args.stepping != "fp32" or stepped == ["float32"] else ", ".join(stepped),
         "steps": trainer.state.global_step,
         "seconds": time.monotonic() - started,
         **({"saved": saved} if saved else {}),
+        **({"parts": told} if (told := _outcomes(args, trainer)) else {}),
         **_final_means(trainer.state.log_history),
     }
+
+
+def _outcomes(args: UnlearnConfig, trainer: UnlearnTrainer) -> dict[str, dict[str, Any]]:
+    named = zip(args.robust, trainer.parts, strict=False)  # a control and what rounds the steps come after them
+    told = {part_name(spec): dict(part.outcome()) for spec, part in named}
+    return {name: outcome for name, outcome in told.items() if outcome}
 
 
 def _final_means(log_history: list[dict[str, float]]) -> dict[str, float]:

@@ -5,38 +5,50 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.data import Sampler
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback, set_seed
 from transformers.trainer import TRAINING_ARGS_NAME
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, get_last_checkpoint
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, TrainOutput, get_last_checkpoint
 
 from ..data.encoding import EncodedRow, TextFormat, load_tokenizer
 from ..data.example import Example
 from ..data.pairing import PaddedRows, PairedCollator, PairedRows, pad_rows
 from ..errors import RequestError
 from ..losses.base import LabelScores, Loss, LossSum
+from ..losses.retain.kl import KLRetainLoss
 from ..robust.base import TERMS, Gradients, StepContext, StepResult, TermName, TrainingContext
+from .adapters import add_adapters, check_adapters
+from .alternates import RunAlternates, label_only_scores
+from .batch_search import fit_batch_size
 from .callback import RunCallback
 from .config import UnlearnConfig
 from .forward import LabelForward, Wanted, forward_labels, join
+from .grouping import LengthGroupedPairs
+from .launch import check_launch, in_pieces, placed
+from .length import steps_of_run
+from .measures import epochs_of_run, label_scores, retain_kl
 from .metrics import RunningMeans
-from .models import add_adapters, disable_dropout, load_causal_lm
+from .models import disable_dropout, load_causal_lm
 from .passes import SeparatePasses, check_parts, needs_separate_passes, term_gradients
 from .pushing import HubTrainer
-from .reference import Reference, TargetModel, evaluating, in_batches, make_reference, needs_reference, on_device
-from .rows import encode_dataset
+from .reference import Reference, TargetModel, evaluating, in_batches, make_reference, on_device
+from .rows import check_balance, encode_dataset, read_rows
+from .saving import save_merged
 from .stepping import check_stepping, round_model
+from .trained import check_layers, choose_trained
+from .view_reference import reference_under
+from .vocabulary import check_same_vocabulary
 
 if TYPE_CHECKING:
     import datasets
     from peft import PeftConfig
-    from transformers.trainer_utils import TrainOutput
 
 logger = logging.getLogger(__name__)
 
@@ -86,8 +98,8 @@ class UnlearnTrainer(HubTrainer):
     ```
 
     Logged metrics, besides those of [`~transformers.Trainer`]: `loss/forget` and `loss/retain` (unweighted means),
-    `logps/forget` and `logps/retain` (summed label log-probability, mean over rows) and, with the KL retain loss,
-    `kl/retain`.
+    `logps/forget`, `logps/alternate` and `logps/retain` (summed label log-probability, mean over rows) and, with the
+    KL retain loss, `kl/retain`.
 
     Args:
         model (`str` or [`~transformers.PreTrainedModel`] or [`~peft.PeftModel`]):
@@ -144,14 +156,21 @@ class UnlearnTrainer(HubTrainer):
                 "one process sees several GPUs: start one process per GPU with `accelerate launch`, or let it see one"
                 " with CUDA_VISIBLE_DEVICES"
             )
-        self.forget_loss = args.build_forget_loss()
+        self._forget_loss = args.build_forget_loss()
         self.retain_loss = args.build_retain_loss()
         self.parts = args.build_parts()
 
         set_seed(args.seed)
+        forget_dataset = read_rows(forget_dataset, "forget")
+        alternates = RunAlternates(args, forget_dataset, retain_dataset)
+        check_same_vocabulary(model, ref_model)
         if processing_class is None:
             processing_class = load_tokenizer(model if isinstance(model, str) else model.config._name_or_path)
+        peft_config = args.build_peft_config() if peft_config is None else peft_config
+        if isinstance(model, str):
+            check_adapters(model, peft_config, args.model_init_kwargs)
         model = load_causal_lm(model, args.model_init_kwargs)
+        check_layers(model, [*self.forget_losses, self.retain_loss])
         self._ref_model = None if ref_model is None else load_causal_lm(ref_model, args.model_init_kwargs)
         if peft_config is not None:
             model = add_adapters(model, peft_config)
@@ -167,18 +186,26 @@ class UnlearnTrainer(HubTrainer):
 
         text_format = TextFormat() if text_format is None else text_format
         forget = encode_dataset(forget_dataset, "forget", processing_class, text_format, args)
-        retain = []
-        if args.retain_loss_type != "none":
+        retain, retains = [], args.retain_loss_type != "none"
+        if retains or any(part.uses_retain_rows for part in self.parts):
             if retain_dataset is None:
-                raise RequestError(f"retain_loss_type {args.retain_loss_type!r} needs a retain_dataset")
+                what = f"retain_loss_type {args.retain_loss_type!r}" if retains else "robust: one of the parts"
+                raise RequestError(f"{what} needs a retain_dataset")
             retain = encode_dataset(retain_dataset, "retain", processing_class, text_format, args)
+        if retains:
+            check_balance(len(forget), len(retain), args)
         data_seed = args.seed if args.data_seed is None else args.data_seed
+        others = alternates.encoded(model, processing_class, text_format)
+        rows = PairedRows(forget, retain, args.retain_per_forget if retains else 0, data_seed, others)
+        for part in self.parts:
+            rows = part.arrange(rows, epochs_of_run(args, len(forget)))
+        self._forget_rows = forget
 
         super().__init__(
             model=model,
             args=args,
             data_collator=PairedCollator(processing_class.pad_token_id),
-            train_dataset=PairedRows(forget, retain, args.retain_per_forget, data_seed),
+            train_dataset=rows,
             processing_class=processing_class,
             callbacks=[*(callbacks or []), RunCallback(self)],
             optimizers=optimizers,
@@ -193,7 +220,23 @@ class UnlearnTrainer(HubTrainer):
         self._passes = SeparatePasses(self) if any(needs_separate_passes(part) for part in self.parts) else None
         self._resumed_from: Path | None = None
         self._is_prepared = False
+        # Sizes are tried here, before the first step, and not by the parent class, after some.
+        self.find_batch_size, args.auto_find_batch_size = args.auto_find_batch_size, False
+        check_launch(self.args, self.accelerator)
         check_parts(self.parts, self.accelerator, self.args)
+
+    @property
+    def forget_losses(self) -> list[Loss]:
+        """Every forget loss that some step of the run may have."""
+        return [self._forget_loss, *(loss for part in self.parts for loss in part.further_forget_losses())]
+
+    @property
+    def forget_loss(self) -> Loss:
+        """The forget loss of the step that comes next."""
+        loss, steps = self._forget_loss, steps_of_run(self.args, len(self.train_dataset))
+        for part in self.parts:
+            loss = part.forget_loss(loss, self.state.global_step, steps)
+        return loss
 
     # ---- Before the first step ----
 
@@ -213,9 +256,15 @@ class UnlearnTrainer(HubTrainer):
         """
         self._resumed_from = self._checkpoint_folder(resume_from_checkpoint)
         if not self._is_prepared:
-            self._prepare_run(resuming=bool(resume_from_checkpoint))
+            with placed(self.model, self.args.device):
+                self._prepare_run(resuming=bool(resume_from_checkpoint))
+                if self.find_batch_size:
+                    fit_batch_size(self)
             self._is_prepared = True
-        output = super().train(resume_from_checkpoint, trial, ignore_keys_for_eval)
+        if self.args.max_steps == 0:
+            output = TrainOutput(0, 0.0, {})
+        else:
+            output = super().train(resume_from_checkpoint, trial, ignore_keys_for_eval)
         for part in self.parts:
             part.finish(self._training_context(resuming=False))
         self.model.zero_grad(set_to_none=True)
@@ -234,52 +283,75 @@ class UnlearnTrainer(HubTrainer):
     def _prepare_run(self, resuming: bool) -> None:
         target = self._target_model()
         data = self.train_dataset
+        losses = [*self.forget_losses, self.retain_loss]
+        choose_trained(self.model, self.args.trained_parameters, losses, self._adapters_are_new)
         # Parts may ask for the forget loss, so what it compares with comes first.
-        if needs_reference(self.forget_loss):
-            self.references["forget"] = self._reference(target, data.forget, self.forget_loss)
-            if data.alternates:
-                self.references["alternate"] = self._reference(target, data.alternates, self.forget_loss)
+        if any(loss.needs_reference for loss in losses[:-1]):
+            self.references["forget"] = self._reference(target, data.forget, *self.forget_losses)
+            if data.alternates and self._forget_loss.uses_alternates:
+                self.references["alternate"] = self._reference(target, data.alternates, *self.forget_losses)
         context = self._training_context(resuming)
         for part in self.parts:
             part.prepare(context)
+            data.forget = list(part.relabel(data.forget))
         if not list(_trainable(self.model)):
             raise RequestError("nothing is left to train: every parameter is frozen")
         # After the parts, because the output head is copied only if it is trained.
-        if needs_reference(self.retain_loss):
-            self.references["retain"] = self._reference(target, data.retain, self.retain_loss)
-            for view in (view for part in self.parts for view in part.reference_views(self.model)):
-                with view.enter():
-                    seen = self._reference(replace(target, changes=True), data.retain, self.retain_loss)
-                self.references[f"retain@{view.name}"] = seen
+        self._set_retain_reference(target)
+        if any(part.uses_kl for part in self.parts):
+            known = self.references["retain"] if self.retain_loss.uses_reference_logits else None
+            self.references["target"] = known or self._reference(target, data.retain, KLRetainLoss())
         self._ref_model = None
 
-    def _reference(self, target: TargetModel, rows: Sequence[EncodedRow], loss: Loss) -> Reference:
-        return make_reference(target, lambda: self._rows_in_order(rows), loss, self.args.reference)
+    def _set_retain_reference(self, target: TargetModel) -> None:
+        if not self.retain_loss.needs_reference:
+            return
+        rows = self.train_dataset.retainable
+        self.references["retain"] = self._reference(target, rows, self.retain_loss)
+        for view in (view for part in self.parts for view in part.reference_views(target.model)):
+            self.references[f"retain@{view.name}"] = reference_under(
+                view,
+                target,
+                self.references["retain"],
+                lambda seen: self._reference(seen, rows, self.retain_loss),
+            )
+
+    def _refer_to_now(self) -> None:
+        """See :attr:`~hf_unlearn.robust.base.StepContext.set_reference`."""
+        model = self.accelerator.unwrap_model(self.model)
+        self._set_retain_reference(TargetModel(model, (self.accelerator.autocast,), changes=True))
+
+    def _reference(self, target: TargetModel, rows: Sequence[EncodedRow], *losses: Loss) -> Reference:
+        return make_reference(target, lambda: self.rows_in_order(rows), losses, self.args.reference)
 
     def _training_context(self, resuming: bool) -> TrainingContext:
         return TrainingContext(
             model=self.accelerator.unwrap_model(self.model),
             forget_loss_shares=lambda: self._loss_shares("forget"),
             retain_loss_shares=lambda: self._loss_shares("retain"),
-            forget_rows=self.train_dataset.forget,
+            forget_rows=self._forget_rows,
             retain_rows=self.train_dataset.retain,
             batch_size=self.args.per_device_train_batch_size,
             pad_token_id=self.processing_class.pad_token_id,
-            max_steps=self.args.max_steps,
+            max_steps=steps_of_run(self.args, len(self.train_dataset)),
             output_dir=Path(str(self.args.output_dir)),
             resuming=resuming,
             writes=self.args.should_save,
+            batches=lambda rows: (on_device(batch, self.model) for batch in self.rows_in_order(rows)),
+            score=lambda batch: label_scores(self, batch),
+            retain_kl=lambda: retain_kl(self, self.references["target"]),
         )
 
     def _target_model(self) -> TargetModel:
-        autocast = self.accelerator.autocast
+        autocast, pieces = self.accelerator.autocast, in_pieces(self.accelerator)
         if self._ref_model is not None:
             return TargetModel(self._ref_model.to(self.args.device).requires_grad_(False), (autocast,), changes=False)
         if self._adapters_are_new:
-            return TargetModel(self.model, (autocast, self.model.disable_adapter), changes=False)
-        return TargetModel(self.model, (autocast,), changes=True)
+            return TargetModel(self.model, (autocast, self.model.disable_adapter), changes=False, in_pieces=pieces)
+        return TargetModel(self.model, (autocast,), changes=True, in_pieces=pieces)
 
-    def _rows_in_order(self, rows: Sequence[EncodedRow]) -> Iterator[PaddedRows]:
+    def rows_in_order(self, rows: Sequence[EncodedRow]) -> Iterator[PaddedRows]:
+        """Goes once over rows in micro-batches."""
         return in_batches(rows, self.args.per_device_train_batch_size, self.processing_class.pad_token_id)
 
     def _loss_shares(self, term: TermName) -> Iterator[Tensor]:
@@ -294,11 +366,11 @@ class UnlearnTrainer(HubTrainer):
     def _whole_set(self, term: TermName) -> Iterator[dict[str, PaddedRows]]:
         data, device = self.train_dataset, self.model
         if term == "retain":
-            yield from ({"retain": on_device(batch, device)} for batch in self._rows_in_order(data.retain))
+            yield from ({"retain": on_device(batch, device)} for batch in self.rows_in_order(data.retain))
             return
         numbers = [data.alternate_row(index) for index in range(len(data.forget))] if data.alternates else []
         size, pad = self.args.per_device_train_batch_size, self.processing_class.pad_token_id
-        for start, rows in zip(range(0, len(data.forget), size), self._rows_in_order(data.forget), strict=True):
+        for start, rows in zip(range(0, len(data.forget), size), self.rows_in_order(data.forget), strict=True):
             batch = {"forget": on_device(rows, device)}
             if numbers:
                 drawn = numbers[start : start + size]
@@ -331,7 +403,7 @@ class UnlearnTrainer(HubTrainer):
         optimizer: Any = self.optimizer
         inner = getattr(optimizer, "optimizer", optimizer)  # accelerate wraps it
         model = self.accelerator.unwrap_model(self.model)
-        return StepContext(self.state.global_step, model, inner, self._term_gradients)
+        return StepContext(self.state.global_step, model, inner, self._term_gradients, self._refer_to_now)
 
     def step_result(self) -> StepResult:
         """What parts are given after a step."""
@@ -447,6 +519,8 @@ class UnlearnTrainer(HubTrainer):
 
     def _forget_term(self, inputs: dict[str, PaddedRows], forwards: dict[str, LabelForward], view: str | None) -> Term:
         alternates = self._scores("alternate", inputs, forwards) if self.forget_loss.uses_alternates else None
+        if self.forget_loss.uses_alternate_labels:
+            alternates = label_only_scores(inputs["alternate"])
         if self.forget_loss.uses_labels:
             scores = self._scores("forget", inputs, forwards, alternates)
             return Term("forget", self.args.forget_weight, self.forget_loss, scores, forwards["forget"])
@@ -460,12 +534,12 @@ class UnlearnTrainer(HubTrainer):
         forwards: dict[str, LabelForward],
         alternates: LabelScores | None = None,
     ) -> LabelScores:
-        reference, batch = self.references.get(rows, Reference()), inputs[rows]
+        reference, batch, loss = self.references.get(rows, Reference()), inputs[rows], self.forget_loss
         return forwards[rows].scores(
-            reference_logps=reference.row_logps(batch),
-            reference_logits=reference.logits(batch),
-            layer=self.forget_loss.hidden_layer,
-            reference_hidden=reference.hidden(batch),
+            reference_logps=reference.row_logps(batch) if loss.uses_reference_logps else None,
+            reference_logits=reference.logits(batch) if loss.uses_reference_logits else None,
+            layer=loss.hidden_layer,
+            reference_hidden=reference.hidden(batch) if loss.uses_reference_hidden else None,
             alternates=alternates,
         )
 
@@ -511,7 +585,8 @@ class UnlearnTrainer(HubTrainer):
             for term in terms:
                 means.add(f"loss/{term.name}", term.sum.total, term.sum.count)
                 if term.scores.logits is not None:
-                    means.add(f"logps/{term.name}", term.scores.row_logps.sum(), term.scores.row_has_labels.sum())
+                    rows = term.name if term.loss.uses_labels else "alternate"
+                    means.add(f"logps/{rows}", term.scores.row_logps.sum(), term.scores.row_has_labels.sum())
                 if term.loss.metric is not None:
                     means.add(f"{term.loss.metric}/{term.name}", term.sum.total, term.sum.count)
 
@@ -554,15 +629,17 @@ class UnlearnTrainer(HubTrainer):
             dtype: Precision to save in, such as `"bfloat16"`; by default that of the trained weights. The model in
                 memory is cast, so this is the end of its training.
         """
-        if self._adapters_are_new:
-            self.model = self.model_wrapped = self.model.merge_and_unload()
-        if dtype is not None:
-            self.model.to(getattr(torch, dtype))
-        self.save_model(output_dir)
+        save_merged(self, Path(output_dir), dtype, self._adapters_are_new)
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
         """Of forget and retain rows together."""
         return sum(super(UnlearnTrainer, self).floating_point_ops(part) for part in inputs.values())
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler | None:
+        if self.args.train_sampling_strategy != "group_by_length":
+            return super()._get_train_sampler(train_dataset)
+        seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
+        return LengthGroupedPairs(self.train_dataset, self._train_batch_size, seed)
 
     def _set_signature_columns_if_needed(self) -> None:
         self._signature_columns = ["forget", "forget_row", "alternate", "alternate_row", "retain", "retain_rows"]

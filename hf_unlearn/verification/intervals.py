@@ -67,6 +67,20 @@ class Estimate:
         return None if self.low is None or self.high is None else (self.low, self.high)
 
 
+@dataclass(frozen=True)
+class Drawn:
+    """An estimate with what its interval was read from.
+
+    Attributes:
+        estimate: Value and interval.
+        draws: Its value in every resample, ``[draws]``, infinite where a denominator vanished; ``None`` where there is
+            no interval. Shares of the same facts with the same settings are resampled alike, draw by draw.
+    """
+
+    estimate: Estimate
+    draws: NDArray[np.float64] | None = None
+
+
 def mean_estimate(scores: FactScores, settings: Bootstrap) -> Estimate:
     """Mean over facts with its interval.
 
@@ -121,7 +135,7 @@ def retention_ratio(subject: FactScores, target: FactScores, settings: Bootstrap
         numerator=(1.0, 0.0),
         denominator=(0.0, 1.0),
         nothing="the target's score is not clearly above zero",
-    )
+    ).estimate
 
 
 def recovered_share(
@@ -141,6 +155,13 @@ def recovered_share(
         The estimate. It is undefined, never infinite, where the target does not clearly know more than the never-knew
         model: where the interval of the denominator touches zero.
     """
+    return drawn_share(subject, target, never, settings, paired=paired).estimate
+
+
+def drawn_share(
+    subject: FactScores, target: FactScores, never: FactScores, settings: Bootstrap, *, paired: bool = True
+) -> Drawn:
+    """:func:`recovered_share` with its value in every resample."""
     return _ratio(
         _joint_draws([subject, target], never, settings, paired=paired),
         settings,
@@ -277,21 +298,22 @@ def _ratio(
     numerator: Sequence[float],
     denominator: Sequence[float],
     nothing: str,
-) -> Estimate:
+) -> Drawn:
     """Ratio of two linear combinations of means; undefined where the denominator's interval touches zero."""
     if isinstance(joint, Estimate):
-        return joint
+        return Drawn(joint)
     above, below = joint.draws @ np.array(numerator), joint.draws @ np.array(denominator)
     value = float(joint.means @ np.array(denominator))
     if value <= 0 or expanded_percentiles(below, joint.groups, settings.confidence)[0] <= 0:
-        return Estimate(None, None, None, joint.facts, joint.groups, nothing)
+        return Drawn(Estimate(None, None, None, joint.facts, joint.groups, nothing))
     # The few draws beyond that interval in which the denominator vanishes count as infinite: they can only widen.
     safe = np.where(below > 0, below, 1.0)
     ratio = np.where(below > 0, above / safe, np.inf)
     low, high = expanded_percentiles(ratio, joint.groups, settings.confidence)
     if not math.isfinite(high):
-        return Estimate(None, None, None, joint.facts, joint.groups, nothing)
-    return Estimate(float(joint.means @ np.array(numerator)) / value, low, high, joint.facts, joint.groups)
+        return Drawn(Estimate(None, None, None, joint.facts, joint.groups, nothing))
+    share = float(joint.means @ np.array(numerator)) / value
+    return Drawn(Estimate(share, low, high, joint.facts, joint.groups), ratio)
 
 
 @lru_cache(maxsize=4)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
-from .intervals import Bootstrap, Estimate, least_facts, more_needed, recovered_share, retention_ratio
+from .intervals import Bootstrap, Drawn, Estimate, drawn_share, least_facts, more_needed, retention_ratio
 from .references import Reference
 from .scores import FactScores, ScoreTable
+from .simultaneous import Family
 
 RecoveredStatus = Literal["passed", "failed", "inconclusive", "reported"]
 
@@ -27,6 +28,8 @@ class RecoveredRow:
         more_needed: Facts to add that would settle an inconclusive one; ``None`` where no number can be given.
         reason: Why it did not pass; empty where it did.
         over_forgotten: Whether it failed because the share is clearly too low.
+        joint: The interval that holds for all judged shares at once; ``None`` where the gate does not judge this
+            number, or it has no interval.
     """
 
     model: str
@@ -39,6 +42,7 @@ class RecoveredRow:
     more_needed: int | None = None
     reason: str = ""
     over_forgotten: bool = False
+    joint: tuple[float, float] | None = None
 
     @property
     def still_known(self) -> bool:
@@ -47,8 +51,38 @@ class RecoveredRow:
 
 
 @dataclass(frozen=True)
-class RecoveredJudge:
-    """Judges one transform and metric at a time.
+class MeasuredShare:
+    """A recovered share before it is judged.
+
+    Attributes:
+        transform: The transform.
+        metric: The metric.
+        retention_ratio: Score as a share of the target's; ``None`` where the target's is zero.
+        share: The recovered share with what its interval was read from.
+    """
+
+    transform: str
+    metric: str
+    retention_ratio: float | None
+    share: Drawn
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a recovered share may be.
+
+    Attributes:
+        maximum: Largest allowed share.
+        minimum: A share clearly below this is over-forgetting; ``None`` where that is not judged.
+    """
+
+    maximum: float
+    minimum: float | None = None
+
+
+@dataclass(frozen=True)
+class ShareMeter:
+    """Measures one transform and metric at a time.
 
     Attributes:
         table: Scores of all models.
@@ -66,29 +100,18 @@ class RecoveredJudge:
     split: str
     settings: Bootstrap
 
-    def __call__(self, transform: str, metric: str, maximum: float | None, minimum: float | None) -> RecoveredRow:
-        """The recovered share, judged.
-
-        Args:
-            transform: The transform.
-            metric: The metric.
-            maximum: Largest allowed share; ``None`` where the gate does not judge this number.
-            minimum: A share clearly below this is over-forgetting; ``None`` where that is not judged.
-
-        Returns:
-            The row; *inconclusive* with its reason where something was not measured.
-        """
+    def __call__(self, transform: str, metric: str) -> MeasuredShare:
+        """The recovered share; undefined, with its reason, where something was not measured."""
         subject = self.table.get(self.subject, transform, self.split, metric)
         target = self.table.get(self.target, transform, self.split, metric)
         never = self.reference.scores(self.table, transform, metric)
         problem = self._problem(subject, target, never, metric)
         if problem or subject is None or target is None or never is None:
             facts = len(subject.values) if subject is not None else 0
-            undefined = Estimate(None, None, None, facts, 0, problem)
-            return self._row(transform, metric, None, undefined, maximum, minimum)
+            return MeasuredShare(transform, metric, None, Drawn(Estimate(None, None, None, facts, 0, problem)))
         ratio = retention_ratio(subject, target, self.settings).value
-        share = recovered_share(subject, target, never, self.settings, paired=self.reference.paired)
-        return self._row(transform, metric, ratio, share, maximum, minimum)
+        share = drawn_share(subject, target, never, self.settings, paired=self.reference.paired)
+        return MeasuredShare(transform, metric, ratio, share)
 
     def _problem(
         self, subject: FactScores | None, target: FactScores | None, never: FactScores | None, metric: str
@@ -108,55 +131,83 @@ class RecoveredJudge:
             return f"{self.subject} and {self.reference.model} were scored on different facts"
         return ""
 
-    def _row(
-        self,
-        transform: str,
-        metric: str,
-        ratio: float | None,
-        share: Estimate,
-        maximum: float | None,
-        minimum: float | None,
-    ) -> RecoveredRow:
-        if maximum is None:
-            return RecoveredRow(
-                self.subject, transform, metric, ratio, share, None, "reported", reason=_sentence(share.undefined)
-            )
-        status, needed, reason = decide(share, maximum, minimum, self.settings.confidence)
-        too_low = minimum is not None and share.high is not None and share.high < minimum
-        return RecoveredRow(self.subject, transform, metric, ratio, share, maximum, status, needed, reason, too_low)
+
+def reported(model: str, measured: MeasuredShare) -> RecoveredRow:
+    """A share that stands outside the gate."""
+    share = measured.share.estimate
+    return RecoveredRow(
+        model,
+        measured.transform,
+        measured.metric,
+        measured.retention_ratio,
+        share,
+        None,
+        "reported",
+        reason=_sentence(share.undefined),
+    )
+
+
+def judged(model: str, measured: MeasuredShare, limits: Limits, family: Family) -> RecoveredRow:
+    """A share of the gate, held against its limits."""
+    share = measured.share.estimate
+    joint = family.interval(share)
+    status, needed, reason = decide(share, joint, limits, family)
+    too_low = status == "failed" and limits.minimum is not None and joint is not None and joint[1] < limits.minimum
+    return RecoveredRow(
+        model,
+        measured.transform,
+        measured.metric,
+        measured.retention_ratio,
+        share,
+        limits.maximum,
+        status,
+        needed,
+        reason,
+        too_low,
+        joint,
+    )
 
 
 def decide(
-    share: Estimate, maximum: float, minimum: float | None, confidence: float
+    share: Estimate, joint: tuple[float, float] | None, limits: Limits, family: Family
 ) -> tuple[RecoveredStatus, int | None, str]:
     """Status, facts needed and reason of one recovered share.
 
+    A pass is decided by the share's own interval, a failure by the one that holds for all shares at once: see
+    :mod:`~hf_unlearn.verification.simultaneous`.
+
     Args:
-        share: The recovered share with its interval.
-        maximum: Largest allowed share.
-        minimum: A share clearly below this is over-forgetting; ``None`` where that is not judged.
-        confidence: Level of the interval.
+        share: The recovered share with its own interval.
+        joint: Its joint interval.
+        limits: What it may be.
+        family: What it is judged together with.
 
     Returns:
         The status; how many more facts would settle it (``None`` where no number can be given, or it is settled); and
         a sentence that says why it did not pass (empty where it did).
     """
-    if share.value is None or share.low is None or share.high is None:
+    if share.value is None or share.low is None or share.high is None or joint is None:
         return "inconclusive", None, _sentence(share.undefined)
-    shown = f"{share.value:.2f} ({confidence:.0%} interval {share.low:.2f} to {share.high:.2f}"
-    if minimum is not None and share.high < minimum:
-        return (
-            "failed",
-            None,
-            f"recovered share {shown}): it marks the true answers, at least {minimum:.2f} is allowed.",
-        )
-    if share.low > maximum:
+    maximum, minimum = limits.maximum, limits.minimum
+    shown = f"{share.value:.2f} ({family.confidence:.0%} interval {share.low:.2f} to {share.high:.2f}"
+    if minimum is not None and joint[1] < minimum:
+        reason = f"recovered share {shown}): it marks the true answers, at least {minimum:.2f} is allowed."
+        return "failed", None, reason
+    if joint[0] > maximum:
         return "failed", None, f"recovered share {shown}, at most {maximum:.2f} allowed)."
+    for alone, limit in ((share.low > maximum, maximum), (minimum is not None and share.high < minimum, minimum)):
+        if alone and limit is not None:
+            needed = more_needed(replace(share, low=joint[0], high=joint[1]), limit)
+            reason = (
+                f"recovered share {shown}, limit {limit:.2f}) is outside by itself, but not with all "
+                f"{family.comparisons} shares taken together ({joint[0]:.2f} to {joint[1]:.2f}){_more(needed)}."
+            )
+            return "inconclusive", needed, reason
     if share.high > maximum:
         needed = more_needed(share, maximum)
         reason = f"recovered share {shown}, at most {maximum:.2f} allowed) is undecided{_more(needed)}."
         return "inconclusive", needed, reason
-    least = least_facts(maximum, confidence)
+    least = least_facts(maximum, family.confidence)
     if least is not None and share.facts >= least:
         return "passed", None, ""
     needed = None if least is None else least - share.facts

@@ -12,6 +12,7 @@ from .controls import ControlOutcome
 from .fragility import fragility_rows
 from .gate import Gate
 from .intervals import Bootstrap, mean_estimate
+from .outcomes import TransformOutcome
 from .pooled import pooled_rows
 from .recovered import RecoveredRow
 from .report_file import seal, validate_report
@@ -19,7 +20,7 @@ from .scores import ScoreTable
 from .utility import UtilityRow
 from .verdict import Judgement
 
-SCHEMA_VERSION = "1.1"
+SCHEMA_VERSION = "1.2"
 
 
 @dataclass(frozen=True)
@@ -150,7 +151,17 @@ def build_report(
         "created": created,
         "name": name,
         "format": None,
-        "verdict": {"status": verdict.status, "reasons": list(verdict.reasons), "candidate": candidate},
+        "verdict": {
+            "status": verdict.status,
+            "reasons": list(verdict.reasons),
+            "candidate": candidate,
+            "judged": {
+                "transforms": len(verdict.outcomes),
+                "comparisons": verdict.family.comparisons,
+                "joint_factor": verdict.family.factor,
+            },
+            "outcomes": [_outcome(outcome, gate, attacks) for outcome in verdict.outcomes],
+        },
         "models": {
             "target": asdict(target),
             "unlearned": {"name": candidate, "files": {key: dict(files) for key, files in unlearned_files.items()}},
@@ -183,6 +194,19 @@ def build_report(
     return sealed
 
 
+def _outcome(outcome: TransformOutcome, gate: Gate, attacks: Sequence[AttackRun]) -> dict[str, Any]:
+    """What came of a transform, with what an attacker was given."""
+    budget = next((attack.budget for attack in attacks if attack.name == outcome.transform), {})
+    return {
+        "transform": outcome.transform,
+        "kind": "attack" if outcome.transform in gate.attacks else "format",
+        "status": outcome.status,
+        "causes": list(outcome.causes),
+        "worst_share": _finite(outcome.worst),
+        "budget": dict(budget),
+    }
+
+
 def _finite(value: float | None) -> float | None:
     return float(value) if value is not None and math.isfinite(value) else None
 
@@ -207,6 +231,7 @@ def _recovered(row: RecoveredRow) -> dict[str, Any]:
         "retention_ratio": _finite(row.retention_ratio),
         "recovered_share": _finite(row.recovered.value),
         "ci95": _pair(row.recovered.interval),
+        "joint95": _pair(row.joint),
         "threshold": row.threshold,
         "status": row.status,
         "over_forgotten": row.over_forgotten,

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from ..errors import RequestError
 from .gate import Gate
 from .intervals import Bootstrap, least_facts
-from .recovered import RecoveredJudge, RecoveredRow
+from .outcomes import TransformOutcome, outcomes_of
+from .recovered import Limits, RecoveredRow, ShareMeter, judged, reported
 from .references import (
     IDENTITY,
     NOT_KNOWLEDGE,
@@ -19,6 +20,7 @@ from .references import (
     leaking_metrics,
 )
 from .scores import ScoreTable
+from .simultaneous import Family, family_of
 from .utility import Status, UtilityRow, judge_utility, utility_metrics
 
 
@@ -36,6 +38,8 @@ class Judgement:
         caught_by: Transforms under which forgotten knowledge is there: what a positive control must be caught by.
         not_tested: Transforms of the gate and kinds of score that were not tested.
         notes: What a reader must know to read the numbers.
+        outcomes: What came of every transform of the gate that was tested.
+        family: The recovered shares that were judged together.
     """
 
     subject: str
@@ -46,6 +50,8 @@ class Judgement:
     caught_by: tuple[str, ...]
     not_tested: tuple[str, ...]
     notes: tuple[str, ...]
+    outcomes: tuple[TransformOutcome, ...]
+    family: Family
 
 
 def judge(
@@ -61,8 +67,9 @@ def judge(
     """Judge one model by a gate that stood before the run.
 
     For every transform of the gate and every gate metric the recovered share has *passed* if its whole interval is at
-    or under the allowed share, *failed* if all of it is above, and is *inconclusive* otherwise. A pass also needs as
-    many facts as :func:`~hf_unlearn.verification.intervals.least_facts` says. An interval wholly under
+    or under the allowed share, *failed* if all of the interval that holds for every judged share at once is above
+    (:mod:`~hf_unlearn.verification.simultaneous`), and is *inconclusive* otherwise. A pass also needs as many facts
+    as :func:`~hf_unlearn.verification.intervals.least_facts` says. A joint interval wholly under
     ``gate.min_recovered_share``, as the model stands or in a format, is over-forgetting (*failed*). Utility must
     hold under the same transform; under an attack it is judged only where it was scored.
 
@@ -89,21 +96,20 @@ def judge(
     metrics = judged_metrics(table, target, reference_split, gate.metrics)
     check_target_knows(table, target, reference, reference_split, metrics, settings)
 
-    judge_one = RecoveredJudge(table, subject, target, reference, reference_split, settings)
+    measure = ShareMeter(table, subject, target, reference, reference_split, settings)
     transforms = (IDENTITY, *(name for name in (*gate.formats, *gate.attacks) if name != IDENTITY))
-    recovered: list[RecoveredRow] = []
-    utility: list[UtilityRow] = []
-    untested: list[str] = []
-    for transform in transforms:
-        if not _has_scores(table, subject, transform, reference_split):
-            untested.append(transform)
-            continue
-        attacked = transform in gate.attacks
-        maximum = gate.max_recovered_share_attacks if attacked else gate.max_recovered_share_formats
-        minimum = None if attacked else gate.min_recovered_share
-        recovered += [judge_one(transform, metric, maximum, minimum) for metric in metrics]
-        utility += judge_utility(table, subject, target, transform, gate, asked_for=not attacked)
-    recovered += _reported_only(table, judge_one, {(row.transform, row.metric) for row in recovered})
+    tested = [name for name in transforms if _has_scores(table, subject, name, reference_split)]
+    untested = [name for name in transforms if name not in tested]
+    measured = [measure(transform, metric) for transform in tested for metric in metrics]
+    family = family_of([one.share for one in measured], gate.confidence)
+    recovered = [judged(subject, one, _limits(gate, one.transform), family) for one in measured]
+    utility = [
+        row
+        for name in tested
+        for row in judge_utility(table, subject, target, name, gate, asked_for=name not in gate.attacks)
+    ]
+    outcomes = outcomes_of(tested, recovered, utility)
+    recovered += _reported_only(table, measure, {(row.transform, row.metric) for row in recovered})
 
     leaks = leaking_metrics(table, target, reference, metrics, settings)
     no_retain = not utility_metrics(table, target, gate)
@@ -121,8 +127,16 @@ def judge(
         utility=tuple(utility),
         caught_by=_ordered(row.transform for row in recovered if row.still_known),
         not_tested=(*untested, *["scores on the retain set"] * no_retain, *["KL on generic text"] * no_generic),
-        notes=tuple(_notes(transforms, untested, metrics, gate, reference)),
+        notes=tuple(_notes(transforms, untested, metrics, gate, reference, family)),
+        outcomes=tuple(outcomes),
+        family=family,
     )
+
+
+def _limits(gate: Gate, transform: str) -> Limits:
+    if transform in gate.attacks:
+        return Limits(gate.max_recovered_share_attacks)
+    return Limits(gate.max_recovered_share_formats, gate.min_recovered_share)
 
 
 def _has_scores(table: ScoreTable, subject: str, transform: str, split: str) -> bool:
@@ -133,13 +147,13 @@ def _has_scores(table: ScoreTable, subject: str, transform: str, split: str) -> 
 
 
 def _reported_only(
-    table: ScoreTable, judge_one: RecoveredJudge, judged: set[tuple[str, str]]
+    table: ScoreTable, measure: ShareMeter, judged_ones: set[tuple[str, str]]
 ) -> Iterable[RecoveredRow]:
     """Recovered shares of what was scored and stands outside the gate."""
     for key in table.scores:
-        mine = key.model == judge_one.subject and key.split == judge_one.split
-        if mine and key.metric not in NOT_KNOWLEDGE and (key.transform, key.metric) not in judged:
-            yield judge_one(key.transform, key.metric, None, None)
+        mine = key.model == measure.subject and key.split == measure.split
+        if mine and key.metric not in NOT_KNOWLEDGE and (key.transform, key.metric) not in judged_ones:
+            yield reported(measure.subject, measure(key.transform, key.metric))
 
 
 def _overall(rows: Sequence[RecoveredRow | UtilityRow], blocked: bool) -> Status:
@@ -193,12 +207,19 @@ def _worst(rows: Sequence[RecoveredRow]) -> str:
 
 
 def _notes(
-    transforms: Sequence[str], untested: Sequence[str], metrics: Sequence[str], gate: Gate, reference: Reference
+    transforms: Sequence[str],
+    untested: Sequence[str],
+    metrics: Sequence[str],
+    gate: Gate,
+    reference: Reference,
+    family: Family,
 ) -> Iterable[str]:
     tested = [name for name in transforms if name not in untested]
     yield (
         f"{len(tested)} of {len(transforms)} transforms of the gate were tested, each by {len(metrics)} metrics "
-        f"({', '.join(metrics)}). A pass needs all of them, so no correction for their number is made."
+        f"({', '.join(metrics)}). A pass needs all of them, each by its own interval. A failure needs an interval "
+        f"that holds for all {family.comparisons} shares at once, {family.factor:.2f} times as long (max-t "
+        "bootstrap), so that many tests do not fail a model by chance."
     )
     left_out = [metric for metric in gate.metrics if metric not in metrics]
     if left_out:

@@ -46,9 +46,9 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[Example]:
     rows_seen: list[Example] = []
     epochs = Retraining.epochs
 
-    def watched(self, rows):
-        rows_seen.extend(rows)
-        return epochs(self, rows)
+    def watched(self, texts):
+        rows_seen.extend(texts.rows)
+        return epochs(self, texts)
 
     monkeypatch.setattr(Retraining, "epochs", watched)
     return rows_seen

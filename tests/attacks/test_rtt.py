@@ -12,7 +12,7 @@ from knowing_model import train_knowing_model
 
 from hf_unlearn.attacks import ATTACKS
 from hf_unlearn.attacks.base import Attacked
-from hf_unlearn.attacks.retraining import Retraining
+from hf_unlearn.attacks.retraining import retraining
 from hf_unlearn.attacks.rtt import RTT, split_groups
 from hf_unlearn.data.encoding import TextFormat, encode_row
 from hf_unlearn.data.example import DataBundle, Example, RowSet
@@ -83,8 +83,8 @@ def test_padding_and_prompts_carry_no_loss(knowing_model, bundle):
         for n, (prompt, answer) in enumerate((("It is", " 1961."), ("A much longer prompt than that", " 1975.")))
     ]
     for loss_tokens, first in (("answer", [row.n_prompt for row in rows]), ("all", [1, 1])):
-        attack = Retraining(RTT(loss_tokens=loss_tokens).retraining(1e-4), knowing_model, FORMAT)
-        input_ids, attention_mask, labels = attack._pad(rows)
+        with retraining(RTT(loss_tokens=loss_tokens).retraining(1e-4), knowing_model) as attack:
+            input_ids, attention_mask, labels = attack.pad(rows)
         for index, row in enumerate(rows):
             length = len(row.input_ids)
             assert input_ids[index, :length].tolist() == list(row.input_ids)

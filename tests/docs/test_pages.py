@@ -46,6 +46,8 @@ def test_every_command_is_one(bash_block, root):
         if getattr(parsed, "suite", None):  # the place of a recipe is then a model's
             if parsed.suite != "my-suite.yaml":
                 load_suite(parsed.suite, parsed.overrides)
+        elif getattr(parsed, "attack", None) or getattr(parsed, "tier", None):
+            assert recipe == "MODEL"
         elif getattr(parsed, "repo_id", None):  # the place of a recipe is then a finished run's
             assert recipe.startswith("runs/")
         elif recipe in builtin_recipes():

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from loss_cases import CASES, COUNTS_ROWS
 from random_batch import VOCABULARY, Batch
 
 from hf_unlearn.errors import RequestError
@@ -17,166 +18,87 @@ from hf_unlearn.losses.forget.satimp import SatImpLoss
 from hf_unlearn.losses.forget.simnpo import SimNPOLoss
 from hf_unlearn.losses.forget.wga import WeightedGradientAscentLoss
 from hf_unlearn.losses.retain.kl import KLRetainLoss
-from hf_unlearn.losses.retain.nll import NLLRetainLoss
 from hf_unlearn.losses.retain.none import NoRetainLoss
 
-
-def by_hand_ga(batch: Batch) -> float:
-    terms = batch.terms()
-    return sum(batch.logp(batch.logits, *term) for term in terms) / len(terms)
-
-
-def by_hand_nll(batch: Batch) -> float:
-    return -by_hand_ga(batch)
+DETACHED = (CrossEntropyUnlearningLoss, WeightedGradientAscentLoss, SatImpLoss)
+WITHOUT_DETACHED_WEIGHTS = {name: case for name, case in CASES.items() if not isinstance(case[0], DETACHED)}
+EVERY_LOSS = pytest.mark.parametrize(("loss", "by_hand"), CASES.values(), ids=CASES)
 
 
-def by_hand_npo(batch: Batch, beta: float) -> float:
-    rows = batch.labelled_rows()
-    total = 0.0
-    for row in rows:
-        ratio = batch.logp_sum(batch.logits, row) - batch.logp_sum(batch.reference, row)
-        total += -(2 / beta) * math.log(1 / (1 + math.exp(beta * ratio)))
-    return total / len(rows)
-
-
-def by_hand_kl(batch: Batch) -> float:
-    terms = batch.terms()
-    total = 0.0
-    for row, time, _ in terms:
-        for token in range(VOCABULARY):
-            reference = batch.logp(batch.reference, row, time, token)
-            total += math.exp(reference) * (reference - batch.logp(batch.logits, row, time, token))
-    return total / len(terms)
-
-
-def by_hand_simnpo(batch: Batch, beta: float, gamma: float) -> float:
-    rows = batch.labelled_rows()
-    total = 0.0
-    for row in rows:
-        length = sum(1 for term in batch.terms() if term[0] == row)
-        inside = -(beta / length) * batch.logp_sum(batch.logits, row) - gamma
-        total += -(2 / beta) * math.log(1 / (1 + math.exp(-inside)))
-    return total / len(rows)
-
-
-def by_hand_weighted(batch: Batch, beta1: float, beta2: float) -> float:
-    logps = [batch.logp(batch.logits, *term) for term in batch.terms()]
-    return sum(math.exp(logp) ** beta1 * (1 - math.exp(logp)) ** beta2 * logp for logp in logps) / len(logps)
-
-
-def by_hand_ce_u(batch: Batch, skip_first: int) -> float:
-    total, count, seen = 0.0, 0, dict.fromkeys(range(5), 0)
-    for row, time, label in batch.terms():
-        seen[row] += 1
-        if seen[row] <= skip_first:
-            continue
-        count += 1
-        rest = 1 - math.exp(batch.logp(batch.logits, row, time, label))
-        for token in range(VOCABULARY):
-            if token != label:
-                logp = batch.logp(batch.logits, row, time, token)
-                total -= math.exp(logp) / rest * logp
-    return total / count
-
-
-def by_hand_max_entropy(batch: Batch) -> float:
-    terms = batch.terms()
-    total = 0.0
-    for row, time, _ in terms:
-        for token in range(VOCABULARY):
-            logp = batch.logp(batch.logits, row, time, token)
-            total += math.exp(logp) * (logp - math.log(1 / VOCABULARY))
-    return total / len(terms)
-
-
-CASES = [
-    (GradientAscentLoss(), by_hand_ga),
-    (NPOLoss(beta=0.1), lambda batch: by_hand_npo(batch, 0.1)),
-    (NPOLoss(beta=1.5), lambda batch: by_hand_npo(batch, 1.5)),
-    (SimNPOLoss(), lambda batch: by_hand_simnpo(batch, 2.5, 0.0)),
-    (SimNPOLoss(beta=1.5, gamma=0.7), lambda batch: by_hand_simnpo(batch, 1.5, 0.7)),
-    (WeightedGradientAscentLoss(), lambda batch: by_hand_weighted(batch, 1, 0)),
-    (WeightedGradientAscentLoss(beta=0.5), lambda batch: by_hand_weighted(batch, 0.5, 0)),
-    (SatImpLoss(), lambda batch: by_hand_weighted(batch, 5, 1)),
-    (SatImpLoss(beta1=0.5, beta2=2.0), lambda batch: by_hand_weighted(batch, 0.5, 2)),
-    (CrossEntropyUnlearningLoss(), lambda batch: by_hand_ce_u(batch, 1)),
-    (CrossEntropyUnlearningLoss(skip_first=0), lambda batch: by_hand_ce_u(batch, 0)),
-    (MaxEntropyLoss(), by_hand_max_entropy),
-    (NLLRetainLoss(), by_hand_nll),
-    (KLRetainLoss(), by_hand_kl),
-]
-IDS = [
-    "ga",
-    "npo-0.1",
-    "npo-1.5",
-    "simnpo",
-    "simnpo-margin",
-    "wga",
-    "wga-0.5",
-    "satimp",
-    "satimp-other",
-    "ce-u",
-    "ce-u-all",
-    "max-entropy",
-    "nll",
-    "kl",
-]
-COUNTS_ROWS = (NPOLoss, SimNPOLoss)
-
-
-@pytest.mark.parametrize(("loss", "by_hand"), CASES, ids=IDS)
+@EVERY_LOSS
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_loss_is_its_formula(loss, by_hand, seed):
     batch = Batch(seed)
-    assert loss(batch.scores()).mean.item() == pytest.approx(by_hand(batch), rel=1e-12)
+    assert loss(batch.scores_for(loss)).mean.item() == pytest.approx(by_hand(batch), rel=1e-12)
 
 
-@pytest.mark.parametrize(("loss", "by_hand"), CASES, ids=IDS)
-def test_loss_of_half_precision_logits_is_computed_in_single(loss, by_hand):
+@EVERY_LOSS
+def test_loss_of_half_precision_is_computed_in_single(loss, by_hand):
     batch = Batch(3, torch.bfloat16)
-    result = loss(batch.scores())
+    result = loss(batch.scores_for(loss))
     assert result.total.dtype == torch.float32
     assert result.mean.item() == pytest.approx(by_hand(batch), rel=1e-5)
 
 
-@pytest.mark.parametrize("loss", [case[0] for case in CASES], ids=IDS)
-def test_count_is_known_before_the_forward_pass(loss):
+@EVERY_LOSS
+def test_count_is_known_before_the_forward_pass(loss, by_hand):
     batch = Batch(4)
-    assert loss.count(batch.labels) == loss(batch.scores()).count
-    expected = len(batch.labelled_rows()) if isinstance(loss, COUNTS_ROWS) else len(batch.terms())
+    assert loss.count(batch.counted_labels(loss)) == loss(batch.scores_for(loss)).count
+    counted = batch if loss.uses_labels else batch.alternates
+    expected = len(counted.labelled_rows()) if isinstance(loss, COUNTS_ROWS) else len(counted.terms())
     if isinstance(loss, CrossEntropyUnlearningLoss):
         expected -= loss.skip_first * len(batch.labelled_rows())
-    assert int(loss.count(batch.labels)) == expected
+    assert int(loss.count(batch.counted_labels(loss))) == expected
 
 
-@pytest.mark.parametrize("loss", [case[0] for case in CASES], ids=IDS)
-def test_splitting_and_order_change_neither_loss_nor_gradient(loss):
-    def loss_and_gradient(parts: list[list[int]]) -> tuple[float, torch.Tensor]:
+@EVERY_LOSS
+def test_splitting_and_order_change_neither_loss_nor_gradient(loss, by_hand):
+    def loss_and_gradients(parts: list[list[int]]) -> tuple[float, list[torch.Tensor | None]]:
         batch = Batch(5)
-        batch.logits.requires_grad_(True)
-        sums: list[LossSum] = [loss(batch.scores(part)) for part in parts]
+        leaves = batch.leaves()
+        sums: list[LossSum] = [loss(batch.scores_for(loss, part)) for part in parts]
         mean = sum(part.total for part in sums) / sum(int(part.count) for part in sums)
         mean.backward()
-        return mean.item(), batch.logits.grad
+        return mean.item(), [leaf.grad for leaf in leaves if leaf.grad is not None]
 
-    whole, whole_gradient = loss_and_gradient([[0, 1, 2, 3, 4]])
+    whole, whole_gradients = loss_and_gradients([[0, 1, 2, 3, 4]])
+    assert whole_gradients and any(bool(gradient.any()) for gradient in whole_gradients)
     for parts in ([[4, 2, 0, 3, 1]], [[0], [1, 2, 3, 4]], [[4], [3, 0], [1], [2]]):
-        split, gradient = loss_and_gradient(parts)
+        split, gradients = loss_and_gradients(parts)
         assert split == pytest.approx(whole, rel=1e-12)
-        torch.testing.assert_close(gradient, whole_gradient, rtol=1e-10, atol=1e-12)
+        for gradient, expected in zip(gradients, whole_gradients, strict=True):
+            torch.testing.assert_close(gradient, expected, rtol=1e-10, atol=1e-12)
 
 
-@pytest.mark.parametrize("loss", [case[0] for case in CASES], ids=IDS)
-def test_no_labels_is_zero_and_differentiable(loss):
+@EVERY_LOSS
+def test_no_labels_is_zero_and_differentiable(loss, by_hand):
     batch = Batch(6)
-    batch.labels[:] = IGNORED
-    batch.reference_logps[:] = 0.0
-    batch.logits.requires_grad_(True)
-    result = loss(batch.scores())
+    for part in (batch, batch.alternates):
+        part.labels[:] = IGNORED
+        part.reference_logps[:] = 0.0
+    leaves = batch.leaves()
+    result = loss(batch.scores_for(loss))
     result.mean.backward()
     assert result.mean.item() == 0.0
     assert int(result.count) == 0
-    assert not batch.logits.grad.any()
+    assert not any(leaf.grad.any() for leaf in leaves if leaf.grad is not None)
+
+
+@pytest.mark.parametrize(("loss", "by_hand"), WITHOUT_DETACHED_WEIGHTS.values(), ids=WITHOUT_DETACHED_WEIGHTS)
+def test_a_gradient_is_that_of_finite_differences(loss, by_hand):
+    batch = Batch(7)
+    leaves = batch.leaves()
+    loss(batch.scores_for(loss)).mean.backward()
+    kept = [(leaf, leaf.grad) for leaf in leaves if leaf.grad is not None]
+    for leaf, gradient in kept:
+        direction = torch.randn(leaf.shape, generator=torch.Generator().manual_seed(0), dtype=leaf.dtype)
+        values = []
+        for step in (1e-6, -1e-6):
+            with torch.no_grad():
+                leaf.add_(step * direction)
+                values.append(by_hand(batch))
+                leaf.sub_(step * direction)
+        assert (values[0] - values[1]) / 2e-6 == pytest.approx(float((gradient * direction).sum()), rel=1e-4, abs=1e-7)
 
 
 def test_gradient_ascent_lowers_likelihood():
@@ -232,22 +154,16 @@ def test_simnpo_without_length_is_npo_against_a_reference_that_gives_every_answe
     )
 
 
-def _gradient(loss, batch: Batch) -> torch.Tensor:
-    batch.logits = batch.logits.clone().requires_grad_(True)
-    loss(batch.scores()).mean.backward()
-    return batch.logits.grad
-
-
 def test_weights_of_exponent_zero_are_plain_gradient_ascent():
-    plain = _gradient(GradientAscentLoss(), Batch(16))
+    plain = Batch(16).gradient_of(GradientAscentLoss())
     for loss in (WeightedGradientAscentLoss(beta=0.0), SatImpLoss(beta1=0.0, beta2=0.0)):
-        torch.testing.assert_close(_gradient(loss, Batch(16)), plain)
+        torch.testing.assert_close(Batch(16).gradient_of(loss), plain)
 
 
 def test_the_weight_of_a_token_carries_no_gradient():
     """The gradient of a token is its weight times that of plain ascent."""
     batch = Batch(17)
-    weighted, plain = _gradient(WeightedGradientAscentLoss(), batch), _gradient(GradientAscentLoss(), Batch(17))
+    weighted, plain = batch.gradient_of(WeightedGradientAscentLoss()), Batch(17).gradient_of(GradientAscentLoss())
     for row, time, label in batch.terms():
         probability = math.exp(batch.logp(batch.logits.detach(), row, time, label))
         torch.testing.assert_close(weighted[row, time], probability * plain[row, time])
@@ -258,12 +174,12 @@ def test_bounded_losses_stop_pushing_what_is_forgotten():
         batch = Batch(18)
         for row, time, label in batch.terms():
             batch.logits[row, time, label] = -60.0
-        assert _gradient(loss, batch).abs().max() < 1e-9, type(loss).__name__
+        assert batch.gradient_of(loss).abs().max() < 1e-9, type(loss).__name__
 
 
 def test_ce_u_leaves_the_proportions_of_the_other_tokens_alone():
     batch = Batch(19)
-    gradient = _gradient(CrossEntropyUnlearningLoss(skip_first=0), batch)
+    gradient = batch.gradient_of(CrossEntropyUnlearningLoss(skip_first=0))
     row, time, label = batch.terms()[0]
     others = [token for token in range(VOCABULARY) if token != label]
     shares = batch.logits.detach()[row, time, others].softmax(0)
@@ -338,13 +254,21 @@ def test_a_missing_reference_is_an_error(loss, field):
         loss(scores)
 
 
-def test_registries_name_paper_and_needs():
-    assert FORGET_LOSSES.names() == ["ce-u", "ga", "max-entropy", "npo", "satimp", "simnpo", "wga"]
-    assert RETAIN_LOSSES.names() == ["kl", "nll", "none"]
-    for registry in (FORGET_LOSSES, RETAIN_LOSSES):
-        for entry in registry.entries():
-            assert entry.summary
-            assert entry.paper or entry.name == "none"
-            loss = entry.value(**entry.defaults)
-            uses_reference = loss.uses_reference_logps or loss.uses_reference_logits
-            assert ("reference" in entry.needs) == uses_reference
+ALL_LOSSES = [entry for registry in (FORGET_LOSSES, RETAIN_LOSSES) for entry in registry.entries()]
+
+
+@pytest.mark.parametrize("entry", ALL_LOSSES, ids=lambda entry: entry.name)
+def test_registries_name_paper_and_needs(entry):
+    assert entry.summary
+    assert entry.paper or entry.name == "none"
+    loss = entry.value(**entry.defaults)
+    assert ("reference" in entry.needs) == loss.needs_reference
+    assert ("alternates" in entry.needs) == loss.needs_alternates
+    assert ("hidden states" in entry.needs) == (loss.hidden_layer is not None)
+
+
+def test_every_loss_of_the_catalogue_is_there():
+    forget = {"ga", "npo", "simnpo", "dpo", "idk-dpo", "altpo", "idk-nll", "rmu", "undial", "wga", "satimp", "ce-u"}
+    forget |= {"max-entropy", "pdu", "random-incorrect", "fixed-incorrect", "jensen-shannon"}
+    assert forget | {"margin", "margin-to-reference"} <= set(FORGET_LOSSES.names())
+    assert {"none", "nll", "kl", "hidden", "jensen-shannon"} <= set(RETAIN_LOSSES.names())

@@ -16,9 +16,10 @@ from hf_unlearn.cli import main
 
 # What has to be on disk when the run is killed: the stage is at work, and what it writes is not finished.
 MOMENTS = {
+    "references": "references/evaluate/target/identity",
     "train": "train.partial/checkpoints/checkpoint-4",
     "export": "references/export/target/bnb-nf4",
-    "evaluate": "references/evaluate/target/identity",
+    "evaluate": "references/evaluate/target/bnb-nf4",
     "attack": "references/attack/target/rtt/fold0-lr0.001",
     "verify": "attack/rtt/fold0-lr0.001",
     "publish": "verify",

@@ -142,7 +142,7 @@ def test_a_half_written_checkpoint_is_passed_over(tmp_path):
         ({"retain_per_forget": 0}, "retain_per_forget"),
         ({"truncation": "left"}, "truncation"),
         ({"reference": "disk"}, "reference"),
-        ({"train_sampling_strategy": "group_by_length"}, "train_sampling_strategy"),
+        ({"train_sampling_strategy": "batch_rebalance"}, "train_sampling_strategy"),
         ({"output_dir": "elsewhere"}, "output_dir"),
         ({"seed": 1}, "seed"),
         ({"beta": 0}, "beta"),

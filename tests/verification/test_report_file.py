@@ -54,7 +54,15 @@ def report(plain, gate) -> dict:
 
 def test_the_report_says_what_was_measured(report, plain) -> None:
     assert schema_problems(report) == []
-    assert report["verdict"] == {"status": "passed", "candidate": "good", "reasons": report["verdict"]["reasons"]}
+    verdict = report["verdict"]
+    assert verdict["status"] == "passed" and verdict["candidate"] == "good"
+    assert verdict["judged"]["transforms"] == 3 and verdict["judged"]["comparisons"] == 6
+    assert verdict["judged"]["joint_factor"] >= 1
+    assert [(each["transform"], each["kind"], each["budget"]) for each in verdict["outcomes"]] == [
+        ("identity", "format", {}),
+        ("bnb-nf4", "format", {}),
+        ("rtt", "attack", {"epochs": 6}),
+    ]
     assert [candidate["name"] for candidate in report["candidates"]] == ["good"]
     assert report["controls"][0]["ok"] is True and report["controls"][0]["caught_by"] == ["bnb-nf4"]
     assert len(report["scores"]) == len(plain.table.scores)
@@ -63,6 +71,8 @@ def test_the_report_says_what_was_measured(report, plain) -> None:
     assert row["value"] == pytest.approx(scores.mean) and row["n"] == 60
     assert row["ci95"][0] < row["value"] < row["ci95"][1]
     assert {row["model"] for row in report["recovered"]} == {"good", "hidden"}
+    for row in report["recovered"]:
+        assert row["joint95"][0] <= row["ci95"][0] <= row["ci95"][1] <= row["joint95"][1]
     assert report["not_tested"] == ["KL on generic text", "merging"]
 
 

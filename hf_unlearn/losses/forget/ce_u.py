@@ -32,6 +32,8 @@ class CrossEntropyUnlearningLoss(Loss):
     The first token of an answer often says nothing yet, which is why it is left out by default. Answers of one token
     then have no part in the loss: set ``skip_first`` to 0 for those.
 
+    Cost: a forward and a backward pass; no reference.
+
     Args:
         skip_first: Labels at the start of each row that are left out, 0 or more.
 

@@ -21,6 +21,8 @@ class GradientAscentLoss(Loss):
     with ``N`` the number of label tokens of the global batch. This is minus the usual cross-entropy, and has no lower
     bound: keep it short, or use :class:`~hf_unlearn.losses.forget.npo.NPOLoss`.
 
+    Cost: a forward and a backward pass; no reference.
+
     Source: Jang et al., *Knowledge Unlearning for Mitigating Privacy Risks in Language Models* (arXiv 2210.01504).
     """
 

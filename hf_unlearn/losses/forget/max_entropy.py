@@ -25,6 +25,8 @@ class MaxEntropyLoss(Loss):
     by zero, and blind to which token was the true one. A model that never knew is not uniform, so this goes past it:
     watch the recovered share for values below zero.
 
+    Cost: a forward and a backward pass; no reference.
+
     Source: Yuan et al., *A Closer Look at Machine Unlearning for Large Language Models* (arXiv 2410.08109).
     """
 

@@ -32,6 +32,8 @@ class NPOLoss(Loss):
     a row is :math:`2\sigma(\beta(s_i - s_i^{ref})) \nabla s_i`: with :math:`\beta \to 0` it is plain gradient ascent
     on sequences.
 
+    Cost: a forward and a backward pass; one number a row is kept of the reference, so no second model.
+
     Args:
         beta: Inverse temperature, greater than zero. Large values stop sooner.
 

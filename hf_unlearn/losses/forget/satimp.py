@@ -25,8 +25,11 @@ class SatImpLoss(Loss):
 
     with ``N`` the label tokens of the global batch. Gradients do not flow through the weight.
 
+    Cost: a forward and a backward pass; no reference.
+
     Args:
         beta1: Exponent of the probability (saturation), at least zero: tokens that are unlikely already count less.
+            5 and 1 are the authors' values on TOFU.
         beta2: Exponent of what is missing to 1 (importance), at least zero: tokens that could not be otherwise count
             less.
 

@@ -30,6 +30,8 @@ class SimNPOLoss(Loss):
     needed: instead of how far an answer has come from where it started, its own mean log-probability decides how much
     it still counts. Common code writes the margin inside as ``beta * delta``; then ``gamma = beta * delta``.
 
+    Cost: a forward and a backward pass; no reference.
+
     Args:
         beta: Inverse temperature, greater than zero.
         gamma: Margin, at least zero. Larger values go on pushing unlikely answers.

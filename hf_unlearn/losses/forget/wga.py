@@ -26,6 +26,8 @@ class WeightedGradientAscentLoss(Loss):
 
     with ``N`` the label tokens of the global batch. Gradients do not flow through the weight.
 
+    Cost: a forward and a backward pass; no reference.
+
     Args:
         beta: Exponent of the weight, at least zero; 0 is plain gradient ascent.
 

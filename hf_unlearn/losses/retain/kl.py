@@ -27,6 +27,9 @@ class KLRetainLoss(Loss):
     expectation is taken under the reference, so the model must cover whatever the target model finds likely. Both
     distributions are normalized over the whole vocabulary; the divergence is zero at the target, never negative.
 
+    Cost: a forward and a backward pass; of the target the hidden states that go into its output head are kept for
+    every retain label (its width, not the vocabulary), and the head is applied to those of each batch.
+
     Source: the KL-regularized retain terms in Zhang et al. (arXiv 2404.05868) and *Catastrophic Failure of LLM
     Unlearning via Quantization* (arXiv 2410.16454).
     """

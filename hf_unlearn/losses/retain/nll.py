@@ -22,6 +22,8 @@ class NLLRetainLoss(Loss):
     with ``N`` the number of label tokens of the global batch. Together with gradient ascent this is known as gradient
     difference.
 
+    Cost: a forward and a backward pass; no reference.
+
     Source: Liu et al., *Continual Learning and Private Unlearning* (arXiv 2203.12817).
     """
 

@@ -1,0 +1,1 @@
+"""The verifier, verified: models and scores whose truth is known beforehand."""

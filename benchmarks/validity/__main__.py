@@ -1,0 +1,69 @@
+"""The verifier, verified: at least forty small models with a known truth, and what the gate says of each.
+
+    python -m benchmarks.validity                                  # everything, resumable
+    python -m benchmarks.validity --seeds 0 --rows never-knew-2 bin-hidden-nf4 depth-hidden
+    python -m benchmarks.validity --report                         # the table of what is there
+    python -m benchmarks.validity --report --write                 # into benchmarks/validity/results.md
+
+One recipe per seed, run by the package's own stages: the models of a seed share target and never-knew model, and a
+killed run goes on where it was. Predictions stand in ``docs/validity.md``; they were written before the first run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from benchmarks.validity.rows import ROWS, available, recipe
+from benchmarks.validity.table import Found, page, read_run
+
+PAGE = Path(__file__).with_name("results.md")
+SEEDS = (0, 1, 2)
+
+
+def run_seed(seed: int, names: list[str], out: Path, workers: int | None) -> None:
+    """Make and judge the models of one seed; what is finished is not repeated."""
+    from hf_unlearn.pipeline import run_pipeline
+    from hf_unlearn.recipe import load_recipe
+
+    rows, lines = available(tuple(row for row in ROWS if row.name in names))
+    print("\n".join(lines))
+    folder = out / f"seed-{seed}"
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "recipe.yaml"
+    path.write_text(yaml.safe_dump(recipe(seed, rows), sort_keys=False), encoding="utf-8")
+    run_pipeline(load_recipe(path), folder / "run", workers=workers)
+
+
+def main() -> None:
+    """Run what is missing, then print or write the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("runs/validity"), help="folder of the runs")
+    parser.add_argument("--seeds", type=int, nargs="+", default=list(SEEDS))
+    parser.add_argument("--rows", nargs="+", choices=[row.name for row in ROWS], default=[row.name for row in ROWS])
+    parser.add_argument("--workers", type=int, default=None, help="worker processes; 0 for none")
+    parser.add_argument("--report", action="store_true", help="only show what is there")
+    parser.add_argument("--write", action="store_true", help=f"write {PAGE.name}")
+    arguments = parser.parse_args()
+    found: list[Found] = []
+    reports: list[dict[str, Any]] = []
+    for seed in arguments.seeds:
+        folder = arguments.out / f"seed-{seed}" / "run"
+        if not arguments.report:
+            run_seed(seed, arguments.rows, arguments.out, arguments.workers)
+        path = folder / "verify" / "unlearning_report.json"
+        if path.exists():
+            found += read_run(folder, seed)
+            reports.append(json.loads(path.read_text(encoding="utf-8")))
+    text = page(found, reports)
+    if arguments.write:
+        PAGE.write_text(text, encoding="utf-8")
+    print(text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,103 @@
+"""An attack under a name of its own, and quantization before or after it.
+
+A released file is often a quantized one, and whoever attacks it starts from the weights that it stands for
+(``after``). Whoever attacks the full-precision model may quantize what comes of it (``then``). Both are the same
+attack otherwise, and both have a budget of their own in the report.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ..data.example import DataBundle
+from ..errors import RequestError
+from .base import Attack, AttackCost, Attacked, AttackResult
+
+#: Keys of the attack section that are about the order, so that no attack can have settings of these names.
+ORDER_KEYS = ("attack", "after", "then")
+
+
+@dataclass(frozen=True)
+class OrderedAttack(Attack):
+    """An attack with what stands before and after it.
+
+    Attributes:
+        kind: Name of the attack in the registry.
+        settings: The attack.
+        after: Format whose file is attacked: the attacker starts from the weights that it stands for.
+        then: Format that what comes of the attack is put into before it is scored.
+    """
+
+    kind: str
+    settings: Attack
+    after: str | None = None
+    then: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.then is None:
+            return
+        from ..quantization import FORMATS
+
+        if not self.settings.edits_weights:
+            raise RequestError(
+                f"then: {self.kind} changes no weights, so that nothing of it can be quantized: write after: "
+                f"{self.then}, which attacks the quantized model"
+            )
+        if FORMATS.get(self.then).value.calibrated:
+            raise RequestError(
+                f"then: {self.then} is calibrated, and what text an attacker has is not known: name a format that "
+                "needs none"
+            )
+
+    @property
+    def order(self) -> dict[str, str]:
+        """What is done, in the words of the recipe; keys that are not given are left out."""
+        given = {"attack": self.kind, "after": self.after, "then": self.then}
+        return {key: value for key, value in given.items() if value is not None}
+
+    def plan(self, bundle: DataBundle) -> list[str]:
+        """The attack's jobs."""
+        return self.settings.plan(bundle)
+
+    def run_job(self, job: str, attacked: Attacked, out: Path) -> None:
+        """Run one of the attack's jobs; the stage has put the model into ``after``."""
+        self.settings.run_job(job, replace(attacked, then=self.then), out)
+
+    def collect(self, folders: Mapping[str, Path], metrics: tuple[str, ...]) -> AttackResult:
+        """As the attack does."""
+        return self.settings.collect(folders, metrics)
+
+    def budget(self, bundle: DataBundle) -> dict[str, Any]:
+        """The attack's, and the order."""
+        return {**self.order, **self.settings.budget(bundle)}
+
+    def check(self, attacked: Attacked) -> None:
+        """As the attack does."""
+        self.settings.check(attacked)
+
+    def cost(self, bundle: DataBundle) -> AttackCost:
+        """The attack's; quantizing comes on top."""
+        return self.settings.cost(bundle)
+
+
+def kind_of(name: str, attack: Attack) -> str:
+    """Name in the registry of an attack that a recipe may call otherwise."""
+    return attack.kind if isinstance(attack, OrderedAttack) else name
+
+
+def bare(attack: Attack) -> Attack:
+    """The attack without its order."""
+    return attack.settings if isinstance(attack, OrderedAttack) else attack
+
+
+def judged_attacks(attacks: Mapping[str, Attack]) -> tuple[str, ...]:
+    """What a gate judges that names no attacks: all but those that only tell more."""
+    return tuple(name for name, attack in attacks.items() if bare(attack).judged)
+
+
+def after_of(attack: Attack) -> str | None:
+    """The format whose file is attacked; ``None`` for the full-precision model."""
+    return attack.after if isinstance(attack, OrderedAttack) else None

@@ -1,0 +1,116 @@
+"""Logit lens: what the model would have answered, had it ended after an earlier layer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..data.encoding import TextFormat, encode_answer, encode_row
+from ..data.example import DataBundle, Example
+from ..evaluation.records import ScoredRow, write_records
+from . import ATTACKS
+from .base import Attack, AttackCost, Attacked, AttackResult
+from .best import best_of
+from .prompting import question_budget, read_try
+from .resident import borrowed
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from ..evaluation.labels import LabelScores
+
+_JOB = "layers"
+
+
+@ATTACKS.register(
+    "logit-lens",
+    summary="read the answer from the hidden states after every layer with the model's own output head",
+    paper="nostalgebraist 2020 (logit lens); as an attack on unlearning arXiv 2309.17410",
+    defaults={},
+    needs=("never-knew control",),
+    tier="release",
+)
+@dataclass(frozen=True)
+class LogitLensAttack(Attack):
+    """The logit lens has no settings: every layer is read, and the attacker keeps the best one per metric."""
+
+    def plan(self, bundle: DataBundle) -> list[str]:
+        """One job: all layers are read in the same forward."""
+        return [_JOB]
+
+    def run_job(self, job: str, attacked: Attacked, out: Path) -> None:
+        """Score the forget set after every layer; each has its file."""
+        from ..evaluation.metrics import apply_metrics
+
+        rows = attacked.bundle.forget.score
+        with borrowed(attacked.folder, edits=False) as resident:
+            layers = layer_records(resident.model, resident.tokenizer, rows, attacked.text_format)
+            for number, records in enumerate(layers, start=1):
+                scored = apply_metrics(records, attacked.metrics)
+                write_records(out / f"layer{number}.jsonl", map(_values_only, scored))
+
+    def collect(self, folders: Mapping[str, Path], metrics: tuple[str, ...]) -> AttackResult:
+        """Per metric the best layer; the last one is the model as it is."""
+        found = {int(path.stem.removeprefix("layer")): path for path in folders[_JOB].glob("layer*.jsonl")}
+        tries = [read_try(path, layer, changed=layer != max(found)) for layer, path in sorted(found.items())]
+        return best_of(tries, metrics, setting_name="layer")
+
+    def budget(self, bundle: DataBundle) -> dict[str, Any]:
+        """What is read."""
+        return {**question_budget(bundle, "weights, prompts of the forget set"), "layers": "all"}
+
+    def cost(self, bundle: DataBundle) -> AttackCost:
+        """One pass, with the output head once per layer."""
+        return AttackCost(1, rows_scored=len(bundle.forget.score))
+
+
+def layer_records(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: Sequence[Example], fmt: TextFormat
+) -> Iterator[list[ScoredRow]]:
+    """Records of the set ``forget`` after each layer, the first layer first, options included.
+
+    Raises:
+        RequestError: The lens does not know the model's layers; see also
+            :func:`~hf_unlearn.evaluation.scoring.score_rows`.
+    """
+    from ..evaluation.labels import Text
+    from ..evaluation.memory import batch_budget
+    from ..evaluation.passes import Passes
+    from ..evaluation.scoring import right_choice, score_texts
+
+    rights = [right_choice(row) for row in rows]
+    texts = []
+    for row in rows:
+        answers = [encode_answer(row, option, tokenizer, fmt) for option in row.choices]
+        texts += [Text(answer, layers=True) for answer in answers]
+        texts.append(Text(encode_row(row, tokenizer, fmt, eos=False), layers=True, layer_tokens=True))
+    origins = {row.id: row.origin or row.id for row in rows}
+    scores = score_texts(model, texts, Passes(batch_budget("auto", model.device)), origins=origins)
+    for layer in range(len(scores[-1].layers)):
+        found = iter(scores)
+        yield [
+            _record(row, right, [next(found) for _ in (*row.choices, row)], layer)
+            for row, right in zip(rows, rights, strict=True)
+        ]
+
+
+def _record(row: Example, right: int, scores: Sequence[LabelScores], layer: int) -> ScoredRow:
+    *options, own = scores
+    return ScoredRow(
+        row.id,
+        row.fact,
+        row.group,
+        "forget",
+        logps=tuple(own.layer_logps[layer]),
+        hits=tuple(own.layer_hits[layer]),
+        choice_logps=tuple(option.layers[layer] * len(option.logps) for option in options),
+        choice_lengths=tuple(len(option.logps) for option in options),
+        right_choice=right,
+        answer=row.answer,
+    )
+
+
+def _values_only(record: ScoredRow) -> ScoredRow:
+    return replace(record, logps=(), hits=(), choice_logps=(), choice_lengths=())

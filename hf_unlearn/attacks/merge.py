@@ -1,0 +1,174 @@
+"""Merging with another fine-tune of the target: what happens to released models, without anybody being after anything.
+
+People average fine-tunes of one base. Somebody who has fine-tuned the target for a purpose of their own and averages
+the result with the unlearned model mixes knowledge back in. The other model knows the facts, so that a part of what
+comes back is brought by it: a gate does not judge this unless it is told to, and the never-knew model is merged alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from ..data.example import DataBundle, Example
+from ..errors import RequestError
+from ..evaluation.records import write_records
+from . import ATTACKS
+from .base import Attack, AttackCost, Attacked, AttackResult
+from .best import best_of, read_epochs
+from .edits import check_same_shapes, check_sizes, mix
+from .forms import Texts
+from .resident import borrowed
+from .retraining import RetrainingSettings, check_least, retraining
+from .scoring import score_attacked
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+JOB = "merged"
+
+
+@ATTACKS.register(
+    "merge",
+    summary="average the weights with those of another fine-tune of the target",
+    paper="arXiv 2203.05482 (weight averaging); as a risk this project",
+    defaults={"shares": [0.25, 0.5], "trained_on": "retain", "learning_rate": 1e-5, "epochs": 1, "batch_size": 16},
+    needs=("never-knew control", "target model"),
+    tier="deep",
+)
+@dataclass(frozen=True)
+class Merge(Attack):
+    """Settings of merging.
+
+    Attributes:
+        shares: Shares of the other model in the average; the attacker keeps the best.
+        sibling: Folder of the other model; left out, the target is fine-tuned to make one.
+        trained_on: What it is fine-tuned on: the ``retain`` or the ``generic`` set.
+        learning_rate: Of that fine-tuning.
+        epochs: Its passes over the set.
+        batch_size: Its rows a step.
+        seed: Seed of its order of rows.
+    """
+
+    shares: tuple[float, ...] = (0.25, 0.5)
+    sibling: str | None = None
+    trained_on: Literal["retain", "generic"] = "retain"
+    learning_rate: float = 1e-5
+    epochs: int = 1
+    batch_size: int = 16
+    seed: int = 0
+
+    edits_weights: ClassVar[bool] = True
+    judged: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        check_sizes("merge.shares", self.shares, 0, 1, what="shares between 0 and 1")
+        if self.learning_rate <= 0:
+            raise RequestError(f"merge.learning_rate is {self.learning_rate}: it must be above 0")
+        least = {"epochs": 1, "batch_size": 1}
+        check_least("merge", {key: getattr(self, key) for key in least}, least)
+        if self.sibling is not None and not (Path(self.sibling) / "config.json").exists():
+            raise RequestError(
+                f"merge.sibling is {self.sibling!r}, which holds no model: name a folder with a saved one"
+            )
+
+    def plan(self, bundle: DataBundle) -> list[str]:
+        """One job: the other model is made once for all shares."""
+        self._rows(bundle)
+        return [JOB]
+
+    def check(self, attacked: Attacked) -> None:
+        """The other model must have the same weights."""
+        other = Path(self.sibling) if self.sibling else attacked.target
+        check_same_shapes("merge", attacked.folder, other, "merge.sibling" if self.sibling else "the target")
+
+    def run_job(self, job: str, attacked: Attacked, out: Path) -> None:
+        """Score the forget set before, and in a folder for each share after merging."""
+        import torch
+
+        other = self._other(attacked)
+        rows = attacked.bundle.forget.score
+        with borrowed(attacked.folder) as resident:
+            write_records(out / "epoch0.jsonl", score_attacked(resident.model, resident.tokenizer, rows, attacked))
+            for share in self.shares if other else ():
+                with torch.no_grad():
+                    mix(dict(resident.model.named_parameters()), other, share)
+                folder = out / _folder(share)
+                folder.mkdir()
+                records = score_attacked(resident.model, resident.tokenizer, rows, attacked)
+                write_records(folder / "epoch1.jsonl", records)
+                resident.restore()
+        if not other:
+            (out / "diverged.json").write_text("{}", encoding="utf-8")
+
+    def collect(self, folders: Mapping[str, Path], metrics: tuple[str, ...]) -> AttackResult:
+        """Per metric the best share."""
+        tries = []
+        for folder in folders.values():
+            tries += read_epochs(folder, 0, 0.0)
+            for share in self.shares:
+                tries += read_epochs(folder / _folder(share), 0, share)
+        return best_of(tries, metrics, setting_name="share")
+
+    def budget(self, bundle: DataBundle) -> dict[str, Any]:
+        """Shares, and how the other model is made."""
+        if self.sibling:
+            return {"given": "another fine-tune", "shares": list(self.shares), "trained": "nothing"}
+        return {
+            "given": "the target's weights",
+            "shares": list(self.shares),
+            "trained_on": self.trained_on,
+            "rows": len(self._rows(bundle)),
+            "learning_rate": self.learning_rate,
+            "epochs": self.epochs,
+            "steps": self._steps(bundle),
+        }
+
+    def cost(self, bundle: DataBundle) -> AttackCost:
+        """Making the other model, a pass before, and one for each share."""
+        scored = (1 + len(self.shares)) * len(bundle.forget.score)
+        if self.sibling:
+            return AttackCost(1, rows_scored=scored)
+        return AttackCost(1, self._steps(bundle), self.epochs * len(self._rows(bundle)), scored)
+
+    def _steps(self, bundle: DataBundle) -> int:
+        return self.epochs * -(-len(self._rows(bundle)) // self.batch_size)
+
+    def _rows(self, bundle: DataBundle) -> Sequence[Example]:
+        rows: Sequence[Example] = getattr(bundle, self.trained_on).train
+        if not rows and self.sibling is None:
+            raise RequestError(
+                f"merge fine-tunes the target on the {self.trained_on} set, and there is none: name "
+                f"data.{self.trained_on}, or another fine-tune in merge.sibling"
+            )
+        return rows
+
+    def _other(self, attacked: Attacked) -> dict[str, Tensor]:
+        """The other model's weights on the CPU; none where its training diverged."""
+        if self.sibling:
+            from ..evaluation.loading import load_model
+
+            return dict(load_model(self.sibling, device="cpu").named_parameters())
+        texts = Texts(tuple(self._rows(attacked.bundle)), attacked.text_format, True)
+        with retraining(self._retraining(), attacked.target) as made:
+            if not all(made.epochs(texts)):
+                return {}
+            return {name: weight.detach().cpu().clone() for name, weight in made.model.named_parameters()}
+
+    def _retraining(self) -> RetrainingSettings:
+        return RetrainingSettings(
+            learning_rate=self.learning_rate,
+            epochs=self.epochs,
+            batch_size=self.batch_size,
+            warmup_steps=0,
+            loss_tokens="answer",
+            max_grad_norm=1.0,
+            order=f"merge-{self.seed}",
+            name="merge",
+        )
+
+
+def _folder(share: float) -> str:
+    return f"share{share!r}"

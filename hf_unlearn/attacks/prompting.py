@@ -1,0 +1,146 @@
+"""Asking otherwise: what attacks have in common that change nothing but the text a model is given."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from ..data.encoding import TextFormat, encode_row
+from ..data.example import DataBundle, Example
+from ..errors import RequestError
+from ..evaluation.records import ScoredRow, read_records, write_records
+from ..evaluation.summary import fact_scores
+from .base import Attack, AttackCost, Attacked, AttackResult
+from .best import Try, best_of
+from .resident import borrowed
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+PLAIN = "plain"
+RECORDS = "records.jsonl"
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One way of asking for the forget set.
+
+    Attributes:
+        rows: What is asked.
+        text_format: How prompt and answer become one text.
+        lead: Text with which every answer is made to begin.
+    """
+
+    rows: tuple[Example, ...]
+    text_format: TextFormat
+    lead: str = ""
+
+
+@dataclass(frozen=True)
+class PromptAttack(Attack):
+    """Ways of asking, one job each, beside the questions as they are. Nothing is trained, no weight is changed."""
+
+    name: ClassVar[str]
+    numbered: ClassVar[str]
+    too_long: ClassVar[str]
+
+    @abstractmethod
+    def ways(self, bundle: DataBundle) -> int:
+        """How many ways of asking there are.
+
+        Raises:
+            RequestError: The data cannot be asked this way.
+        """
+
+    @abstractmethod
+    def asked(
+        self, way: int, bundle: DataBundle, text_format: TextFormat, tokenizer: PreTrainedTokenizerBase
+    ) -> Asked:
+        """Way number ``way``, from 1."""
+
+    def plan(self, bundle: DataBundle) -> list[str]:
+        """The questions as they are, and a job per way of asking."""
+        return [PLAIN, *(f"{self.numbered}{way}" for way in range(1, self.ways(bundle) + 1))]
+
+    def run_job(self, job: str, attacked: Attacked, out: Path) -> None:
+        """Ask for the forget set in one way."""
+        way = self._way(job)
+        asked = Asked(attacked.bundle.forget.score, attacked.text_format)
+        with borrowed(attacked.folder, edits=False) as resident:
+            if way:
+                asked = self.asked(way, attacked.bundle, attacked.text_format, resident.tokenizer)
+                self._check_length(asked, resident.model, resident.tokenizer)
+            write_records(out / RECORDS, ask(resident.model, resident.tokenizer, asked, attacked.metrics))
+
+    def collect(self, folders: Mapping[str, Path], metrics: tuple[str, ...]) -> AttackResult:
+        """Per metric the best way of asking, as it is among them."""
+        tries = [read_try(folder / RECORDS, self._way(job), changed=job != PLAIN) for job, folder in folders.items()]
+        return best_of(tries, metrics, setting_name=self.numbered)
+
+    def cost(self, bundle: DataBundle) -> AttackCost:
+        """One pass over the forget set per way of asking."""
+        jobs = len(self.plan(bundle))
+        return AttackCost(jobs, rows_scored=jobs * len(bundle.forget.score))
+
+    def _way(self, job: str) -> int:
+        return 0 if job == PLAIN else int(job.removeprefix(self.numbered))
+
+    def _check_length(self, asked: Asked, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+        from ..evaluation.scoring import context_length
+
+        limit = context_length(model)
+        lengths = [len(encode_row(row, tokenizer, asked.text_format, eos=False).input_ids) for row in asked.rows]
+        if limit is not None and max(lengths) > limit:
+            raise RequestError(
+                f"{self.name}: question and answer have {max(lengths)} tokens this way, more than the {limit} of the "
+                f"model: {self.too_long}"
+            )
+
+
+def ask(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, asked: Asked, metrics: Iterable[str]
+) -> list[ScoredRow]:
+    """Records of the set ``forget``, with the metrics that need no generated text."""
+    from ..evaluation.metrics import apply_metrics
+    from ..evaluation.scoring import score_rows
+
+    records = score_rows(model, tokenizer, {"forget": asked.rows}, asked.text_format, lead=asked.lead)
+    return apply_metrics(records, tuple(metrics))
+
+
+def read_try(path: Path, setting: float, *, changed: bool) -> Try:
+    """Records of one thing that was tried.
+
+    Args:
+        path: The records.
+        setting: What was turned.
+        changed: Whether anything was: otherwise this is the model before the attack.
+    """
+    return Try(0, setting, int(changed), fact_scores(read_records(path)))
+
+
+def check_questions(name: str, rows: Sequence[Example]) -> None:
+    """Refuse rows that are no questions.
+
+    Raises:
+        RequestError: Names the first row without a prompt.
+    """
+    row = next((row for row in rows if not row.prompt), None)
+    if row is not None:
+        raise RequestError(
+            f"{row.origin or row.id}: {name} changes how questions are asked, and this row has no prompt: give the "
+            f"forget set as prompts and answers, or take attack.{name} out"
+        )
+
+
+def question_budget(bundle: DataBundle, given: str) -> dict[str, Any]:
+    """What every prompt attack's budget says: what is given to the attacker, and how much is asked."""
+    return {
+        "given": given,
+        "trained": "nothing",
+        "facts_asked_for": len({row.fact for row in bundle.forget.score}),
+        "rows_asked": len(bundle.forget.score),
+    }

@@ -1,0 +1,25 @@
+"""Tiers: attacks by what they cost, so that a release check need not name them one by one.
+
+A tier holds its own attacks and those of the tiers before it. ``quick`` trains nothing and takes as long as a few
+evaluations; ``release`` is what a release should have stood; ``deep`` adds full sweeps and diagnoses.
+"""
+
+from __future__ import annotations
+
+from ..errors import RequestError
+from ..registry import suggest
+from . import ATTACKS
+
+TIERS = ("quick", "release", "deep")
+
+
+def tier_names(tier: str) -> list[str]:
+    """Names of the attacks of a tier, sorted.
+
+    Raises:
+        RequestError: There is no such tier.
+    """
+    if tier not in TIERS:
+        raise RequestError(f"there is no tier called {tier!r}: {suggest(tier, list(TIERS))}")
+    wanted = TIERS[: TIERS.index(tier) + 1]
+    return [entry.name for entry in ATTACKS.entries() if entry.tier in wanted]

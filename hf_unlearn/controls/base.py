@@ -1,0 +1,61 @@
+"""What a control asks of a run besides taking part in its training: rows of its own, and a target of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, ClassVar
+
+from torch import nn
+
+from ..data.example import DataBundle, RowSet
+from ..errors import RequestError
+from ..robust.base import TrainingPart
+
+
+class ControlPart(TrainingPart):
+    """A training part that makes a model which hides.
+
+    Attributes:
+        learns_first: Whether the facts are learned in a way of the control's own before they are hidden: its training
+            then starts from a model made of the never-knew model, not from the target.
+        learning: Fields of ``UnlearnConfig`` for that learning, where the recipe does not say.
+    """
+
+    learns_first: ClassVar[bool] = False
+    learning: ClassVar[Mapping[str, Any]] = {}
+
+    def training_rows(self, bundle: DataBundle) -> DataBundle:
+        """The sets as this control is trained on them; only rows for training may differ.
+
+        Args:
+            bundle: The run's sets.
+
+        Raises:
+            RequestError: The rows are not of a kind that can be hidden this way.
+        """
+        return bundle
+
+
+def everything_retained(bundle: DataBundle) -> DataBundle:
+    """Forget rows among the retain rows: the retain term over them learns what is to be hidden later."""
+    rows = bundle.forget.train + bundle.retain.train + bundle.practice.train + bundle.generic.train
+    return replace(bundle, retain=RowSet(rows, bundle.retain.score))
+
+
+def decoder_layers(model: nn.Module) -> nn.ModuleList:
+    """The decoder layers, in order: the outermost list of modules that is as long as the model is deep.
+
+    Raises:
+        RequestError: There is no such list.
+    """
+    config: Any = getattr(model, "config", None)
+    config = config.get_text_config() if hasattr(config, "get_text_config") else config
+    depth = getattr(config, "num_hidden_layers", None)
+    for module in model.modules():
+        if isinstance(module, nn.ModuleList) and len(module) == depth:
+            return module
+    raise RequestError(
+        f"the decoder layers of {type(model).__name__} were not found: a control that freezes some of them cannot be "
+        "made of it"
+    )

@@ -1,0 +1,202 @@
+"""The attack section of a recipe: a tier, attacks by name, attacks under names of their own.
+
+.. code-block:: yaml
+
+    attack: release                                   # a tier with default settings, or
+    attack:
+      tier: release
+      prune: false                                    # of the tier, but not here
+      rtt: {folds: 3}                                 # an attack with settings
+      rtt-nf4: {attack: rtt, after: bnb-nf4}          # the attack on the weights of the NF4 file
+      rtt-then-nf4: {attack: rtt, then: bnb-nf4}      # what comes of the attack, in NF4
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..attacks import ATTACKS, Attack
+from ..attacks.composed import ORDER_KEYS, OrderedAttack, bare
+from ..attacks.tiers import TIERS, tier_names
+from ..data.example import DataBundle
+from ..errors import RequestError
+from ..quantization import FORMATS, full_name
+from ..registry import suggest
+from ..strict_yaml import Located, build
+from .checks import check_name, located
+from .spec import Recipe
+
+# Folders and transforms of a run that are no attacks.
+_TAKEN = ("identity", "tier")
+
+
+@dataclass(frozen=True)
+class AttackSection:
+    """What a recipe attacks with.
+
+    Attributes:
+        attacks: Attacks by name.
+        tier: The tier that some of them come from. Those are left out where the data does not fit them.
+    """
+
+    attacks: dict[str, Attack] = field(default_factory=dict)
+    tier: str | None = None
+
+
+def parse_attacks(tree: Located) -> AttackSection:
+    """Read the attack section.
+
+    Raises:
+        RequestError: An unknown attack, tier, format or key, or settings that make no sense, with file and line.
+    """
+    if tree.value is None:
+        return AttackSection()
+    if isinstance(tree.value, str):
+        tree = Located({"tier": tree}, tree.where)
+    if not isinstance(tree.value, dict):
+        raise RequestError(
+            f"{tree.where}: attack must be a mapping from an attack's name to its settings, or the name of a tier "
+            f"({', '.join(TIERS)})"
+        )
+    items = dict(tree.value)
+    tier = _parse_tier(items.pop("tier", None))
+    of_tier = tier_names(tier) if tier else []
+    section: dict[str, Attack] = {name: ATTACKS.get(name).value() for name in of_tier if name not in items}
+    for name, item in items.items():
+        if item.value is not False:
+            section[name] = _parse_attack(name, item)
+        elif name not in of_tier:
+            where = f"the tier {tier} does not hold it" if tier else "no tier is named that could hold it"
+            raise RequestError(f"{item.where}: attack.{name} is left out with false, and {where}: remove the line")
+    return AttackSection({name: section[name] for name in _ordered(of_tier, items) if name in section}, tier)
+
+
+def _ordered(of_tier: list[str], items: Mapping[str, Located]) -> list[str]:
+    return [*of_tier, *(name for name in items if name not in of_tier)]
+
+
+def _parse_tier(item: Located | None) -> str | None:
+    if item is None or item.value is None:
+        return None
+    with located(f"{item.where}: attack.tier"):
+        tier_names(str(item.value))
+    return str(item.value)
+
+
+def _parse_attack(name: str, item: Located) -> Attack:
+    if item.value is not None and not isinstance(item.value, dict):
+        raise RequestError(f"{item.where}: attack.{name} must be a mapping of keys to values")
+    given = dict(item.value or {})
+    order = {key: given.pop(key) for key in ORDER_KEYS if key in given}
+    for key, value in order.items():
+        if not isinstance(value.value, str):
+            raise RequestError(f"{value.where}: attack.{name}.{key} is {value.plain()!r}, it must be a name")
+    kind = str(order["attack"].value) if "attack" in order else name
+    with located(f"{order['attack'].where if 'attack' in order else item.where}: attack.{name}"):
+        entry = _entry(kind, own_name="attack" in order)
+    settings = build(entry.value, Located(given, item.where), f"attack.{name}")
+    if not order:
+        return settings
+    with located(f"{item.where}: attack.{name}"):
+        _check_own_name(name, kind)
+    formats = {key: _format(f"attack.{name}.{key}", order[key]) for key in ("after", "then") if key in order}
+    with located(f"{item.at('then')}: attack.{name}"):
+        return OrderedAttack(kind, settings, formats.get("after"), formats.get("then"))
+
+
+def _entry(kind: str, *, own_name: bool) -> Any:
+    try:
+        return ATTACKS.get(kind)
+    except RequestError as error:
+        if own_name:
+            raise
+        hint = "an attack under a name of its own says which one it is, as in attack: rtt"
+        raise RequestError(f"{error}; {hint}") from None
+
+
+def _check_own_name(name: str, kind: str) -> None:
+    check_name(name, "the name of an attack")
+    if name != kind and (name in ATTACKS.names() or name in _TAKEN or _is_format(name)):
+        raise RequestError(f"the name {name!r} is that of something else: choose another")
+
+
+def _is_format(name: str) -> bool:
+    try:
+        FORMATS.get(name)
+    except RequestError:
+        return False
+    return True
+
+
+def _format(key: str, item: Located) -> str:
+    with located(f"{item.where}: {key}"):
+        return full_name(FORMATS.get(full_name(str(item.value))).name)
+
+
+def check_attack_formats(recipe: Recipe, tree: Located) -> None:
+    """What is attacked after quantization is a file of this run: :class:`RequestError` where it makes none such."""
+    for name, attack in recipe.attack.items():
+        after = attack.after if isinstance(attack, OrderedAttack) else None
+        if after is not None and after not in recipe.export.formats:
+            made = suggest(after, list(recipe.export.formats)) if recipe.export.formats else "it makes none"
+            raise RequestError(
+                f"{tree.at('attack', name, 'after')}: attack.{name}.after names {after!r}, which the run does not "
+                f"make ({made}): add it to export.formats"
+            )
+
+
+def plain_attacks(attacks: Mapping[str, Attack], tier: str | None, plain: Any) -> dict[str, Any]:
+    """The section as plain data that reads back as the same.
+
+    Args:
+        attacks: Attacks by name.
+        tier: The tier that some come from; what of it is not among them is left out in so many words.
+        plain: Makes plain data of a dataclass.
+    """
+    section: dict[str, Any] = {"tier": tier} if tier else {}
+    for name, attack in attacks.items():
+        order = attack.order if isinstance(attack, OrderedAttack) else {}
+        section[name] = {**order, **plain(bare(attack))}
+    left_out = [name for name in (tier_names(tier) if tier else ()) if name not in attacks]
+    return {**section, **dict.fromkeys(left_out, False)}
+
+
+def fitting(section: AttackSection, bundle: DataBundle) -> tuple[dict[str, Attack], dict[str, str]]:
+    """Leave out the attacks of a tier that the data does not fit.
+
+    Returns:
+        The attacks that it fits, and by name why it does not fit the others.
+
+    Raises:
+        RequestError: The data does not fit an attack that is not of the tier.
+    """
+    of_tier = set(tier_names(section.tier)) if section.tier else set()
+    reasons: dict[str, str] = {}
+    for name, attack in section.attacks.items():
+        try:
+            attack.plan(bundle)
+        except RequestError as error:
+            if name not in of_tier:
+                raise
+            reasons[name] = str(error)
+    return {name: attack for name, attack in section.attacks.items() if name not in reasons}, reasons
+
+
+def fit_to_data(recipe: Recipe, bundle: DataBundle) -> tuple[Recipe, dict[str, str]]:
+    """A recipe without the attacks of its tier that the data does not fit, its gate included: see :func:`fitting`.
+
+    Raises:
+        RequestError: The data does not fit an attack that the recipe names itself, or that a control needs.
+    """
+    attacks, reasons = fitting(AttackSection(dict(recipe.attack), recipe.attack_tier), bundle)
+    if not reasons:
+        return recipe, reasons
+    for control in recipe.controls:
+        if lost := next((name for name in control.caught_by if name in reasons), None):
+            raise RequestError(f"the control {control.name} must be caught by {lost}, but {reasons[lost]}")
+    judged = tuple(name for name in recipe.gate.attacks if name not in reasons)
+    gate = dataclasses.replace(recipe.gate, attacks=judged)
+    return dataclasses.replace(recipe, attack=attacks, gate=gate), reasons

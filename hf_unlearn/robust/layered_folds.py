@@ -1,0 +1,82 @@
+"""Layered unlearning: one fold of the forget set after the other, while the rest is still retained."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from ..data.layered import LayeredRows, deal_folds
+from ..data.pairing import PairedRows
+from ..errors import RequestError
+from . import ROBUST
+from .base import TrainingPart
+
+
+@ROBUST.register(
+    "layered-folds",
+    summary="Folds of the forget set are forgotten one after the other, the later ones retained until their turn.",
+    paper="arXiv 2505.09500",
+    defaults={"folds": 3, "epochs_per_stage": 1, "seed": 0},
+    needs=("retain",),
+)
+@dataclass(frozen=True)
+class LayeredFolds(TrainingPart):
+    r"""Layered Unlearning: ``k`` stages, in stage ``i`` the first ``i`` of ``k`` folds are forgotten.
+
+    .. math:: \theta_i = U\left(\theta_{i-1},\; F_1 \cup \dots \cup F_i,\; R \cup F_{i+1} \cup \dots \cup F_k\right)
+
+    with ``U`` the forget and retain loss of the method, ``F`` the folds and ``R`` the retain set. What hides a fold
+    has to work while the next one is still known, so that each stage needs a means of its own: learning one fold again
+    then does not bring back the others, which is what the attack RTT tries.
+
+    Folds are whole groups of facts, shuffled by the seed and then dealt so that folds are of equal size; they have
+    nothing to do with the folds of an attack. A stage lasts ``epochs_per_stage`` epochs, the last one until the end of
+    the run. An epoch still goes once through the whole forget set: rows whose turn has not come stand among the retain
+    rows, beside the ``retain_per_forget`` that are dealt for each. A step in which no row is forgotten yet trains the
+    retain term alone. The optimizer goes on from stage to stage; the paper chooses its settings anew for each.
+
+    Cost: none in passes; with the KL retain loss the target's hidden states are kept for the forget rows too.
+
+    Args:
+        folds: How many, at least 2.
+        epochs_per_stage: Epochs in each stage but the last.
+        seed: Of the split into folds.
+
+    Raises:
+        RequestError: A number is out of range, or there are fewer groups than folds or epochs than stages.
+
+    Source: Qian et al., *Layered Unlearning for Adversarial Relearning* (arXiv 2505.09500).
+    """
+
+    folds: int = 3
+    epochs_per_stage: int = 1
+    seed: int = 0
+
+    needs_retain: ClassVar[bool] = True
+    needs_whole_weights: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        if self.folds < 2:
+            raise RequestError(f"layered-folds: folds is {self.folds}; it takes at least 2")
+        if self.epochs_per_stage < 1:
+            raise RequestError(f"layered-folds: epochs_per_stage is {self.epochs_per_stage}; it must be at least 1")
+
+    def check(self, config: Any) -> None:
+        """Refuses a run of fewer epochs than stages, where epochs are what it counts."""
+        if config.max_steps < 0:
+            self._check_epochs(config.num_train_epochs)
+
+    def arrange(self, rows: PairedRows, epochs: float) -> PairedRows:
+        """The rows in stages."""
+        self._check_epochs(epochs)
+        return LayeredRows(rows, deal_folds(rows.forget, self.folds, self.seed), self.epochs_per_stage)
+
+    def _check_epochs(self, epochs: float) -> None:
+        # The last stage needs a whole epoch to see all of its rows once.
+        least = (self.folds - 1) * self.epochs_per_stage + 1
+        if epochs < least:
+            raise RequestError(
+                f"layered-folds: {self.folds} folds take at least {least} epochs, and the run has "
+                f"{math.floor(epochs * 100) / 100:g}: raise num_train_epochs or max_steps, or lower folds"
+            )

@@ -1,0 +1,77 @@
+"""Copies of a model's trained weights, for parts that go back to them or between them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import RequestError
+from .exchange import trained_parameters
+
+
+class Weights:
+    """The trained weights of a model as they stand, on the CPU.
+
+    Args:
+        model: The model. Weights that need no gradient are left out.
+    """
+
+    @torch.no_grad()
+    def __init__(self, model: nn.Module) -> None:
+        self.tensors: Mapping[str, Tensor] = {
+            name: parameter.detach().to("cpu", copy=True) for name, parameter in trained_parameters(model).items()
+        }
+
+    @torch.no_grad()
+    def put_back(self, model: nn.Module) -> None:
+        """Gives a model these weights, bit for bit."""
+        parameters = dict(model.named_parameters())
+        for name, tensor in self.tensors.items():
+            parameters[name].copy_(tensor)
+
+    @torch.no_grad()
+    def move(self, model: nn.Module, towards: Weights, share: float) -> None:
+        """Gives a model these weights plus ``share`` of the way from them to others.
+
+        Shares 0 and 1 give either weights bit for bit.
+
+        Args:
+            model: The model; changed in place.
+            towards: Other weights of the same model.
+            share: Below 0 and above 1 too.
+        """
+        if share in (0, 1):
+            (towards if share else self).put_back(model)
+            return
+        self.change(model, towards, lambda name, delta: share * delta)
+
+    @torch.no_grad()
+    def change(self, model: nn.Module, towards: Weights, changed: Callable[[str, Tensor], Tensor]) -> None:
+        """Gives a model these weights plus what becomes of the difference to others.
+
+        Args:
+            model: The model; changed in place, its weights computed in at least float32 on its device.
+            towards: Other weights of the same model. What was frozen before they were taken stays as it is.
+            changed: Called with the name of each weight and its difference.
+        """
+        parameters = dict(model.named_parameters())
+        for name, tensor in towards.tensors.items():
+            parameter = parameters[name]
+            wide = torch.promote_types(parameter.dtype, torch.float32)
+            start, end = (each.to(parameter.device, wide) for each in (self.tensors[name], tensor))
+            parameter.copy_(start + changed(name, end - start))
+
+
+def refuse_adapters(model: nn.Module, part: str) -> None:
+    """Refuse a model with adapters, whose weights do not add up to what the part is about.
+
+    Raises:
+        RequestError: It has some.
+    """
+    if hasattr(model, "peft_config"):
+        raise RequestError(
+            f"{part} changes the model's own weights, and only adapters are trained: leave the adapters out of this "
+            "method, or the part"
+        )

@@ -1,0 +1,124 @@
+"""What the train stage makes: a method's or a control's model, and what it starts from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ..controls import CONTROLS
+from ..data.example import DataBundle, RowSet
+from ..errors import RequestError
+from ..recipe import ControlSpec
+from ..recipe.checks import UNTRAINED_CONTROLS
+from .context import RunContext, Subject
+from .units import Unit, fingerprint
+
+
+@dataclass(frozen=True)
+class TrainingPlan:
+    """One model to train.
+
+    Attributes:
+        name: Of the method or control.
+        unit: Where it will be.
+        source: Folder of the model that training starts from.
+        bundle: The sets it is trained on.
+        settings: Fields of ``UnlearnConfig``.
+        first: What makes ``source``, for a control that learns the facts in a way of its own.
+    """
+
+    name: str
+    unit: Unit
+    source: Path
+    bundle: DataBundle
+    settings: Mapping[str, Any]
+    first: TrainingPlan | None = None
+
+    @property
+    def done(self) -> bool:
+        """Whether the model is there."""
+        return self.unit.done
+
+
+def training_plans(context: RunContext, target: Subject, never: Subject | None) -> list[TrainingPlan]:
+    """All models to train: methods first, then controls."""
+    plans = [
+        TrainingPlan(
+            method.name,
+            _unit(context, target.digest, "train", method.name, method.settings),
+            target.folder,
+            _method_bundle(context),
+            _settings(context, method.settings),
+        )
+        for method in context.recipe.methods
+        if method.checkpoint is None
+    ]
+    trained = [control for control in context.recipe.controls if control.kind not in UNTRAINED_CONTROLS]
+    return plans + [_control_plan(context, control, target, never) for control in trained]
+
+
+def _method_bundle(context: RunContext) -> DataBundle:
+    """The sets as methods are trained on them. Positive controls need no more than forget and retain."""
+    bundle = context.bundle
+    if not context.recipe.data.keep_generic:
+        return bundle
+    return replace(bundle, retain=RowSet(bundle.retain.train + bundle.generic.train, bundle.retain.score))
+
+
+def _control_plan(context: RunContext, control: ControlSpec, target: Subject, never: Subject | None) -> TrainingPlan:
+    part = control_part(control)
+    settings = {**control.settings, "control": _part_spec(control)}
+    if not part.learns_first:
+        unit = _unit(context, target.digest, "train", control.name, settings)
+        bundle = part.training_rows(context.bundle)
+        return TrainingPlan(control.name, unit, target.folder, bundle, _settings(context, settings))
+    if never is None:  # the recipe check finds this before
+        raise RequestError(f"the control {control.name} learns from a never-knew model: give model.never_knew")
+    first = _learning_plan(context, control, never)
+    # What the learned model will be follows from what goes in, so that this unit is known before that one is made.
+    unit = _unit(context, fingerprint(first.unit.inputs), "train", control.name, settings)
+    bundle = part.training_rows(context.bundle)
+    return TrainingPlan(control.name, unit, first.unit.path, bundle, _settings(context, settings), first)
+
+
+def _learning_plan(context: RunContext, control: ControlSpec, never: Subject) -> TrainingPlan:
+    learner = control_part(control, phase="learn")
+    settings = {**learner.learning, **control.learn, "control": _part_spec(control, phase="learn")}
+    unit = _unit(context, never.digest, "own-target", control.name, settings)
+    bundle = learner.training_rows(context.bundle)
+    return TrainingPlan(f"{control.name} learns", unit, never.folder, bundle, _settings(context, settings))
+
+
+def control_part(control: ControlSpec, **given: Any) -> Any:
+    """The training part of a positive control."""
+    from ..trainer.settings import build_part
+
+    return build_part(CONTROLS, {"name": control.kind, **control.parameters, **given})
+
+
+def _part_spec(control: ControlSpec, **given: Any) -> Any:
+    parameters = {**control.parameters, **given}
+    return {"name": control.kind, **parameters} if parameters else control.kind
+
+
+def _settings(context: RunContext, settings: Mapping[str, Any]) -> dict[str, Any]:
+    data = context.recipe.data
+    return {"max_length": data.max_length, "truncation": data.truncation, **settings}
+
+
+def _unit(context: RunContext, start: str, stage: str, name: str, settings: Mapping[str, Any]) -> Unit:
+    inputs = {
+        "stage": "train",
+        "target": start,
+        "data": context.data_digest,
+        "format": asdict(context.recipe.data.format),
+        "settings": _settings(context, settings),
+        "seed": context.recipe.seed,
+        "dtype": context.recipe.model.dtype,
+        "versions": context.versions,
+    }
+    if context.recipe.data.keep_generic:
+        inputs["keep_generic"] = True
+    return Unit(context.folder(stage, name), inputs, keep_partial=True)

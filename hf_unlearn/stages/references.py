@@ -1,0 +1,108 @@
+"""What a verdict stands on, looked at before anything is trained: does the target know, and did the other one never?
+
+A run that would end in "there is nothing to forget" should not train for hours first. The scores made here are those
+that the evaluate stage wants of the same models, so that nothing is done twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ..errors import RequestError
+from ..evaluation.records import read_records
+from ..evaluation.run import RECORDS_FILE, evaluate_folder, fact_scores
+from ..jobs import Job
+from ..processes import gather, is_first, wait_for_all, world_size
+from ..verification.intervals import Bootstrap
+from ..verification.references import (
+    IDENTITY,
+    check_target_knows,
+    find_reference,
+    judged_metrics,
+    leaking_metrics,
+)
+from ..verification.scores import ScoreKey, ScoreTable
+from .context import RunContext, Subject
+from .evaluate import evaluate_job, evaluation_arguments, evaluation_unit
+
+SPLIT = "forget"
+
+
+def reference_stage(context: RunContext, target: Subject, never: Subject | None) -> None:
+    """Score target and never-knew model as they stand, and refuse a run whose verdict would mean nothing.
+
+    Under several processes all of them call this together.
+
+    Raises:
+        RequestError: The target does not know what is to be forgotten, the never-knew model knows it, or nothing of
+            the gate can be measured.
+    """
+    subjects = [target, *([never] if never is not None else [])]
+    _score(context, target, subjects)
+    message = ""
+    if is_first():
+        try:
+            check_references(context, target, subjects)
+        except RequestError as error:
+            message = str(error)
+    if message := gather(message)[0]:
+        raise RequestError(message)
+
+
+def check_references(context: RunContext, target: Subject, subjects: Sequence[Subject]) -> None:
+    """Hold the scores of the reference models against each other.
+
+    Raises:
+        RequestError: See :func:`reference_stage`.
+    """
+    gate = context.recipe.gate
+    settings = Bootstrap(gate.draws, gate.confidence, context.recipe.seed)
+    table = _scores(context, target, subjects)
+    reference = find_reference(table, "never_knew", "target", SPLIT)
+    metrics = judged_metrics(table, "target", SPLIT, gate.metrics)
+    # First whether the never-knew model knows: it would make the target look as if it knew nothing more.
+    leaks = leaking_metrics(table, "target", reference, metrics, settings)
+    if leaks:
+        raise RequestError(
+            f"no verdict can be given: {' '.join(leaks)} Name another never-knew model, or leave it out: the holdout "
+            "set then stands in"
+        )
+    check_target_knows(table, "target", reference, SPLIT, metrics, settings)
+
+
+def _score(context: RunContext, target: Subject, subjects: Sequence[Subject]) -> None:
+    sets = context.bundle.scored_sets()
+    waiting = []
+    for subject in subjects:
+        unit = evaluation_unit(context, target, subject, IDENTITY, sets)
+        if not unit.done:
+            waiting.append((subject, unit))
+    wait_for_all()  # nobody begins a unit before everybody has seen that it is not done
+    if world_size() == 1:
+        jobs = []
+        for subject, unit in waiting:
+            arguments = (unit, *evaluation_arguments(context, target, subject, IDENTITY))
+            jobs.append(Job(f"{subject.name} {IDENTITY}", evaluate_job, arguments))
+        for _ in context.progress.follow("evaluate", len(jobs), context.workers.run(jobs)):
+            pass
+        return
+    for subject, unit in waiting:  # the processes of a launcher share the rows
+        partial = unit.begin() if is_first() else unit.partial
+        wait_for_all()
+        folder, rows, generic, reference, text_format, spec, dtype, runtime = evaluation_arguments(
+            context, target, subject, IDENTITY
+        )
+        evaluate_folder(folder, rows, generic, reference, text_format, spec, partial, dtype, runtime=runtime)
+        wait_for_all()
+        if is_first():
+            unit.finish()
+        wait_for_all()
+
+
+def _scores(context: RunContext, target: Subject, subjects: Sequence[Subject]) -> ScoreTable:
+    table = ScoreTable()
+    for subject in subjects:
+        unit = evaluation_unit(context, target, subject, IDENTITY, context.bundle.scored_sets())
+        for (split, metric), facts in fact_scores(read_records(unit.path / RECORDS_FILE)).items():
+            table.add(ScoreKey(subject.name, IDENTITY, split, metric), facts)
+    return table

@@ -1,0 +1,120 @@
+"""Which parameters a run trains: those the method names, or those that its losses are made for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+
+from torch import nn
+
+from ..errors import RequestError
+from ..losses.base import Loss
+from ..registry import suggest
+from .forward import output_head
+from .layers import check_layer, decoder_layers
+
+MLP_OUTPUTS = frozenset({"down_proj", "fc2", "fc_out", "dense_4h_to_h", "c_proj", "w2", "wo", "output_linear"})
+"""Names of the last linear map of an MLP (or of its experts) in the model families of transformers."""
+
+
+def check_layers(model: nn.Module, losses: Sequence[Loss]) -> None:
+    """Refuse losses that look at a layer which the model does not have.
+
+    Raises:
+        RequestError: Names the loss and how many layers there are.
+    """
+    for loss in losses:
+        if loss.hidden_layer is not None:
+            check_layer(model, loss.hidden_layer, f"the layer of {type(loss).__name__}")
+
+
+def choose_trained(model: nn.Module, patterns: Sequence[str] | None, losses: Sequence[Loss], adapters: bool) -> None:
+    """Freeze what is not to be trained.
+
+    Args:
+        model: The model; only parameters that are trained already can stay so.
+        patterns: Shell-style patterns of parameter names, or ``None`` for what the losses are made for.
+        losses: All losses of the run.
+        adapters: Whether adapters were added: a loss's own choice is one of the model's weights, and does not count.
+
+    Raises:
+        RequestError: A pattern matches nothing that can be trained, or the parameters that a loss is made for are not
+            found.
+    """
+    if patterns is not None:
+        _keep(model, _matching(model, patterns))
+    elif not adapters:
+        layers = sorted({layer for loss in losses for layer in loss.trained_layers})
+        if layers:
+            _keep(model, mlp_outputs(model, layers))
+    _freeze_unseen(model, losses)
+
+
+def _matching(model: nn.Module, patterns: Sequence[str]) -> set[str]:
+    trained = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+    kept = set()
+    for pattern in patterns:
+        found = {name for name in trained if fnmatchcase(name, pattern)}
+        if not found:
+            near = suggest(pattern, trained).partition("there are ")[0] or f"the first is {trained[0]}"
+            raise RequestError(f"trained_parameters: no parameter that is trained is called {pattern!r}: {near}")
+        kept |= found
+    return kept
+
+
+def mlp_outputs(model: nn.Module, layers: Sequence[int]) -> set[str]:
+    """Names of the MLP's output projections in some decoder layers, biases left out.
+
+    Raises:
+        RequestError: A layer has none by any known name.
+    """
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    stack = decoder_layers(model)
+    found = set()
+    for layer in layers:
+        own = {
+            names[id(parameter)]
+            for name, parameter in stack[layer].named_parameters()
+            if parameter.ndim > 1
+            and "attn" not in name
+            and "attention" not in name
+            and MLP_OUTPUTS & {*name.split(".")}
+        }
+        if not own:
+            raise RequestError(
+                f"the MLP's output projection in layer {layer} of {type(model).__name__} was not found by name: say "
+                'in trained_parameters what is trained ("*" for everything)'
+            )
+        found |= own
+    return found
+
+
+def _keep(model: nn.Module, names: set[str]) -> None:
+    for name, parameter in model.named_parameters():
+        if name not in names:
+            parameter.requires_grad_(False)
+
+
+def _freeze_unseen(model: nn.Module, losses: Sequence[Loss]) -> None:
+    """What stands above the last layer that any loss looks at gets no gradient, and need not wait for one."""
+    layers = [loss.hidden_layer for loss in losses if loss.hidden_layer is not None]
+    if not layers or any(loss.uses_logits for loss in losses):
+        return
+    stack = decoder_layers(model)
+    below = {id(parameter) for layer in stack[: max(layers) + 1] for parameter in layer.parameters()}
+    embeddings = getattr(model, "get_input_embeddings", lambda: None)()
+    below |= {id(parameter) for parameter in (embeddings.parameters() if embeddings is not None else ())}
+    above = [*stack[max(layers) + 1 :], output_head(model), *_after(model, stack)]
+    for module in above:
+        for parameter in module.parameters():
+            if id(parameter) not in below:
+                parameter.requires_grad_(False)
+
+
+def _after(model: nn.Module, stack: nn.ModuleList) -> list[nn.Module]:
+    """Modules that stand beside the decoder layers and come after them, such as the last norm."""
+    for module in model.modules():
+        children = list(module.children())
+        if any(child is stack for child in children):
+            return children[next(place for place, child in enumerate(children) if child is stack) + 1 :]
+    return []

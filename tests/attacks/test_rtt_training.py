@@ -1,0 +1,318 @@
+"""How RTT trains: the published numbers, the steps written out by hand, and a base that every job finds untouched."""
+
+from __future__ import annotations
+
+import json
+import random
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from knowing_model import train_knowing_model
+
+from hf_unlearn.attacks import ATTACKS, resident
+from hf_unlearn.attacks.adapters import Tuning
+from hf_unlearn.attacks.base import Attacked
+from hf_unlearn.attacks.forms import Texts
+from hf_unlearn.attacks.optimizers import make_optimizer
+from hf_unlearn.attacks.patience import Patience
+from hf_unlearn.attacks.relearn import Relearn
+from hf_unlearn.attacks.retraining import RetrainingSettings, retrain_and_score, retraining
+from hf_unlearn.attacks.rtt import RTT
+from hf_unlearn.attacks.rtt_paper import RTTPaper
+from hf_unlearn.attacks.shuffling import shuffled_epochs
+from hf_unlearn.data.encoding import TextFormat, load_tokenizer
+from hf_unlearn.data.example import DataBundle, Example
+from hf_unlearn.data.planted import PlantedSpec, make_planted
+from hf_unlearn.errors import RequestError
+from hf_unlearn.evaluation.loading import load_model
+from hf_unlearn.evaluation.records import ScoredRow, read_records
+
+METRICS = ("probability", "mc_accuracy")
+FORMAT = TextFormat()
+
+
+@pytest.fixture(scope="module")
+def bundle() -> DataBundle:
+    return make_planted(PlantedSpec(forget=10, retain=4, holdout=0, practice=2, generic=2, first_year=1960))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """Steps this small are slower over several threads than in one."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def folder(bundle, tmp_path_factory) -> Path:
+    """A small model that knows hardly anything."""
+    return train_knowing_model(bundle, tmp_path_factory.mktemp("model"), epochs=1, batch_size=16)
+
+
+@pytest.fixture
+def attacked(bundle, folder) -> Attacked:
+    return Attacked(folder, folder, bundle, FORMAT, METRICS)
+
+
+@pytest.fixture(autouse=True)
+def no_model_from_other_tests():
+    resident.release()
+    yield
+    resident.release()
+
+
+def settings(**changes) -> RetrainingSettings:
+    return replace(RetrainingSettings(1e-3, 2, 4, 0, "all", 0.0, 4, name="rtt"), **changes)
+
+
+def stored(folder: Path) -> dict[str, torch.Tensor]:
+    return {name: weight.clone() for name, weight in load_model(folder).named_parameters()}
+
+
+def test_the_preset_is_what_was_published():
+    attack = RTTPaper()
+    assert (attack.folds, attack.run_folds, attack.epochs, attack.batch_size, attack.warmup_steps) == (5, 2, 6, 4, 24)
+    assert attack.learning_rates == tuple(1e-7 * 2**n for n in range(6))
+    assert (attack.optimizer, attack.dtype, attack.max_grad_norm, attack.patience) == ("lion", "float16", 0.0, 0)
+    assert (attack.form, attack.asked_by, attack.loss_tokens, attack.max_tokens) == (
+        "multiple-choice",
+        "letters",
+        "all",
+        512,
+    )
+    entry = ATTACKS.get("rtt-paper")
+    for name, value in entry.defaults.items():
+        own = getattr(attack, name)
+        assert (list(own) if isinstance(own, tuple) else own) == value
+
+
+def test_lion_steps_by_the_sign_of_its_two_momenta():
+    """Chen et al., algorithm 2, in float64: update by 0.9 and 0.1, remember by 0.99 and 0.01; no decay."""
+    generator = torch.Generator().manual_seed(0)
+    weight = torch.nn.Parameter(torch.randn(7, 5, generator=generator))
+    optimizer = make_optimizer("lion", [weight], 1e-2)
+    expected, momentum = weight.detach().double(), torch.zeros(7, 5, dtype=torch.float64)
+    for step in range(5):
+        rate = 1e-2 * min(1.0, (step + 1) / 3)
+        optimizer.param_groups[0]["lr"] = rate
+        weight.grad = torch.randn(7, 5, generator=generator)
+        gradient = weight.grad.double()
+        expected -= rate * torch.sign(0.9 * momentum + 0.1 * gradient)
+        momentum = 0.99 * momentum + 0.01 * gradient
+        optimizer.step()
+    assert torch.allclose(weight.detach().double(), expected, atol=1e-6)
+
+
+def test_rows_are_shuffled_once_by_the_seed_and_then_in_place_by_the_epoch():
+    rows = list("abcdefghij")
+    published = list(rows)
+    random.Random(4).shuffle(published)
+    expected = []
+    for epoch in range(3):
+        random.Random(epoch).shuffle(published)
+        expected.append(list(published))
+    assert [[rows[index] for index in order] for order in shuffled_epochs(len(rows), 3, 4)] == expected
+
+
+def test_one_step_of_lion_is_the_gradient_of_the_mean_over_tokens_that_are_not_padding(folder):
+    """By hand: mean negative log-likelihood over all tokens but the first of each row, padding left out."""
+    rows = (
+        Example("a", "", "It is known.", "a", "a"),
+        Example("b", "", "The river passes the old stone church.", "b", "b"),
+    )
+    tokenizer = load_tokenizer(str(folder))
+    model = load_model(folder).double()
+    total, count = torch.zeros((), dtype=torch.float64), 0
+    for row in rows:
+        ids = torch.tensor([tokenizer(row.answer)["input_ids"]])
+        logps = model(ids).logits[0, :-1].log_softmax(-1)
+        total = total - logps.gather(-1, ids[0, 1:, None]).sum()
+        count += ids.shape[1] - 1
+    (total / count).backward()
+    expected = {
+        name: weight.detach() - 1e-3 / 2 * torch.sign(weight.grad)
+        for name, weight in model.named_parameters()
+        if weight.grad is not None
+    }
+    steady = {name: weight.grad.abs() > 1e-6 for name, weight in model.named_parameters() if weight.grad is not None}
+    with retraining(settings(optimizer="lion", warmup_steps=2), folder) as attacker:
+        assert next(attacker.epochs(Texts(rows, FORMAT, False)))
+        for name, weight in attacker.model.named_parameters():
+            if name in expected:
+                found = weight.detach().double()[steady[name]]
+                assert torch.allclose(found, expected[name][steady[name]], atol=1e-7), name
+
+
+def test_long_rows_lose_their_beginning(folder):
+    row = Example("a", "It is known that the river", " passes the old stone church.", "a", "a")
+    with retraining(settings(), folder) as attacker:
+        (whole,) = attacker.encode(Texts((row,), FORMAT, False))
+    with retraining(settings(max_tokens=5), folder) as attacker:
+        (cut,) = attacker.encode(Texts((row,), FORMAT, False))
+    assert cut.input_ids == whole.input_ids[-5:]
+    assert cut.n_prompt == max(1, whole.n_prompt - len(whole.input_ids) + 5)
+
+
+@pytest.mark.parametrize("kind", ["full", "lora"])
+def test_the_next_job_finds_the_model_as_its_folder_holds_it(kind, folder, bundle, attacked, tmp_path):
+    before = stored(folder)
+    tuning = Tuning(kind, rank=4)
+    with retraining(settings(tuning=tuning, learning_rate=0.05), folder) as attacker:
+        base = attacker.resident.model
+        assert next(attacker.epochs(Texts(bundle.forget.train, FORMAT, True)))
+        moved = [name for name, weight in attacker.model.named_parameters() if weight.requires_grad]
+        assert moved
+        assert all(("lora" in name) == (kind == "lora") for name in moved)
+    with retraining(settings(tuning=tuning), folder) as attacker:
+        assert attacker.resident.model is base  # not loaded again
+        if kind == "full":
+            assert attacker.model is base
+    found = dict(base.named_parameters())
+    assert found.keys() == before.keys()
+    assert all(torch.equal(found[name], weight) for name, weight in before.items())
+    assert not any(weight.requires_grad or weight.grad is not None for weight in base.parameters())
+    assert not base.training
+
+
+def test_a_sweep_gives_what_each_rate_gives_on_a_fresh_model(attacked, tmp_path):
+    attack = RTT(folds=2, run_folds=1, learning_rates=(1e-3, 3e-2), epochs=2, warmup_steps=2)
+    found: dict[str, list[str]] = {}
+    for way in ("together", "alone"):
+        for job in attack.plan(attacked.bundle):
+            if way == "alone":
+                resident.release()
+            out = tmp_path / way / job
+            out.mkdir(parents=True)
+            attack.run_job(job, attacked, out)
+            found.setdefault(job, []).append("".join(p.read_text() for p in sorted(out.glob("*.jsonl"))))
+    for together, alone in found.values():
+        assert together == alone
+
+
+def test_another_model_or_a_changed_folder_is_loaded_anew(folder, tmp_path):
+    import shutil
+
+    other = tmp_path / "other"
+    shutil.copytree(folder, other)
+    with resident.borrowed(folder) as first, pytest.raises(ZeroDivisionError):
+        model = first.model
+        _ = 1 / 0
+    with resident.borrowed(folder) as again:
+        assert again.model is model
+    with resident.borrowed(other) as elsewhere:
+        assert elsewhere.model is not model
+    (other / "config.json").write_text((other / "config.json").read_text() + "\n")
+    with resident.borrowed(other) as changed:
+        assert changed.model is not elsewhere.model
+
+
+def test_a_job_that_fails_leaves_no_half_trained_model(folder):
+    with pytest.raises(ZeroDivisionError), resident.borrowed(folder) as broken:
+        with torch.no_grad():
+            broken.model.lm_head.weight.zero_()
+        _ = 1 / 0
+    with resident.borrowed(folder) as fresh:
+        assert fresh.model is not broken.model
+        assert fresh.model.lm_head.weight.abs().sum() > 0
+
+
+def test_a_hopeless_rate_is_given_up_and_named(attacked, tmp_path):
+    attack = RTT(folds=2, run_folds=1, learning_rates=(1e-12,), epochs=5, patience=2)
+    (job,) = attack.plan(attacked.bundle)
+    attack.run_job(job, attacked, tmp_path)
+    assert json.loads((tmp_path / "stopped.json").read_text()) == {"epoch": 2}
+    assert len(list(tmp_path.glob("epoch*.jsonl"))) == 3
+    result = attack.collect({job: tmp_path}, METRICS)
+    assert {tuple(entry["stopped"]) for entry in result.details} == {(1e-12,)}
+    assert attack.budget(attacked.bundle)["gives_up_after"] == 2
+
+
+def test_patience_counts_epochs_without_gain_of_any_metric():
+    def epoch(a: float, b: float) -> list[ScoredRow]:
+        return [ScoredRow("r", "f", "g", "forget", values={"probability": a, "mc_accuracy": b})]
+
+    patience = Patience(2)
+    steps = [epoch(0.5, 0.2), epoch(0.4, 0.3), epoch(0.5, 0.303), epoch(0.51, 0.1), epoch(0.4, 0.1), epoch(0.4, 0.1)]
+    assert [patience.gains(step) for step in steps] == [True, True, True, True, True, False]
+    assert all(Patience(0).gains(step) for step in steps)
+
+
+def test_a_diverging_rate_is_named_beside_the_best_one(attacked, tmp_path):
+    attack = RTT(folds=2, run_folds=1, learning_rates=(1e-4, 1e30), epochs=2, warmup_steps=0)
+    folders = {}
+    for job in attack.plan(attacked.bundle):
+        folders[job] = tmp_path / job
+        folders[job].mkdir()
+        attack.run_job(job, attacked, folders[job])
+    assert (folders["fold0-lr1e+30"] / "diverged.json").exists()
+    details = attack.collect(folders, METRICS).details
+    assert {tuple(entry["diverged"]) for entry in details} == {(1e30,)}
+    assert {entry["learning_rate"] for entry in details} == {1e-4}
+
+
+def test_adapters_learn_what_they_are_trained_on_and_are_scored(attacked, bundle, tmp_path):
+    with_adapters = settings(tuning=Tuning("lora", rank=8), learning_rate=1e-2, epochs=6, loss_tokens="answer")
+    rows = bundle.forget.train
+    retrain_and_score(with_adapters, attacked, rows, rows, tmp_path)
+    first, last = (read_records(tmp_path / f"epoch{epoch}.jsonl") for epoch in (0, 6))
+    assert [row.id for row in first] == [row.id for row in last]
+    before, after = (sum(sum(row.logps) for row in records) / len(records) for records in (first, last))
+    assert after > before + 0.5  # nats per answer
+    attack = RTT(folds=2, tuning="lora", lora_rank=8)
+    assert "LoRA of rank 8 on all linear layers" in attack.budget(bundle)["optimizer"]
+
+
+def test_adapters_that_do_not_fit_are_refused_before_any_weight_is_loaded(attacked, tmp_path):
+    (tmp_path / "config.json").write_text((attacked.folder / "config.json").read_text())  # a config and nothing else
+    bare = replace(attacked, folder=tmp_path)
+    RTT(folds=2, tuning="lora", lora_rank=16).check(bare)
+    with pytest.raises(RequestError, match=r"rtt\.lora_targets: the model has no layer called query: name"):
+        RTT(folds=2, tuning="lora", lora_targets=("query",)).check(bare)
+    with pytest.raises(RequestError, match=r"rtt\.lora_rank is 65, more than the \d+ of the narrowest layer"):
+        RTT(folds=2, tuning="lora", lora_rank=65).check(bare)
+    with pytest.raises(RequestError, match=r"relearn\.lora_rank is 100"):
+        Relearn(examples=2, tuning="lora", lora_rank=100).check(bare)
+    with pytest.raises(RequestError, match="cannot read the config"):
+        RTT(folds=2, tuning="lora").check(replace(attacked, folder=tmp_path / "nowhere"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"lora_rank": 0}, r"rtt\.lora_rank"),
+        ({"lora_targets": ("q_proj",)}, r"rtt\.lora_targets is only for tuning: lora"),
+        ({"dtype": "float16"}, r"rtt\.dtype is float16, in which AdamW"),
+        ({"max_tokens": 1}, r"rtt\.max_tokens"),
+        ({"patience": -1}, r"rtt\.patience"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused_by_name(changes, named):
+    with pytest.raises(RequestError, match=named):
+        RTT(**changes)
+
+
+def test_quantized_weights_are_not_trained_in_full(folder):
+    with resident.borrowed(folder) as held:
+        model = held.model
+        model.lm_head.weight = torch.nn.Parameter(model.lm_head.weight.to(torch.uint8), requires_grad=False)
+        refused = pytest.raises(RequestError, match=r"rtt: quantized weights.*rtt\.tuning to lora")
+        with refused, Tuning().applied("rtt", model, 0):
+            pass
+
+
+def test_the_published_attack_runs_in_float16_and_asks_for_letters(attacked, tmp_path):
+    attack = RTTPaper(learning_rates=(3.2e-6,), epochs=1, run_folds=1, max_tokens=40)
+    (job,) = attack.plan(attacked.bundle)
+    attack.run_job(job, attacked, tmp_path)
+    records = read_records(tmp_path / "epoch1.jsonl")
+    assert {row.answer.strip() for row in records} <= set("ABCD")
+    assert all(len(row.choice_logps) == 4 and 0 <= row.values["mc_accuracy"] <= 1 for row in records)
+
+
+def test_what_is_given_as_rows_is_trained_in_the_data_s_own_format(attacked, bundle, tmp_path):
+    retrain_and_score(settings(epochs=1, batch_size=16), attacked, bundle.forget.train, bundle.forget.score, tmp_path)
+    assert (tmp_path / "epoch1.jsonl").exists()

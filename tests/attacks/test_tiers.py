@@ -1,0 +1,145 @@
+"""Tiers: what is in them, what is left out where the data does not fit, and what they say they will take."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import yaml
+
+from hf_unlearn.attacks import ATTACKS
+from hf_unlearn.attacks.base import AttackCost
+from hf_unlearn.attacks.cost import UnitCosts, added, cost_lines, duration
+from hf_unlearn.attacks.prune import Prune
+from hf_unlearn.attacks.relearn import RelearnAll
+from hf_unlearn.attacks.tiers import TIERS, tier_names
+from hf_unlearn.data.example import EMPTY_SET, DataBundle
+from hf_unlearn.data.planted import PlantedSpec, make_planted
+from hf_unlearn.errors import RequestError
+from hf_unlearn.recipe import load_recipe
+from hf_unlearn.recipe.attacks import fit_to_data
+
+SMALL = """\
+name: small
+model: {scratch: {}}
+data: {planted: {}}
+methods:
+  - {name: one, loss_type: ga, retain_loss_type: nll, learning_rate: 1.0e-4}
+"""
+
+
+def recipe_of(folder: Path, text: str, *overrides: str):
+    path = folder / "r.yaml"
+    path.write_text(text)
+    return load_recipe(path, overrides)
+
+
+@pytest.fixture(scope="module")
+def bundle() -> DataBundle:
+    return make_planted(PlantedSpec(forget=30, retain=20, holdout=0, practice=4, generic=4))
+
+
+def test_each_tier_holds_the_one_before_it_and_every_attack_is_in_one():
+    quick, release, deep = (set(tier_names(tier)) for tier in TIERS)
+    assert {"prune", "noise"} <= quick < release < deep
+    assert "rtt" in release - quick
+    assert "interpolate" in deep - release
+    assert deep == set(ATTACKS.names())
+    assert all(entry.to_dict()["tier"] == entry.tier for entry in ATTACKS.entries())
+
+
+def test_quick_trains_nothing(bundle):
+    for name in tier_names("quick"):
+        try:
+            cost = ATTACKS.get(name).value().cost(bundle)
+        except RequestError:
+            continue  # planted facts lack what it asks by
+        assert (cost.steps, cost.rows_trained) == (0, 0)
+        assert cost.jobs > 0
+
+
+def test_a_tier_is_its_attacks_with_default_settings(tmp_path):
+    recipe = recipe_of(tmp_path, SMALL + "attack: quick\n")
+    assert recipe.attack_tier == "quick"
+    assert recipe.attack == {name: ATTACKS.get(name).value() for name in tier_names("quick")}
+    judged = [name for name in tier_names("quick") if ATTACKS.get(name).value.judged]
+    assert list(recipe.gate.attacks) == judged
+
+
+def test_attacks_of_a_tier_can_be_set_left_out_and_added_to(tmp_path):
+    text = SMALL + "attack: {tier: quick, prune: {shares: [0.4]}, noise: false, relearn-all: }\n"
+    recipe = recipe_of(tmp_path, text)
+    assert recipe.attack["prune"] == Prune(shares=(0.4,))
+    assert recipe.attack["relearn-all"] == RelearnAll()
+    assert set(recipe.attack) == {*tier_names("quick"), "relearn-all"} - {"noise"}
+    assert recipe_of(tmp_path, yaml.safe_dump(recipe.to_dict())) == recipe
+
+
+def test_what_only_tells_more_is_not_judged_unless_named(tmp_path):
+    text = SMALL + "attack: {interpolate: , prune: }\n"
+    assert recipe_of(tmp_path, text).gate.attacks == ("prune",)
+    assert recipe_of(tmp_path, text + "gate: {attacks: [interpolate]}\n").gate.attacks == ("interpolate",)
+
+
+def test_of_a_tier_what_does_not_fit_the_data_is_left_out_and_said(tmp_path, bundle):
+    recipe = recipe_of(tmp_path, SMALL + "attack: {tier: release}\n")
+    fitted, reasons = fit_to_data(recipe, replace(bundle, generic=EMPTY_SET))
+    assert "name data.generic" in reasons["finetune-generic"]
+    assert {*fitted.attack, *reasons} == set(recipe.attack)
+    assert not {*fitted.attack, *fitted.gate.attacks} & reasons.keys()
+    assert recipe_of(tmp_path, yaml.safe_dump(fitted.to_dict())) == fitted
+
+
+def test_what_a_recipe_names_itself_must_fit(tmp_path, bundle):
+    recipe = recipe_of(tmp_path, SMALL + "attack: {finetune-generic: }\n")
+    with pytest.raises(RequestError, match=r"name data\.generic"):
+        fit_to_data(recipe, replace(bundle, generic=EMPTY_SET))
+
+
+def test_a_control_that_needs_an_attack_that_does_not_fit_is_refused(tmp_path, bundle):
+    control = "controls: [{name: one, kind: method, method: one, expected: failed, caught_by: [finetune-generic]}]\n"
+    recipe = recipe_of(tmp_path, SMALL + "attack: release\n" + control)
+    with pytest.raises(RequestError, match=r"control one must be caught by finetune-generic, but .*data\.generic"):
+        fit_to_data(recipe, replace(bundle, generic=EMPTY_SET))
+
+
+@pytest.mark.parametrize(
+    ("section", "message"),
+    [
+        ("attack: relase", r"r\.yaml:6: attack\.tier: there is no tier called 'relase': did you mean 'release'\?"),
+        ("attack: {tier: slow}", r"there is no tier called 'slow': there are quick, release, deep"),
+        ("attack: {prune: false}", r"attack\.prune is left out with false, and no tier is named"),
+        ("attack: {tier: quick, rtt: false}", r"attack\.rtt is left out with false, and the tier quick does not hold"),
+        ("attack: [rtt]", r"attack must be a mapping .* or the name of a tier"),
+    ],
+)
+def test_bad_tiers_are_refused(tmp_path, section, message):
+    with pytest.raises(RequestError, match=message):
+        recipe_of(tmp_path, SMALL + section + "\n")
+
+
+def test_costs_are_counted_by_hand(bundle):
+    assert len(bundle.forget.score) % 30 == 0
+    rows, asked = len(bundle.forget.train), len(bundle.forget.score)
+    settings = RelearnAll(learning_rates=(1e-5, 1e-4, 1e-3), epochs=2, batch_size=7)
+    steps = 3 * 2 * -(-rows // 7)
+    cost = settings.cost(bundle)
+    assert (cost.jobs, cost.steps) == (3, steps)
+    assert cost.rows_scored == 3 * asked * (1 + 2)
+    assert Prune(shares=(0.1, 0.2)).cost(bundle) == AttackCost(2, rows_scored=3 * asked)
+
+
+def test_seconds_are_counts_times_what_one_takes():
+    units = UnitCosts(load=2.0, train=0.5, score=0.25, generate=1.0)
+    costs = {"a": AttackCost(1, 3, 8, 4), "b": AttackCost(2, rows_generated=5)}
+    assert units.seconds(costs["a"]) == 2 + 8 * 0.5 + 4 * 0.25
+    assert added(list(costs.values())) == AttackCost(3, 3, 8, 4, 5)
+    lines = cost_lines(costs, 2, units)
+    assert lines == [
+        "a         2 jobs, 6 steps, 8 rows scored, about 14 s",
+        "b         4 jobs, 10 answers generated, about 18 s",
+        "together  6 jobs, 6 steps, 8 rows scored, 10 answers generated, about 32 s",
+    ]
+    assert cost_lines({"a": costs["a"]}, 1, None) == ["a  1 job, 3 steps, 4 rows scored"]
+    assert [duration(seconds) for seconds in (0.01, 99, 600, 36_000)] == ["1 s", "99 s", "10 min", "10.0 h"]
