@@ -46,6 +46,9 @@ CELLS: dict[str, dict[str, Any]] = {
     "weight-averaging (decay 0.95)": {"robust": [{"name": "weight-averaging", "start": 0.0, "decay": 0.95}]},
     "sign-filter": {"robust": ["sign-filter"]},
     "precision-views": {"robust": [VIEWS]},
+    "precision-views, on int2-g64": {
+        "robust": [{"name": "precision-views", "grids": ["int2-g64"], "noise": ["int2-g64"]}]
+    },
     "precision-views, retain plain": {"robust": [{**VIEWS, "retain": False}]},
 }
 
@@ -97,7 +100,7 @@ def relearned(model: nn.Module, target: Path, bundle: DataBundle) -> float:
     taught = set(facts[: len(facts) // 2])
     tokenizer, model = load_tokenizer(str(target)), copy.deepcopy(model).requires_grad_(True)
     ask = Asker([row for row in bundle.forget.train if row.fact not in taught], target)
-    rows = [encode_row(row, tokenizer, TextFormat()) for row in bundle.forget.train if row.fact in taught]
+    rows = [encode_row(row, tokenizer, TextFormat(), eos=False) for row in bundle.forget.train if row.fact in taught]
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-4)
     order, best = torch.Generator().manual_seed(0), ask(model)["greedy"]
     for step in range(1, 61):

@@ -13,7 +13,7 @@ from rich.console import Console
 from .data.checks import check_bundle
 from .data.example import DataBundle, RowSet
 from .data.planted import make_planted
-from .data.sources import Source, load_source
+from .data.sources import Source, load_source, scored_apart
 from .errors import RequestError, VerificationError
 from .hub.publication import publish_run
 from .jobs import Workers, default_workers
@@ -89,7 +89,8 @@ def load_bundle(recipe: Recipe) -> DataBundle:
             if source is not None
         }
         for name, source in data.score.items():
-            sets[name] = replace(sets[name], score=_load_set(source, name, f"data.score.{name}").score)
+            asked = scored_apart(_load_set(source, name, f"data.score.{name}").score)
+            sets[name] = replace(sets[name], score=asked)
         extra = {name: _load_set(source, name, f"data.extra.{name}") for name, source in data.extra.items()}
         bundle = DataBundle(**sets, extra=extra)
     check_bundle(bundle)

@@ -146,6 +146,15 @@ def load_source(source: Source, set_name: str) -> RowSet:
     return RowSet(rows, rows[: source.score_limit])
 
 
+def scored_apart(rows: Iterable[Example]) -> tuple[Example, ...]:
+    """Rows of a set that are only scored, under ids, facts and groups that no row has that is trained on."""
+
+    def other(name: str) -> str:
+        return f"{name}-scored"
+
+    return tuple(replace(row, id=other(row.id), fact=other(row.fact), group=other(row.group)) for row in rows)
+
+
 def rows_from_records(
     records: Iterable[Mapping[str, Any]], set_name: str, origin: str, columns: Columns | None = None
 ) -> tuple[Example, ...]:

@@ -15,6 +15,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from .fused import label_logps
+
 IGNORED = -100
 """Label of a position that no loss looks at: prompt, padding, anything masked."""
 
@@ -106,7 +108,9 @@ class LabelScores:
     @cached_property
     def logps(self) -> Tensor:
         """``[N]`` log-probabilities of the labels."""
-        return self.all_logps.gather(-1, self.labels.unsqueeze(-1)).squeeze(-1)
+        if "all_logps" in self.__dict__:  # somebody has made them already
+            return self.all_logps.gather(-1, self.labels.unsqueeze(-1)).squeeze(-1)
+        return label_logps(given(self.logits, "logits"), self.labels)
 
     @cached_property
     def row_logps(self) -> Tensor:

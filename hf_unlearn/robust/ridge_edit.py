@@ -22,7 +22,7 @@ from .weights import refuse_adapters
     "ridge-edit",
     summary="Least squares in closed form: a few MLP outputs turn away from the forget answers; no training.",
     paper="this project, after the idea of arXiv 2608.05783 (GROM)",
-    defaults={"layers": 3, "strength": 2.0, "retain_share": 1.0, "ridge": 0.01},
+    defaults={"layers": 3, "strength": 1.0, "retain_share": 1.0, "ridge": 0.01},
     needs=("retain",),
 )
 @dataclass
@@ -62,7 +62,7 @@ class RidgeEdit(TrainingPart):
     """
 
     layers: int = 3
-    strength: float = 2.0
+    strength: float = 1.0
     retain_share: float = 1.0
     ridge: float = 0.01
     _edited: dict[int, float] = field(default_factory=dict, init=False, repr=False)

@@ -29,7 +29,7 @@ _MOST_LOGITS = 2**28
     "who-is-harry-potter",
     summary="Forget rows are trained on generic labels, found with a model that learned the rows even better.",
     paper="arXiv 2310.02238",
-    defaults={"alpha": 5.0, "learning_rate": 3e-6, "epochs": 3, "seed": 0},
+    defaults={"alpha": 5.0, "learning_rate": 3e-6, "epochs": 3, "batch_size": 16, "seed": 0},
 )
 @dataclass
 class WhoIsHarryPotter(TrainingPart):
@@ -57,6 +57,7 @@ class WhoIsHarryPotter(TrainingPart):
         alpha: How much a token loses for having become likelier, above 0.
         learning_rate: Of reinforcing. The default is for models of 7 billion parameters.
         epochs: Of reinforcing.
+        batch_size: Rows in a step of reinforcing; they go through the model in the run's own micro-batches.
         seed: Of the order of rows while reinforcing.
 
     Raises:
@@ -68,6 +69,7 @@ class WhoIsHarryPotter(TrainingPart):
     alpha: float = 5.0
     learning_rate: float = 3e-6
     epochs: int = 3
+    batch_size: int = 16
     seed: int = 0
     _labels: list[tuple[int, ...]] = field(default_factory=list, init=False, repr=False)
 
@@ -77,8 +79,9 @@ class WhoIsHarryPotter(TrainingPart):
         for name in ("alpha", "learning_rate"):
             if not getattr(self, name) > 0:
                 raise RequestError(f"who-is-harry-potter: {name} is {getattr(self, name)}; it must be above 0")
-        if self.epochs < 1:
-            raise RequestError(f"who-is-harry-potter: epochs is {self.epochs}; it must be at least 1")
+        for name in ("epochs", "batch_size"):
+            if getattr(self, name) < 1:
+                raise RequestError(f"who-is-harry-potter: {name} is {getattr(self, name)}; it must be at least 1")
 
     def check(self, config: Any) -> None:
         """Refuses a forget loss that does not learn."""
@@ -115,17 +118,22 @@ class WhoIsHarryPotter(TrainingPart):
         rows = list(context.forget_rows)
         for epoch in range(self.epochs):
             random.Random(f"reinforce-{self.seed}-{epoch}").shuffle(rows)
-            for batch in context.batches(rows):
-                loss = -context.score(batch).logps.mean()
-                if not math.isfinite(loss.item()):
-                    raise RequestError(
-                        f"who-is-harry-potter: the loss is {loss.item()} in epoch {epoch + 1} of reinforcing; lower "
-                        f"its learning_rate (now {self.learning_rate})"
-                    )
-                loss.backward()
+            for start in range(0, len(rows), self.batch_size):
+                self._backward(context, rows[start : start + self.batch_size], epoch)
                 torch.nn.utils.clip_grad_norm_(trained, 1.0)
                 optimizer.step()
                 optimizer.zero_grad(set_to_none=True)
+
+    def _backward(self, context: TrainingContext, rows: Sequence[EncodedRow], epoch: int) -> None:
+        n_labels = sum(len(row.input_ids) - row.n_prompt for row in rows)
+        for batch in context.batches(rows):
+            loss = -context.score(batch).logps.sum() / n_labels
+            if not math.isfinite(loss.item()):
+                raise RequestError(
+                    f"who-is-harry-potter: the loss is {loss.item()} in epoch {epoch + 1} of reinforcing; lower its "
+                    f"learning_rate (now {self.learning_rate})"
+                )
+            loss.backward()
 
     @torch.no_grad()
     def _generic_labels(

@@ -21,6 +21,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from ..errors import MissingExtraError, RequestError
 from ..registry import suggest
+from .launch import alone
 
 if TYPE_CHECKING:
     from peft import PeftConfig
@@ -113,7 +114,7 @@ def check_adapters(model: str, config: PeftConfig | None, init_kwargs: Mapping[s
     if hasattr(settings, "quantization_config"):
         del settings.quantization_config
     try:
-        with torch.device("meta"):
+        with alone(), torch.device("meta"):
             empty: Any = AutoModelForCausalLM.from_config(settings)
     except (ValueError, ImportError):
         return

@@ -61,7 +61,6 @@ def fit_batch_size(trainer: UnlearnTrainer) -> None:
     if smallest != given:
         args.per_device_train_batch_size = smallest
         args.gradient_accumulation_steps *= given // smallest
-        trainer.accelerator.gradient_accumulation_steps = args.gradient_accumulation_steps
         trainer._train_batch_size = smallest
         logger.warning(
             "micro-batches of %d rows do not fit: %d at a time, %d to a step",

@@ -135,6 +135,10 @@ class UnlearnConfig(TrainingArguments):
             Where the KL term gets the target model's distribution from. `"cache"` keeps the target's last hidden
             states of the retain labels and a copy of its output head, and computes the same distribution from them;
             `"model"` keeps the whole target model in memory.
+        pass_tokens (`int`, *optional*):
+            Most tokens of a forward pass, padding included. A larger micro-batch is passed in pieces of rows of like
+            length, one backward pass each, with the same gradient to rounding. By default 512 on a CPU and 16384 on
+            an accelerator. Not used with FSDP and DeepSpeed, nor where parts need passes of their own.
         stepping (`str`, *optional*, defaults to `"fp32"`):
             Precision that weights are kept in between steps: `"fp32"`, `"bf16"` (the model and every step are rounded
             to the nearest bfloat16 number, so that small steps are lost), or `"bf16-stochastic"` (rounded up or down
@@ -260,6 +264,13 @@ class UnlearnConfig(TrainingArguments):
             "help": "Where the KL term gets the target's distribution from: its cached hidden states, or the whole "
             "model kept in memory.",
             "choices": ["cache", "model"],
+        },
+    )
+    pass_tokens: int | None = field(
+        default=None,
+        metadata={
+            "help": "Most tokens of a forward pass, padding included; a larger micro-batch is passed in pieces of "
+            "like length. By default 512 on a CPU and 16384 on an accelerator."
         },
     )
     stepping: str = field(

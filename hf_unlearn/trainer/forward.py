@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -61,24 +62,25 @@ class LabelForward:
 
     def split(self, counts: Sequence[int]) -> list[LabelForward]:
         """The first ``counts[0]`` rows, the ``counts[1]`` rows after them, and so on."""
-        parts, first = [], 0
-        for count in counts:
-            begin = int((self.rows < first).sum())
-            end = int((self.rows < first + count).sum())
-            parts.append(self._part(slice(begin, end), first, count))
-            first += count
-        return parts
-
-    def _part(self, positions: slice, first: int, count: int) -> LabelForward:
-        return LabelForward(
-            None if self.logits is None else self.logits[positions],
-            self.head_input[positions],
-            {layer: hidden[positions] for layer, hidden in self.hidden.items()},
-            self.labels[positions],
-            self.rows[positions] - first,
-            count,
-            self.router,
-        )
+        sizes = [int(((self.rows >= first) & (self.rows < end)).sum()) for first, end in _spans(counts)]
+        # Not by slices: the gradient of each would be a tensor of the whole size.
+        logits = self.logits.split(sizes) if self.logits is not None else [None] * len(sizes)
+        # Without logits nothing reached the head.
+        heads = [self.head_input] * len(sizes) if self.logits is None else self.head_input.split(sizes)
+        hidden = {layer: states.split(sizes) for layer, states in self.hidden.items()}
+        labels, rows = self.labels.split(sizes), self.rows.split(sizes)
+        return [
+            LabelForward(
+                logits[place],
+                heads[place],
+                {layer: states[place] for layer, states in hidden.items()},
+                labels[place],
+                rows[place] - first,
+                end - first,
+                self.router,
+            )
+            for place, (first, end) in enumerate(_spans(counts))
+        ]
 
     def scores(
         self,
@@ -92,6 +94,11 @@ class LabelForward:
         hidden = None if layer is None else self.hidden[layer]
         scores = LabelScores(self.logits, self.labels, self.rows, self.n_rows, reference_logps, reference_logits)
         return replace(scores, hidden=hidden, reference_hidden=reference_hidden, alternates=alternates)
+
+
+def _spans(counts: Sequence[int]) -> list[tuple[int, int]]:
+    ends = list(accumulate(counts))
+    return [(end - count, end) for count, end in zip(counts, ends, strict=True)]
 
 
 def output_head(model: nn.Module) -> nn.Module:

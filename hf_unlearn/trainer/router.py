@@ -1,7 +1,7 @@
 """The router loss of mixture-of-experts models, which keeps experts evenly used.
 
-As in transformers and TRL it is part of the objective where the model's configuration has `output_router_logits`, with
-the configuration's own coefficient. A model that was trained with it and is unlearned without it may send everything to
+As in transformers and TRL it is part of the objective where the configuration has `output_router_logits`, with
+its own coefficient. A model that was trained with it and is unlearned without it may send everything to
 a few experts.
 """
 

@@ -46,7 +46,10 @@ def save_merged(trainer: UnlearnTrainer, output_dir: Path, dtype: str | None, ha
             trainer.model = trainer.model_wrapped = base.merge_and_unload()
         if dtype is not None:
             trainer.model.to(getattr(torch, dtype))
-        trainer.save_model(str(output_dir))
+        if has_adapters and trainer.is_deepspeed_enabled:
+            trainer._save(str(output_dir))  # the engine that save_model asks is gone with the adapters
+        else:
+            trainer.save_model(str(output_dir))
 
 
 def _is_quantized(model: Any) -> bool:

@@ -112,7 +112,7 @@ _RANGES: tuple[tuple[str, typing.Callable[[float], bool], str], ...] = (
         "a number of at least 0",
     ),
     ("adam_beta1 adam_beta2", lambda value: 0 <= value < 1, "at least 0 and below 1"),
-    ("max_length", lambda value: value >= 2, "at least 2"),
+    ("max_length pass_tokens", lambda value: value >= 2, "at least 2"),
 )
 
 

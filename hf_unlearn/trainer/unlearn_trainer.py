@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from accelerate.utils import DistributedType
 from torch import Tensor, nn
 from torch.utils.data import Sampler
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback, set_seed
@@ -37,8 +39,10 @@ from .measures import epochs_of_run, label_scores, retain_kl
 from .metrics import RunningMeans
 from .models import disable_dropout, load_causal_lm
 from .passes import SeparatePasses, check_parts, needs_separate_passes, term_gradients
+from .pieces import cut_by_length, tokens_of_a_pass
 from .pushing import HubTrainer
 from .reference import Reference, TargetModel, evaluating, in_batches, make_reference, on_device
+from .router import router_coefficient, router_share
 from .rows import check_balance, encode_dataset, read_rows
 from .saving import save_merged
 from .stepping import check_stepping, round_model
@@ -220,6 +224,7 @@ class UnlearnTrainer(HubTrainer):
         self._passes = SeparatePasses(self) if any(needs_separate_passes(part) for part in self.parts) else None
         self._resumed_from: Path | None = None
         self._is_prepared = False
+        self._micro_rows = 0
         # Sizes are tried here, before the first step, and not by the parent class, after some.
         self.find_batch_size, args.auto_find_batch_size = args.auto_find_batch_size, False
         check_launch(self.args, self.accelerator)
@@ -418,11 +423,29 @@ class UnlearnTrainer(HubTrainer):
     ) -> Tensor:
         """Forward and backward pass of one micro-batch: of both terms at once, unless a part needs them apart."""
         if self._passes is None:
-            return super().training_step(model, inputs, num_items_in_batch)
+            return self._training_pieces(model, inputs, num_items_in_batch)
         model.train()
         counts = self._step_counts if num_items_in_batch is None else torch.as_tensor(num_items_in_batch)
         prepared: dict[str, Any] = self._prepare_inputs(inputs)
         return self._passes.run(prepared, counts)
+
+    def _training_pieces(self, model: nn.Module, inputs: dict[str, Any], counts: Tensor | int | None) -> Tensor:
+        pieces = [inputs]
+        if counts is not None and self.accelerator.distributed_type not in (
+            DistributedType.DEEPSPEED,
+            DistributedType.FSDP,
+        ):
+            seen = {part: inputs[part] for name in self.active_terms(inputs) for part in self._parts_of(name, inputs)}
+            pieces = cut_by_length(seen, tokens_of_a_pass(self.args.pass_tokens, self.args.device))
+        self._micro_rows = _rows_in(inputs, self.active_terms(inputs))
+        losses = []
+        for number, piece in enumerate(pieces, start=1):
+            # Gradients of several processes are averaged once, with the last piece.
+            waits = number == len(pieces) or self.accelerator.num_processes == 1
+            with nullcontext() if waits else self.accelerator.no_sync(model):
+                losses.append(super().training_step(model, piece, counts))
+        self._micro_rows = 0
+        return torch.stack(losses).sum()
 
     def compute_loss(
         self,
@@ -467,9 +490,18 @@ class UnlearnTrainer(HubTrainer):
         active = self.active_terms(inputs)
         count_of = dict(zip(TERMS, counts.clamp(min=1).to(self.args.device), strict=True))
         shares = [active[term.name] * term.weight * term.sum.total / count_of[term.name] for term in terms]
+        shares += self._router_shares(terms, inputs)
         loss = torch.stack(shares).sum()
         self._check_finite(loss.detach(), "loss")
         return loss
+
+    def _router_shares(self, terms: Sequence[Term], inputs: dict[str, Any]) -> list[Tensor]:
+        coefficient = router_coefficient(self.accelerator.unwrap_model(self.model))
+        routers = [(term.forward.router, term.forward.n_rows) for term in terms]
+        rows = self._micro_rows or _rows_in(inputs, self.active_terms(inputs))
+        micro_batches = max(1, len(self._step_batches)) * self.accelerator.num_processes
+        share = router_share(routers, rows, coefficient, micro_batches)
+        return [] if share is None else [share]
 
     def active_terms(self, inputs: dict[str, PaddedRows]) -> dict[TermName, float]:
         """Terms that count in this step, with the product of all parts' factors on them."""
@@ -643,6 +675,10 @@ class UnlearnTrainer(HubTrainer):
 
     def _set_signature_columns_if_needed(self) -> None:
         self._signature_columns = ["forget", "forget_row", "alternate", "alternate_row", "retain", "retain_rows"]
+
+
+def _rows_in(inputs: dict[str, PaddedRows], names: Iterable[str]) -> int:
+    return sum(len(inputs[name]["labels"]) for name in names)
 
 
 def _trainable(model: nn.Module) -> Iterator[nn.Parameter]:

@@ -92,7 +92,7 @@ def mean_logp(trainer, rows):
 
 
 def test_forget_answers_go_and_retain_answers_stay(tmp_path):
-    trainer = edit_trainer(tmp_path, knowing_model(), layers=2)
+    trainer = edit_trainer(tmp_path, knowing_model(), layers=2, strength=2.0)
     context = trainer._training_context(resuming=False)
     rows, before = (context.forget_rows, context.retain_rows), weights(trainer.model)
     known = [mean_logp(trainer, part) for part in rows]

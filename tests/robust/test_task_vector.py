@@ -78,17 +78,6 @@ def test_adapters_that_were_trained_before_are_refused(tmp_path):
         tiny_trainer(tmp_path, model, robust=["task-vector"], **LEARNS).train()
 
 
-def test_a_resumed_run_ends_bit_for_bit_as_an_uninterrupted_one(tmp_path):
-    settings = {**LEARNS, "save_strategy": "steps", "save_steps": 2, "robust": ["task-vector"]}
-    whole = tiny_trainer(tmp_path / "whole", max_steps=5, **settings)
-    whole.train()
-    tiny_trainer(tmp_path / "cut", max_steps=2, **settings).train()
-    resumed = tiny_trainer(tmp_path / "cut", max_steps=5, **settings)
-    resumed.train(resume_from_checkpoint=str(tmp_path / "cut" / "checkpoint-2"))
-    for name, value in weights(whole.model).items():
-        assert torch.equal(weights(resumed.model)[name], value), name
-
-
 def test_bad_requests_are_refused_before_a_model_is_loaded(tmp_path):
     with pytest.raises(RequestError, match="alpha is 0"):
         TaskVector(alpha=0)

@@ -66,7 +66,7 @@ def retain_divergence(teacher, student, trainer):
     return total / count
 
 
-@pytest.mark.parametrize("reference", ["cache", "model"])
+@pytest.mark.parametrize("reference", ["cache", pytest.param("model", marks=pytest.mark.slow)])
 def test_the_second_phase_pulls_towards_the_unlearned_model(tmp_path, reference):
     plain = tiny_trainer(tmp_path / "plain", max_steps=3, loss_type="ga")
     plain.train()
@@ -74,19 +74,19 @@ def test_the_second_phase_pulls_towards_the_unlearned_model(tmp_path, reference)
     target, damaged = tiny_model().eval(), tiny_model().eval()
     damaged.load_state_dict(plain.model.state_dict())
     damage(damaged, 0.2, 0.1, 0)
-    trainer = undo_trainer(tmp_path / "undo", loss_type="ga", max_steps=60, reference=reference, logging_steps=1)
+    trainer = undo_trainer(tmp_path / "undo", loss_type="ga", max_steps=40, reference=reference, logging_steps=1)
     trainer.train()
     student = trainer.model.eval()
     far = retain_divergence(plain.model, damaged, trainer)
     near = retain_divergence(plain.model, student, trainer)
-    assert near < 0.1 * far
+    assert near < 0.2 * far
     assert near < retain_divergence(target, student, trainer)  # the teacher's answers, not the target's
     # what is logged is the distance to the teacher: zero forget terms, and KL that starts at that of the damage
     logged = [entry for entry in trainer.state.log_history if "kl/retain" in entry]
     assert all("loss/forget" not in entry for entry in logged[3:])
 
 
-@pytest.mark.parametrize("step", [2, 3, 5])
+@pytest.mark.parametrize("step", [3, 5])
 def test_a_resumed_run_ends_bit_for_bit_as_an_uninterrupted_one(tmp_path, step):
     settings = {"save_strategy": "steps", "save_steps": step}
     whole = undo_trainer(tmp_path / "whole", **settings)

@@ -5,9 +5,11 @@ import copy
 import pytest
 import torch
 import transformers
-from tiny_run import WORDS, logged, tiny_tokenizer, tiny_trainer, weights
+from tiny_run import WORDS, logged, tiny_rows, tiny_tokenizer, tiny_trainer, weights
 from transformers import AutoModelForCausalLM
 
+from hf_unlearn.trainer import UnlearnConfig, UnlearnTrainer
+from hf_unlearn.trainer.forward import join
 from hf_unlearn.trainer.reference import CachedStates, LiveStates
 from hf_unlearn.trainer.tail import Tail, likely_tails
 
@@ -110,8 +112,6 @@ def test_the_router_loss_of_a_mixture_of_experts_is_kept(tmp_path):
         losses[coefficient] = loss.item()
         gates = [p.grad.clone() for name, p in trainer.model.named_parameters() if "gate" in name and p.ndim == 2]
         gradients[coefficient] = gates
-    from hf_unlearn.trainer.forward import join
-
     joined = join([inputs["forget"], inputs["retain"]], 0)
     with torch.no_grad():
         router = trainer.model(input_ids=joined["input_ids"], attention_mask=joined["attention_mask"]).aux_loss
@@ -142,34 +142,21 @@ def test_terms_apart_have_the_router_loss_once(tmp_path):
     assert results[0] == pytest.approx(results[1], abs=0.1)
 
 
-def test_a_tokenizer_without_a_pad_token_and_tied_embeddings(tmp_path):
-    """Attention masks come from lengths, so that any token can fill rows; a tied head is copied for the reference."""
-    from hf_unlearn.trainer import UnlearnConfig, UnlearnTrainer
-    from tiny_run import tiny_rows
-
+def test_what_fills_rows_up_changes_nothing(tmp_path):
+    """A model without a pad token uses its end-of-text token: attention masks come from lengths. The head is tied."""
     results = []
-    for has_pad in (True, False):
+    for filling in ("<pad>", "</s>"):
         model = family_model("Llama", tie_word_embeddings=True)
+        model.config.pad_token_id = 0 if filling == "<pad>" else None
         tokenizer = tiny_tokenizer()
-        if not has_pad:
-            tokenizer.pad_token = None
-            folder = tmp_path / "no-pad"
-            model.config.pad_token_id = None
-            model.save_pretrained(folder)
-            tokenizer.save_pretrained(folder)
-            from hf_unlearn.data.encoding import load_tokenizer
-
-            tokenizer = load_tokenizer(str(folder))
+        tokenizer.pad_token = filling
         args = UnlearnConfig(
             output_dir=str(tmp_path), max_steps=2, per_device_train_batch_size=4, use_cpu=True, disable_tqdm=True
         )
-        trainer = UnlearnTrainer(
-            model, args, tiny_rows("forget", 8), tiny_rows("retain", 8), processing_class=tokenizer
-        )
+        rows = (tiny_rows("forget", 8), tiny_rows("retain", 8))
+        trainer = UnlearnTrainer(model, args, *rows, processing_class=tokenizer)
         trainer.train()
         assert trainer.model.lm_head.weight is trainer.model.model.embed_tokens.weight
         results.append(weights(trainer.model))
     for name, tensor in results[0].items():
-        if name in ("model.embed_tokens.weight", "lm_head.weight"):
-            continue  # the padding row of an embedding takes no gradient
         torch.testing.assert_close(results[1][name], tensor, rtol=1e-4, atol=1e-5)

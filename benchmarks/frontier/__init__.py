@@ -1,0 +1,1 @@
+"""Which method passes which transforms, at which utility and cost."""

@@ -1,0 +1,123 @@
+"""The facts that methods are tried on: three kinds, each as a recipe without methods."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+FORMATS = ("bnb-int8", "bnb-nf4", "bnb-fp4", "rtn-int4-g128", "rtn-int4-g32")
+METRICS = ("probability", "extraction_strength", "exact_match", "mc_accuracy")
+TUNING_SEEDS = (100, 101)
+"""Data and models of these seeds are for choosing; none of them is in a table of results."""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind of fact.
+
+    Attributes:
+        name: Its name.
+        says: What the facts are.
+        data: The recipe's ``data``, the seed left open.
+        model: The recipe's ``model``.
+        rates: Learning rates of the retraining attack.
+        epochs: Its passes over T.
+    """
+
+    name: str
+    says: str
+    data: Mapping[str, Any]
+    model: Mapping[str, Any]
+    rates: tuple[float, ...]
+    epochs: int
+
+    def recipe(
+        self, seed: int, methods: list[dict[str, Any]], run_folds: int, sources: Mapping[str, str]
+    ) -> dict[str, Any]:
+        """A whole recipe.
+
+        Args:
+            seed: Of data, models, training and attacks.
+            methods: Entries of ``methods``.
+            run_folds: How many of the five folds of RTT are attacked.
+            sources: Set to a local file, where rows do not come from the Hub.
+        """
+        data, model = dict(self.data), dict(self.model)
+        if "planted" in data:
+            data["planted"] = {**data["planted"], "seed": seed}
+        for name, path in sources.items():
+            if name in data:
+                own = {key: value for key, value in data[name].items() if key not in ("dataset", "config")}
+                data[name] = {**own, "path": path}
+        model["scratch"] = {**model["scratch"], "seed": seed}
+        attack = {
+            "folds": 5,
+            "run_folds": run_folds,
+            "learning_rates": list(self.rates),
+            "epochs": self.epochs,
+            "batch_size": 32,
+            "warmup_steps": 24,
+            "patience": 0,
+            "seed": seed,
+        }
+        return {
+            "name": f"frontier-{self.name}-{seed}",
+            "seed": seed,
+            "model": model,
+            "data": data,
+            "methods": methods,
+            "export": {"formats": list(FORMATS)},
+            "evaluate": {"metrics": list(METRICS), "max_new_tokens": 4, "generate_limit": 0},
+            "attack": {"rtt": attack},
+        }
+
+
+_SMALL = {"hidden_size": 128, "intermediate_size": 384, "layers": 4, "heads": 4, "kv_heads": 2}
+_PLANTED = {"forget": 240, "retain": 240, "practice": 60, "holdout": 40, "generic": 240, "option_draws": 4}
+
+KINDS: dict[str, Kind] = {
+    kind.name: kind
+    for kind in (
+        Kind(
+            "years",
+            "birth years of made-up people: a hundred values",
+            {"max_length": 64, "keep_generic": True, "planted": {**_PLANTED, "kind": "birth_year"}},
+            {"min_known": 0.95, "scratch": {**_SMALL, "vocab_size": 1024, "epochs": 20, "batch_size": 64}},
+            (3e-4, 1e-3),
+            6,
+        ),
+        Kind(
+            "trades",
+            "trades of made-up people: 32 values of one word",
+            {"max_length": 64, "keep_generic": True, "planted": {**_PLANTED, "kind": "trade"}},
+            {"min_known": 0.95, "scratch": {**_SMALL, "vocab_size": 1024, "epochs": 20, "batch_size": 64}},
+            (3e-4, 1e-3),
+            6,
+        ),
+        Kind(
+            "tofu",
+            "questions and answers about made-up authors (TOFU forget10)",
+            {
+                "max_length": 256,
+                "format": {"kind": "plain", "template": "Question: {prompt}\nAnswer:", "separator": " "},
+                "forget": {"dataset": "locuslab/TOFU", "config": "forget10", "rows_per_group": 20},
+                "retain": {"dataset": "locuslab/TOFU", "config": "retain90", "limit": 300, "rows_per_group": 20},
+            },
+            {
+                "min_known": 0.9,
+                "scratch": {
+                    **_SMALL,
+                    "vocab_size": 4096,
+                    "max_positions": 256,
+                    "epochs": 24,
+                    "batch_size": 16,
+                    "learning_rate": 2.0e-3,
+                    "labels": "answer",
+                },
+            },
+            (3e-4, 1e-3),
+            5,
+        ),
+    )
+}

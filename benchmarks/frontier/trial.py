@@ -1,0 +1,71 @@
+"""Tries settings on the tuning seeds: one line each, appended to a file, so that the number of tries can be stated.
+
+    python -m benchmarks.frontier.trial years 100 '{"name": "a", "loss_type": "ga", "robust": ["cycles"], ...}'
+
+One fold of RTT; greedy / answer probability / multiple choice for forget and retain, before and after the attack.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from benchmarks.frontier.cells import run_cell, training_of
+from benchmarks.frontier.kinds import KINDS, METRICS
+
+LOG = Path(__file__).with_name("trials.jsonl")
+PLAIN = {
+    "name": "npo-kl",
+    "loss_type": "npo",
+    "retain_loss_type": "kl",
+    "retain_weight": 10.0,
+    "retain_per_forget": 3,
+    "per_device_train_batch_size": 16,
+    "max_steps": 200,
+    "learning_rate": 3e-4,
+    "save_strategy": "no",
+}
+
+
+def line_of(report: Mapping[str, Any], method: str) -> dict[str, Any]:
+    """What a report says of one method, as far as tuning looks at it."""
+    found: dict[str, Any] = {}
+    for row in report["recovered"]:
+        if row["model"] == method and row["metric"] in METRICS and row["recovered_share"] is not None:
+            lo, hi = row["ci95"] or (None, None)
+            found.setdefault(row["transform"], {})[row["metric"]] = [row["recovered_share"], lo, hi]
+    ratios = [row["ratio"] for row in report["utility"] if row["model"] == method and row["ratio"] is not None]
+    return {"shares": found, "utility": min(ratios, default=None)}
+
+
+def main() -> None:
+    """Run the tries and write their lines."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("kind", choices=sorted(KINDS))
+    parser.add_argument("seed", type=int)
+    parser.add_argument("methods", nargs="+", help="entries of a recipe's methods, as JSON")
+    parser.add_argument("--out", type=Path, default=Path("runs/frontier-tuning"))
+    parser.add_argument("--source", action="append", default=[], help="SET=FILE")
+    parser.add_argument("--workers", type=int, default=2)
+    arguments = parser.parse_args()
+    methods = [PLAIN, *({"save_strategy": "no", **json.loads(text)} for text in arguments.methods)]
+    out = arguments.out / f"{arguments.kind}-{arguments.seed}"
+    sources = dict(text.split("=", 1) for text in arguments.source)
+    report = run_cell(
+        KINDS[arguments.kind], arguments.seed, methods, out, run_folds=1, sources=sources, workers=arguments.workers
+    )
+    for method in methods:
+        training = training_of(out, str(method["name"]))
+        line = {"kind": arguments.kind, "seed": arguments.seed, "method": method, "training": training}
+        line |= line_of(report, str(method["name"]))
+        if method is not PLAIN:
+            with LOG.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(line) + "\n")
+        print(method["name"], json.dumps(line["shares"]), line["utility"], training["seconds"])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,89 @@
+"""A micro-batch in passes of rows of like length.
+
+Forget and retain rows share a forward pass, and all rows of a pass are padded to the longest of them. Losses are sums
+over rows, so a micro-batch can be passed piece by piece with the same gradient to rounding: less padding, and the
+activations of one piece at a time. Small pieces starve a GPU, so that they are only made of what is long.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, cast
+
+import torch
+
+from ..data.pairing import PaddedRows
+
+CPU_TOKENS = 512
+ACCELERATOR_TOKENS = 16384
+
+_TOGETHER = ("forget", "alternate")
+"""Parts whose rows belong together, row by row."""
+
+Unit = tuple[str, int, int]
+"""A part, a row of it, and its length; an alternate goes with its forget row."""
+
+
+def tokens_of_a_pass(setting: int | None, device: torch.device) -> int:
+    """Most tokens of a pass: as set, or what keeps a device of this kind busy."""
+    if setting is not None:
+        return setting
+    return CPU_TOKENS if device.type == "cpu" else ACCELERATOR_TOKENS
+
+
+def cut_by_length(inputs: dict[str, PaddedRows], most: int) -> list[dict[str, PaddedRows]]:
+    """Pieces of a micro-batch, rows of like length in each.
+
+    Args:
+        inputs: The micro-batch.
+        most: Tokens of a piece, padding included; a row that has more is a piece of its own.
+
+    Returns:
+        Pieces that hold every row once, parts without a row left out; the micro-batch itself if it is small enough.
+    """
+    size = sum(rows["input_ids"].shape[0] for rows in inputs.values())
+    if size * max(rows["input_ids"].shape[1] for rows in inputs.values()) <= most:
+        return [inputs]
+    pieces: list[list[Unit]] = [[]]
+    for unit in sorted(_units(inputs), key=lambda unit: unit[2]):
+        if pieces[-1] and _rows(inputs, [*pieces[-1], unit]) * unit[2] > most:
+            pieces.append([])
+        pieces[-1].append(unit)
+    return [_piece(inputs, units) for units in pieces]
+
+
+def _units(inputs: dict[str, PaddedRows]) -> list[Unit]:
+    units = []
+    for part, rows in inputs.items():
+        lengths = rows["attention_mask"].sum(1).tolist()
+        if part == "alternate" and "forget" in inputs:
+            continue
+        if part == "forget" and "alternate" in inputs:
+            others = inputs["alternate"]["attention_mask"].sum(1).tolist()
+            lengths = [max(pair) for pair in zip(lengths, others, strict=True)]
+        units += [(part, row, length) for row, length in enumerate(lengths)]
+    return units
+
+
+def _rows(inputs: dict[str, PaddedRows], units: Sequence[Unit]) -> int:
+    pairs = sum(part == "forget" for part, _, _ in units) if "alternate" in inputs else 0
+    return len(units) + pairs
+
+
+def _piece(inputs: dict[str, PaddedRows], units: Sequence[Unit]) -> dict[str, PaddedRows]:
+    piece: dict[str, PaddedRows] = {}
+    for part in inputs:
+        owner = "forget" if part in _TOGETHER and "forget" in inputs else part
+        chosen = sorted(row for name, row, _ in units if name == owner)
+        if chosen:
+            piece[part] = _chosen(inputs[part], chosen)
+    return piece
+
+
+def _chosen(rows: PaddedRows, chosen: Sequence[int]) -> PaddedRows:
+    index = torch.tensor(chosen, device=rows["input_ids"].device)
+    longest = int(rows["attention_mask"][index].sum(1).max())
+    picked: dict[str, Any] = {}
+    for key, tensor in cast(dict[str, torch.Tensor], rows).items():
+        picked[key] = tensor[index][:, :longest] if tensor.dim() == 2 else tensor[index]
+    return cast(PaddedRows, picked)

@@ -1,0 +1,146 @@
+"""LoRA, DoRA and QLoRA from a recipe's mapping: what is trained, what is refused, what is saved."""
+
+import copy
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from tiny_run import logged, tiny_model, tiny_tokenizer, tiny_trainer, weights
+from transformers import AutoModelForCausalLM
+
+from hf_unlearn.errors import RequestError
+from hf_unlearn.trainer import UnlearnConfig
+from hf_unlearn.trainer.adapters import DEFAULTS, build_peft_config
+
+NF4 = {"quantization_config": {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4"}}
+
+
+@pytest.fixture
+def start(tmp_path):
+    folder = tmp_path / "start"
+    tiny_model().save_pretrained(folder)
+    tiny_tokenizer().save_pretrained(folder)
+    return str(folder)
+
+
+def adapter_weights(trainer):
+    return {name: p.detach().clone() for name, p in trainer.model.named_parameters() if p.requires_grad}
+
+
+CHECKPOINTING = [
+    {},
+    {"gradient_checkpointing": True},
+    {"gradient_checkpointing": True, "gradient_checkpointing_kwargs": {"use_reentrant": True}},
+]
+
+
+@pytest.mark.parametrize("checkpointing", CHECKPOINTING, ids=["plain", "checkpointing", "reentrant"])
+@pytest.mark.parametrize("kind", [{}, {"use_dora": True}], ids=["lora", "dora"])
+def test_every_adapter_weight_moves_and_nothing_else(tmp_path, start, kind, checkpointing):
+    trainer = tiny_trainer(tmp_path, model=start, peft={"r": 4, **kind}, max_steps=3, **checkpointing)
+    before, everything = adapter_weights(trainer), weights(trainer.model)
+    assert len(before) == 7 * 2 * (3 if kind else 2)
+    trainer.train()
+    assert [name for name, tensor in before.items() if torch.equal(tensor, adapter_weights(trainer)[name])] == []
+    after = weights(trainer.model)
+    assert all(torch.equal(everything[name], after[name]) for name in everything.keys() - before.keys())
+
+
+def test_checkpointing_changes_no_step(tmp_path, start):
+    """Elsewhere adapters and checkpointing together train nothing, without a word."""
+    results = []
+    for settings in CHECKPOINTING:
+        trainer = tiny_trainer(tmp_path, model=start, peft={"r": 4}, max_steps=2, optim="sgd", **settings)
+        trainer.train()
+        results.append(adapter_weights(trainer))
+    for other in results[1:]:
+        for name, tensor in results[0].items():
+            torch.testing.assert_close(other[name], tensor, rtol=1e-4, atol=1e-6)
+
+
+def test_full_rank_on_one_layer_steps_in_its_space(tmp_path, start):
+    """With B = 0 and A = identity the first gradient step on B is that of the whole matrix: W - lr G."""
+    whole = tiny_trainer(tmp_path, model=start, optim="sgd", max_steps=1, learning_rate=0.05, max_grad_norm=0)
+    name = "model.layers.1.mlp.up_proj"
+    for key, parameter in whole.model.named_parameters():
+        parameter.requires_grad_(key == f"{name}.weight")
+    whole.train()
+    wanted = whole.model.get_parameter(f"{name}.weight").detach()
+
+    peft = {"r": 64, "lora_alpha": 64, "target_modules": ["up_proj"], "layers_to_transform": [1]}
+    settings = {"optim": "sgd", "max_steps": 1, "learning_rate": 0.05, "max_grad_norm": 0}
+    trainer = tiny_trainer(tmp_path, model=start, peft=peft, **settings)
+    (adapter,) = [module for key, module in trainer.model.named_modules() if key.endswith("up_proj") and "1" in key]
+    with torch.no_grad():
+        adapter.lora_A["default"].weight.copy_(torch.eye(64))
+    trainer.train()
+    merged = trainer.model.merge_and_unload().get_parameter(f"{name}.weight")
+    torch.testing.assert_close(merged, wanted, rtol=1e-4, atol=1e-6)
+
+
+def test_qlora_trains_on_nf4_and_is_merged_into_full_precision(tmp_path, start):
+    trainer = tiny_trainer(
+        tmp_path / "q", model=start, peft={"r": 4}, model_init_kwargs=copy.deepcopy(NF4), logging_steps=1
+    )
+    before = adapter_weights(trainer)
+    trainer.train()
+    assert logged(trainer)[0]["kl/retain"] == pytest.approx(0, abs=1e-5)
+    after = adapter_weights(trainer)
+    assert [name for name, tensor in before.items() if torch.equal(tensor, after[name])] == []
+
+    trainer.save_merged(str(tmp_path / "saved"), "float32")
+    saved, first = load_file(tmp_path / "saved" / "model.safetensors"), tiny_model().state_dict()
+    name = "model.layers.0.self_attn.q_proj"
+    a, b = (after[f"base_model.model.{name}.lora_{side}.default.weight"] for side in "AB")
+    scale = DEFAULTS["lora_alpha"] / 4
+    torch.testing.assert_close(saved[f"{name}.weight"], first[f"{name}.weight"] + scale * b @ a, rtol=1e-4, atol=1e-5)
+    assert torch.equal(saved["model.norm.weight"], first["model.norm.weight"])
+    assert AutoModelForCausalLM.from_pretrained(tmp_path / "saved").dtype == torch.float32
+
+
+def test_a_quantized_base_without_adapters_is_refused_with_the_recipe(tmp_path):
+    with pytest.raises(RequestError, match="quantized format, whose weights cannot be trained: add peft"):
+        UnlearnConfig(output_dir=str(tmp_path), use_cpu=True, model_init_kwargs=copy.deepcopy(NF4))
+
+
+def test_a_folder_that_is_stored_quantized_is_refused_before_its_weights_are_read(tmp_path, start):
+    model = AutoModelForCausalLM.from_pretrained(start, **copy.deepcopy(NF4))
+    model.save_pretrained(tmp_path / "packed")
+    tiny_tokenizer().save_pretrained(tmp_path / "packed")
+    (tmp_path / "packed" / "model.safetensors").write_bytes(b"never read")
+    with pytest.raises(RequestError, match="quantized format"):
+        tiny_trainer(tmp_path, model=str(tmp_path / "packed"))
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"target_modules": ["q_proj", "q_prj"]}, r"'q_prj'.*did you mean 'q_proj'"),
+        ({"target_modules": ".*no_such"}, r"'\.\*no_such'"),
+        ({"target_modules": ["q_proj"], "layers_to_transform": [0, 2]}, "layer 2, and the model has 2: use 0 to 1"),
+    ],
+)
+def test_modules_that_are_not_there_are_refused_before_weights_are_read(tmp_path, start, given, message):
+    (tmp_path / "start" / "model.safetensors").write_bytes(b"never read")
+    with pytest.raises(RequestError, match=message):
+        tiny_trainer(tmp_path, model=start, peft=given)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"rank": 8}, "peft has no key 'rank'"),
+        ({"r": 0}, "peft.r is 0"),
+        ({"bias": "all"}, "biases of the base would change"),
+        ({"init_lora_weights": "pissa"}, "would not be the target any more"),
+        ("lora", "must be a mapping"),
+    ],
+)
+def test_what_cannot_be_used_is_refused_with_the_recipe(tmp_path, given, message):
+    with pytest.raises(RequestError, match=message):
+        UnlearnConfig(output_dir=str(tmp_path), use_cpu=True, peft=given)
+
+
+def test_defaults_are_filled_in():
+    config = build_peft_config({"r": 8})
+    assert (config.r, config.lora_alpha, config.target_modules) == (8, DEFAULTS["lora_alpha"], "all-linear")
