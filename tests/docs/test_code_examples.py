@@ -119,8 +119,8 @@ def test_example_metric(added):
 def test_example_attack(added, tiny_folder, tmp_path):
     from hf_unlearn.strict_yaml import Located, build
 
-    settings = Located({"scales": Located([Located(0.0, "here"), Located(0.5, "here")], "here")}, "here")
-    attack = build(added["hf_unlearn.attacks"].get("noise").value, settings, "attack.noise")
+    settings = Located({"factors": Located([Located(1.0, "here"), Located(0.5, "here")], "here")}, "here")
+    attack = build(added["hf_unlearn.attacks"].get("shrink").value, settings, "attack.shrink")
     row = Example("f0", "When was Ada Kwon born?", " In 1962.", "ada", "ada")
     rows = RowSet((row,), (row,))
     bundle = DataBundle(rows, rows)
@@ -131,7 +131,7 @@ def test_example_attack(added, tiny_folder, tmp_path):
         attack.run_job(job, Attacked(tiny_folder, tiny_folder, bundle, TextFormat(), ("probability",)), folders[job])
     alone = {job: attack.collect({job: folder}, ("probability",)) for job, folder in folders.items()}
     values = {job: result.scores["probability"].mean for job, result in alone.items()}
-    assert values["scale0"] != values["scale0.5"]
+    assert values["factor1"] != values["factor0.5"]
     best = attack.collect(folders, ("probability",))
     assert best.scores["probability"].mean == max(values.values())
     assert attack.budget(bundle)["run_folds"] == 1

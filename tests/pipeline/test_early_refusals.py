@@ -62,7 +62,8 @@ def test_a_never_knew_model_that_knows_ends_the_run(models, tiny_text, tmp_path,
     others = make_planted(replace(planted, seed=5, option_draws=1))
 
     def plain(rows, limit):
-        return [{"prompt": row.prompt, "answer": row.answer, "choices": list(row.choices)} for row in rows[::2][:limit]]
+        chosen = rows[::2][:limit]
+        return [{"prompt": row.prompt, "answer": row.answer, "choices": list(row.choices)} for row in chosen]
 
     sets = {
         "forget": plain(known.forget.score, 80),
