@@ -11,8 +11,10 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 # What launchers tell a process about the others; after training the first one is on its own.
-LAUNCH_VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "GROUP_RANK")
-LAUNCH_VARIABLES += ("ACCELERATE_USE_DEEPSPEED", "ACCELERATE_USE_FSDP")
+LAUNCH_VARIABLES = (
+    *("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "GROUP_RANK"),
+    *("ACCELERATE_USE_DEEPSPEED", "ACCELERATE_USE_FSDP"),
+)
 
 
 def world_size() -> int:

@@ -92,13 +92,12 @@ def add_adapters(model: nn.Module, config: PeftConfig) -> nn.Module:
     return made
 
 
-def check_adapters(model: str, config: PeftConfig | None, init_kwargs: Mapping[str, Any] | None) -> None:
+def check_adapters(model: str, config: PeftConfig | None) -> None:
     """What can be known before any weight is read: whether the named modules are there, and a quantized base alone.
 
     Args:
         model: A folder or Hub id.
         config: The adapters; ``None`` for none.
-        init_kwargs: What the model is loaded with.
 
     Raises:
         RequestError: See :func:`check_targets` and :func:`refuse_quantized`. A model that cannot be read at all is

@@ -56,6 +56,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+TERM_OF: dict[str, TermName] = {"forget": "forget", "alternate": "forget", "retain": "retain"}
+"""Which term the parts of a batch belong to."""
+
 PARTS_FOLDER = "parts"
 """In a checkpoint: what parts keep beside the weights."""
 
@@ -172,7 +175,7 @@ class UnlearnTrainer(HubTrainer):
             processing_class = load_tokenizer(model if isinstance(model, str) else model.config._name_or_path)
         peft_config = args.build_peft_config() if peft_config is None else peft_config
         if isinstance(model, str):
-            check_adapters(model, peft_config, args.model_init_kwargs)
+            check_adapters(model, peft_config)
         model = load_causal_lm(model, args.model_init_kwargs)
         check_layers(model, [*self.forget_losses, self.retain_loss])
         self._ref_model = None if ref_model is None else load_causal_lm(ref_model, args.model_init_kwargs)
@@ -435,7 +438,8 @@ class UnlearnTrainer(HubTrainer):
             DistributedType.DEEPSPEED,
             DistributedType.FSDP,
         ):
-            seen = {part: inputs[part] for name in self.active_terms(inputs) for part in self._parts_of(name, inputs)}
+            active = self.active_terms(inputs)
+            seen = {part: rows for part, rows in inputs.items() if TERM_OF[part] in active} or inputs
             pieces = cut_by_length(seen, tokens_of_a_pass(self.args.pass_tokens, self.args.device))
         self._micro_rows = _rows_in(inputs, self.active_terms(inputs))
         losses = []

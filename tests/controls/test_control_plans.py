@@ -15,11 +15,11 @@ RECIPE = """\
 name: plans
 model:
   min_known: 0.9
-  scratch: {hidden_size: 64, intermediate_size: 128, layers: 2, heads: 2, kv_heads: 1, vocab_size: 600,
+  scratch: {hidden_size: 64, intermediate_size: 128, layers: 4, heads: 2, kv_heads: 1, vocab_size: 600,
             epochs: 40, batch_size: 32, learning_rate: 4.0e-3}
 data:
   max_length: 64
-  planted: {forget: 30, retain: 30, holdout: 0, practice: 16, generic: 16, first_year: 1950}
+  planted: {forget: 24, retain: 24, holdout: 0, practice: 24, generic: 16, first_year: 1950}
 methods: [{name: npo, loss_type: npo, max_steps: 1, per_device_train_batch_size: 4}]
 controls:
 CONTROLS
@@ -30,7 +30,8 @@ DEPTH = """\
   - name: deep
     kind: depth_hidden
     expected: failed
-    learn: {max_steps: LEARN, learning_rate: 6.0e-3, per_device_train_batch_size: 8, save_strategy: "no"}
+    parameters: {share: 0.75}
+    learn: {max_steps: LEARN, learning_rate: 5.0e-3, per_device_train_batch_size: 8, save_strategy: "no"}
     settings: {loss_type: npo, retain_loss_type: kl, max_steps: 2, per_device_train_batch_size: 4}
 """
 OTHERS = """\
@@ -52,12 +53,13 @@ def train(recipe: Path, out: Path) -> int:
     return main(["train", str(recipe), "--output-dir", str(out), "--workers", "0"])
 
 
+@pytest.mark.slow
 def test_a_control_that_learns_first_starts_from_what_it_learned(tmp_path):
-    recipe = write(tmp_path, DEPTH.replace("LEARN", "180") + OTHERS)
+    recipe = write(tmp_path, DEPTH.replace("LEARN", "200") + OTHERS)
     assert train(recipe, tmp_path / "out") == 0
     references = tmp_path / "out" / "references"
     learned = json.loads((references / "own-target" / "deep" / "training.json").read_text())
-    assert learned["steps"] == 180 and "loss/forget" not in learned
+    assert learned["steps"] == 200 and "loss/forget" not in learned
     assert json.loads((references / "train" / "deep" / "training.json").read_text())["steps"] == 2
     refused = json.loads((references / "train" / "refusal" / "training.json").read_text())
     assert refused["steps"] == 2 and "loss/forget" not in refused
@@ -70,7 +72,9 @@ def test_a_control_that_learns_first_starts_from_what_it_learned(tmp_path):
     )
     for name, tensor in own.items():
         same = bool((tensor == hidden[name]).all())
-        assert same == (name.startswith("model.layers.0.") or name == "model.embed_tokens.weight"), name
+        assert same == (
+            name.startswith(("model.layers.0.", "model.layers.1.", "model.layers.2.", "model.embed_tokens."))
+        ), name
     # A second run repeats nothing.
     written = {path: path.stat().st_mtime_ns for path in references.rglob("*.safetensors")}
     assert train(recipe, tmp_path / "out") == 0
@@ -86,9 +90,9 @@ def test_a_control_that_learned_nothing_hides_nothing(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("controls", "words"),
     [
-        (DEPTH.replace("LEARN", "many"), r"plans\.yaml:14: controls\.0\.learn: max_steps is 'many'"),
-        (DEPTH.replace("LEARN", "3, steps: 4"), r"plans\.yaml:14: unknown key 'controls\.0\.learn\.steps'"),
-        (DEPTH.replace("LEARN", "3") + "    parameters: {phase: learn}\n", "phase is given by the run"),
+        (DEPTH.replace("LEARN", "many"), r"plans\.yaml:15: controls\.0\.learn: max_steps is 'many'"),
+        (DEPTH.replace("LEARN", "3, steps: 4"), r"plans\.yaml:15: unknown key 'controls\.0\.learn\.steps'"),
+        (DEPTH.replace("LEARN", "3").replace("share: 0.75", "phase: learn"), "phase is given by the run"),
         (OTHERS + "    learn: {max_steps: 3}\n", "controls.1.learn: a control of kind output_hidden learns nothing"),
         ("  - {name: t, kind: target, expected: passed}\n", "the model that was never unlearned: use failed"),
         ("  - {name: t, kind: target, expected: failed, learn: {max_steps: 3}}\n", "learn are only for controls"),

@@ -134,20 +134,13 @@ def test_pieces_hold_every_row_once_beside_its_alternate():
         width = max(each["input_ids"].shape[1] for each in piece.values())
         assert size * width <= 40 or size <= 2
     for part, each in inputs.items():
-        seen = [
-            (int(row), ids)
-            for piece in pieces
-            if part in piece
-            for row, ids in zip(*_columns(piece[part]), strict=False)
-        ]
-        assert sorted(seen) == list(zip(*_columns(each), strict=False))
+        seen = [pair for piece in pieces if part in piece for pair in row_texts(piece[part])]
+        assert sorted(seen) == row_texts(each)
 
 
-def _columns(part):
-    texts = [
-        tuple(ids[mask.bool()].tolist()) for ids, mask in zip(part["input_ids"], part["attention_mask"], strict=False)
-    ]
-    return part["row"].tolist(), texts
+def row_texts(part):
+    texts = zip(part["row"].tolist(), part["input_ids"], part["attention_mask"], strict=True)
+    return [(row, tuple(ids[mask.bool()].tolist())) for row, ids, mask in texts]
 
 
 @pytest.mark.parametrize("losses", [("npo", "kl"), ("dpo", "nll"), ("rmu", "hidden")])
