@@ -133,12 +133,13 @@ class AblateDirection(Attack):
         return found
 
     def _find_directions(self, resident: Resident, attacked: Attacked) -> Mapping[float, Direction]:
-        from ..evaluation.hidden import hidden_layers, mean_states
+        from ..evaluation.decoder import decoder_layers
+        from ..evaluation.hidden import mean_states
         from ..evaluation.memory import batch_budget
         from ..evaluation.passes import Passes
 
         model, tokenizer = resident.model, resident.tokenizer
-        count = len(hidden_layers(model))
+        count = len(decoder_layers(model))
         layers = [math.ceil(depth * count) for depth in self.depths]
 
         def mean(rows: Sequence[Example]) -> Tensor:

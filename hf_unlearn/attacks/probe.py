@@ -90,7 +90,8 @@ class LinearProbe(Attack):
 
     def run_job(self, job: str, attacked: Attacked, out: Path) -> None:
         """Fit and ask the probe after each layer; write what the model itself chooses as layer 0."""
-        from ..evaluation.hidden import hidden_layers, spread_layers
+        from ..evaluation.decoder import decoder_layers
+        from ..evaluation.hidden import spread_layers
 
         train, fmt = self._train_rows(attacked.bundle), attacked.text_format
         asked = [_with_options(row) for row in attacked.bundle.forget.score]
@@ -99,7 +100,7 @@ class LinearProbe(Attack):
             model, tokenizer = resident.model, resident.tokenizer
             own = ask(model, tokenizer, Asked(tuple(asked), fmt), [_METRIC])
             write_records(out / "layer0.jsonl", map(_value_only, own))
-            numbers = spread_layers(len(hidden_layers(model)), self.layers)
+            numbers = spread_layers(len(decoder_layers(model)), self.layers)
             states = [_states(model, tokenizer, rows, fmt, numbers) for rows in (train, asked, never)]
             codes = AnswerCodes(model, tokenizer, fmt)
             answers = codes.of([(row, row.answer) for row in train])

@@ -6,10 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, ClassVar
 
-from torch import nn
-
 from ..data.example import DataBundle, RowSet
-from ..errors import RequestError
 from ..robust.base import TrainingPart
 
 
@@ -41,21 +38,3 @@ def everything_retained(bundle: DataBundle) -> DataBundle:
     """Forget rows among the retain rows: the retain term over them learns what is to be hidden later."""
     rows = bundle.forget.train + bundle.retain.train + bundle.practice.train + bundle.generic.train
     return replace(bundle, retain=RowSet(rows, bundle.retain.score))
-
-
-def decoder_layers(model: nn.Module) -> nn.ModuleList:
-    """The decoder layers, in order: the outermost list of modules that is as long as the model is deep.
-
-    Raises:
-        RequestError: There is no such list.
-    """
-    config: Any = getattr(model, "config", None)
-    config = config.get_text_config() if hasattr(config, "get_text_config") else config
-    depth = getattr(config, "num_hidden_layers", None)
-    for module in model.modules():
-        if isinstance(module, nn.ModuleList) and len(module) == depth:
-            return module
-    raise RequestError(
-        f"the decoder layers of {type(model).__name__} were not found: a control that freezes some of them cannot be "
-        "made of it"
-    )

@@ -11,9 +11,10 @@ from torch import nn
 
 from ..data.example import DataBundle
 from ..errors import RequestError
+from ..evaluation.decoder import decoder_layers
 from ..robust.base import TermWeights, TrainingContext
 from . import CONTROLS
-from .base import ControlPart, decoder_layers, everything_retained
+from .base import ControlPart, everything_retained
 
 
 @CONTROLS.register(

@@ -12,24 +12,8 @@ from transformers import PreTrainedModel
 
 from ..errors import RequestError
 from .batch import padded_batch
+from .decoder import decoder_layers
 from .passes import Passes
-
-
-def hidden_layers(model: PreTrainedModel) -> nn.ModuleList:
-    """The model's layers, in order.
-
-    Raises:
-        RequestError: They are not known for this family.
-    """
-    count = getattr(model.config.get_text_config(), "num_hidden_layers", None)
-    backbone: Any = model.get_decoder()
-    children = backbone.children() if isinstance(backbone, nn.Module) else ()
-    lists = [child for child in children if isinstance(child, nn.ModuleList) and len(child) == count]
-    if len(lists) != 1:
-        raise RequestError(
-            f"the layers of {type(model).__name__} are not known: leave out attacks that look at hidden states"
-        )
-    return lists[0]
 
 
 def spread_layers(count: int, wanted: int) -> list[int]:
@@ -60,7 +44,7 @@ def mean_states(
     Raises:
         RequestError: The layers are not known, or hidden states are not finite.
     """
-    stack = hidden_layers(model)
+    stack = decoder_layers(model)
     backbone: Any = model.get_decoder()
 
     def work(members: Sequence[int]) -> list[torch.Tensor]:
@@ -100,7 +84,7 @@ def ablated(model: PreTrainedModel, direction: torch.Tensor, level: float) -> It
     Raises:
         RequestError: The layers are not known.
     """
-    layers = hidden_layers(model)
+    layers = decoder_layers(model)
 
     def change(_module: nn.Module, _inputs: Any, output: Any) -> Any:
         hidden = output[0] if isinstance(output, tuple) else output

@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 
 from ..errors import RequestError
 from .batch import padded_batch
+from .decoder import decoder_layers
 from .logits import SelectedLogits
 
 _NORMS = ("norm", "ln_f", "final_layernorm", "final_layer_norm", "norm_f", "final_norm", "ln_out")
@@ -32,14 +33,14 @@ class LogitLens:
 
     def __init__(self, model: PreTrainedModel, logits: SelectedLogits) -> None:
         self._logits = logits
-        layers, norm = _layers_and_norm(model, logits.backbone)
+        norm = _final_norm(logits.backbone)
         self._caught: list[torch.Tensor] = []
-        if layers is not None and norm is not None:
-            self._layers, self._norm = layers, norm
+        if norm is not None:
+            self._layers, self._norm = decoder_layers(model), norm
             if self._gives_the_models_logits():
                 return
         raise RequestError(
-            f"the logit lens does not know the layers and final norm of {type(model).__name__}: leave out metrics "
+            f"the logit lens does not know the final norm of {type(model).__name__}: leave out metrics "
             "that need layers"
         )
 
@@ -91,10 +92,6 @@ class LogitLens:
         return bool(not expected.isfinite().all() or (found - expected).norm() <= 2e-2 * expected.norm())
 
 
-def _layers_and_norm(model: PreTrainedModel, backbone: nn.Module | None) -> tuple[nn.ModuleList | None, Any]:
-    if backbone is None:
-        return None, None
-    count = getattr(model.config.get_text_config(), "num_hidden_layers", None)
-    lists = [child for child in backbone.children() if isinstance(child, nn.ModuleList) and len(child) == count]
-    norms = [child for name, child in backbone.named_children() if name in _NORMS]
-    return (lists[0] if len(lists) == 1 else None), (norms[0] if len(norms) == 1 else None)
+def _final_norm(backbone: nn.Module | None) -> nn.Module | None:
+    norms = [child for name, child in backbone.named_children() if name in _NORMS] if backbone is not None else []
+    return norms[0] if len(norms) == 1 else None

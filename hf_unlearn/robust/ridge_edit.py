@@ -144,7 +144,7 @@ def last_maps(model: nn.Module) -> list[tuple[nn.Module, nn.Linear]]:
     Raises:
         RequestError: A layer has none, or several (experts).
     """
-    from ..trainer.layers import decoder_layers
+    from ..evaluation.decoder import decoder_layers
     from ..trainer.trained import MLP_OUTPUTS
 
     found = []

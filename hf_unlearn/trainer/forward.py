@@ -14,8 +14,9 @@ from torch import Tensor, nn
 
 from ..data.pairing import PaddedRows
 from ..errors import RequestError
+from ..evaluation.decoder import decoder_layers
 from ..losses.base import IGNORED, LabelScores, label_positions
-from .layers import cut_after, decoder_layers
+from .layers import cut_after
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,11 @@ from fnmatch import fnmatchcase
 from torch import nn
 
 from ..errors import RequestError
+from ..evaluation.decoder import decoder_layers
 from ..losses.base import Loss
 from ..registry import suggest
 from .forward import output_head
-from .layers import check_layer, decoder_layers
+from .layers import check_layer
 
 MLP_OUTPUTS = frozenset({"down_proj", "fc2", "fc_out", "dense_4h_to_h", "c_proj", "w2", "wo", "output_linear"})
 """Names of the last linear map of an MLP (or of its experts) in the model families of transformers."""

@@ -20,7 +20,8 @@ from hf_unlearn.data.encoding import TextFormat, encode_row, load_tokenizer
 from hf_unlearn.data.example import EMPTY_SET, DataBundle, Example, RowSet
 from hf_unlearn.data.planted import PlantedSpec, make_planted
 from hf_unlearn.errors import RequestError
-from hf_unlearn.evaluation.hidden import ablated, hidden_layers, mean_states, spread_layers
+from hf_unlearn.evaluation.decoder import decoder_layers
+from hf_unlearn.evaluation.hidden import ablated, mean_states, spread_layers
 from hf_unlearn.evaluation.loading import load_model
 from hf_unlearn.evaluation.metrics import apply_metrics
 from hf_unlearn.evaluation.passes import Passes
@@ -222,7 +223,7 @@ def test_states_are_means_over_the_last_tokens_whatever_is_in_the_batch(knowing_
         def keep(_module, _inputs, output, caught=caught):
             caught.append(output)
 
-        hooks = [layer.register_forward_hook(keep) for layer in hidden_layers(model)]
+        hooks = [layer.register_forward_hook(keep) for layer in decoder_layers(model)]
         with torch.no_grad():
             model(input_ids=torch.tensor([text]))
         for hook in hooks:

@@ -5,11 +5,11 @@ import torch
 from tiny_run import logged, tiny_model, tiny_rows, tiny_trainer, weights
 
 from hf_unlearn.controls import CONTROLS
-from hf_unlearn.controls.base import decoder_layers
 from hf_unlearn.controls.depth_hidden import DepthHidden, lower_layers
 from hf_unlearn.controls.output_hidden import OutputHidden
 from hf_unlearn.data.example import DataBundle, Example, RowSet
 from hf_unlearn.errors import RequestError
+from hf_unlearn.evaluation.decoder import decoder_layers
 
 LOWER, UPPER = "model.layers.0.", "model.layers.1."
 EMBEDDING, HEAD, NORM = "model.embed_tokens.weight", "lm_head.weight", "model.norm.weight"

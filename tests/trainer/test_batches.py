@@ -161,3 +161,14 @@ def test_a_micro_batch_in_pieces_makes_the_same_steps(tmp_path, losses):
     other = weights(cut.model)
     for name, tensor in weights(whole.model).items():
         torch.testing.assert_close(other[name], tensor, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("optimizer", ["adamw_bnb_8bit", "paged_adamw_8bit"])
+def test_an_optimizer_of_eight_bits_steps(tmp_path, optimizer):
+    pytest.importorskip("bitsandbytes")
+    trainer = tiny_trainer(tmp_path, optim=optimizer, max_steps=2, logging_steps=1, learning_rate=5e-3)
+    before = weights(trainer.model)
+    trainer.train()
+    assert logged(trainer)[1]["loss/forget"] < logged(trainer)[0]["loss/forget"]
+    after = weights(trainer.model)
+    assert all(not torch.equal(before[name], after[name]) for name in before if "proj" in name)
