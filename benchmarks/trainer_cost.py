@@ -8,8 +8,8 @@
 Each side of each method runs in a process of its own: same model, rows, batch, precision, optimizer (fused AdamW) and
 clipping. Time is the median over steps after the first ones; on a machine that others use too, `--clock cpu` counts
 processor time instead (with OMP_NUM_THREADS=1 about what a quiet core would take). Memory is the process's peak less
-what it held before the model was made, all libraries loaded by a small run (on a GPU: the allocator's peak). The C
-library is told to give freed tensors back, or the figure would be about its heap. The floor is what no implementation
+what it held before the model was made, all libraries loaded by a small run (on a GPU: the allocator's peak). For
+memory the C library is told to give freed tensors back, or the figure would be about its heap. The floor is what no implementation
 can save: multiplications for real tokens only, with the output head at label positions only, three times the
 forward's, and for memory weights, gradients and optimizer state. Nothing is asserted.
 """
@@ -245,9 +245,15 @@ def floor(args: argparse.Namespace) -> dict[str, float]:
 
 
 def measured(args: argparse.Namespace, words: list[str]) -> dict[str, float]:
-    """Run one side in a process of its own."""
+    """Time of one side and its memory, each in a process of its own: freed tensors that are given back cost time."""
+    timed = run_child(args, words, {})
+    return {**timed, "bytes": run_child(args, words, RETURNED)["bytes"]} if "bytes" in timed else timed
+
+
+def run_child(args: argparse.Namespace, words: list[str], variables: dict[str, str]) -> dict[str, float]:
+    """What a process that does one side prints."""
     command = [sys.executable, __file__, *args.passed, "--child", *words]
-    result = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **RETURNED})
+    result = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **variables})
     if result.returncode:
         raise SystemExit(f"{' '.join(words)} failed:\n{result.stderr[-2000:]}")
     return dict(json.loads(result.stdout.strip().splitlines()[-1]))

@@ -11,14 +11,16 @@ from transformers import PreTrainedTokenizerBase
 
 from ..data.encoding import EncodedRow, TextFormat, check_tokenizer, encode_rows
 from ..data.example import Example
+from ..data.pairing import PairedRows
 from ..data.sources import rows_from_records
 from ..errors import RequestError
+from ..robust.base import TrainingPart
 from .config import UnlearnConfig
-
-logger = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
     import datasets
+
+logger = logging.getLogger(__name__)
 
 
 def read_rows(dataset: datasets.Dataset | Sequence[Example], set_name: str) -> list[Example]:
@@ -90,3 +92,40 @@ def check_balance(forget: int, retain: int, args: UnlearnConfig) -> None:
     wanted = min(forget, args.per_device_train_batch_size) * args.retain_per_forget
     if retain < wanted:
         logger.warning("a batch takes %d retain rows and there are %d: batches hold rows twice", wanted, retain)
+
+
+def pair_rows(
+    forget_dataset: datasets.Dataset | Sequence[Example],
+    retain_dataset: datasets.Dataset | Sequence[Example] | None,
+    alternates: Sequence[Sequence[EncodedRow]],
+    tokenizer: PreTrainedTokenizerBase,
+    text_format: TextFormat,
+    args: UnlearnConfig,
+    parts: Sequence[TrainingPart],
+) -> PairedRows:
+    """What a run is trained on: forget rows, each with other answers and retain rows where they are used.
+
+    Args:
+        forget_dataset: What has to go.
+        retain_dataset: What has to stay.
+        alternates: Other answers to each forget row's prompt; empty for none.
+        tokenizer: The model's tokenizer.
+        text_format: How prompt and answer become one text.
+        args: The run's settings.
+        parts: Some look at retain rows where no retain loss does.
+
+    Raises:
+        RequestError: A set is missing or cannot be used.
+    """
+    forget = encode_dataset(forget_dataset, "forget", tokenizer, text_format, args)
+    retains = args.retain_loss_type != "none"
+    retain = []
+    if retains or any(part.uses_retain_rows for part in parts):
+        if retain_dataset is None:
+            what = f"retain_loss_type {args.retain_loss_type!r}" if retains else "robust: one of the parts"
+            raise RequestError(f"{what} needs a retain_dataset")
+        retain = encode_dataset(retain_dataset, "retain", tokenizer, text_format, args)
+    if retains:
+        check_balance(len(forget), len(retain), args)
+    seed = args.seed if args.data_seed is None else args.data_seed
+    return PairedRows(forget, retain, args.retain_per_forget if retains else 0, seed, alternates)

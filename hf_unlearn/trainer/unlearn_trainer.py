@@ -6,8 +6,6 @@ import logging
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,15 +21,15 @@ from ..data.encoding import EncodedRow, TextFormat, load_tokenizer
 from ..data.example import Example
 from ..data.pairing import PaddedRows, PairedCollator, PairedRows, pad_rows
 from ..errors import RequestError
-from ..losses.base import LabelScores, Loss, LossSum
+from ..losses.base import Loss
 from ..losses.retain.kl import KLRetainLoss
 from ..robust.base import TERMS, Gradients, StepContext, StepResult, TermName, TrainingContext
 from .adapters import add_adapters, check_adapters
-from .alternates import RunAlternates, label_only_scores
+from .alternates import RunAlternates
 from .batch_search import fit_batch_size
 from .callback import RunCallback
 from .config import UnlearnConfig
-from .forward import LabelForward, Wanted, forward_labels, join
+from .forward import LabelForward
 from .grouping import LengthGroupedPairs
 from .launch import check_launch, in_pieces, placed
 from .length import steps_of_run
@@ -43,9 +41,10 @@ from .pieces import cut_by_length, tokens_of_a_pass
 from .pushing import HubTrainer
 from .reference import Reference, TargetModel, evaluating, in_batches, make_reference, on_device
 from .router import router_coefficient, router_share
-from .rows import check_balance, encode_dataset, read_rows
+from .rows import pair_rows, read_rows
 from .saving import save_merged
 from .stepping import check_stepping, round_model
+from .terms import TERM_OF, Term, TermMaker
 from .trained import check_layers, choose_trained
 from .view_reference import reference_under
 from .vocabulary import check_same_vocabulary
@@ -56,35 +55,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-TERM_OF: dict[str, TermName] = {"forget": "forget", "alternate": "forget", "retain": "retain"}
-"""Which term the parts of a batch belong to."""
-
 PARTS_FOLDER = "parts"
 """In a checkpoint: what parts keep beside the weights."""
-
-
-@dataclass(frozen=True)
-class Term:
-    """One of the two terms of the objective, for one micro-batch.
-
-    Attributes:
-        name: ``forget`` or ``retain``.
-        weight: Its configured weight.
-        loss: What makes it.
-        scores: What the loss is given.
-        forward: The forward pass of its rows.
-    """
-
-    name: TermName
-    weight: float
-    loss: Loss
-    scores: LabelScores
-    forward: LabelForward
-
-    @cached_property
-    def sum(self) -> LossSum:
-        """Sum and count over this micro-batch."""
-        return self.loss(self.scores)
 
 
 class UnlearnTrainer(HubTrainer):
@@ -192,21 +164,11 @@ class UnlearnTrainer(HubTrainer):
         self._use_cache_when_saved = getattr(model.config, "use_cache", True)
 
         text_format = TextFormat() if text_format is None else text_format
-        forget = encode_dataset(forget_dataset, "forget", processing_class, text_format, args)
-        retain, retains = [], args.retain_loss_type != "none"
-        if retains or any(part.uses_retain_rows for part in self.parts):
-            if retain_dataset is None:
-                what = f"retain_loss_type {args.retain_loss_type!r}" if retains else "robust: one of the parts"
-                raise RequestError(f"{what} needs a retain_dataset")
-            retain = encode_dataset(retain_dataset, "retain", processing_class, text_format, args)
-        if retains:
-            check_balance(len(forget), len(retain), args)
-        data_seed = args.seed if args.data_seed is None else args.data_seed
         others = alternates.encoded(model, processing_class, text_format)
-        rows = PairedRows(forget, retain, args.retain_per_forget if retains else 0, data_seed, others)
+        rows = pair_rows(forget_dataset, retain_dataset, others, processing_class, text_format, args, self.parts)
+        self._forget_rows = rows.forget
         for part in self.parts:
-            rows = part.arrange(rows, epochs_of_run(args, len(forget)))
-        self._forget_rows = forget
+            rows = part.arrange(rows, epochs_of_run(args, len(rows.forget)))
 
         super().__init__(
             model=model,
@@ -493,7 +455,8 @@ class UnlearnTrainer(HubTrainer):
         """
         active = self.active_terms(inputs)
         count_of = dict(zip(TERMS, counts.clamp(min=1).to(self.args.device), strict=True))
-        shares = [active[term.name] * term.weight * term.sum.total / count_of[term.name] for term in terms]
+        weights = {"forget": self.args.forget_weight, "retain": self.args.retain_weight}
+        shares = [active[term.name] * weights[term.name] * term.sum.total / count_of[term.name] for term in terms]
         shares += self._router_shares(terms, inputs)
         loss = torch.stack(shares).sum()
         self._check_finite(loss.detach(), "loss")
@@ -520,75 +483,13 @@ class UnlearnTrainer(HubTrainer):
     def make_terms(
         self, model: nn.Module, inputs: dict[str, PaddedRows], names: Sequence[TermName], view: str | None = None
     ) -> list[Term]:
-        """Terms of the objective for one micro-batch, in one forward pass.
+        """Terms of the objective for one micro-batch: see :meth:`TermMaker.make`."""
+        return self._term_maker().make(model, inputs, names, view)
 
-        Args:
-            model: The model, possibly wrapped.
-            inputs: The micro-batch.
-            names: Which terms.
-            view: The view the model is seen under, whose reference the retain term is compared with.
-        """
-        losses = {"forget": self.forget_loss, "retain": self.retain_loss}
-        rows = [part for name in names for part in self._parts_of(name, inputs)]
-        wanted = Wanted(logits=False)
-        for name in names:
-            layer = losses[name].hidden_layer
-            wanted |= Wanted(losses[name].uses_logits, () if layer is None else (layer,))
-        forwards = self._forward(model, {name: inputs[name] for name in rows}, wanted)
-        make = {"forget": self._forget_term, "retain": self._retain_term}
-        return [make[name](inputs, forwards, view) for name in names]
-
-    def _parts_of(self, term: TermName, inputs: dict[str, PaddedRows]) -> list[str]:
-        if term == "retain":
-            return ["retain"]
-        loss = self.forget_loss
-        return [*(["forget"] if loss.uses_labels else []), *(["alternate"] if loss.uses_alternates else [])]
-
-    def _forward(self, model: nn.Module, inputs: dict[str, PaddedRows], wanted: Wanted) -> dict[str, LabelForward]:
-        inner = self.accelerator.unwrap_model(model)
-        if len(inputs) == 1:
-            ((name, rows),) = inputs.items()
-            return {name: forward_labels(model, inner, rows, wanted)}
-        joined = join(list(inputs.values()), self.processing_class.pad_token_id)
-        both = forward_labels(model, inner, joined, wanted)
-        return dict(zip(inputs, both.split([len(rows["labels"]) for rows in inputs.values()]), strict=True))
-
-    def _forget_term(self, inputs: dict[str, PaddedRows], forwards: dict[str, LabelForward], view: str | None) -> Term:
-        alternates = self._scores("alternate", inputs, forwards) if self.forget_loss.uses_alternates else None
-        if self.forget_loss.uses_alternate_labels:
-            alternates = label_only_scores(inputs["alternate"])
-        if self.forget_loss.uses_labels:
-            scores = self._scores("forget", inputs, forwards, alternates)
-            return Term("forget", self.args.forget_weight, self.forget_loss, scores, forwards["forget"])
-        assert alternates is not None  # a loss looks at answers or at alternates
-        return Term("forget", self.args.forget_weight, self.forget_loss, alternates, forwards["alternate"])
-
-    def _scores(
-        self,
-        rows: str,
-        inputs: dict[str, PaddedRows],
-        forwards: dict[str, LabelForward],
-        alternates: LabelScores | None = None,
-    ) -> LabelScores:
-        reference, batch, loss = self.references.get(rows, Reference()), inputs[rows], self.forget_loss
-        return forwards[rows].scores(
-            reference_logps=reference.row_logps(batch) if loss.uses_reference_logps else None,
-            reference_logits=reference.logits(batch) if loss.uses_reference_logits else None,
-            layer=loss.hidden_layer,
-            reference_hidden=reference.hidden(batch) if loss.uses_reference_hidden else None,
-            alternates=alternates,
-        )
-
-    def _retain_term(self, inputs: dict[str, PaddedRows], forwards: dict[str, LabelForward], view: str | None) -> Term:
-        plain = self.references.get("retain", Reference())
-        reference, batch = self.references.get(f"retain@{view}", plain), inputs["retain"]
-        scores = forwards["retain"].scores(
-            reference_logps=reference.row_logps(batch),
-            reference_logits=reference.logits(batch),
-            layer=self.retain_loss.hidden_layer,
-            reference_hidden=reference.hidden(batch),
-        )
-        return Term("retain", self.args.retain_weight, self.retain_loss, scores, forwards["retain"])
+    def _term_maker(self) -> TermMaker:
+        losses: dict[TermName, Loss] = {"forget": self.forget_loss, "retain": self.retain_loss}
+        pad = self.processing_class.pad_token_id
+        return TermMaker(losses, self.references, pad, self.accelerator.unwrap_model)
 
     def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
         """Last look before the optimizer steps: gradients can overflow where the loss does not."""
