@@ -5,13 +5,13 @@
     python benchmarks/trainer_cost.py --steps 3 --methods npo-nll rmu --output /tmp/cost.md
     python benchmarks/trainer_cost.py --device cuda --layers 16 --width 2048 --vocabulary 128256 --bf16 --length 512
 
-Each side of each method runs in a process of its own: same model, rows, batch, precision, optimizer (fused AdamW) and
+Each side of each method runs in processes of its own: same model, rows, batch, precision, optimizer (fused AdamW) and
 clipping. Time is the median over steps after the first ones; on a machine that others use too, `--clock cpu` counts
 processor time instead (with OMP_NUM_THREADS=1 about what a quiet core would take). Memory is the process's peak less
 what it held before the model was made, all libraries loaded by a small run (on a GPU: the allocator's peak). For
-memory the C library is told to give freed tensors back, or the figure would be about its heap. The floor is what no implementation
-can save: multiplications for real tokens only, with the output head at label positions only, three times the
-forward's, and for memory weights, gradients and optimizer state. Nothing is asserted.
+memory the C library is told to give freed tensors back, or the figure would be about its heap. The floor is what no
+implementation can save: multiplications for real tokens only, with the output head at label positions only, three
+times the forward's, and for memory weights, gradients and optimizer state. Nothing is asserted.
 """
 
 from __future__ import annotations
@@ -176,20 +176,22 @@ def run_ours(args: argparse.Namespace, method: str) -> dict[str, float]:
 
 def train(args: argparse.Namespace, settings: dict[str, Any], times: StepTimes) -> None:
     """A whole run on the rows as they are."""
-    from tokenizers import Tokenizer, models
+    from tokenizers import Tokenizer, models, pre_tokenizers
 
-    import hf_unlearn.trainer.unlearn_trainer as module
     from hf_unlearn.data.example import Example
     from hf_unlearn.trainer import UnlearnConfig, UnlearnTrainer
 
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=Tokenizer(models.WordLevel({"<pad>": 0, "</s>": 1, "<unk>": 2}, unk_token="<unk>")),
-        pad_token="<pad>",
-        eos_token="</s>",
-    )
-    forget, retain = rows_of(args)
-    encoded = {"forget": forget, "retain": retain}
-    module.encode_dataset = lambda rows, name, *rest: encoded[name]  # type: ignore[assignment]
+    words = {"<pad>": 0, "</s>": 1, "<unk>": 2, **{f"w{number}": number for number in range(3, args.vocabulary)}}
+    plain = Tokenizer(models.WordLevel(words, unk_token="<unk>"))
+    plain.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=plain, pad_token="<pad>", eos_token="</s>", unk_token="<unk>")
+
+    def example(row: EncodedRow) -> Example:
+        text = [f"w{token}" for token in row.input_ids[:-1]]  # the end of the answer is added
+        parts = " ".join(text[: row.n_prompt]), " " + " ".join(text[row.n_prompt :])
+        return Example(row.id, *parts, row.id, row.id)
+
+    forget, retain = ([example(row) for row in rows] for rows in rows_of(args))
     with tempfile.TemporaryDirectory() as folder:
         config = UnlearnConfig(
             output_dir=folder,
@@ -203,8 +205,9 @@ def train(args: argparse.Namespace, settings: dict[str, Any], times: StepTimes) 
             bf16=args.bf16,
             **settings,
         )
-        row = (Example("x", "a", "b", "x", "x"),)
-        trainer = UnlearnTrainer(make_model(args), config, row, row, processing_class=tokenizer, callbacks=[times])
+        trainer = UnlearnTrainer(
+            make_model(args), config, forget, retain, processing_class=tokenizer, callbacks=[times]
+        )
         trainer.train()
 
 

@@ -71,7 +71,7 @@ _LAZY = {
     "AltPOLoss": ".losses.forget.dpo",
 }
 
-__version__ = "0.2.0"
+__version__ = "0.3.0"
 __all__ = [
     "AltPOLoss",
     "CrossEntropyUnlearningLoss",

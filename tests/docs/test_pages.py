@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
+from hf_unlearn.attacks import ATTACKS
 from hf_unlearn.cli import _parse, _parser
 from hf_unlearn.evaluation.suites import load_suite
 from hf_unlearn.recipe import builtin_recipes, load_recipe
@@ -47,7 +48,8 @@ def test_every_command_is_one(bash_block, root):
             if parsed.suite != "my-suite.yaml":
                 load_suite(parsed.suite, parsed.overrides)
         elif getattr(parsed, "attack", None) or getattr(parsed, "tier", None):
-            assert recipe == "MODEL"
+            assert recipe in ("MODEL", "my-org/my-model")
+            assert set(parsed.attack) <= set(ATTACKS.names())
         elif getattr(parsed, "repo_id", None):  # the place of a recipe is then a finished run's
             assert recipe.startswith("runs/")
         elif recipe in builtin_recipes():
