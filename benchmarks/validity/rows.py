@@ -118,7 +118,18 @@ ROWS: tuple[Row, ...] = (
         settings={**_KL, "loss_type": "simnpo", "max_steps": 150, "learning_rate": 3e-4},
         loss="simnpo",
     ),
-    Row("rmu", "open", settings={**_KL, "loss_type": "rmu", "max_steps": 150, "learning_rate": 3e-4}, loss="rmu"),
+    Row(
+        "rmu",
+        "open",
+        settings={
+            **_KL,
+            "loss_type": "rmu",
+            "loss_kwargs": {"layer": 2},
+            "max_steps": 150,
+            "learning_rate": 3e-4,
+        },
+        loss="rmu",
+    ),
 )
 
 

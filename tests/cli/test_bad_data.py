@@ -116,9 +116,13 @@ def test_too_few_groups_for_the_folds_of_rtt(files_recipe, refused, tmp_path):
 def test_rows_that_would_be_cut_are_counted_and_refused_unless_told(model, request, refused, tmp_path, retain):
     recipe = request.getfixturevalue("files_recipe" if model == "scratch" else "on_target")
     write_rows(retain, [*people(100), {"question": "Who is it?", "answer": "word " * 60}])
+    cut = ("--output-dir", tmp_path / "cut", "data.truncation=cut")
     sentence = refused(2, "run", recipe, "--output-dir", tmp_path / "run")
     assert sentence.startswith("1 of 25 rows are longer than max_length=64 tokens, the longest has ")
     assert f"({retain}:13): raise max_length or set truncation=cut" in sentence
+    if model == "target":  # it was never trained, which is found next
+        assert "there is nothing to forget" in refused(2, "train", recipe, *cut)
+        return
     assert run(recipe, tmp_path / "cut", "data.truncation=cut", command="train") == 0
     assert (tmp_path / "cut" / "train" / "model.safetensors").exists()
 

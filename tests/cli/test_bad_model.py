@@ -73,10 +73,16 @@ def another_layer(folder: Path) -> None:
         (no_tokenizer, "'{folder}' holds no tokenizer that can be loaded"),
         (broken_config, "'{folder}' holds no tokenizer that can be loaded: It looks like the config file"),
         (unknown_kind, "model.target: {folder} has a config.json that cannot be used"),
-        (no_weights, "npo-kl: cannot load a causal language model from {folder}: Error no file named model.safe"),
-        (half_the_weights, "npo-kl: cannot load a causal language model from {folder}: Error while deserializing"),
-        (other_shapes, "npo-kl: {folder} holds weights of other shapes than its config.json says"),
-        (another_layer, "npo-kl: {folder} lacks weights that its config names: model.layers.2."),
+        (
+            no_weights,
+            "target identity: cannot load a causal language model from {folder}: Error no file named model.safe",
+        ),
+        (
+            half_the_weights,
+            "target identity: cannot load a causal language model from {folder}: Error while deserializing",
+        ),
+        (other_shapes, "target identity: {folder} holds weights of other shapes than its config.json says"),
+        (another_layer, "target identity: {folder} lacks weights that its config names: model.layers.2."),
     ],
 )
 def test_a_folder_that_is_no_model(breaking, message, on_target, copy, refused, tmp_path):

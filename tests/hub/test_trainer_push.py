@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from pathlib import Path
 from typing import Any
 
@@ -207,6 +208,10 @@ def test_a_push_that_fails_in_the_background_is_told(here: Hub, train, caplog: p
     with caplog.at_level(logging.WARNING, logger="hf_unlearn"):
         trainer.train()
         trainer._finish_current_push()
+        # A future wakes those who wait for it before it makes its calls.
+        deadline = time.monotonic() + 10
+        while not caplog.text and time.monotonic() < deadline:
+            time.sleep(0.01)
     assert "could not push to owner/pushed" in caplog.text and here.write_token not in caplog.text
 
 
