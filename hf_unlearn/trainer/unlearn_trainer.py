@@ -55,6 +55,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+SHOWN_ROWS = 5
+"""Rows of a set that a message names."""
+
 PARTS_FOLDER = "parts"
 """In a checkpoint: what parts keep beside the weights."""
 
@@ -502,8 +505,22 @@ class UnlearnTrainer(HubTrainer):
         if not math.isfinite(value):
             raise RequestError(
                 f"the {what} is {float(value)} in step {self.state.global_step + 1}: no step was made with it, "
-                f"{self._kept()}; lower learning_rate (now {self.args.learning_rate}) or forget_weight"
+                f"{self._kept()}; lower learning_rate (now {self.args.learning_rate}) or forget_weight "
+                f"(the step's rows: {self._rows_of_step()})"
             )
+
+    def _rows_of_step(self) -> str:
+        """Ids of the rows of this process's micro-batches, the first few of each set."""
+        lists = {"forget": self.train_dataset.forget, "retain": self.train_dataset.retainable}
+        named = []
+        for name, rows in lists.items():
+            numbers = sorted(
+                {row for batch in self._step_batches if name in batch for row in batch[name]["row"].tolist()}
+            )
+            more = f" and {len(numbers) - SHOWN_ROWS} more" if len(numbers) > SHOWN_ROWS else ""
+            if numbers:
+                named.append(f"{name} {', '.join(rows[number].id for number in numbers[:SHOWN_ROWS])}{more}")
+        return "; ".join(named)
 
     def _kept(self) -> str:
         steps = [
