@@ -17,7 +17,7 @@ from hf_unlearn.pipeline import load_bundle
 from hf_unlearn.recipe import builtin_recipes, load_recipe
 from hf_unlearn.trainer.train import train_method
 
-REAL = ["tofu-1b", "tofu-3b", "tofu-8b", "muse-news", "muse-books", "wmdp"]
+REAL = ["tofu-1b", "tofu-3b", "tofu-8b", "muse-news", "muse-books", "wmdp", "rtt-years"]
 WORDS = [f"w{number}" for number in range(60)]
 CHAT = "{% for message in messages %}{{ message['role'] }} {{ message['content'] }} {% endfor %}"
 LAYERS = 8  # RMU of the WMDP recipe looks at layer 7
@@ -61,7 +61,7 @@ def stand_in(source, path, seed):
         row = {"question": words(6), "answer": words(4)}
         if source.text:
             row = {"text": words(40)}
-        elif source.choices == "choices":
+        elif source.choices == "choices" or source.layout:
             row = {"question": words(6), "choices": [words(2) for _ in range(4)], "answer": draw.randrange(4)}
         elif source.choices:
             row[source.choices] = [words(4) for _ in range(3)]
@@ -81,12 +81,16 @@ def tiny(name, folder, model, method):
         given.append(f"model.never_knew={model}")
     data = recipe.data
     sources = {"forget": data.forget, "retain": data.retain}
+    sources |= {"holdout": data.holdout} if data.holdout is not None else {}
     sources |= {f"score.{key}": source for key, source in data.score.items()}
     sources |= {f"extra.{key}": source for key, source in data.extra.items()}
     for number, (key, source) in enumerate(sources.items()):
         file = folder / f"{key}.jsonl"
         stand_in(source, file, number)
         given.append(f"data.{key}.path={file}")
+        if source.layout:  # the files of that data set are the user's own
+            plain = {"layout": "null", "splits": "[]", "train_on": "sentences", "choices": "choices"}
+            given += [f"data.{key}.{field}={value}" for field, value in plain.items()]
         if source.rows_per_group:
             given.append(f"data.{key}.rows_per_group=4")
     settings = recipe.methods[method].settings
