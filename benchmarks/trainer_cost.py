@@ -308,7 +308,9 @@ def main() -> None:
 def header(args: argparse.Namespace) -> list[str]:
     """What was measured where."""
     least = floor(args)
-    command = " ".join(["python benchmarks/trainer_cost.py", *args.passed])
+    # Where somebody keeps the rows is nobody's business.
+    words = [Path(word).name if "/" in word else word for word in args.passed]
+    command = " ".join(["python benchmarks/trainer_cost.py", *words])
     where = torch.cuda.get_device_name() if args.device == "cuda" else f"{torch.get_num_threads()} CPU threads"
     return [
         "# Cost of a training step",
