@@ -260,11 +260,15 @@ def test_a_recipe_that_is_not_there(refused, tmp_path):
 
 @pytest.mark.parametrize("name", builtin_recipes())
 def test_recipes_of_the_package_parse_by_name(name, refused, tmp_path):
-    """What stops them here is behind the recipe: the Hub, or an output folder that cannot be one."""
+    """What stops them here is behind the recipe: the Hub, the user's own copy of rows, or an output that is a file."""
     (tmp_path / "file").write_text("no folder")
-    needs_hub = "dataset:" in builtin_recipes()[name].read_text()
-    sentence = refused(3 if needs_hub else 2, "run", name, "--output-dir", tmp_path / "file")
-    assert ("could not be loaded from the Hub" if needs_hub else "lies in a file, not a folder") in sentence
+    recipe = builtin_recipes()[name].read_text()
+    code, stopped_by = 2, "lies in a file, not a folder"
+    if "dataset:" in recipe:
+        code, stopped_by = 3, "could not be loaded from the Hub"
+    elif "layout:" in recipe:
+        stopped_by = "the path names your copy of"
+    assert stopped_by in refused(code, "run", name, "--output-dir", tmp_path / "file")
 
 
 @pytest.mark.parametrize(
