@@ -2,7 +2,7 @@
 
     python benchmarks/attack_cost.py                      # about ten minutes on two quiet cores
     python benchmarks/attack_cost.py --facts 40 --epochs 2 --rates 2 --repeats 1     # a short look
-    python benchmarks/attack_cost.py --write              # also into benchmarks/attack_cost.md
+    python benchmarks/attack_cost.py --processes --write  # a quarter of an hour; also into benchmarks/attack_cost.md
 
 The sweep is that of the preset ``rtt-paper``: five folds of which two are run, six rates, six epochs of batches of
 four multiple-choice questions, Lion, V asked for by letter after every epoch and before the first. Planted facts, a
@@ -11,12 +11,13 @@ random Llama (what it knows changes nothing of the cost), float32, since a CPU i
 The other side does the same training with the same code and optimizer, but as the common code does the rest: every
 job loads the model, and V is scored one option after the other, each in a forward of its own with all logits (four an
 item, the true answer being one of them). Both sides must find the same accuracies, which is checked. With
-``--processes`` a third side starts a process per job, as the published code does (its job runner ends a worker that
-held a GPU after every job); most of that is imports.
+``--processes`` one more side starts a process per job, as the published code does (its job runner ends a worker that
+held a GPU after every job); most of that is imports, and it is run in the first repeat only.
 
 Sides are run in turn, ``--repeats`` times. Workers are running before the clock starts, as in a run of the package,
 where they have exported and scored before they attack. Wall time, and processor time of all processes together, which
-says how much of a ratio is work saved and how much is a second core. Nothing is asserted of time.
+says how much of a ratio is work saved and how much is a second core. Nothing is asserted of time; what was to be
+reached is only compared.
 """
 
 from __future__ import annotations
@@ -24,7 +25,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import resource
 import statistics
 import subprocess
@@ -32,8 +32,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from importlib.metadata import version
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +40,8 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("TQDM_DISABLE", "1")
 
 import torch
+from pages import command_line, made_by, write_sections
+from pages import table as markdown
 
 from hf_unlearn.attacks import resident
 from hf_unlearn.attacks.base import Attacked
@@ -55,7 +56,9 @@ from hf_unlearn.evaluation.records import read_records
 from hf_unlearn.jobs import Job, Workers, collect
 from hf_unlearn.quiet import drop_harmless_lines
 
-TABLE = Path(__file__).with_suffix(".md")
+PAGE = Path(__file__).with_suffix(".md")
+TARGET = 4.0
+"""How many times faster the package's sweep was to be, set before the code was written."""
 RATES = (1e-5, 2e-5, 4e-5, 8e-5, 1.6e-4, 3.2e-4)
 METRICS = ("probability", "mc_accuracy")
 
@@ -132,7 +135,7 @@ def plain_job(setup: Setup, job: str) -> list[list[int]]:
     fold = make_folds(forget, attack.folds, attack.seed, "apart", attack.name)[int(number)]
     texts = write_texts(attack.form, forget, fold.train, BARE, attack.name)
     asked = by_letter([row for row in forget.score if row.group in fold.ask], attack.name)
-    with retraining(attack.retraining(float(rate)), setup.folder) as model:
+    with retraining(attack.sweep.retraining(float(rate)), setup.folder) as model:
         found = [one_by_one(model.model, model.tokenizer, asked)]
         for _ in model.epochs(texts):
             found.append(one_by_one(model.model, model.tokenizer, asked))
@@ -164,14 +167,32 @@ class Side:
     Attributes:
         title: What the table calls it.
         run: Runs all jobs; gives for each job the share of right answers per epoch.
+        workers: Running processes that it uses.
+        ours: Whether it is the package's way.
+        repeats: It is run in the first so many repeats; in all if left out.
         wall: Seconds, one per repeat.
         work: Processor seconds of all processes.
     """
 
     title: str
     run: Callable[[], dict[str, list[float]]]
-    wall: list[float]
-    work: list[float]
+    workers: Workers
+    ours: bool = False
+    repeats: int | None = None
+    wall: list[float] = field(default_factory=list)
+    work: list[float] = field(default_factory=list)
+
+    def times_faster(self, other: Side) -> float:
+        """By how much this one is faster than another, in the median over repeats that both were run in."""
+        return _median_ratio(other.wall, self.wall)
+
+    def times_less(self, other: Side) -> float:
+        """By how much this one takes less processor time."""
+        return _median_ratio(other.work, self.work)
+
+
+def _median_ratio(first: Sequence[float], second: Sequence[float]) -> float:
+    return statistics.median(a / b for a, b in zip(first, second, strict=False))
 
 
 def plain_sweep(setup: Setup) -> dict[str, list[float]]:
@@ -232,16 +253,18 @@ def _of_workers(workers: Workers) -> float:
     return total if workers.count else 0.0
 
 
-def measure(sides: Sequence[tuple[Side, Workers]], repeats: int) -> float:
+def measure(sides: Sequence[Side], repeats: int) -> float:
     """Run the sides in turn; the largest difference between their accuracies."""
     worst = 0.0
-    for _ in range(repeats):
+    for repeat in range(repeats):
         found = []
-        for side, workers in sides:
-            wall, work = time.perf_counter(), _processor_seconds() + _of_workers(workers)
+        for side in sides:
+            if side.repeats is not None and repeat >= side.repeats:
+                continue
+            wall, work = time.perf_counter(), _processor_seconds() + _of_workers(side.workers)
             found.append(side.run())
             side.wall.append(time.perf_counter() - wall)
-            side.work.append(_processor_seconds() + _of_workers(workers) - work)
+            side.work.append(_processor_seconds() + _of_workers(side.workers) - work)
             print(f"{side.title}: {side.wall[-1]:.1f} s, {side.work[-1]:.1f} processor s", flush=True)
         for other in found[1:]:
             for job, values in found[0].items():
@@ -249,28 +272,36 @@ def measure(sides: Sequence[tuple[Side, Workers]], repeats: int) -> float:
     return worst
 
 
-def table(sides: Sequence[Side], setup: Setup, worst: float, repeats: int, size: int) -> str:
-    """The result as Markdown."""
-    first = sides[0]
-    lines = ["| side | wall s | times faster | processor s | times less |", "|---|---|---|---|---|"]
+def sides_table(sides: Sequence[Side]) -> str:
+    """Medians, and ratios to the first side."""
+    rows = []
     for side in sides:
+        faster, less = side.times_faster(sides[0]), side.times_less(sides[0])
         wall, work = statistics.median(side.wall), statistics.median(side.work)
-        faster = statistics.median(a / b for a, b in zip(first.wall, side.wall, strict=True))
-        less = statistics.median(a / b for a, b in zip(first.work, side.work, strict=True))
-        lines.append(f"| {side.title} | {wall:.1f} | **{faster:.2f}** | {work:.1f} | {less:.2f} |")
+        rows.append([side.title, f"{wall:.1f}", f"**{faster:.2f}**", f"{work:.1f}", f"{less:.2f}"])
+    return markdown(["side", "wall s", "times faster", "processor s", "times less"], rows)
+
+
+def target_line(sides: Sequence[Side]) -> str:
+    """Whether the package's fastest way is as much faster as it was to be, against each of the others."""
+    best = min((side for side in sides if side.ours), key=lambda side: statistics.median(side.wall))
+    found = [(side.title, best.times_faster(side)) for side in sides if not side.ours]
+    words = [f"{'reached' if ratio >= TARGET else 'missed'} against {title} ({ratio:.1f})" for title, ratio in found]
+    return (
+        f"The target was {TARGET:g} times: {', '.join(words)}. The training is the same on both sides, step by step, "
+        "and bounds the ratio: what is saved is loading, and scoring item by item."
+    )
+
+
+def sweep_line(setup: Setup, size: int, repeats: int) -> str:
+    """What was run."""
     budget = setup.attack.budget(setup.bundle)
-    return "\n".join(
-        [
-            *lines,
-            "",
-            f"{len(setup.attack.plan(setup.bundle))} jobs of {budget['steps_per_rate']} steps; T has "
-            f"{budget['rows_in_T']} questions, V {len(setup.bundle.forget.score) // setup.attack.folds}; a Llama of "
-            f"{size / 1e6:.1f} million weights. Medians of {repeats} repeats, ratios taken within a repeat. Greatest "
-            f"difference in accuracy between the sides, over all jobs and epochs: {worst:.3f}.",
-            "",
-            f"{os.cpu_count()} CPU cores, torch {version('torch')}, transformers {version('transformers')}, "
-            f"bitsandbytes {version('bitsandbytes')}, Python {platform.python_version()}.",
-        ]
+    return (
+        f"{len(setup.attack.plan(setup.bundle))} jobs of {budget['steps_per_rate']} steps: {setup.facts} facts, "
+        f"{setup.rates} rates, {setup.epochs} epochs, {budget['run_folds']} of {budget['folds']} folds; T has "
+        f"{budget['rows_in_T']} questions, V {len(setup.bundle.forget.score) // setup.attack.folds}; a Llama of "
+        f"{size / 1e6:.1f} million weights. Medians of {repeats} repeats, ratios taken within a repeat; a process per "
+        "job, where it is in the table, ran in the first one only."
     )
 
 
@@ -285,7 +316,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--processes", action="store_true", help="also a process per job")
-    parser.add_argument("--write", action="store_true", help=f"also write {TABLE.name}")
+    parser.add_argument("--write", action="store_true", help=f"also write {PAGE.name}")
     parser.add_argument("--one-job", nargs=5, help=argparse.SUPPRESS)
     options = parser.parse_args()
     drop_harmless_lines()
@@ -293,34 +324,43 @@ def main() -> None:
         folder, facts, rates, epochs, job = options.one_job
         print(json.dumps(plain_job(Setup(Path(folder), int(facts), int(rates), int(epochs)), job)))
         return
+    made = made_by(command_line(__file__), "bitsandbytes")
     with tempfile.TemporaryDirectory() as place, Workers(options.workers) as workers, Workers(0) as none:
         setup = Setup(Path(place) / "model", options.facts, options.rates, options.epochs)
         make_model(setup.folder, setup.bundle, options.hidden, options.layers)
         size = sum(file.stat().st_size for file in setup.folder.glob("*.safetensors")) // 4
-        short = Setup(setup.folder, 10, 1, 1)
-        for ready in (workers, none):  # nobody waits for imports on the clock
-            warm = [Path(place) / f"warm-{id(ready)}-{number}" for number in range(max(1, 2 * ready.count))]
-            collect(
-                ready.run(
-                    [Job("warm", resident_job, (short, short.attack.plan(short.bundle)[0], out)) for out in warm]
-                )
-            )
-        sides = [
-            (Side("a load per job, item by item", lambda: plain_sweep(setup), [], []), none),
-            (Side("resident, batched, one process", lambda: resident_sweep(setup, none), [], []), none),
-            (
-                Side(f"resident, batched, {options.workers} workers", lambda: resident_sweep(setup, workers), [], []),
-                workers,
-            ),
-        ]
-        if options.processes:
-            sides.append((Side("a process per job, item by item", lambda: process_sweep(setup), [], []), none))
+        warm_up(setup, (workers, none), Path(place))
+        sides = make_sides(setup, workers, none, options.processes)
         worst = measure(sides, options.repeats)
-        text = table([side for side, _ in sides], setup, worst, options.repeats, size)
+        about = sweep_line(setup, size, options.repeats)
+    difference = f"Greatest difference in accuracy between the sides, over all jobs and epochs: {worst:.3f}."
+    text = "\n\n".join([made, sides_table(sides), f"{about} {difference}", target_line(sides)])
     print(text)
     if options.write:
-        command = "Made by `python benchmarks/attack_cost.py --write`; no test asserts it."
-        TABLE.write_text(f"# Cost of attacks\n\n{command}\n\n{text}\n", encoding="utf-8")
+        write_sections(PAGE, "Cost of attacks", {"sweep": text})
+
+
+def warm_up(setup: Setup, ready: Sequence[Workers], place: Path) -> None:
+    """Nobody waits for imports on the clock."""
+    short = Setup(setup.folder, 10, 1, 1)
+    job = short.attack.plan(short.bundle)[0]
+    for number, workers in enumerate(ready):
+        outs = [place / f"warm-{number}-{each}" for each in range(max(1, 2 * workers.count))]
+        collect(workers.run([Job("warm", resident_job, (short, job, out)) for out in outs]))
+
+
+def make_sides(setup: Setup, workers: Workers, none: Workers, processes: bool) -> list[Side]:
+    """The ways to run the sweep; ratios are to the first."""
+    sides = [
+        Side("a load per job, item by item", lambda: plain_sweep(setup), none),
+        Side("resident, batched, one process", lambda: resident_sweep(setup, none), none, ours=True),
+        Side(
+            f"resident, batched, {workers.count} workers", lambda: resident_sweep(setup, workers), workers, ours=True
+        ),
+    ]
+    if processes:
+        sides.append(Side("a process per job, item by item", lambda: process_sweep(setup), none, repeats=1))
+    return sides
 
 
 if __name__ == "__main__":

@@ -26,13 +26,13 @@ from torch import nn
 from transformers import AutoModelForCausalLM, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from hf_unlearn import UnlearnConfig, UnlearnTrainer
-from hf_unlearn.controls.bin_hidden import quantized_weights
 from hf_unlearn.data.encoding import TextFormat, encode_row, load_tokenizer
 from hf_unlearn.data.example import DataBundle, Example
 from hf_unlearn.data.pairing import IGNORED, pad_rows
 from hf_unlearn.data.planted import PlantedSpec, make_planted
 from hf_unlearn.quantization.compare import Comparison, compare_weights
 from hf_unlearn.quantization.grids import find_grid, on_grid
+from hf_unlearn.quantization.layers import linear_weights
 from hf_unlearn.trainer.scratch import ScratchSpec, build_tokenizer, train_scratch_model
 from hf_unlearn.trainer.stepping import STEPPINGS
 
@@ -107,7 +107,7 @@ def run_cell(target: Path, bundle: DataBundle, stepping: str, rate: float, argum
     started = time.monotonic()
     forget, retain = Asker(bundle.forget.train, target), Asker(bundle.retain.train, target)
     model = AutoModelForCausalLM.from_pretrained(target, dtype=torch.float32)
-    weights = quantized_weights(model)
+    weights = linear_weights(model)
     model.requires_grad_(False)
     for weight in weights.values():
         weight.requires_grad_(True)

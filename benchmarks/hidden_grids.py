@@ -22,10 +22,10 @@ from bf16_stepping import SIZES, Asker, make_target
 from transformers import AutoModelForCausalLM
 
 from hf_unlearn import UnlearnConfig, UnlearnTrainer
-from hf_unlearn.controls.bin_hidden import quantized_weights
 from hf_unlearn.data.encoding import load_tokenizer
 from hf_unlearn.data.example import DataBundle
 from hf_unlearn.quantization.grids import find_grid, on_grid
+from hf_unlearn.quantization.layers import linear_weights
 
 HIDDEN = ("int8", "nf4", "fp4", "int4-g128", "int4-g32")
 SEEN = (*HIDDEN, "int3-g32", "int2-g32")
@@ -61,7 +61,7 @@ def run_grid(target: Path, bundle: DataBundle, grid: str, arguments: argparse.Na
     trainer = UnlearnTrainer(model, config, bundle.forget.train, bundle.retain.train, processing_class=tokenizer)
     trainer.train()
     scores = {"full": {"forget": forget(model), "retain": retain(model)}}
-    weights = quantized_weights(model)
+    weights = linear_weights(model)
     exact = {name: weight.detach().clone() for name, weight in weights.items()}
     for seen in SEEN:
         with torch.no_grad():

@@ -27,11 +27,11 @@ from torch import nn
 from transformers import AutoModelForCausalLM
 
 from hf_unlearn import UnlearnConfig, UnlearnTrainer
-from hf_unlearn.controls.bin_hidden import quantized_weights
 from hf_unlearn.data.encoding import TextFormat, encode_row, load_tokenizer
 from hf_unlearn.data.example import DataBundle
 from hf_unlearn.data.pairing import IGNORED, pad_rows
 from hf_unlearn.quantization.grids import find_grid, on_grid
+from hf_unlearn.quantization.layers import linear_weights
 
 GRIDS = ("int4-g64", "nf4", "fp4", "int3-g64", "int2-g64")
 VIEWS = {"name": "precision-views", "grids": ["int4-g64", "int3-g64"], "noise": ["int3-g64"], "hold_out": ["int2-g64"]}
@@ -57,7 +57,7 @@ def run_cell(target: Path, bundle: DataBundle, settings: dict[str, Any], argumen
     """Unlearn once; score the result on every grid and after relearning."""
     forget, retain = Asker(bundle.forget.train, target), Asker(bundle.retain.train, target)
     model = AutoModelForCausalLM.from_pretrained(target, dtype=torch.float32)
-    weights = quantized_weights(model)
+    weights = linear_weights(model)
     model.requires_grad_(False)
     for weight in weights.values():
         weight.requires_grad_(True)

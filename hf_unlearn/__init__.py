@@ -19,15 +19,20 @@ from .errors import (
 if TYPE_CHECKING:
     from .auditing import audit
     from .hub.verified import VerifiedModel, load_report
-    from .losses.forget.alternate_nll import FixedIncorrectLoss, IdkNLLLoss, RandomIncorrectLoss
+    from .losses.forget.altpo import AltPOLoss
     from .losses.forget.ce_u import CrossEntropyUnlearningLoss
-    from .losses.forget.dpo import AltPOLoss, DPOLoss, IdkDPOLoss
+    from .losses.forget.dpo import DPOLoss
+    from .losses.forget.fixed_incorrect import FixedIncorrectLoss
     from .losses.forget.ga import GradientAscentLoss
+    from .losses.forget.idk_dpo import IdkDPOLoss
+    from .losses.forget.idk_nll import IdkNLLLoss
     from .losses.forget.jensen_shannon import JensenShannonLoss
-    from .losses.forget.margin import MarginLoss, MarginToReferenceLoss
+    from .losses.forget.margin import MarginLoss
+    from .losses.forget.margin_to_reference import MarginToReferenceLoss
     from .losses.forget.max_entropy import MaxEntropyLoss
     from .losses.forget.npo import NPOLoss
     from .losses.forget.pdu import PDULoss
+    from .losses.forget.random_incorrect import RandomIncorrectLoss
     from .losses.forget.rmu import RMULoss
     from .losses.forget.satimp import SatImpLoss
     from .losses.forget.simnpo import SimNPOLoss
@@ -60,15 +65,15 @@ _LAZY = {
     "UndialLoss": ".losses.forget.undial",
     "RMULoss": ".losses.forget.rmu",
     "PDULoss": ".losses.forget.pdu",
-    "MarginToReferenceLoss": ".losses.forget.margin",
+    "MarginToReferenceLoss": ".losses.forget.margin_to_reference",
     "MarginLoss": ".losses.forget.margin",
     "JensenShannonLoss": ".losses.forget.jensen_shannon",
-    "RandomIncorrectLoss": ".losses.forget.alternate_nll",
-    "IdkNLLLoss": ".losses.forget.alternate_nll",
-    "FixedIncorrectLoss": ".losses.forget.alternate_nll",
-    "IdkDPOLoss": ".losses.forget.dpo",
+    "RandomIncorrectLoss": ".losses.forget.random_incorrect",
+    "IdkNLLLoss": ".losses.forget.idk_nll",
+    "FixedIncorrectLoss": ".losses.forget.fixed_incorrect",
+    "IdkDPOLoss": ".losses.forget.idk_dpo",
     "DPOLoss": ".losses.forget.dpo",
-    "AltPOLoss": ".losses.forget.dpo",
+    "AltPOLoss": ".losses.forget.altpo",
 }
 
 __version__ = "0.3.0"

@@ -237,7 +237,7 @@ def _workers(arguments: argparse.Namespace) -> int | None:
 
 
 def _check(arguments: argparse.Namespace) -> int:
-    from .hub.signing import SigstoreIdentity
+    from .hub.signatures import SigstoreIdentity
     from .hub.verified import check
 
     trusted = [*arguments.trusted_key, *(SigstoreIdentity(*pair) for pair in arguments.trusted_identity)]

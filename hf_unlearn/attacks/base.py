@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -105,6 +105,18 @@ class Attack(ABC):
         Raises:
             RequestError: Says what does not fit.
         """
+
+    def measures(self, metrics: Sequence[str]) -> tuple[str, ...]:
+        """Those of these metrics that its scores have: by default what one forward pass over a row gives.
+
+        A gate judges the attack by these alone.
+
+        Raises:
+            RequestError: A name is not in the registry of metrics.
+        """
+        from .measured import FORWARD, metrics_of
+
+        return metrics_of(FORWARD, metrics)
 
     def cost(self, bundle: DataBundle) -> AttackCost:
         """What it takes on one model, told before it starts.

@@ -7,7 +7,7 @@ attack otherwise, and both have a budget of their own in the report.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -77,6 +77,10 @@ class OrderedAttack(Attack):
     def check(self, attacked: Attacked) -> None:
         """As the attack does."""
         self.settings.check(attacked)
+
+    def measures(self, metrics: Sequence[str]) -> tuple[str, ...]:
+        """As the attack does."""
+        return self.settings.measures(metrics)
 
     def cost(self, bundle: DataBundle) -> AttackCost:
         """The attack's; quantizing comes on top."""

@@ -150,6 +150,10 @@ class LinearProbe(Attack):
             "control": "holdout facts" if holdout else "retain answers shuffled",
         }
 
+    def measures(self, metrics: Sequence[str]) -> tuple[str, ...]:
+        """Choices among options, nothing else."""
+        return tuple(metric for metric in metrics if metric == _METRIC)
+
     def cost(self, bundle: DataBundle) -> AttackCost:
         """A pass over all rows that are looked at."""
         asked = len(bundle.forget.score)

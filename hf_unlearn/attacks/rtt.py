@@ -27,8 +27,9 @@ from .base import Attack, Attacked, AttackResult
 from .best import best_of, read_ends, read_epochs
 from .folds import Fold, Leaking, leaks_of, make_folds, split_groups
 from .forms import BARE, Asking, Form, Texts, by_letter, write_texts
-from .optimizers import OptimizerName, check_optimizer
-from .retraining import Dtype, LossTokens, RetrainingSettings, check_least, check_rates, retrain_and_score
+from .optimizers import OptimizerName
+from .retraining import Dtype, LossTokens, retrain_and_score
+from .sweep import Sweep, sweep_budget
 
 __all__ = ["RTT", "split_groups"]
 
@@ -100,13 +101,26 @@ class RTT(Attack):
             raise RequestError(
                 f"{self.name}.run_folds is {self.run_folds}: it must be between 1 and folds ({self.folds})"
             )
-        check_rates(self.name, self.learning_rates)
-        least = {"epochs": 1, "batch_size": 1, "warmup_steps": 0, "max_grad_norm": 0, "patience": 0}
-        check_least(self.name, {key: getattr(self, key) for key in least}, least)
-        if self.max_tokens is not None and self.max_tokens < 2:
-            raise RequestError(f"{self.name}.max_tokens is {self.max_tokens}: a row has at least 2 tokens")
-        check_optimizer(self.optimizer, self.dtype, self.name)
-        self._tuning.check(self.name)
+        self.sweep.check()
+
+    @property
+    def sweep(self) -> Sweep:
+        """The rates and what each costs."""
+        return Sweep(
+            self.learning_rates,
+            self.epochs,
+            self.batch_size,
+            self.warmup_steps,
+            self.seed,
+            Tuning(self.tuning, self.lora_rank, self.lora_targets),
+            self.patience,
+            self.name,
+            loss_tokens=self.loss_tokens,
+            max_tokens=self.max_tokens,
+            max_grad_norm=self.max_grad_norm,
+            optimizer=self.optimizer,
+            dtype=self.dtype,
+        )
 
     def plan(self, bundle: DataBundle) -> list[str]:
         """One job per fold and rate."""
@@ -117,7 +131,7 @@ class RTT(Attack):
 
     def check(self, attacked: Attacked) -> None:
         """Refuse adapters that do not fit, and texts that the data's format cannot give."""
-        self._tuning.check_model(self.name, attacked.folder)
+        self.sweep.tuning.check_model(self.name, attacked.folder)
         for fold in self._folds(attacked.bundle):
             self._texts(attacked.bundle, fold, attacked.text_format)
 
@@ -136,10 +150,7 @@ class RTT(Attack):
             "leaks": {"handled": self.leaks, **leaks_of(bundle.forget).counts()},
             "form": self.form,
             "asked_by": self.asked_by,
-            "learning_rates": list(self.learning_rates),
-            "epochs": self.epochs,
-            "steps_per_rate": self.epochs * -(-rows // self.batch_size),
-            **self.retraining(self.learning_rates[0]).describe(),
+            **sweep_budget(self.sweep, rows),
         }
 
     def run_job(self, job: str, attacked: Attacked, out: Path) -> None:
@@ -148,25 +159,7 @@ class RTT(Attack):
         fold = self._folds(attacked.bundle)[number]
         texts = self._texts(attacked.bundle, fold, attacked.text_format)
         asked, fmt = self._asked(attacked.bundle, fold)
-        retrain_and_score(self.retraining(rate), attacked, texts, asked, out, fmt)
-
-    def retraining(self, rate: float) -> RetrainingSettings:
-        """How one job of the sweep fine-tunes."""
-        return RetrainingSettings(
-            learning_rate=rate,
-            epochs=self.epochs,
-            batch_size=self.batch_size,
-            warmup_steps=self.warmup_steps,
-            loss_tokens=self.loss_tokens,
-            max_grad_norm=self.max_grad_norm,
-            order=self.seed,
-            optimizer=self.optimizer,
-            dtype=self.dtype,
-            tuning=self._tuning,
-            patience=self.patience,
-            max_tokens=self.max_tokens,
-            name=self.name,
-        )
+        retrain_and_score(self.sweep.retraining(rate), attacked, texts, asked, out, fmt)
 
     def collect(self, folders: Mapping[str, Path], metrics: tuple[str, ...]) -> AttackResult:
         """Per metric and fold the best rate and epoch; facts of all folds together."""
@@ -180,10 +173,6 @@ class RTT(Attack):
     @property
     def _run(self) -> int:
         return self.run_folds or self.folds
-
-    @property
-    def _tuning(self) -> Tuning:
-        return Tuning(self.tuning, self.lora_rank, self.lora_targets)
 
     def _parse(self, job: str) -> tuple[int, float]:
         fold, rate = job.removeprefix("fold").split("-lr")

@@ -48,8 +48,8 @@ class LeakAtK(Attack):
     """Settings of sampling.
 
     It scores generated text only; likelihoods are the same however often one asks. Its scores have the names of the
-    metrics of ``scores`` and are reported. A gate that names it judges it by those, and has to have them among its
-    metrics.
+    metrics of ``scores`` and are reported. A gate that names it judges it by those of them that are among the gate's
+    metrics, and must have at least one.
 
     Attributes:
         k: Answers of which the best one counts.
@@ -147,6 +147,10 @@ class LeakAtK(Attack):
             "temperature": self.temperature,
             "top_p": self.top_p,
         }
+
+    def measures(self, metrics: Sequence[str]) -> tuple[str, ...]:
+        """Those of ``scores``."""
+        return tuple(metric for metric in metrics if metric in self.scores)
 
     def cost(self, bundle: DataBundle) -> AttackCost:
         """Every question so often."""

@@ -1,4 +1,4 @@
-"""A sweep of learning rates over fixed rows: what attacks have in common that train on rows without folds."""
+"""A sweep of learning rates: what all attacks that fine-tune at several of them have in common."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from ..data.example import Example
+from ..errors import RequestError
 from .adapters import Tuning
 from .base import Attacked, AttackResult
 from .best import best_of, read_ends, read_epochs
-from .retraining import RetrainingSettings, check_least, check_rates, retrain_and_score
+from .optimizers import OptimizerName, check_optimizer
+from .retraining import Dtype, LossTokens, RetrainingSettings, check_least, check_rates, retrain_and_score
 
 
 @dataclass(frozen=True)
@@ -27,22 +29,35 @@ class Sweep:
         tuning: What of the model is trained.
         patience: Epochs without gain after which a rate is given up; 0 never gives up.
         name: The attack, for messages.
+        loss_tokens: ``answer`` trains on answers only, ``all`` on every token.
+        max_tokens: Longer rows lose their beginning; ``None`` leaves them whole.
+        max_grad_norm: Gradient clipping; 0 turns it off.
+        optimizer: Which one, without weight decay.
+        dtype: Type of the weights while they are trained.
     """
 
     learning_rates: tuple[float, ...]
     epochs: int
     batch_size: int
     warmup_steps: int
-    order: str
+    order: str | int
     tuning: Tuning = field(default_factory=Tuning)
     patience: int = 0
     name: str = "attack"
+    loss_tokens: LossTokens = "answer"
+    max_tokens: int | None = None
+    max_grad_norm: float = 1.0
+    optimizer: OptimizerName = "adamw"
+    dtype: Dtype = "float32"
 
     def check(self) -> None:
         """Refuse what makes no sense, under the name of the attack: :class:`RequestError`."""
         check_rates(self.name, self.learning_rates)
-        least = {"epochs": 1, "batch_size": 1, "warmup_steps": 0, "patience": 0}
+        least = {"epochs": 1, "batch_size": 1, "warmup_steps": 0, "max_grad_norm": 0, "patience": 0}
         check_least(self.name, {key: getattr(self, key) for key in least}, least)
+        if self.max_tokens is not None and self.max_tokens < 2:
+            raise RequestError(f"{self.name}.max_tokens is {self.max_tokens}: a row has at least 2 tokens")
+        check_optimizer(self.optimizer, self.dtype, self.name)
         self.tuning.check(self.name)
 
     def retraining(self, rate: float) -> RetrainingSettings:
@@ -52,11 +67,14 @@ class Sweep:
             epochs=self.epochs,
             batch_size=self.batch_size,
             warmup_steps=self.warmup_steps,
-            loss_tokens="answer",
-            max_grad_norm=1.0,
+            loss_tokens=self.loss_tokens,
+            max_grad_norm=self.max_grad_norm,
             order=self.order,
+            optimizer=self.optimizer,
+            dtype=self.dtype,
             tuning=self.tuning,
             patience=self.patience,
+            max_tokens=self.max_tokens,
             name=self.name,
         )
 

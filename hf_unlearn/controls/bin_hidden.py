@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..errors import RequestError
 from ..quantization.grids import find_grid
+from ..quantization.layers import linear_weights
 from ..robust.base import StepContext, StepResult, TrainingContext
 from . import CONTROLS
 from .base import ControlPart
@@ -56,7 +56,7 @@ class BinHidden(ControlPart):
     def prepare(self, context: TrainingContext) -> None:
         """Takes down the bin of every weight and freezes all other parameters."""
         grid = find_grid(self.grid)
-        weights = quantized_weights(context.model)
+        weights = linear_weights(context.model)
         if not weights:
             raise RequestError("bin_hidden: the model has no linear layer besides its output head")
         for parameter in context.model.parameters():
@@ -72,23 +72,15 @@ class BinHidden(ControlPart):
     def before_step(self, context: StepContext) -> None:
         """Keeps the weights that the step starts from."""
         if self.relative:
-            weights = quantized_weights(context.model)
+            weights = linear_weights(context.model)
             self._last = {name: weight.detach().clone() for name, weight in weights.items()}
 
     @torch.no_grad()
     def after_step(self, result: StepResult) -> None:
         """Puts every weight back into its bin."""
-        for name, weight in quantized_weights(result.model).items():
+        for name, weight in linear_weights(result.model).items():
             low, high = self._bounds[name]
             if self.relative and self._mean_width > 0:
                 last = self._last[name]
                 weight.copy_(last + (weight - last) * ((high - low) / self._mean_width))
             weight.clamp_(low, high)
-
-
-def quantized_weights(model: nn.Module) -> dict[str, nn.Parameter]:
-    """Weights that weight-only quantizers replace: those of linear layers, except the output head."""
-    head_of: Any = getattr(model, "get_output_embeddings", lambda: None)
-    head = head_of()
-    linear = ((name, module) for name, module in model.named_modules() if isinstance(module, nn.Linear))
-    return {f"{name}.weight": cast(nn.Parameter, module.weight) for name, module in linear if module is not head}

@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import EnvironmentFailure, RequestError
 from ..reporting.controls import control_meaning
+from ..reporting.outcomes import only_run
 from ..reporting.reasons import grouped_reasons
 from ..reporting.results import Results
 from ..reporting.summary import summarize, warning
 from ..reporting.words import listed, show
 from ..verification.references import IDENTITY
 from ..verification.report_file import REPORT_FILE, load_report, write_report
-from .card_parts import emissions, format_notes, gguf_file, untested_formats, variant_links
+from .card_parts import emissions, format_notes, gguf_file, variant_links
 from .card_tables import headline_table, metric_tables, utility_table
 from .files import CARD_FILE, PLOT_FOLDER, SIGNATURE_FILE
 from .metadata import CardWords, card_metadata, metadata_problems, metadata_yaml
@@ -87,6 +88,8 @@ def render_card(
     results = results or Results(report)
     candidate = report["verdict"]["candidate"]
     reasons = grouped_reasons(results, candidate, results.reasons)
+    formats = [name for name in report["models"]["unlearned"]["files"] if name != IDENTITY]
+    not_judged = only_run(results, candidate)
     body = (
         card_environment()
         .get_template("card.md.j2")
@@ -99,7 +102,8 @@ def render_card(
             base=report["models"]["target"]["hub_id"] or words.base_model,
             variants=variant_links(words.repo_id, words.variant_repo_ids, words.variant_revisions),
             format_notes=format_notes(report, transform),
-            untested=untested_formats(report),
+            formats_tested=[name for name in formats if name not in not_judged],
+            formats_run=[name for name in formats if name in not_judged],
             gguf_file=gguf_file(report, transform),
             emissions=emissions(report),
             main_repo=words.repo_id,
@@ -155,10 +159,11 @@ def _attacks(results: Results, candidate: str) -> list[CardAttack]:
         if run["model"] != candidate:
             continue
         status = results.forget_status(candidate, run["name"])
-        outcome = _OUTCOMES.get(status or "", "not judged")
+        outcome = _OUTCOMES.get(status or "", "run, not judged")
         of = f" of {run['budget']['folds']}" if run["budget"].get("folds", run["folds"]) != run["folds"] else ""
         settings = {key: value for key, value in run["budget"].items() if key not in _TOLD_APART}
-        found.append(CardAttack(run["name"], outcome, f"{run['folds']}{of} folds, {_as_words(settings)}"))
+        folds = "fold" if run["folds"] == 1 and not of else "folds"
+        found.append(CardAttack(run["name"], outcome, f"{run['folds']}{of} {folds}, {_as_words(settings)}"))
     return found
 
 

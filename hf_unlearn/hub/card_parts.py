@@ -71,29 +71,6 @@ def _short(value: Any) -> str:
     return f"`{text[:_LONGEST_HASH]}…`" if is_hash else text
 
 
-def untested_formats(report: Mapping[str, Any]) -> list[str]:
-    """Formats that this package can write, people download, and this model was not tested in.
-
-    There are dozens, so they are named by family: ``all of gguf-…`` if none of them was tested, ``others of bnb-…`` if
-    some were, and by name where a family has one member.
-    """
-    from ..quantization import FORMATS
-
-    tested = report["models"]["unlearned"]["files"]
-    published = [name for name in FORMATS.names() if getattr(FORMATS.get(name).value, "published", True)]
-    families: dict[str, list[str]] = {}
-    for name in published:
-        families.setdefault(name.partition("-")[0], []).append(name)
-    parts = []
-    for family, names in families.items():
-        left = [name for name in names if name not in tested]
-        if len(left) == 1:
-            parts.append(f"`{left[0]}`")
-        elif left:
-            parts.append(f"{'all' if left == names else 'others'} of `{family}-…`")
-    return sorted(parts, key=lambda part: (part[0] == "`", part))
-
-
 def variant_links(repo_id: str | None, repo_ids: Mapping[str, str], revisions: Mapping[str, str]) -> list[VariantLink]:
     """Where the variants are, by format.
 

@@ -95,25 +95,28 @@ class UtilityTable:
 def headline_table(results: Results, candidate: str) -> HeadlineTable:
     """Forget and retain score before and after under each transform, and the verdict on each."""
     metric = results.headline
-    forget = _metric_rows(results, candidate, "forget", metric or "")
+    forget = {row.transform: row for row in _metric_rows(results, candidate, "forget", metric or "")}
     rows = []
-    for row in forget:
-        target = results.score("target", row.transform, "retain", metric)
-        kept = results.score(candidate, row.transform, "retain", metric)
-        top = results.largest_share(candidate, row.transform)
+    for transform in results.transforms:
+        row = forget.get(transform.name)
+        status = results.status_under(candidate, transform.name)
+        if row is None and status is None:
+            continue  # neither scored by this metric nor judged by another one
+        target = results.score("target", transform.name, "retain", metric)
+        kept = results.score(candidate, transform.name, "retain", metric)
+        top = results.largest_share(candidate, transform.name)
         most = f"{show(top.share, 2)} by {metric_phrase(top.metric)}" if top else "–"
-        status = results.status_under(candidate, row.transform) or "reported"
         rows.append(
             HeadlineRow(
-                row.transform,
-                row.label,
-                row.target,
-                row.unlearned,
-                row.never_knew,
+                transform.name,
+                transform.label,
+                row.target if row else None,
+                row.unlearned if row else None,
+                row.never_knew if row else None,
                 target.value if target else None,
                 kept.value if kept else None,
                 most,
-                status,
+                status or "reported",
             )
         )
     return HeadlineTable(metric_label(metric), rows)

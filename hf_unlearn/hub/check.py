@@ -11,7 +11,7 @@ from ..errors import EnvironmentFailure, RequestError, VerificationError
 from ..verification.digests import FileStamp, compare_digests, file_stamps, hash_files, list_files, sha256_file
 from ..verification.report_file import REPORT_FILE, read_report
 from .files import SIGNATURE_FILE, is_weight_file, may_be_published
-from .signing import NO_SIGNATURE, SignatureFinding, TrustedKey, check_signature
+from .signatures import NO_SIGNATURE, SignatureFinding, TrustedKey, check_signature
 
 
 @dataclass(frozen=True)

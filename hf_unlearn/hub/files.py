@@ -6,7 +6,7 @@ import re
 
 CARD_FILE = "README.md"
 SIGNATURE_FILE = "unlearning_report.json.sig"
-"""A signature over the bytes of the report, see :mod:`hf_unlearn.hub.signing`. It is not in the report's own list."""
+"""A signature over the report's bytes, see :mod:`hf_unlearn.hub.signatures`. It is not in the report's own list."""
 PLOT_FOLDER = "plots"
 
 _MODEL_FILES = (

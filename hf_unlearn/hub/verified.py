@@ -16,7 +16,7 @@ from ..verification.report_file import load_report as load_report_file
 from .check import CheckResult, check_files, check_folder
 from .digest_memory import DigestMemory
 from .private_copy import copy_files, private_folder
-from .signing import SigstoreIdentity, TrustedKey
+from .signatures import SigstoreIdentity, TrustedKey
 from .snapshot import fetch_snapshot
 
 __all__ = ["CheckResult", "SigstoreIdentity", "VerifiedModel", "check", "check_folder", "load_report"]

@@ -20,6 +20,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from ..errors import EnvironmentFailure, MissingExtraError, RequestError
 from ..evaluation.loading import gguf_file_in, hidden_library_bars, load_model, quiet_backends, run_device
+from .layers import linear_layers
 
 if TYPE_CHECKING:
     from .calibration import Calibration
@@ -296,8 +297,7 @@ def body_layers(model: PreTrainedModel, format_name: str) -> dict[str, nn.Linear
     Raises:
         RequestError: There are none.
     """
-    head = head_name(model)
-    layers = {name: item for name, item in model.named_modules() if isinstance(item, nn.Linear) and name != head}
+    layers = linear_layers(model)
     if not layers:
         raise RequestError(
             f"{model.name_or_path or 'the model'} has no linear layer besides its output head: {format_name} changes "

@@ -13,13 +13,12 @@ from pathlib import Path
 from typing import ClassVar
 
 import torch
-from torch import nn
 from transformers import PreTrainedModel
 
 from ..errors import RequestError
 from ..evaluation.loading import read_pretrained
 from . import FORMATS
-from .base import Written, head_name
+from .base import Written, body_layers
 from .grids import Grid, find_grid, in_groups, on_grid
 from .streaming import StreamedFormat, streamed_logits
 
@@ -44,7 +43,7 @@ class WeightNoise(StreamedFormat):
     def check_model(self, model: PreTrainedModel) -> None:
         """Every linear layer must fall into whole groups of the grid."""
         grid = find_grid(self.grid)
-        for name, layer in linear_layers(model).items():
+        for name, layer in body_layers(model, self.name).items():
             if not grid.fits(layer.in_features):
                 raise RequestError(
                     f"{self.name} needs input sizes in multiples of {grid.group_size}, but {name} has "
@@ -54,9 +53,7 @@ class WeightNoise(StreamedFormat):
     def write(self, source: Path, target: Path) -> Written:
         """Add the noise, save, and run what was saved in float32."""
         model = read_pretrained(source, "auto")
-        layers = linear_layers(model)
-        if not layers:
-            raise RequestError(f"{source} has no linear layer besides its output head: {self.name} changes nothing")
+        layers = body_layers(model, self.name)
         with torch.no_grad():
             for name, layer in layers.items():
                 layer.weight.copy_(noisy(layer.weight, find_grid(self.grid), self.draw, name))
@@ -84,12 +81,6 @@ def noisy(weight: torch.Tensor, grid: Grid, draw: int, name: str) -> torch.Tenso
     seed = int.from_bytes(hashlib.sha256(f"{name}-{draw}".encode()).digest()[:7], "big")
     noise = torch.randn(weight.shape, generator=torch.Generator().manual_seed(seed)).to(weight.device)
     return (weight.float() + placed.restore(in_groups(noise, grid) * size)).to(weight.dtype)
-
-
-def linear_layers(model: PreTrainedModel) -> dict[str, nn.Linear]:
-    """Linear layers but the output head, by name: what weight-only quantizers replace."""
-    head = head_name(model)
-    return {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear) and name != head}
 
 
 def _register(grid: str, draw: int) -> None:

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..attacks import ATTACKS, Attack
-from ..attacks.composed import ORDER_KEYS, OrderedAttack, bare
+from ..attacks.composed import ORDER_KEYS, OrderedAttack
 from ..attacks.tiers import TIERS, tier_names
 from ..data.example import DataBundle
 from ..errors import RequestError
@@ -146,22 +146,6 @@ def check_attack_formats(recipe: Recipe, tree: Located) -> None:
                 f"{tree.at('attack', name, 'after')}: attack.{name}.after names {after!r}, which the run does not "
                 f"make ({made}): add it to export.formats"
             )
-
-
-def plain_attacks(attacks: Mapping[str, Attack], tier: str | None, plain: Any) -> dict[str, Any]:
-    """The section as plain data that reads back as the same.
-
-    Args:
-        attacks: Attacks by name.
-        tier: The tier that some come from; what of it is not among them is left out in so many words.
-        plain: Makes plain data of a dataclass.
-    """
-    section: dict[str, Any] = {"tier": tier} if tier else {}
-    for name, attack in attacks.items():
-        order = attack.order if isinstance(attack, OrderedAttack) else {}
-        section[name] = {**order, **plain(bare(attack))}
-    left_out = [name for name in (tier_names(tier) if tier else ()) if name not in attacks]
-    return {**section, **dict.fromkeys(left_out, False)}
 
 
 def fitting(section: AttackSection, bundle: DataBundle) -> tuple[dict[str, Attack], dict[str, str]]:

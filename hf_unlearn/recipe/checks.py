@@ -10,9 +10,16 @@ from pathlib import Path
 from typing import Any
 
 from ..attacks.composed import judged_attacks
+from ..attacks.measured import check_judgeable
+from ..controls import CONTROLS
 from ..errors import RequestError
+from ..evaluation.metrics import METRICS
+from ..hub.metadata import plain_key_problems
+from ..quantization import FORMATS
+from ..quantization.calibration import calibration_kinds
 from ..registry import suggest
 from ..strict_yaml import Located, first_named
+from ..trainer.settings import build_part
 from .spec import RESERVED_NAMES, ControlSpec, Recipe
 
 LARGEST_SEED = 2**32 - 1
@@ -78,9 +85,6 @@ def check_settings(tree: Located, key: str, control: str | None = None) -> None:
 
 def check_names(recipe: Recipe, tree: Located) -> None:
     """Names that stand in the recipe's lists, and the recipe's own."""
-    from ..evaluation.metrics import METRICS
-    from ..quantization import FORMATS
-
     with located(tree.at("name")):
         check_name(recipe.name, "name")
     if not 0 <= recipe.seed <= LARGEST_SEED:
@@ -100,8 +104,6 @@ def check_names(recipe: Recipe, tree: Located) -> None:
 
 def check_calibration(recipe: Recipe, tree: Located) -> None:
     """A format that is calibrated needs ordinary text to look at."""
-    from ..quantization.calibration import calibration_kinds
-
     kinds = calibration_kinds(recipe.export.formats, recipe.export.calibration.kind)
     generic = recipe.data.generic is not None or (recipe.data.planted is not None and recipe.data.planted.generic > 0)
     if not kinds or generic or recipe.export.calibration.source is not None:
@@ -143,13 +145,11 @@ def fill_gate(recipe: Recipe, tree: Located) -> Recipe:
 
 def _downloadable(names: Sequence[str]) -> tuple[str, ...]:
     """Of exported formats those that people download: others are made to explain, and judged only where asked for."""
-    from ..quantization import FORMATS
-
     return tuple(name for name in names if FORMATS.get(name).value.published)
 
 
 def check_gate(recipe: Recipe, tree: Located) -> None:
-    """The gate can only judge what the run makes."""
+    """The gate can only judge what the run makes and measures."""
     from ..evaluation.llama_cpp import runtime_transforms
 
     for key, wanted, there in (
@@ -159,13 +159,13 @@ def check_gate(recipe: Recipe, tree: Located) -> None:
         ("utility_sets", recipe.gate.utility_sets, tuple(recipe.data.extra)),
     ):
         _check_made(wanted, there, f"gate.{key}", tree)
+    for index, name in enumerate(recipe.gate.attacks):
+        with located(f"{tree.at('gate', 'attacks', index)}: gate.attacks"):
+            check_judgeable(name, recipe.attack[name], recipe.gate.metrics)
 
 
 def check_publish(recipe: Recipe, tree: Located) -> None:
     """What a card would be refused for is found before the run, not after it."""
-    from ..hub.metadata import plain_key_problems
-    from ..quantization import FORMATS
-
     publish = recipe.publish
     if publish.formats is not None:
         _check_made(publish.formats, recipe.export.formats, "publish.formats", tree)
@@ -199,9 +199,6 @@ def _check_made(wanted: Sequence[str], there: Sequence[str], key: str, tree: Loc
 
 def check_controls(recipe: Recipe, tree: Located) -> None:
     """Controls have a kind, a name of their own, and what their kind needs."""
-    from ..controls import CONTROLS
-    from ..trainer.settings import build_part
-
     names: list[str] = []
     for index, control in enumerate(recipe.controls):
         item = Located(None, "") if "controls" not in tree.value else tree.value["controls"].value[index]
@@ -238,8 +235,6 @@ def _check_learning(recipe: Recipe, control: ControlSpec, learns_first: bool) ->
 
 
 def _check_control(recipe: Recipe, control: ControlSpec, before: Sequence[str]) -> None:
-    from ..controls import CONTROLS
-
     kinds = [*UNTRAINED_CONTROLS, *CONTROLS.names()]
     methods = [method.name for method in recipe.methods]
     if control.kind not in kinds:

@@ -18,6 +18,7 @@ from ..hub.options import HubOptions
 from ..quantization.calibration import CalibrationSpec
 from ..trainer.scratch import ScratchSpec
 from ..verification.gate import Gate
+from .plain import plain, plain_attacks
 
 # What one extra provides, any Llama-like model fits in, and needs no calibration.
 DEFAULT_FORMATS = (
@@ -139,7 +140,7 @@ class MethodSpec:
     def to_dict(self) -> dict[str, Any]:
         """As it stands in a recipe."""
         given = {"checkpoint": self.checkpoint, "revision": self.revision}
-        return {"name": self.name, **_plain(self.settings), **{key: value for key, value in given.items() if value}}
+        return {"name": self.name, **plain(self.settings), **{key: value for key, value in given.items() if value}}
 
 
 @dataclass(frozen=True)
@@ -329,12 +330,10 @@ class Recipe:
 
     def to_dict(self) -> dict[str, Any]:
         """All values, defaults included, as plain data that reads back as the same recipe."""
-        from .attacks import plain_attacks
-
-        plain = {item.name: _plain(getattr(self, item.name)) for item in dataclasses.fields(self)}
-        del plain["attack_tier"]
-        plain["attack"] = plain_attacks(self.attack, self.attack_tier, _plain)
-        return {**plain, "methods": [method.to_dict() for method in self.methods]}
+        values = {item.name: plain(getattr(self, item.name)) for item in dataclasses.fields(self)}
+        del values["attack_tier"]
+        values["attack"] = plain_attacks(self.attack, self.attack_tier)
+        return {**values, "methods": [method.to_dict() for method in self.methods]}
 
     @property
     def is_audit(self) -> bool:
@@ -344,13 +343,3 @@ class Recipe:
     def method(self, name: str) -> MethodSpec:
         """The method called ``name``."""
         return next(method for method in self.methods if method.name == name)
-
-
-def _plain(value: Any) -> Any:
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {item.name: _plain(getattr(value, item.name)) for item in dataclasses.fields(value) if item.init}
-    if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    return value

@@ -15,7 +15,7 @@ _LONGEST_LIST = 6
 
 
 def outcome_sentences(results: Results) -> list[str]:
-    """What was passed, failed and left open by the release candidate, one sentence each; none in older reports."""
+    """What was passed, failed, left open and only reported of the release candidate; none in older reports."""
     outcomes = [each for each in section(results.report, "verdict").get("outcomes") or () if isinstance(each, Mapping)]
     judged = section(section(results.report, "verdict"), "judged")
     if not outcomes:
@@ -25,6 +25,9 @@ def outcome_sentences(results: Results) -> list[str]:
         names = [_name(results, each) for each in outcomes if each.get("status") == status]
         if names:
             sentences.append(f"{words}: {listed(names)}.")
+    unjudged = only_run(results, str(section(results.report, "verdict").get("candidate")))
+    if unjudged:
+        sentences.append(f"Run, not judged: {listed(unjudged)}.")
     count, factor = judged.get("comparisons"), judged.get("joint_factor")
     if count and isinstance(factor, int | float):
         sentences.append(
@@ -32,6 +35,13 @@ def outcome_sentences(results: Results) -> list[str]:
             f"interval that holds for all of them at once, {factor:.2f} times as long as its own."
         )
     return sentences
+
+
+def only_run(results: Results, model: str) -> list[str]:
+    """Transforms under which a model was scored and that the gate does not judge, in the order they are shown."""
+    shares = results.shares(model)
+    judged = {share.transform for share in shares if share.is_judged}
+    return list(dict.fromkeys(share.transform for share in shares if share.transform not in judged))
 
 
 def shortened(item: str) -> str:

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from ..errors import RequestError
 from . import ROBUST
 from .base import StepContext, TrainingContext, TrainingPart
-from .exchange import trained_parameters
 from .state import load_tensors, save_tensors
+from .weights import trained_parameters
 
 AVERAGE_FILE = "weight_averaging.safetensors"
 _COUNT = "/count"

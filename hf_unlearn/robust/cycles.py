@@ -2,25 +2,40 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import ClassVar
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
 
 from ..errors import RequestError
 from . import ROBUST
-from .base import StepContext, TermWeights, TrainingPart
+from .base import StepContext, TermWeights, TrainingContext, TrainingPart
+from .rehearsal import Rehearsal
+from .state import load_tensors, save_tensors
+from .weights import trained_parameters
+
+REHEARSAL_FILE = "cycles_rehearsal.safetensors"
 
 
 @ROBUST.register(
     "cycles",
     summary="Rounds of forget steps alone and retain steps alone, each with a fresh optimizer.",
     paper="this project (see docs/cycles.md)",
-    defaults={"unlearn_steps": 30, "heal_steps": 50, "perturb": 0.0, "rounds": 0},
+    defaults={
+        "unlearn_steps": 30,
+        "heal_steps": 50,
+        "rounds": 0,
+        "rehearse_steps": 0,
+        "rehearse_share": 0.5,
+        "perturb": 0.0,
+        "seed": 0,
+    },
     needs=("retain",),
 )
-@dataclass(frozen=True)
+@dataclass
 class Cycles(TrainingPart):
     """Alternates between the forget term alone and the retain term alone.
 
@@ -29,29 +44,61 @@ class Cycles(TrainingPart):
     either. Rounds follow from the run's ``max_steps``; a last unlearning phase that has no healing after it would
     leave the model damaged, so ``max_steps`` should be a multiple of a round.
 
+    With ``rehearse_steps`` every phase of unlearning starts from a rehearsed attack (:class:`.rehearsal.Rehearsal`):
+    some of the facts are learned again at the step's own learning rate, are unlearned together with what that brought
+    back, and what the rehearsal changed is taken back before healing.
+
+    Cost: a forward and a backward pass of one term alone in each step, and ``rehearse_steps`` micro-batches more a
+    round; the optimizer's state is made anew twice a round. With a rehearsal a copy of the trained weights.
+
     Attributes:
         unlearn_steps: Optimizer steps on the forget term at the start of a round.
         heal_steps: Optimizer steps on the retain term that end it.
-        perturb: Before healing, weights move by this share towards noise (as in UNDO, arXiv 2506.06278).
         rounds: After so many rounds only the retain term goes on; 0 for no end.
+        rehearse_steps: Steps of the attack that is rehearsed before each phase of unlearning; 0 for none.
+        rehearse_share: Of the groups of facts, how many the rehearsal learns.
+        perturb: Before healing, weights move by this share towards noise (as in UNDO, arXiv 2506.06278).
+        seed: Of what the rehearsal draws.
+
+    Raises:
+        RequestError: A number is out of range.
     """
 
     needs_retain: ClassVar[bool] = True
-    needs_whole_weights: ClassVar[bool] = False
 
     unlearn_steps: int = 30
     heal_steps: int = 50
-    perturb: float = 0.0
     rounds: int = 0
+    rehearse_steps: int = 0
+    rehearse_share: float = 0.5
+    perturb: float = 0.0
+    seed: int = 0
+    _context: TrainingContext | None = field(default=None, init=False, repr=False)
+    _rehearsal: Rehearsal = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         for name in ("unlearn_steps", "heal_steps"):
             if getattr(self, name) < 1:
                 raise RequestError(f"cycles: {name} is {getattr(self, name)}; it must be at least 1")
+        for name in ("rounds", "rehearse_steps"):
+            if getattr(self, name) < 0:
+                raise RequestError(f"cycles: {name} is {getattr(self, name)}; use 0 for none")
+        if not 0 < self.rehearse_share <= 1:
+            raise RequestError(
+                f"cycles: rehearse_share is {self.rehearse_share}; it must be a share above 0 and up to 1"
+            )
         if not 0 <= self.perturb < 1:
             raise RequestError(f"cycles: perturb is {self.perturb}; it must be a share from 0 to under 1")
-        if self.rounds < 0:
-            raise RequestError(f"cycles: rounds is {self.rounds}; use 0 for no end")
+        self._rehearsal = Rehearsal(self.rehearse_steps, self.rehearse_share, self.seed)
+
+    @property
+    def needs_whole_weights(self) -> bool:  # type: ignore[override]
+        """Only a rehearsal and noise look at whole tensors."""
+        return self.rehearse_steps > 0 or self.perturb > 0
+
+    def prepare(self, context: TrainingContext) -> None:
+        """Keeps what a rehearsal is made with."""
+        self._context = context
 
     def term_weights(self, step: int) -> TermWeights:
         """Forget alone, then retain alone."""
@@ -65,8 +112,32 @@ class Cycles(TrainingPart):
         round_number, position = divmod(context.step, self.unlearn_steps + self.heal_steps)
         if position in (0, self.unlearn_steps):
             context.optimizer.state.clear()
-        if self.perturb and position == self.unlearn_steps and not (self.rounds and round_number >= self.rounds):
-            perturb_weights(context.model, self.perturb, seed=context.step)
+        if self.rounds and round_number >= self.rounds:
+            return
+        if position == 0 and self.rehearse_steps and self._context is not None:
+            rate = context.optimizer.param_groups[0]["lr"]
+            self._rehearsal.learn(self._context, context.model, rate, round_number)
+        if position == self.unlearn_steps:
+            self._rehearsal.take_back(context.model)
+            if self.perturb:
+                perturb_weights(context.model, self.perturb, seed=context.step)
+
+    def outcome(self) -> Mapping[str, Any]:
+        """Rows that rehearsals learned: they are not among the steps' own."""
+        return {"rows_rehearsed": self._rehearsal.rows} if self.rehearse_steps else {}
+
+    def save_state(self, folder: Path) -> None:
+        """What the rehearsal of the current phase changed."""
+        if self.rehearse_steps:
+            counted = {"rows": torch.tensor(self._rehearsal.rows)}
+            save_tensors(folder / REHEARSAL_FILE, {**self._rehearsal.learned, **counted})
+
+    def load_state(self, folder: Path) -> None:
+        """Reads it back."""
+        if self.rehearse_steps:
+            tensors = load_tensors(folder / REHEARSAL_FILE, "cycles")
+            self._rehearsal.rows = int(tensors.pop("rows"))
+            self._rehearsal.learned = tensors
 
 
 @torch.no_grad()
@@ -79,7 +150,7 @@ def perturb_weights(model: nn.Module, share: float, seed: int) -> None:
         seed: Of the noise, so that a resumed run draws the same.
     """
     generator = torch.Generator().manual_seed(seed)
-    for parameter in model.parameters():
-        if parameter.requires_grad and parameter.ndim > 1:
+    for parameter in trained_parameters(model).values():
+        if parameter.ndim > 1:
             noise = torch.randn(parameter.shape, generator=generator).to(parameter)
             parameter.lerp_(noise * parameter.std(), share)

@@ -6,13 +6,14 @@ import logging
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, cast
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import nn
 
 from ..errors import RequestError
 from ..quantization.grids import Grid, find_grid, on_grid
+from ..quantization.layers import linear_weights
 from . import ROBUST
 from .base import TrainingContext, TrainingPart
 from .exchange import exchanged
@@ -213,20 +214,13 @@ def forget_score(context: TrainingContext) -> float:
     return total / max(count, 1)
 
 
-def body_weights(model: nn.Module) -> dict[str, nn.Parameter]:
-    """What weight-only quantizers round, by name: weights of linear layers, except the output head's."""
-    head: Any = getattr(model, "get_output_embeddings", lambda: None)()
-    linear = ((name, module) for name, module in model.named_modules() if isinstance(module, nn.Linear))
-    return {f"{name}.weight": cast(nn.Parameter, module.weight) for name, module in linear if module is not head}
-
-
 def check_grid(model: nn.Module, grid: Grid, part: str) -> None:
     """Refuses a model whose rows do not fall into a grid's groups.
 
     Raises:
         RequestError: Names the layer and its size, or there is no linear layer.
     """
-    weights = body_weights(model)
+    weights = linear_weights(model)
     if not weights:
         raise RequestError(f"{part}: the model has no linear layer besides its output head, so nothing is rounded")
     for name, weight in weights.items():
@@ -241,5 +235,5 @@ def rounded(model: nn.Module, grid: Grid) -> AbstractContextManager[None]:
     """The model with its linear layers rounded to a grid; afterwards they are as they were, bit for bit."""
     return exchanged(
         (weight, on_grid(weight.data, grid, weight.dtype).dequantized().to(weight.dtype))
-        for weight in body_weights(model).values()
+        for weight in linear_weights(model).values()
     )

@@ -9,11 +9,6 @@ import torch
 from torch import Tensor, nn
 
 
-def trained_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
-    """Parameters that require gradients, by name; shared ones once."""
-    return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
-
-
 @contextmanager
 def exchanged(values: Iterable[tuple[nn.Parameter, Tensor]]) -> Iterator[None]:
     """Parameters that hold other tensors as long as this lasts, and then their own again, bit for bit.

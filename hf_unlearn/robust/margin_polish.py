@@ -9,7 +9,8 @@ from typing import Any, ClassVar
 
 from ..errors import RequestError
 from ..losses.base import Loss
-from ..losses.forget.margin import MarginLoss, MarginToReferenceLoss
+from ..losses.forget.margin import MarginLoss
+from ..losses.forget.margin_to_reference import MarginToReferenceLoss
 from . import ROBUST
 from .base import TrainingPart
 
@@ -37,8 +38,8 @@ class MarginPolish(TrainingPart):
         share: Of the run's steps, above 0 and below 1. The paper's polish is short; a tenth to a fifth is our choice.
         kappa: See :class:`~hf_unlearn.losses.forget.margin.MarginLoss`.
         to_reference: Measure from the reference's own margins, see
-            :class:`~hf_unlearn.losses.forget.margin.MarginToReferenceLoss`. For a ``ref_model`` that was trained
-            without the forget set.
+            :class:`~hf_unlearn.losses.forget.margin_to_reference.MarginToReferenceLoss`. For a ``ref_model`` that was
+            trained without the forget set.
 
     Raises:
         RequestError: If a value is out of range.

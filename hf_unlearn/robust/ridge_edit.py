@@ -12,9 +12,11 @@ from torch import Tensor, nn
 
 from ..data.encoding import EncodedRow
 from ..errors import RequestError
+from ..evaluation.decoder import decoder_layers
 from ..losses.base import label_positions
 from . import ROBUST
 from .base import TrainingContext, TrainingPart
+from .mlps import MLP_OUTPUTS
 from .weights import refuse_adapters
 
 
@@ -144,9 +146,6 @@ def last_maps(model: nn.Module) -> list[tuple[nn.Module, nn.Linear]]:
     Raises:
         RequestError: A layer has none, or several (experts).
     """
-    from ..evaluation.decoder import decoder_layers
-    from ..trainer.trained import MLP_OUTPUTS
-
     found = []
     for number, layer in enumerate(decoder_layers(model)):
         linear = [

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from ..errors import RequestError
 from . import ROBUST
 from .base import StepContext, TermName, TrainingPart, View
-from .exchange import exchanged, trained_parameters
+from .exchange import exchanged
+from .weights import trained_parameters
 
 _APART = 1_000_003
 """A large odd factor keeps the random streams of neighbouring seeds and steps apart."""

@@ -14,6 +14,7 @@ from torch import nn
 from ..errors import RequestError
 from . import ROBUST
 from .base import TrainingContext, TrainingPart
+from .weights import trained_parameters
 
 MASK_FILE = "sure_mask.json"
 
@@ -64,9 +65,8 @@ def trainable_modules(model: nn.Module) -> dict[str, list[nn.Parameter]]:
     A parameter shared by several modules (tied embeddings) belongs to the first of them and is listed once.
     """
     modules: dict[str, list[nn.Parameter]] = {}
-    for name, parameter in model.named_parameters():
-        if parameter.requires_grad:
-            modules.setdefault(name.rpartition(".")[0], []).append(parameter)
+    for name, parameter in trained_parameters(model).items():
+        modules.setdefault(name.rpartition(".")[0], []).append(parameter)
     return modules
 
 
@@ -126,6 +126,9 @@ class SURE(TrainingPart):
     retain term alike; that is what has to survive quantization, while the mask protects what the model can do.
 
     The mask is kept in the output folder and read back when a run is resumed: weights have changed by then.
+
+    Cost: before the first step a forward and a backward pass over the forget set, with the gradients of all weights
+    in memory; each step then makes those of the chosen modules only.
 
     Args:
         percentile: From 0 (all modules are trained) to 100 (only the one with the largest gradient). The paper uses 90

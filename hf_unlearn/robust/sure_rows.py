@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from ..errors import RequestError
 from . import ROBUST
 from .base import Gradients, StepContext, StepResult, TermName, TrainingPart
-from .exchange import trained_parameters
 from .state import load_tensors, save_tensors
+from .weights import trained_parameters
 
 ROWS_FILE = "sure_rows.safetensors"
 

@@ -10,7 +10,7 @@ import torch
 from ..errors import RequestError
 from . import ROBUST
 from .base import TrainingContext, TrainingPart
-from .weights import Weights
+from .weights import Weights, trained_parameters
 
 _FIRST_HALF = ("lora_A", "lora_embedding_A")
 
@@ -63,7 +63,7 @@ class TaskVector(TrainingPart):
     @torch.no_grad()
     def prepare(self, context: TrainingContext) -> None:
         """Keeps the original weights."""
-        trained = {name: weight for name, weight in context.model.named_parameters() if weight.requires_grad}
+        trained = trained_parameters(context.model)
         if hasattr(context.model, "peft_config"):
             fresh = all(not weight.any() for name, weight in trained.items() if "lora_B" in name)
             if any("lora_magnitude" in name for name in trained) or not fresh:

@@ -14,7 +14,7 @@ from ..errors import RequestError
 from . import ROBUST
 from .base import StepContext, TermWeights, TrainingContext, TrainingPart
 from .state import load_tensors, save_tensors
-from .weights import refuse_adapters
+from .weights import refuse_adapters, trained_parameters
 
 TEACHER_FILE = "undo_teacher.safetensors"
 
@@ -142,9 +142,7 @@ def damage(model: nn.Module, alpha: float, beta: float, seed: int) -> None:
         seed: Of the noise, drawn on the CPU so that every device has the same.
     """
     generator = torch.Generator().manual_seed(seed)
-    for parameter in model.parameters():
-        if not parameter.requires_grad:
-            continue
+    for parameter in trained_parameters(model).values():
         if parameter.ndim < 2:
             parameter.mul_(1 - alpha)
             continue

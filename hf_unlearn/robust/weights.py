@@ -1,4 +1,4 @@
-"""Copies of a model's trained weights, for parts that go back to them or between them."""
+"""A model's trained weights, and copies of them for parts that go back to them or between them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import RequestError
-from .exchange import trained_parameters
+
+
+def trained_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
+    """Parameters that require gradients, by name; shared ones once."""
+    return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
 
 
 class Weights:

@@ -18,7 +18,7 @@ from ..data.encoding import EncodedRow
 from ..errors import RequestError
 from . import ROBUST
 from .base import TrainingContext, TrainingPart
-from .weights import Weights
+from .weights import Weights, trained_parameters
 
 TARGETS_FILE = "generic_labels.json"
 _MOST_LOGITS = 2**28
@@ -113,7 +113,7 @@ class WhoIsHarryPotter(TrainingPart):
         return [replace(row, labels=labels) for row, labels in zip(rows, self._labels, strict=True)]
 
     def _reinforce(self, context: TrainingContext) -> None:
-        trained = [parameter for parameter in context.model.parameters() if parameter.requires_grad]
+        trained = trained_parameters(context.model).values()
         optimizer = torch.optim.AdamW(trained, lr=self.learning_rate, weight_decay=0.0)
         rows = list(context.forget_rows)
         for epoch in range(self.epochs):

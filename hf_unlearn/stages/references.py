@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ..attacks.measured import check_judgeable
 from ..errors import RequestError
 from ..evaluation.records import read_records
 from ..evaluation.run import RECORDS_FILE, evaluate_folder, fact_scores
@@ -68,6 +69,8 @@ def check_references(context: RunContext, target: Subject, subjects: Sequence[Su
             "set then stands in"
         )
     check_target_knows(table, "target", reference, SPLIT, metrics, settings)
+    for name in gate.attacks:  # the set may lack what the recipe's check counted on, such as options
+        check_judgeable(name, context.recipe.attack[name], metrics)
 
 
 def _score(context: RunContext, target: Subject, subjects: Sequence[Subject]) -> None:

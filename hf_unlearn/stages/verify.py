@@ -11,16 +11,12 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ..attacks import ATTACKS
-from ..attacks.composed import kind_of
 from ..data.example import Example
 from ..errors import RequestError
-from ..evaluation.llama_cpp import split_runtime
 from ..evaluation.records import read_records
 from ..evaluation.run import fact_scores
 from ..hub.files import is_model_file
-from ..quantization import FORMATS
-from ..recipe import ControlSpec, DataSpec, Recipe
+from ..recipe import ControlSpec, DataSpec
 from ..verification.controls import ControlOutcome, all_as_expected, control_outcome
 from ..verification.report import AttackRun, ModelInfo, SetInfo, build_report
 from ..verification.report_file import load_report, write_report
@@ -34,6 +30,7 @@ from .evaluate import evaluation_unit
 from .explain import explain_stage, export_info
 from .train import METRICS_FILE
 from .units import Unit, file_digests, fingerprint, write_atomically
+from .untested import not_tested
 
 REPORT_FILE = "unlearning_report.json"
 SALT_FILE = "salt.hex"
@@ -206,22 +203,6 @@ def _write_report(
         benchmarks=benchmark_scores(context, subjects),
     )
     write_report(report, folder / REPORT_FILE)
-
-
-_NEVER_TESTED = ("membership inference", "what somebody can do who still has the target")
-
-
-def not_tested(recipe: Recipe) -> list[str]:
-    """What a reader may think was tested and was not: all that the package knows and the gate does not judge."""
-    there = {split_runtime(name)[0].partition("@")[0] for name in recipe.gate.formats}
-    formats = [entry.name for entry in FORMATS.entries() if entry.value.published and entry.name not in there]
-    run = {kind_of(name, attack) for name, attack in recipe.attack.items() if name in recipe.gate.attacks}
-    attacks = [name for name in ATTACKS.names() if name not in run]
-    return [
-        *([f"the formats {', '.join(formats)}"] if formats else []),
-        *([f"the attacks {', '.join(attacks)}"] if attacks else []),
-        *_NEVER_TESTED,
-    ]
 
 
 def model_info(context: RunContext, subject: Subject) -> ModelInfo:

@@ -20,8 +20,9 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from ..errors import MissingExtraError, RequestError
+from ..evaluation.loading import read_pretrained
 from ..registry import suggest
-from .launch import alone
+from .sharding import alone
 
 if TYPE_CHECKING:
     from peft import PeftConfig
@@ -183,8 +184,6 @@ def merge_into(base: str, adapters: Path, output_dir: Path, dtype: str | None) -
         RequestError: The base is not there any more, or is stored in a few bits.
     """
     from peft import PeftModel
-
-    from ..evaluation.loading import read_pretrained
 
     model: Any = read_pretrained(base, dtype="float32")
     refuse_merge(model, base)

@@ -18,11 +18,14 @@ from ..data.encoding import EncodedRow, TextFormat, encode_prompt
 from ..data.example import Example
 from ..data.pairing import PaddedRows
 from ..errors import RequestError
+from ..evaluation.generation import Prompt, generate
+from ..evaluation.passes import Passes
+from ..evaluation.spec import Sampling
 from ..losses.base import LabelScores, label_positions
 from ..processes import is_first, wait_for_all
-from .launch import placed
 from .reference import evaluating
 from .rows import encode_dataset, read_rows
+from .sharding import placed
 
 if TYPE_CHECKING:
     import datasets
@@ -130,10 +133,6 @@ class TargetWriter:
     def _write(
         self, prompts: Sequence[tuple[int, ...]], rows: Sequence[Example], wish: SampledAnswers
     ) -> list[list[str]]:
-        from ..evaluation.generation import Prompt, generate
-        from ..evaluation.passes import Passes
-        from ..evaluation.spec import Sampling
-
         sampling = Sampling(wish.count, wish.temperature, seed=wish.seed)
         asked = [
             Prompt(ids, row.origin or row.id, wish.max_new_tokens, wish.stop, sampling, row.id, sample)

@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ..errors import EnvironmentFailure, RequestError
+from ..robust.weights import trained_parameters
 from ..surroundings import explain
-from .launch import asks_for_deepspeed, in_pieces
+from .launch import asks_for_deepspeed
+from .sharding import in_pieces
 
 if TYPE_CHECKING:
     from .unlearn_trainer import UnlearnTrainer
@@ -69,7 +71,7 @@ def fit_batch_size(trainer: UnlearnTrainer) -> None:
 
 
 def _fits(trainer: UnlearnTrainer, size: int) -> bool:
-    trained = [parameter for parameter in trainer.model.parameters() if parameter.requires_grad]
+    trained = trained_parameters(trainer.model).values()
     held: list[Any] = []
     try:
         states = [(_OPTIMIZER_BYTES * each.numel(), each.device) for each in trained]

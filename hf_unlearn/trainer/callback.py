@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from .moments import step_context, step_result
+
 if TYPE_CHECKING:
     from .unlearn_trainer import UnlearnTrainer
 
@@ -38,14 +40,14 @@ class RunCallback(TrainerCallback):
         """Means of a step start anew, and parts may change weights and optimizer."""
         self._trainer.step_means.clear()
         for part in self._trainer.parts:
-            part.before_step(self._trainer.step_context())
+            part.before_step(step_context(self._trainer))
 
     def on_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """The weights have just changed."""
         for part in self._trainer.parts:
-            part.after_step(self._trainer.step_result())
+            part.after_step(step_result(self._trainer))
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any

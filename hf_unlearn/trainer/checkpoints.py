@@ -1,4 +1,4 @@
-"""Which checkpoint a killed run can go on from."""
+"""Which checkpoint a run goes on from."""
 
 from __future__ import annotations
 
@@ -7,7 +7,21 @@ import shutil
 from pathlib import Path
 
 from transformers.trainer import TRAINER_STATE_NAME
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, get_last_checkpoint
+
+
+def chosen_checkpoint(given: str | bool | None, output_dir: str | None) -> Path | None:
+    """The checkpoint that ``resume_from_checkpoint`` means.
+
+    Args:
+        given: A folder, ``True`` for the last one, or nothing.
+        output_dir: Where the trainer keeps its checkpoints.
+
+    Returns:
+        ``None`` if there is none, or none is meant.
+    """
+    folder = get_last_checkpoint(str(output_dir)) if given is True else given
+    return Path(folder) if folder else None
 
 
 def last_whole_checkpoint(folder: Path) -> Path | None:

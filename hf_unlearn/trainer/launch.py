@@ -7,20 +7,15 @@ model, which nobody who asked for pieces has room for.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-import torch
 from accelerate.utils import DistributedType
-from torch import nn
 
 from ..errors import RequestError
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
-
-    from .config import UnlearnConfig
+    from transformers import TrainingArguments
 
 
 def _set(variable: str) -> bool:
@@ -37,7 +32,20 @@ def asks_for_fsdp(setting: Any) -> bool:
     return bool(setting) or _set("ACCELERATE_USE_FSDP")
 
 
-def check_launch(args: UnlearnConfig, accelerator: Accelerator) -> None:
+def check_devices(args: TrainingArguments) -> None:
+    """Refuses a process with several GPUs.
+
+    Raises:
+        RequestError: It sees more than one.
+    """
+    if args.n_gpu > 1:
+        raise RequestError(
+            "one process sees several GPUs: start one process per GPU with `accelerate launch`, or let it see one"
+            " with CUDA_VISIBLE_DEVICES"
+        )
+
+
+def check_launch(args: TrainingArguments, accelerator: Accelerator) -> None:
     """Refuses a run that is not the one that was asked for, or that could not be saved.
 
     Raises:
@@ -79,96 +87,3 @@ def _check_fsdp(accelerator: Accelerator) -> None:
             "with fsdp_cpu_ram_efficient_loading only the first process has the target's weights when they are first"
             " looked at: set it to false in the accelerate file"
         )
-
-
-def in_pieces(accelerator: Accelerator) -> bool:
-    """Whether no process has the whole model while it is trained."""
-    if accelerator.distributed_type is DistributedType.DEEPSPEED:
-        plugin: Any = accelerator.state.deepspeed_plugin
-        return bool(plugin.zero_stage == 3)
-    return accelerator.distributed_type is DistributedType.FSDP
-
-
-def _lies_in_pieces(model: nn.Module) -> bool:
-    return any(hasattr(parameter, "ds_id") for parameter in model.parameters())
-
-
-@contextmanager
-def gathered(model: nn.Module) -> Iterator[None]:
-    """All weights of a model that ZeRO-3 keeps in pieces, whole in every process. Does nothing for other models."""
-    if not _lies_in_pieces(model):
-        yield
-        return
-    from deepspeed import zero
-
-    with zero.GatheredParameters(list(model.parameters())):
-        yield
-
-
-@contextmanager
-def gathered_in_turn(model: nn.Module) -> Iterator[None]:
-    """Lets a model whose weights lie in pieces (ZeRO-3) be called before DeepSpeed has taken it over.
-
-    Each module's own weights are gathered when it is called and let go when it returns, so that one module's weights
-    at a time are whole. Every process has to make the same calls. Does nothing for other models.
-    """
-    if not _lies_in_pieces(model):
-        yield
-        return
-    from deepspeed import zero
-
-    held: dict[nn.Module, list[Any]] = {}
-
-    def gather(module: nn.Module, inputs: Any) -> None:
-        context = zero.GatheredParameters(list(module.parameters(recurse=False)))
-        context.__enter__()
-        held.setdefault(module, []).append(context)
-
-    def let_go(module: nn.Module, inputs: Any, output: Any) -> None:
-        held[module].pop().__exit__(None, None, None)
-
-    owners = [module for module in model.modules() if any(True for _ in module.parameters(recurse=False))]
-    handles = [module.register_forward_pre_hook(gather) for module in owners]
-    handles += [module.register_forward_hook(let_go, always_call=True) for module in owners]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def forget_deepspeed() -> None:
-    """Models that are loaded after a training are no longer cut into pieces by ZeRO-3."""
-    from transformers.integrations.deepspeed import unset_hf_deepspeed_config
-
-    unset_hf_deepspeed_config()
-
-
-@contextmanager
-def alone() -> Iterator[None]:
-    """Models that one process loads by itself while others wait are not cut into pieces."""
-    from transformers.integrations import deepspeed
-
-    known = deepspeed._hf_deepspeed_config_weak_ref
-    deepspeed.unset_hf_deepspeed_config()
-    try:
-        yield
-    finally:
-        deepspeed._hf_deepspeed_config_weak_ref = known
-
-
-@contextmanager
-def placed(model: nn.Module, device: torch.device) -> Iterator[None]:
-    """The model on its device before training has put it there: DeepSpeed and FSDP place models when they take over.
-
-    Does nothing for models that are there already, in pieces, or quantized (those cannot be moved).
-    """
-    before = next(model.parameters()).device
-    if before == device or _lies_in_pieces(model) or getattr(model, "is_quantized", False):
-        yield
-        return
-    model.to(device)
-    try:
-        yield
-    finally:
-        model.to(before)

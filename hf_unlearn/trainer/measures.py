@@ -1,34 +1,55 @@
-"""What parts may ask about the run and its model besides the two losses."""
+"""What parts may ask about the run: its losses over whole sets, the model's scores, its distance from the target."""
 
 from __future__ import annotations
 
-import math
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import torch
+from torch import Tensor
 
-from ..data.pairing import PaddedRows
+from ..data.pairing import PaddedRows, pad_rows
 from ..losses.base import LabelScores
 from ..losses.retain.kl import KLRetainLoss
+from ..robust.base import TERMS, TermName
 from .forward import forward_labels
 from .reference import Reference, evaluating, on_device
+from .shares import make_terms, step_objective
 
 if TYPE_CHECKING:
-    from .config import UnlearnConfig
     from .unlearn_trainer import UnlearnTrainer
 
 
-def epochs_of_run(args: UnlearnConfig, n_rows: int) -> float:
-    """How often a run goes through its forget set.
+def loss_shares(trainer: UnlearnTrainer, term: TermName) -> Iterator[Tensor]:
+    """See :attr:`~hf_unlearn.robust.base.TrainingContext.forget_loss_shares`.
 
     Args:
-        args: The settings.
-        n_rows: Forget rows.
+        trainer: The run.
+        term: Whose loss it is.
     """
-    if args.max_steps < 0:
-        return args.num_train_epochs
-    batches = math.ceil(n_rows / (args.per_device_train_batch_size * args.world_size))
-    return args.max_steps / math.ceil(batches / args.gradient_accumulation_steps)
+    objective, device = step_objective(trainer), trainer.args.device
+    batches = list(_whole_set(trainer, term))
+    position = TERMS.index(term)
+    total = sum(objective.counts([batch], device)[position] for batch in batches)
+    for batch in batches:
+        with evaluating(trainer.model), trainer.accelerator.autocast():
+            (made,) = make_terms(trainer, trainer.model, batch, (term,))
+        yield made.sum.total / total
+
+
+def _whole_set(trainer: UnlearnTrainer, term: TermName) -> Iterator[dict[str, PaddedRows]]:
+    data, device = trainer.train_dataset, trainer.model
+    if term == "retain":
+        yield from ({"retain": on_device(batch, device)} for batch in trainer.rows_in_order(data.retain))
+        return
+    numbers = [data.alternate_row(index) for index in range(len(data.forget))] if data.alternates else []
+    size, pad = trainer.args.per_device_train_batch_size, trainer.processing_class.pad_token_id
+    for start, rows in zip(range(0, len(data.forget), size), trainer.rows_in_order(data.forget), strict=True):
+        batch = {"forget": on_device(rows, device)}
+        if numbers:
+            drawn = numbers[start : start + size]
+            batch["alternate"] = on_device(pad_rows([data.alternates[row] for row in drawn], drawn, pad), device)
+        yield batch
 
 
 def label_scores(trainer: UnlearnTrainer, batch: PaddedRows, reference: Reference | None = None) -> LabelScores:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
+
+from .terms import Term
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -30,3 +33,14 @@ class RunningMeans:
     def clear(self) -> None:
         """Forgets everything."""
         self._sums.clear()
+
+
+def told_of(terms: Sequence[Term]) -> Iterator[tuple[str, Tensor, Tensor]]:
+    """What is logged of the terms of a micro-batch: name, sum and count of each mean."""
+    for term in terms:
+        yield f"loss/{term.name}", term.sum.total, term.sum.count
+        if term.scores.logits is not None:
+            rows = term.name if term.loss.uses_labels else "alternate"
+            yield f"logps/{rows}", term.scores.row_logps.sum(), term.scores.row_has_labels.sum()
+        if term.loss.metric is not None:
+            yield f"{term.loss.metric}/{term.name}", term.sum.total, term.sum.count

@@ -9,7 +9,7 @@ from torch import nn
 
 from ..errors import RequestError
 from ..evaluation.loading import read_pretrained
-from .launch import gathered
+from .sharding import gathered
 
 
 def load_causal_lm(model: str | nn.Module, init_kwargs: dict[str, Any] | str | None) -> nn.Module:

@@ -7,12 +7,14 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import torch
-from accelerate.utils import DistributedType
 from torch import Tensor, nn
 
 from ..data.pairing import PaddedRows
 from ..errors import RequestError
 from ..robust.base import Gradients, TermName, TrainingPart, View
+from ..robust.weights import trained_parameters
+from .sharding import taken_over
+from .shares import make_terms, record, step_objective, weighted_sum
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -22,8 +24,6 @@ if TYPE_CHECKING:
 
 PLAIN = View("plain", nullcontext)
 """The weights as they are."""
-
-_IN_PIECES = (DistributedType.DEEPSPEED, DistributedType.FSDP)
 
 
 def needs_separate_passes(part: TrainingPart) -> bool:
@@ -40,7 +40,7 @@ def check_parts(parts: Sequence[TrainingPart], accelerator: Accelerator, args: U
     for part in parts:
         name = type(part).__name__
         apart = needs_separate_passes(part)
-        if (part.needs_whole_weights or apart) and accelerator.distributed_type in _IN_PIECES:
+        if (part.needs_whole_weights or apart) and taken_over(accelerator):
             kind = accelerator.distributed_type.value
             raise RequestError(f"robust: {name} needs whole weights, and {kind} keeps them in pieces: use DDP")
         if apart and args.fp16:
@@ -73,7 +73,7 @@ class SeparatePasses:
         """
         trainer = self._trainer
         total = torch.zeros((), device=trainer.args.device)
-        for term in trainer.active_terms(inputs):
+        for term in step_objective(trainer).active(inputs):
             views = [view for part in trainer.parts for view in part.views(term)] or [PLAIN]
             whole = sum(view.weight for view in views)
             for view in views:
@@ -89,7 +89,7 @@ class SeparatePasses:
 
     def _keep(self, term: TermName) -> None:
         kept = self._kept.setdefault(term, {})
-        for name, parameter in _trained(self._trainer):
+        for name, parameter in _trained(self._trainer).items():
             if parameter.grad is not None:
                 kept[name] = kept[name] + parameter.grad if name in kept else parameter.grad
                 parameter.grad = None
@@ -100,14 +100,14 @@ class SeparatePasses:
         if not self._keeps_apart:
             if trainer.accelerator.num_processes > 1:
                 means = _over_processes(trainer, _taken(trainer))
-                for name, parameter in _trained(trainer):
+                for name, parameter in _trained(trainer).items():
                     parameter.grad = means.get(name)
             return
         gradients = {term: _over_processes(trainer, kept) for term, kept in self._kept.items()}
         self._kept = {}
         for part in trainer.parts:
             gradients = part.change_gradients(gradients)
-        for name, parameter in _trained(trainer):
+        for name, parameter in _trained(trainer).items():
             parts = [kept[name] for kept in gradients.values() if name in kept]
             parameter.grad = sum(parts[1:], parts[0]) if parts else None
 
@@ -118,7 +118,7 @@ def term_gradients(
     """See :attr:`~hf_unlearn.robust.base.StepContext.term_gradients`."""
     for batch in batches:
         inputs: Any = trainer._prepare_inputs(dict(batch))
-        if term in trainer.active_terms(inputs):
+        if term in step_objective(trainer).active(inputs):
             trainer.accelerator.backward(_share(trainer, inputs, counts, term, PLAIN, recorded=False))
     return _over_processes(trainer, _taken(trainer))
 
@@ -134,17 +134,17 @@ def _share(
     """One term's share of the objective. Means over processes are taken later, so it is scaled by their number."""
     model: nn.Module = trainer.accelerator.unwrap_model(trainer.model)
     with trainer.compute_loss_context_manager():
-        terms = trainer.make_terms(model, inputs, (term,), view.name)
-        loss = trainer.weighted_sum(terms, inputs, counts)
+        terms = make_terms(trainer, model, inputs, (term,), view.name)
+        loss = weighted_sum(trainer, terms, inputs, counts)
     if recorded:
-        trainer.record(terms)
+        record(trainer, terms)
     return loss * trainer.accelerator.num_processes
 
 
 def _taken(trainer: UnlearnTrainer) -> Gradients:
     """The gradients of all trained parameters; none are left behind."""
     gradients: Gradients = {}
-    for name, parameter in _trained(trainer):
+    for name, parameter in _trained(trainer).items():
         if parameter.grad is not None:
             gradients[name], parameter.grad = parameter.grad, None
     return gradients
@@ -156,16 +156,15 @@ def _over_processes(trainer: UnlearnTrainer, gradients: Gradients) -> Gradients:
     if accelerator.num_processes == 1:
         return gradients
     trained = _trained(trainer)
-    flags = torch.tensor([float(name in gradients) for name, _ in trained], device=trainer.args.device)
+    flags = torch.tensor([float(name in gradients) for name in trained], device=trainer.args.device)
     somewhere = accelerator.reduce(flags, reduction="sum").tolist()
     means: Gradients = {}
-    for (name, parameter), processes in zip(trained, somewhere, strict=True):
+    for (name, parameter), processes in zip(trained.items(), somewhere, strict=True):
         if processes:
             own = gradients[name] if name in gradients else torch.zeros_like(parameter)
             means[name] = accelerator.reduce(own, reduction="mean")
     return means
 
 
-def _trained(trainer: UnlearnTrainer) -> list[tuple[str, nn.Parameter]]:
-    model = trainer.accelerator.unwrap_model(trainer.model)
-    return [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
+def _trained(trainer: UnlearnTrainer) -> dict[str, nn.Parameter]:
+    return trained_parameters(trainer.accelerator.unwrap_model(trainer.model))

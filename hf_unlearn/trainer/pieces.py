@@ -7,12 +7,17 @@ activations of one piece at a time. Small pieces starve a GPU, so that they are 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
+from contextlib import nullcontext
 from typing import Any, cast
 
 import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
 
 from ..data.pairing import PaddedRows
+from ..robust.base import TermName
+from .terms import TERM_OF
 
 CPU_TOKENS = 512
 ACCELERATOR_TOKENS = 16384
@@ -29,6 +34,37 @@ def tokens_of_a_pass(setting: int | None, device: torch.device) -> int:
     if setting is not None:
         return setting
     return CPU_TOKENS if device.type == "cpu" else ACCELERATOR_TOKENS
+
+
+def pass_in_turn(
+    pieces: Sequence[dict[str, Any]],
+    accelerator: Accelerator,
+    model: nn.Module,
+    one_pass: Callable[[dict[str, Any]], Tensor],
+) -> Tensor:
+    """Passes a micro-batch piece by piece.
+
+    Args:
+        pieces: Of the micro-batch.
+        accelerator: Of the run.
+        model: The model, possibly wrapped.
+        one_pass: Forward and backward pass of one piece; returns its share of the objective.
+
+    Returns:
+        The micro-batch's share of the objective, a scalar.
+    """
+    losses = []
+    for number, piece in enumerate(pieces, start=1):
+        # Gradients of several processes are averaged once, with the last piece.
+        waits = number == len(pieces) or accelerator.num_processes == 1
+        with nullcontext() if waits else accelerator.no_sync(model):
+            losses.append(one_pass(piece))
+    return torch.stack(losses).sum()
+
+
+def of_terms(inputs: dict[str, PaddedRows], terms: Collection[TermName]) -> dict[str, PaddedRows]:
+    """The parts of a micro-batch that belong to some terms; all of them where none does."""
+    return {part: rows for part, rows in inputs.items() if TERM_OF[part] in terms} or inputs
 
 
 def cut_by_length(inputs: dict[str, PaddedRows], most: int) -> list[dict[str, PaddedRows]]:

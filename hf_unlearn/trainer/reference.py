@@ -20,8 +20,8 @@ from ..data.encoding import EncodedRow
 from ..data.pairing import PaddedRows, pad_rows
 from ..losses.base import Loss, given
 from .forward import LOGITS, LabelForward, Wanted, forward_labels, output_head
-from .launch import gathered_in_turn
 from .models import frozen_copy
+from .sharding import gathered_in_turn
 from .tail import Tail, likely_tails
 
 logger = logging.getLogger(__name__)

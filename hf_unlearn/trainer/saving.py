@@ -12,7 +12,7 @@ from transformers.utils import CONFIG_NAME
 
 from ..errors import RequestError
 from .adapters import merge_into
-from .launch import alone, in_pieces
+from .sharding import alone, in_pieces
 
 if TYPE_CHECKING:
     from .unlearn_trainer import UnlearnTrainer

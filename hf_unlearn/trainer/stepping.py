@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from ..errors import RequestError
 from ..robust.base import StepResult, TrainingPart
+from ..robust.weights import trained_parameters
 
 STEPPINGS = ("fp32", "bf16", "bf16-stochastic")
 _LOW_BITS = 16  # of a float32, those that bfloat16 leaves out
@@ -41,9 +42,7 @@ class RoundedSteps(TrainingPart):
     def after_step(self, result: StepResult) -> None:
         """Rounds what was stepped."""
         generators: dict[torch.device, torch.Generator] = {}
-        for parameter in result.model.parameters():
-            if not parameter.requires_grad:
-                continue
+        for parameter in trained_parameters(result.model).values():
             # Sharded parameters (FSDP2) are rounded shard by shard.
             values: Tensor = getattr(parameter, "to_local", lambda here=parameter: here)()
             if not self.stochastic:
@@ -103,7 +102,7 @@ def check_stepping(stepping: str, model: nn.Module, deepspeed: Any) -> None:
         raise RequestError(
             f"stepping {stepping!r} cannot be used under DeepSpeed, which steps float32 copies of the weights: use DDP"
         )
-    if any(parameter.requires_grad and parameter.dtype != torch.float32 for parameter in model.parameters()):
+    if any(parameter.dtype != torch.float32 for parameter in trained_parameters(model).values()):
         raise RequestError(
             f"stepping {stepping!r} rounds float32 weights itself: leave dtype out of model_init_kwargs"
         )

@@ -17,11 +17,12 @@ from ..data.example import DataBundle
 from ..errors import EnvironmentFailure, RequestError
 from ..quantization.explain import lost_when_saved
 from ..registry import suggest
+from ..robust.weights import trained_parameters
 from .callback import FINAL_STEP
 from .checkpoints import last_whole_checkpoint
 from .config import UnlearnConfig
-from .launch import forget_deepspeed, in_pieces
 from .settings import fit, part_name
+from .sharding import forget_deepspeed, in_pieces
 from .unlearn_trainer import UnlearnTrainer
 
 _NOT_FOR_A_METHOD = {
@@ -186,7 +187,8 @@ def train_method(
         if trainer.state.global_step:
             raise
         raise RequestError(f"the method's settings cannot be used: {_one_line(error)}") from error
-    stepped = sorted({str(p.dtype).removeprefix("torch.") for p in trainer.model.parameters() if p.requires_grad})
+    trained = trained_parameters(trainer.model).values()
+    stepped = sorted({str(each.dtype).removeprefix("torch.") for each in trained})
     saved = None if in_pieces(trainer.accelerator) else lost_when_saved(trainer.model, model_dir, dtype)
     trainer.save_merged(str(out_dir), dtype)
     forget_deepspeed()

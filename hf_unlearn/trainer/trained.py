@@ -11,11 +11,10 @@ from ..errors import RequestError
 from ..evaluation.decoder import decoder_layers
 from ..losses.base import Loss
 from ..registry import suggest
+from ..robust.mlps import MLP_OUTPUTS
+from ..robust.weights import trained_parameters
 from .forward import output_head
 from .layers import check_layer
-
-MLP_OUTPUTS = frozenset({"down_proj", "fc2", "fc_out", "dense_4h_to_h", "c_proj", "w2", "wo", "output_linear"})
-"""Names of the last linear map of an MLP (or of its experts) in the model families of transformers."""
 
 
 def check_layers(model: nn.Module, losses: Sequence[Loss]) -> None:
@@ -52,7 +51,7 @@ def choose_trained(model: nn.Module, patterns: Sequence[str] | None, losses: Seq
 
 
 def _matching(model: nn.Module, patterns: Sequence[str]) -> set[str]:
-    trained = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+    trained = list(trained_parameters(model))
     kept = set()
     for pattern in patterns:
         found = {name for name in trained if fnmatchcase(name, pattern)}

@@ -2,64 +2,54 @@
 
 from __future__ import annotations
 
-import logging
-import math
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from accelerate.utils import DistributedType
 from torch import Tensor, nn
 from torch.utils.data import Sampler
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback, set_seed
 from transformers.trainer import TRAINING_ARGS_NAME
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, TrainOutput, get_last_checkpoint
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, TrainOutput
 
 from ..data.encoding import EncodedRow, TextFormat, load_tokenizer
 from ..data.example import Example
-from ..data.pairing import PaddedRows, PairedCollator, PairedRows, pad_rows
+from ..data.pairing import PaddedRows, PairedCollator, PairedRows
 from ..errors import RequestError
 from ..losses.base import Loss
-from ..losses.retain.kl import KLRetainLoss
-from ..robust.base import TERMS, Gradients, StepContext, StepResult, TermName, TrainingContext
-from .adapters import add_adapters, check_adapters
+from ..robust.weights import trained_parameters
+from .adapters import check_adapters
 from .alternates import RunAlternates
 from .batch_search import fit_batch_size
 from .callback import RunCallback
+from .checkpoints import chosen_checkpoint
 from .config import UnlearnConfig
+from .finite import check_weights
 from .forward import LabelForward
 from .grouping import LengthGroupedPairs
-from .launch import check_launch, in_pieces, placed
+from .launch import check_devices, check_launch
 from .length import steps_of_run
-from .measures import epochs_of_run, label_scores, retain_kl
 from .metrics import RunningMeans
-from .models import disable_dropout, load_causal_lm
-from .passes import SeparatePasses, check_parts, needs_separate_passes, term_gradients
-from .pieces import cut_by_length, tokens_of_a_pass
+from .models import load_causal_lm
+from .moments import training_context
+from .parts import arranged, load_parts, loss_of_step, save_parts
+from .passes import SeparatePasses, check_parts, needs_separate_passes
+from .pieces import cut_by_length, of_terms, pass_in_turn, tokens_of_a_pass
 from .pushing import HubTrainer
-from .reference import Reference, TargetModel, evaluating, in_batches, make_reference, on_device
-from .router import router_coefficient, router_share
+from .ready import made_ready
+from .reference import in_batches
+from .references import RunReferences, target_model
 from .rows import pair_rows, read_rows
 from .saving import save_merged
-from .stepping import check_stepping, round_model
-from .terms import TERM_OF, Term, TermMaker
+from .sharding import placed, taken_over
+from .shares import make_terms, record, refuse_not_finite, step_objective, weighted_sum
 from .trained import check_layers, choose_trained
-from .view_reference import reference_under
 from .vocabulary import check_same_vocabulary
 
 if TYPE_CHECKING:
     import datasets
     from peft import PeftConfig
-
-logger = logging.getLogger(__name__)
-
-SHOWN_ROWS = 5
-"""Rows of a set that a message names."""
-
-PARTS_FOLDER = "parts"
-"""In a checkpoint: what parts keep beside the weights."""
 
 
 class UnlearnTrainer(HubTrainer):
@@ -133,11 +123,7 @@ class UnlearnTrainer(HubTrainer):
         optimizers: tuple[torch.optim.Optimizer | None, torch.optim.lr_scheduler.LambdaLR | None] = (None, None),
     ) -> None:
         args = UnlearnConfig() if args is None else args
-        if args.n_gpu > 1:
-            raise RequestError(
-                "one process sees several GPUs: start one process per GPU with `accelerate launch`, or let it see one"
-                " with CUDA_VISIBLE_DEVICES"
-            )
+        check_devices(args)
         self._forget_loss = args.build_forget_loss()
         self.retain_loss = args.build_retain_loss()
         self.parts = args.build_parts()
@@ -154,24 +140,15 @@ class UnlearnTrainer(HubTrainer):
         model = load_causal_lm(model, args.model_init_kwargs)
         check_layers(model, [*self.forget_losses, self.retain_loss])
         self._ref_model = None if ref_model is None else load_causal_lm(ref_model, args.model_init_kwargs)
-        if peft_config is not None:
-            model = add_adapters(model, peft_config)
         self._adapters_are_new = peft_config is not None
-        if args.disable_dropout:
-            disable_dropout(model)
-        check_stepping(args.stepping, model, args.deepspeed)
-        if args.stepping != "fp32":
-            round_model(model)
-        if any(parameter.dtype in (torch.bfloat16, torch.float16) for parameter in _trainable(model)):
-            logger.warning("the trained weights are stored in 16 bits: steps much smaller than a weight are lost")
+        model = made_ready(model, args, peft_config)
         self._use_cache_when_saved = getattr(model.config, "use_cache", True)
 
         text_format = TextFormat() if text_format is None else text_format
         others = alternates.encoded(model, processing_class, text_format)
         rows = pair_rows(forget_dataset, retain_dataset, others, processing_class, text_format, args, self.parts)
-        self._forget_rows = rows.forget
-        for part in self.parts:
-            rows = part.arrange(rows, epochs_of_run(args, len(rows.forget)))
+        self.forget_rows = rows.forget
+        rows = arranged(self.parts, rows, args)
 
         super().__init__(
             model=model,
@@ -186,13 +163,13 @@ class UnlearnTrainer(HubTrainer):
         self.model_accepts_loss_kwargs = True
         self.logged_means = RunningMeans()
         self.step_means = RunningMeans()
-        self.references: dict[str, Reference] = {}
-        self._step_batches: list[dict[str, PaddedRows]] = []
-        self._step_counts = torch.zeros(2, dtype=torch.int64)
+        self.references = RunReferences(rows, self.rows_in_order, args.reference)
+        self.step_batches: list[dict[str, PaddedRows]] = []
+        self.step_counts = torch.zeros(2, dtype=torch.int64)
         self._passes = SeparatePasses(self) if any(needs_separate_passes(part) for part in self.parts) else None
         self._resumed_from: Path | None = None
         self._is_prepared = False
-        self._micro_rows = 0
+        self.micro_rows = 0
         # Sizes are tried here, before the first step, and not by the parent class, after some.
         self.find_batch_size, args.auto_find_batch_size = args.auto_find_batch_size, False
         check_launch(self.args, self.accelerator)
@@ -206,10 +183,8 @@ class UnlearnTrainer(HubTrainer):
     @property
     def forget_loss(self) -> Loss:
         """The forget loss of the step that comes next."""
-        loss, steps = self._forget_loss, steps_of_run(self.args, len(self.train_dataset))
-        for part in self.parts:
-            loss = part.forget_loss(loss, self.state.global_step, steps)
-        return loss
+        steps = steps_of_run(self.args, len(self.train_dataset))
+        return loss_of_step(self.parts, self._forget_loss, self.state.global_step, steps)
 
     # ---- Before the first step ----
 
@@ -227,7 +202,7 @@ class UnlearnTrainer(HubTrainer):
         Raises:
             RequestError: If a loss or gradient is not finite. No step is made with it; checkpoints stay as they are.
         """
-        self._resumed_from = self._checkpoint_folder(resume_from_checkpoint)
+        self._resumed_from = chosen_checkpoint(resume_from_checkpoint, self.args.output_dir)
         if not self._is_prepared:
             with placed(self.model, self.args.device):
                 self._prepare_run(resuming=bool(resume_from_checkpoint))
@@ -239,116 +214,37 @@ class UnlearnTrainer(HubTrainer):
         else:
             output = super().train(resume_from_checkpoint, trial, ignore_keys_for_eval)
         for part in self.parts:
-            part.finish(self._training_context(resuming=False))
+            part.finish(training_context(self, resuming=False))
         self.model.zero_grad(set_to_none=True)
         return output
-
-    def _checkpoint_folder(self, given: str | bool | None) -> Path | None:
-        folder = get_last_checkpoint(str(self.args.output_dir)) if given is True else given
-        return Path(folder) if folder else None
 
     def load_parts(self) -> None:
         """Gives every part what it kept in the checkpoint that the run goes on from."""
         if self._resumed_from is not None:
-            for part in self.parts:
-                part.load_state(self._resumed_from / PARTS_FOLDER)
+            load_parts(self.parts, self._resumed_from)
 
     def _prepare_run(self, resuming: bool) -> None:
-        target = self._target_model()
-        data = self.train_dataset
+        other = None if self._ref_model is None else self._ref_model.to(self.args.device)
+        target = target_model(self.model, self.accelerator, other=other, new_adapters=self._adapters_are_new)
         losses = [*self.forget_losses, self.retain_loss]
         choose_trained(self.model, self.args.trained_parameters, losses, self._adapters_are_new)
         # Parts may ask for the forget loss, so what it compares with comes first.
-        if any(loss.needs_reference for loss in losses[:-1]):
-            self.references["forget"] = self._reference(target, data.forget, *self.forget_losses)
-            if data.alternates and self._forget_loss.uses_alternates:
-                self.references["alternate"] = self._reference(target, data.alternates, *self.forget_losses)
-        context = self._training_context(resuming)
+        self.references.take_forget(target, self.forget_losses)
+        context = training_context(self, resuming)
         for part in self.parts:
             part.prepare(context)
-            data.forget = list(part.relabel(data.forget))
-        if not list(_trainable(self.model)):
+            self.train_dataset.forget = list(part.relabel(self.train_dataset.forget))
+        if not trained_parameters(self.model):
             raise RequestError("nothing is left to train: every parameter is frozen")
         # After the parts, because the output head is copied only if it is trained.
-        self._set_retain_reference(target)
+        self.references.take_retain(target, self.retain_loss, self.parts)
         if any(part.uses_kl for part in self.parts):
-            known = self.references["retain"] if self.retain_loss.uses_reference_logits else None
-            self.references["target"] = known or self._reference(target, data.retain, KLRetainLoss())
+            self.references.take_target(target, self.retain_loss)
         self._ref_model = None
-
-    def _set_retain_reference(self, target: TargetModel) -> None:
-        if not self.retain_loss.needs_reference:
-            return
-        rows = self.train_dataset.retainable
-        self.references["retain"] = self._reference(target, rows, self.retain_loss)
-        for view in (view for part in self.parts for view in part.reference_views(target.model)):
-            self.references[f"retain@{view.name}"] = reference_under(
-                view,
-                target,
-                self.references["retain"],
-                lambda seen: self._reference(seen, rows, self.retain_loss),
-            )
-
-    def _refer_to_now(self) -> None:
-        """See :attr:`~hf_unlearn.robust.base.StepContext.set_reference`."""
-        model = self.accelerator.unwrap_model(self.model)
-        self._set_retain_reference(TargetModel(model, (self.accelerator.autocast,), changes=True))
-
-    def _reference(self, target: TargetModel, rows: Sequence[EncodedRow], *losses: Loss) -> Reference:
-        return make_reference(target, lambda: self.rows_in_order(rows), losses, self.args.reference)
-
-    def _training_context(self, resuming: bool) -> TrainingContext:
-        return TrainingContext(
-            model=self.accelerator.unwrap_model(self.model),
-            forget_loss_shares=lambda: self._loss_shares("forget"),
-            retain_loss_shares=lambda: self._loss_shares("retain"),
-            forget_rows=self._forget_rows,
-            retain_rows=self.train_dataset.retain,
-            batch_size=self.args.per_device_train_batch_size,
-            pad_token_id=self.processing_class.pad_token_id,
-            max_steps=steps_of_run(self.args, len(self.train_dataset)),
-            output_dir=Path(str(self.args.output_dir)),
-            resuming=resuming,
-            writes=self.args.should_save,
-            batches=lambda rows: (on_device(batch, self.model) for batch in self.rows_in_order(rows)),
-            score=lambda batch: label_scores(self, batch),
-            retain_kl=lambda: retain_kl(self, self.references["target"]),
-        )
-
-    def _target_model(self) -> TargetModel:
-        autocast, pieces = self.accelerator.autocast, in_pieces(self.accelerator)
-        if self._ref_model is not None:
-            return TargetModel(self._ref_model.to(self.args.device).requires_grad_(False), (autocast,), changes=False)
-        if self._adapters_are_new:
-            return TargetModel(self.model, (autocast, self.model.disable_adapter), changes=False, in_pieces=pieces)
-        return TargetModel(self.model, (autocast,), changes=True, in_pieces=pieces)
 
     def rows_in_order(self, rows: Sequence[EncodedRow]) -> Iterator[PaddedRows]:
         """Goes once over rows in micro-batches."""
         return in_batches(rows, self.args.per_device_train_batch_size, self.processing_class.pad_token_id)
-
-    def _loss_shares(self, term: TermName) -> Iterator[Tensor]:
-        batches = list(self._whole_set(term))
-        position = TERMS.index(term)
-        total = sum(self._counts([batch], self.args.device)[position] for batch in batches)
-        for batch in batches:
-            with evaluating(self.model), self.accelerator.autocast():
-                (made,) = self.make_terms(self.model, batch, (term,))
-            yield made.sum.total / total
-
-    def _whole_set(self, term: TermName) -> Iterator[dict[str, PaddedRows]]:
-        data, device = self.train_dataset, self.model
-        if term == "retain":
-            yield from ({"retain": on_device(batch, device)} for batch in self.rows_in_order(data.retain))
-            return
-        numbers = [data.alternate_row(index) for index in range(len(data.forget))] if data.alternates else []
-        size, pad = self.args.per_device_train_batch_size, self.processing_class.pad_token_id
-        for start, rows in zip(range(0, len(data.forget), size), self.rows_in_order(data.forget), strict=True):
-            batch = {"forget": on_device(rows, device)}
-            if numbers:
-                drawn = numbers[start : start + size]
-                batch["alternate"] = on_device(pad_rows([data.alternates[row] for row in drawn], drawn, pad), device)
-            yield batch
 
     # ---- Each step ----
 
@@ -357,64 +253,27 @@ class UnlearnTrainer(HubTrainer):
     ) -> tuple[list, Tensor | None]:
         """The micro-batches of one step, and what each loss counts in all of them, on all processes: ``[2]``."""
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
-        counts = self.accelerator.reduce(self._counts(batches, device), reduction="sum")
-        self._step_batches, self._step_counts = batches, counts
+        counts = self.accelerator.reduce(step_objective(self).counts(batches, device), reduction="sum")
+        self.step_batches, self.step_counts = batches, counts
         return batches, counts
-
-    def _counts(self, batches: Sequence[dict[str, PaddedRows]], device: torch.device) -> Tensor:
-        counts = torch.zeros(2, dtype=torch.int64, device=device)
-        counted = "forget" if self.forget_loss.uses_labels else "alternate"
-        for batch in batches:
-            if counted in batch:
-                counts[0] += self.forget_loss.count(batch[counted]["labels"].to(device))
-            if "retain" in batch:
-                counts[1] += self.retain_loss.count(batch["retain"]["labels"].to(device))
-        return counts
-
-    def step_context(self) -> StepContext:
-        """What parts are given before a step."""
-        optimizer: Any = self.optimizer
-        inner = getattr(optimizer, "optimizer", optimizer)  # accelerate wraps it
-        model = self.accelerator.unwrap_model(self.model)
-        return StepContext(self.state.global_step, model, inner, self._term_gradients, self._refer_to_now)
-
-    def step_result(self) -> StepResult:
-        """What parts are given after a step."""
-        model = self.accelerator.unwrap_model(self.model)
-        return StepResult(self.state.global_step + 1, model, lambda: self.step_means.means(self.accelerator))
-
-    def _term_gradients(self, term: TermName) -> Gradients:
-        return term_gradients(self, term, self._step_batches, self._step_counts)
 
     def training_step(
         self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | int | None = None
     ) -> Tensor:
         """Forward and backward pass of one micro-batch: of both terms at once, unless a part needs them apart."""
-        if self._passes is None:
-            return self._training_pieces(model, inputs, num_items_in_batch)
-        model.train()
-        counts = self._step_counts if num_items_in_batch is None else torch.as_tensor(num_items_in_batch)
-        prepared: dict[str, Any] = self._prepare_inputs(inputs)
-        return self._passes.run(prepared, counts)
-
-    def _training_pieces(self, model: nn.Module, inputs: dict[str, Any], counts: Tensor | int | None) -> Tensor:
-        pieces = [inputs]
-        if counts is not None and self.accelerator.distributed_type not in (
-            DistributedType.DEEPSPEED,
-            DistributedType.FSDP,
-        ):
-            active = self.active_terms(inputs)
-            seen = {part: rows for part, rows in inputs.items() if TERM_OF[part] in active} or inputs
+        if self._passes is not None:
+            model.train()
+            counts = self.step_counts if num_items_in_batch is None else torch.as_tensor(num_items_in_batch)
+            prepared: dict[str, Any] = self._prepare_inputs(inputs)
+            return self._passes.run(prepared, counts)
+        pieces, objective, one_pass = [inputs], step_objective(self), super().training_step
+        if num_items_in_batch is not None and not taken_over(self.accelerator):
+            seen = of_terms(inputs, objective.active(inputs))
             pieces = cut_by_length(seen, tokens_of_a_pass(self.args.pass_tokens, self.args.device))
-        self._micro_rows = _rows_in(inputs, self.active_terms(inputs))
-        losses = []
-        for number, piece in enumerate(pieces, start=1):
-            # Gradients of several processes are averaged once, with the last piece.
-            waits = number == len(pieces) or self.accelerator.num_processes == 1
-            with nullcontext() if waits else self.accelerator.no_sync(model):
-                losses.append(super().training_step(model, piece, counts))
-        self._micro_rows = 0
-        return torch.stack(losses).sum()
+        self.micro_rows = objective.rows(inputs)
+        share = pass_in_turn(pieces, self.accelerator, model, lambda piece: one_pass(model, piece, num_items_in_batch))
+        self.micro_rows = 0
+        return share
 
     def compute_loss(
         self,
@@ -436,113 +295,23 @@ class UnlearnTrainer(HubTrainer):
             RequestError: If the loss is not finite.
         """
         if num_items_in_batch is None:
-            counts, scale = self._counts([inputs], inputs["forget"]["labels"].device), 1
+            counts, scale = step_objective(self).counts([inputs], inputs["forget"]["labels"].device), 1
         else:
             # Gradients are averaged over processes afterwards, while each share is already one of the whole.
             counts, scale = torch.as_tensor(num_items_in_batch), self.accelerator.num_processes
-        terms = self.make_terms(model, inputs, tuple(self.active_terms(inputs)))
-        loss = scale * self.weighted_sum(terms, inputs, counts)
-        self.record(terms)
+        terms = make_terms(self, model, inputs, step_objective(self).active(inputs))
+        loss = scale * weighted_sum(self, terms, inputs, counts)
+        record(self, terms)
         return (loss, {term.name: term.forward for term in terms}) if return_outputs else loss
-
-    def weighted_sum(self, terms: Sequence[Term], inputs: dict[str, Any], counts: Tensor) -> Tensor:
-        """The share of the objective that these terms of a micro-batch make up.
-
-        Args:
-            terms: Made from ``inputs``.
-            inputs: The micro-batch.
-            counts: ``[2]``, what forget and retain loss count over the whole step.
-
-        Raises:
-            RequestError: If it is not finite.
-        """
-        active = self.active_terms(inputs)
-        count_of = dict(zip(TERMS, counts.clamp(min=1).to(self.args.device), strict=True))
-        weights = {"forget": self.args.forget_weight, "retain": self.args.retain_weight}
-        shares = [active[term.name] * weights[term.name] * term.sum.total / count_of[term.name] for term in terms]
-        shares += self._router_shares(terms, inputs)
-        loss = torch.stack(shares).sum()
-        self._check_finite(loss.detach(), "loss")
-        return loss
-
-    def _router_shares(self, terms: Sequence[Term], inputs: dict[str, Any]) -> list[Tensor]:
-        coefficient = router_coefficient(self.accelerator.unwrap_model(self.model))
-        routers = [(term.forward.router, term.forward.n_rows) for term in terms]
-        rows = self._micro_rows or _rows_in(inputs, self.active_terms(inputs))
-        micro_batches = max(1, len(self._step_batches)) * self.accelerator.num_processes
-        share = router_share(routers, rows, coefficient, micro_batches)
-        return [] if share is None else [share]
-
-    def active_terms(self, inputs: dict[str, PaddedRows]) -> dict[TermName, float]:
-        """Terms that count in this step, with the product of all parts' factors on them."""
-        step = self.state.global_step
-        factors: dict[TermName, float] = {"forget": 1.0, "retain": 1.0}
-        for part in self.parts:
-            weights = part.term_weights(step)
-            factors["forget"] *= weights.forget
-            factors["retain"] *= weights.retain
-        return {name: factor for name, factor in factors.items() if factor and name in inputs}
-
-    def make_terms(
-        self, model: nn.Module, inputs: dict[str, PaddedRows], names: Sequence[TermName], view: str | None = None
-    ) -> list[Term]:
-        """Terms of the objective for one micro-batch: see :meth:`TermMaker.make`."""
-        return self._term_maker().make(model, inputs, names, view)
-
-    def _term_maker(self) -> TermMaker:
-        losses: dict[TermName, Loss] = {"forget": self.forget_loss, "retain": self.retain_loss}
-        pad = self.processing_class.pad_token_id
-        return TermMaker(losses, self.references, pad, self.accelerator.unwrap_model)
 
     def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
         """Last look before the optimizer steps: gradients can overflow where the loss does not."""
         norm = super()._get_grad_norm(model, grad_norm=grad_norm)
         if norm is not None and not self.args.fp16:  # with fp16 the loss scaler skips such steps itself
-            self._check_finite(norm, "gradient norm")
+            refuse_not_finite(self, norm, "gradient norm")
         return norm
 
-    def _check_finite(self, value: Any, what: str) -> None:
-        if not math.isfinite(value):
-            raise RequestError(
-                f"the {what} is {float(value)} in step {self.state.global_step + 1}: no step was made with it, "
-                f"{self._kept()}; lower learning_rate (now {self.args.learning_rate}) or forget_weight "
-                f"(the step's rows: {self._rows_of_step()})"
-            )
-
-    def _rows_of_step(self) -> str:
-        """Ids of the rows of this process's micro-batches, the first few of each set."""
-        lists = {"forget": self.train_dataset.forget, "retain": self.train_dataset.retainable}
-        named = []
-        for name, rows in lists.items():
-            numbers = sorted(
-                {row for batch in self._step_batches if name in batch for row in batch[name]["row"].tolist()}
-            )
-            more = f" and {len(numbers) - SHOWN_ROWS} more" if len(numbers) > SHOWN_ROWS else ""
-            if numbers:
-                named.append(f"{name} {', '.join(rows[number].id for number in numbers[:SHOWN_ROWS])}{more}")
-        return "; ".join(named)
-
-    def _kept(self) -> str:
-        steps = [
-            int(path.name.rpartition("-")[2]) for path in Path(str(self.args.output_dir)).glob("checkpoint-*[0-9]")
-        ]
-        if not steps:
-            return "and no checkpoint had been due yet"
-        return f"and the last good checkpoint is kept in {self.args.output_dir}/checkpoint-{max(steps)}"
-
     # ---- What is told and kept ----
-
-    @torch.no_grad()
-    def record(self, terms: Sequence[Term]) -> None:
-        """Adds terms to the means that are logged."""
-        for means in (self.logged_means, self.step_means):
-            for term in terms:
-                means.add(f"loss/{term.name}", term.sum.total, term.sum.count)
-                if term.scores.logits is not None:
-                    rows = term.name if term.loss.uses_labels else "alternate"
-                    means.add(f"logps/{rows}", term.scores.row_logps.sum(), term.scores.row_has_labels.sum())
-                if term.loss.metric is not None:
-                    means.add(f"{term.loss.metric}/{term.name}", term.sum.total, term.sum.count)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Adds the means since the last log."""
@@ -552,11 +321,7 @@ class UnlearnTrainer(HubTrainer):
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         """Saves weights, configuration and tokenizer, without the pickled arguments the parent class adds."""
-        if not all(bool(torch.isfinite(parameter).all()) for parameter in _trainable(self.model)):
-            raise RequestError(
-                f"weights are not finite after step {self.state.global_step}, so they are not saved; lower"
-                f" learning_rate (now {self.args.learning_rate})"
-            )
+        check_weights(self.model, self.state.global_step, self.args)
         while_training = self.model.config.use_cache
         self.model.config.use_cache = self._use_cache_when_saved
         try:
@@ -568,11 +333,9 @@ class UnlearnTrainer(HubTrainer):
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         """Parts write first: a checkpoint counts as whole once the trainer's state is there, which comes last."""
-        folder = Path(str(self.args.output_dir), f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}", PARTS_FOLDER)
+        folder = Path(str(self.args.output_dir), f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}")
         if self.args.should_save:
-            folder.mkdir(parents=True, exist_ok=True)
-            for part in self.parts:
-                part.save_state(folder)
+            save_parts(self.parts, folder)
         super()._save_checkpoint(model, trial)
 
     def save_merged(self, output_dir: str, dtype: str | None = None) -> None:
@@ -597,11 +360,3 @@ class UnlearnTrainer(HubTrainer):
 
     def _set_signature_columns_if_needed(self) -> None:
         self._signature_columns = ["forget", "forget_row", "alternate", "alternate_row", "retain", "retain_rows"]
-
-
-def _rows_in(inputs: dict[str, PaddedRows], names: Iterable[str]) -> int:
-    return sum(len(inputs[name]["labels"]) for name in names)
-
-
-def _trainable(model: nn.Module) -> Iterator[nn.Parameter]:
-    return (parameter for parameter in model.parameters() if parameter.requires_grad)

@@ -153,18 +153,14 @@ def judged(model: str, measured: MeasuredShare, limits: Limits, family: Family) 
     joint = family.interval(share)
     status, needed, reason = decide(share, joint, limits, family)
     too_low = status == "failed" and limits.minimum is not None and joint is not None and joint[1] < limits.minimum
-    return RecoveredRow(
-        model,
-        measured.transform,
-        measured.metric,
-        measured.retention_ratio,
-        share,
-        limits.maximum,
-        status,
-        needed,
-        reason,
-        too_low,
-        joint,
+    return replace(
+        reported(model, measured),
+        threshold=limits.maximum,
+        status=status,
+        more_needed=needed,
+        reason=reason,
+        over_forgotten=too_low,
+        joint=joint,
     )
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ..errors import RequestError
+from .coverage import left_out_sentences, metrics_under
 from .gate import Gate
 from .intervals import Bootstrap, least_facts
 from .outcomes import TransformOutcome, outcomes_of
@@ -66,8 +67,9 @@ def judge(
 ) -> Judgement:
     """Judge one model by a gate that stood before the run.
 
-    For every transform of the gate and every gate metric the recovered share has *passed* if its whole interval is at
-    or under the allowed share, *failed* if all of the interval that holds for every judged share at once is above
+    For every transform of the gate and every gate metric that is measured there
+    (:mod:`~hf_unlearn.verification.coverage`) the recovered share has *passed* if its whole interval is at or under
+    the allowed share, *failed* if all of the interval that holds for every judged share at once is above
     (:mod:`~hf_unlearn.verification.simultaneous`), and is *inconclusive* otherwise. A pass also needs as many facts
     as :func:`~hf_unlearn.verification.intervals.least_facts` says. A joint interval wholly under
     ``gate.min_recovered_share``, as the model stands or in a format, is over-forgetting (*failed*). Utility must
@@ -98,14 +100,16 @@ def judge(
 
     measure = ShareMeter(table, subject, target, reference, reference_split, settings)
     transforms = (IDENTITY, *(name for name in (*gate.formats, *gate.attacks) if name != IDENTITY))
-    tested = [name for name in transforms if _has_scores(table, subject, name, reference_split)]
-    untested = [name for name in transforms if name not in tested]
-    measured = [measure(transform, metric) for transform in tested for metric in metrics]
+    scored = [name for name in transforms if _has_scores(table, subject, name, reference_split)]
+    untested = [name for name in transforms if name not in scored]
+    asked = {name: metrics_under(name, metrics, gate, table, (target, subject), reference_split) for name in scored}
+    tested = [name for name in scored if asked[name]]
+    measured = [measure(transform, metric) for transform in tested for metric in asked[transform]]
     family = family_of([one.share for one in measured], gate.confidence)
     recovered = [judged(subject, one, _limits(gate, one.transform), family) for one in measured]
     utility = [
         row
-        for name in tested
+        for name in scored
         for row in judge_utility(table, subject, target, name, gate, asked_for=name not in gate.attacks)
     ]
     outcomes = outcomes_of(tested, recovered, utility)
@@ -115,6 +119,12 @@ def judge(
     no_retain = not utility_metrics(table, target, gate)
     no_generic = not any(row.kind == "generic_kl" for row in utility)
     blocking = [f"{name} is in the gate and was not tested." for name in untested]
+    blocking += [
+        f"{name} is in the gate, and none of {', '.join(metrics)} was measured under it."
+        for name in scored
+        if name not in tested
+    ]
+    judged_by = {name: asked[name] for name in tested}
     blocking += ["Whether it keeps its use was not tested: the retain set has no scores."] * no_retain
     rows: list[RecoveredRow | UtilityRow] = [*recovered, *utility]
     # Against a never-knew model that knows, neither a pass nor a failure would mean anything.
@@ -122,12 +132,12 @@ def judge(
     return Judgement(
         subject=subject,
         status=status,
-        reasons=(*leaks, *_reasons(recovered, utility, blocking, len(transforms), metrics)),
+        reasons=(*leaks, *_reasons(recovered, utility, blocking, judged_by, metrics)),
         recovered=tuple(recovered),
         utility=tuple(utility),
         caught_by=_ordered(row.transform for row in recovered if row.still_known),
         not_tested=(*untested, *["scores on the retain set"] * no_retain, *["KL on generic text"] * no_generic),
-        notes=tuple(_notes(transforms, untested, metrics, gate, reference, family)),
+        notes=tuple(_notes(len(transforms), judged_by, metrics, gate, reference, family)),
         outcomes=tuple(outcomes),
         family=family,
     )
@@ -175,7 +185,7 @@ def _reasons(
     recovered: Sequence[RecoveredRow],
     utility: Sequence[UtilityRow],
     blocking: Sequence[str],
-    n_transforms: int,
+    judged_by: Mapping[str, Sequence[str]],
     metrics: Sequence[str],
 ) -> list[str]:
     """Sentences in the order of their weight; one that says what was passed where nothing stood in the way."""
@@ -192,9 +202,10 @@ def _reasons(
     sentences += [
         f"{_under(row.transform)}: {row.metric}: {row.reason}" for row in undecided if row.status == "inconclusive"
     ]
+    everywhere = all(len(names) == len(metrics) for names in judged_by.values())
     return sentences or [
-        f"Under all {n_transforms} transforms the forgotten facts stay forgotten by {', '.join(metrics)}, and the "
-        "model keeps its use."
+        f"Under all {len(judged_by)} transforms the forgotten facts stay forgotten by {', '.join(metrics)}"
+        f"{'' if everywhere else ' (where these are measured)'}, and the model keeps its use."
     ]
 
 
@@ -207,23 +218,25 @@ def _worst(rows: Sequence[RecoveredRow]) -> str:
 
 
 def _notes(
-    transforms: Sequence[str],
-    untested: Sequence[str],
+    n_transforms: int,
+    judged_by: Mapping[str, Sequence[str]],
     metrics: Sequence[str],
     gate: Gate,
     reference: Reference,
     family: Family,
 ) -> Iterable[str]:
-    tested = [name for name in transforms if name not in untested]
+    left_out = list(left_out_sentences(judged_by, metrics))
+    each = "by" if left_out else "each by"
     yield (
-        f"{len(tested)} of {len(transforms)} transforms of the gate were tested, each by {len(metrics)} metrics "
+        f"{len(judged_by)} of {n_transforms} transforms of the gate were tested, {each} {len(metrics)} metrics "
         f"({', '.join(metrics)}). A pass needs all of them, each by its own interval. A failure needs an interval "
         f"that holds for all {family.comparisons} shares at once, {family.factor:.2f} times as long (max-t "
         "bootstrap), so that many tests do not fail a model by chance."
     )
-    left_out = [metric for metric in gate.metrics if metric not in metrics]
-    if left_out:
-        yield f"Not judged because the set has none of it: {', '.join(left_out)}."
+    yield from left_out
+    not_there = [metric for metric in gate.metrics if metric not in metrics]
+    if not_there:
+        yield f"Not judged because the set has none of it: {', '.join(not_there)}."
     if not reference.paired:
         yield f"There is no never-knew model: the scores of {reference.words()} stand in for it, resampled apart."
     allowed = gate.max_recovered_share_formats

@@ -10,6 +10,7 @@ import pytest
 import torch
 import yaml
 from knowing_model import train_knowing_model
+from small_recipe import SMALL, recipe_of
 
 from hf_unlearn.attacks import ATTACKS
 from hf_unlearn.attacks.base import Attacked
@@ -27,25 +28,10 @@ from hf_unlearn.evaluation.loading import load_model
 from hf_unlearn.evaluation.records import read_records
 from hf_unlearn.evaluation.scoring import score_rows
 from hf_unlearn.quantization import export_format
-from hf_unlearn.recipe import load_recipe
 
 METRICS = ("probability",)
 FORMAT = TextFormat()
-SMALL = """\
-name: small
-model: {scratch: {}}
-data: {planted: {}}
-methods:
-  - {name: one, loss_type: ga, retain_loss_type: nll, learning_rate: 1.0e-4}
-export: {formats: [bnb-nf4, rtn-int4-g32]}
-attack:
-"""
-
-
-def recipe_of(folder: Path, text: str, *overrides: str):
-    path = folder / "r.yaml"
-    path.write_text(text)
-    return load_recipe(path, overrides)
+ATTACKED = SMALL + "export: {formats: [bnb-nf4, rtn-int4-g32]}\nattack:\n"
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +52,7 @@ def nf4(model, tmp_path_factory) -> Path:
 
 
 def test_attacks_get_names_of_their_own_and_an_order(tmp_path):
-    text = SMALL + (
+    text = ATTACKED + (
         "  rtt: {folds: 3}\n"
         "  rtt-nf4: {attack: rtt, after: bnb-nf4, folds: 4}\n"
         "  rtt-then-int4: {attack: rtt, then: rtn-int4-g32}\n"
@@ -88,7 +74,7 @@ def test_attacks_get_names_of_their_own_and_an_order(tmp_path):
 
 def test_short_names_of_formats_become_full_ones(tmp_path):
     recipe = recipe_of(
-        tmp_path, SMALL + "  p: {attack: prune, after: rtn-int4, then: rtn-int3}\n", "export.formats=[rtn-int4]"
+        tmp_path, ATTACKED + "  p: {attack: prune, after: rtn-int4, then: rtn-int3}\n", "export.formats=[rtn-int4]"
     )
     assert recipe.attack["p"].order == {"attack": "prune", "after": "rtn-int4-g128", "then": "rtn-int3-g128"}
 
@@ -114,7 +100,7 @@ def test_short_names_of_formats_become_full_ones(tmp_path):
 )
 def test_bad_orders_are_refused_where_they_stand(tmp_path, line, message):
     with pytest.raises(RequestError, match=message):
-        recipe_of(tmp_path, SMALL + line + "\n")
+        recipe_of(tmp_path, ATTACKED + line + "\n")
 
 
 def test_no_attack_has_a_setting_that_is_about_the_order():

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from attack_runs import assert_defaults_are_those_of_the_class
 from knowing_model import train_knowing_model
 
 from hf_unlearn.attacks import ATTACKS
@@ -56,11 +57,7 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[Example]:
 
 @pytest.mark.parametrize("name", ["relearn", "relearn-all", "finetune-retain", "finetune-generic", "prune"])
 def test_registered_defaults_are_those_of_the_dataclass(name):
-    entry = ATTACKS.get(name)
-    attack = entry.value()
-    for key, value in entry.defaults.items():
-        own = getattr(attack, key)
-        assert (list(own) if isinstance(own, tuple) else own) == value
+    assert_defaults_are_those_of_the_class(ATTACKS.get(name))
 
 
 def test_relearning_never_asks_for_a_fact_it_trained_on(knowing_model, bundle, trained, tmp_path):

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from attack_runs import assert_defaults_are_those_of_the_class, detail, run
 from knowing_model import train_knowing_model
 
 from hf_unlearn.attacks import ATTACKS
 from hf_unlearn.attacks.ablate_direction import AblateDirection, direction_between
-from hf_unlearn.attacks.base import Attack, Attacked, AttackResult
+from hf_unlearn.attacks.base import Attacked
 from hf_unlearn.attacks.lens import LogitLensAttack, layer_records
 from hf_unlearn.attacks.probe import AnswerCodes, LinearProbe, RidgeMap, options_of
 from hf_unlearn.data.encoding import TextFormat, encode_row, load_tokenizer
@@ -67,29 +68,12 @@ def attacked(folder: Path, bundle: DataBundle) -> Attacked:
     return Attacked(folder, folder, bundle, FORMAT, METRICS)
 
 
-def run(attack: Attack, target: Attacked, place: Path) -> AttackResult:
-    folders = {}
-    for job in attack.plan(target.bundle):
-        folders[job] = place / job
-        folders[job].mkdir()
-        attack.run_job(job, target, folders[job])
-    return attack.collect(folders, target.metrics)
-
-
-def detail(result: AttackResult, metric: str) -> dict:
-    (found,) = [entry for entry in result.details if entry["metric"] == metric]
-    return found
-
-
 @pytest.mark.parametrize("name", ["logit-lens", "linear-probe", "ablate-direction"])
 def test_registered_defaults_are_those_of_the_probes(name):
     entry = ATTACKS.get(name)
-    attack = entry.value()
-    for key, value in entry.defaults.items():
-        own = getattr(attack, key)
-        assert (list(own) if isinstance(own, tuple) else own) == value
+    assert_defaults_are_those_of_the_class(entry)
     assert entry.tier == "release"
-    assert attack.judged is (name != "linear-probe")
+    assert entry.value.judged is (name != "linear-probe")
 
 
 def test_the_lens_reads_each_layer_as_head_and_norm_do_by_hand(knowing_model, bundle):

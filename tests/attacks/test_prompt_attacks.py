@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from attack_runs import assert_defaults_are_those_of_the_class, detail, run
 from knowing_model import train_knowing_model
 
 from hf_unlearn.attacks import ATTACKS
-from hf_unlearn.attacks.base import Attack, Attacked, AttackResult
+from hf_unlearn.attacks.base import Attacked
 from hf_unlearn.attacks.few_shot import FewShot
 from hf_unlearn.attacks.paraphrase import Paraphrase, other_prompts
 from hf_unlearn.attacks.prefix import Prefix
@@ -53,20 +54,6 @@ def attacked(knowing_model, bundle) -> Attacked:
     return Attacked(knowing_model, knowing_model, bundle, FORMAT, METRICS)
 
 
-def run(attack: Attack, attacked: Attacked, place: Path) -> AttackResult:
-    folders = {}
-    for job in attack.plan(attacked.bundle):
-        folders[job] = place / job
-        folders[job].mkdir()
-        attack.run_job(job, attacked, folders[job])
-    return attack.collect(folders, attacked.metrics)
-
-
-def detail(result: AttackResult, metric: str) -> dict:
-    (found,) = [entry for entry in result.details if entry["metric"] == metric]
-    return found
-
-
 def answer_logps(folder: Path, text: str, answer: str) -> list[float]:
     """Log-probabilities of the tokens of ``answer`` after ``text``, one softmax at a time in float64."""
     model, tokenizer = load_model(folder), load_tokenizer(str(folder))
@@ -80,10 +67,7 @@ def answer_logps(folder: Path, text: str, answer: str) -> list[float]:
 @pytest.mark.parametrize("name", ["few-shot", "prefix", "paraphrase", "leak-at-k"])
 def test_registered_defaults_are_those_of_the_prompt_attacks(name):
     entry = ATTACKS.get(name)
-    attack = entry.value()
-    for key, value in entry.defaults.items():
-        own = getattr(attack, key)
-        assert (list(own) if isinstance(own, tuple) else own) == value
+    assert_defaults_are_those_of_the_class(entry)
     assert entry.tier == "release"
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import yaml
+from small_recipe import SMALL, recipe_of
 
 from hf_unlearn.attacks import ATTACKS
 from hf_unlearn.attacks.base import AttackCost
@@ -17,22 +17,7 @@ from hf_unlearn.attacks.tiers import TIERS, tier_names
 from hf_unlearn.data.example import EMPTY_SET, DataBundle
 from hf_unlearn.data.planted import PlantedSpec, make_planted
 from hf_unlearn.errors import RequestError
-from hf_unlearn.recipe import load_recipe
 from hf_unlearn.recipe.attacks import fit_to_data
-
-SMALL = """\
-name: small
-model: {scratch: {}}
-data: {planted: {}}
-methods:
-  - {name: one, loss_type: ga, retain_loss_type: nll, learning_rate: 1.0e-4}
-"""
-
-
-def recipe_of(folder: Path, text: str, *overrides: str):
-    path = folder / "r.yaml"
-    path.write_text(text)
-    return load_recipe(path, overrides)
 
 
 @pytest.fixture(scope="module")

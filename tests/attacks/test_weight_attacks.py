@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from attack_runs import assert_defaults_are_those_of_the_class, detail, run
 from knowing_model import train_knowing_model
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
@@ -52,27 +53,12 @@ def moved(target, tmp_path_factory) -> Path:
 
 
 def attack(settings: Attack, folder: Path, target: Path, bundle: DataBundle, out: Path) -> AttackResult:
-    attacked = Attacked(folder, target, bundle, FORMAT, METRICS)
-    jobs = {}
-    for job in settings.plan(bundle):
-        jobs[job] = out / job
-        jobs[job].mkdir()
-        settings.run_job(job, attacked, jobs[job])
-    return settings.collect(jobs, METRICS)
-
-
-def detail_of(result: AttackResult, metric: str = "probability") -> dict:
-    (detail,) = [row for row in result.details if row["metric"] == metric]
-    return detail
+    return run(settings, Attacked(folder, target, bundle, FORMAT, METRICS), out)
 
 
 @pytest.mark.parametrize("name", ["noise", "interpolate", "merge", "prune"])
 def test_registered_defaults_are_those_of_the_dataclass(name):
-    entry = ATTACKS.get(name)
-    settings = entry.value()
-    for key, value in entry.defaults.items():
-        own = getattr(settings, key)
-        assert (list(own) if isinstance(own, tuple) else own) == value
+    assert_defaults_are_those_of_the_class(ATTACKS.get(name))
 
 
 def test_noise_has_the_size_that_was_asked_for_in_every_row():
@@ -110,9 +96,9 @@ def test_noise_names_its_best_amount_and_draw_and_leaves_the_model_as_it_was(mov
     result = attack(Noise(amounts=(0.05, 5.0), draws=2), moved, target, bundle, tmp_path)
     with borrowed(moved) as resident:
         assert all(torch.equal(weight, before[name]) for name, weight in resident.model.named_parameters())
-    detail = detail_of(result)
-    assert set(detail) >= {"amount", "draw", "before", "after"} and "epoch" not in detail
-    assert detail["after"] >= detail["before"]
+    found = detail(result)
+    assert set(found) >= {"amount", "draw", "before", "after"} and "epoch" not in found
+    assert found["after"] >= found["before"]
     assert "rouge_l" not in result.scores
     jobs = {path.name for path in tmp_path.iterdir()}
     assert jobs == {f"amount{amount}-draw{draw}" for amount in (0.05, 5.0) for draw in (1, 2)}
@@ -122,18 +108,18 @@ def test_noise_names_its_best_amount_and_draw_and_leaves_the_model_as_it_was(mov
 
 def test_the_way_back_to_the_target_is_found(moved, target, bundle, tmp_path):
     result = attack(Interpolate(shares=(-0.2, 0.9)), moved, target, bundle, tmp_path)
-    detail = detail_of(result)
-    assert detail["before"] < 0.01
-    assert detail["after"] > 0.5
-    assert detail["share"] == 0.9
+    found = detail(result)
+    assert found["before"] < 0.01
+    assert found["after"] > 0.5
+    assert found["share"] == 0.9
 
 
 @pytest.mark.parametrize("given", [True, False])
 def test_merging_brings_in_what_the_other_fine_tune_knows(given, moved, target, bundle, tmp_path):
     settings = Merge(shares=(0.1, 0.9), sibling=str(target) if given else None, learning_rate=1e-5)
     result = attack(settings, moved, target, bundle, tmp_path)
-    detail = detail_of(result)
-    assert (detail["share"], detail["before"] < 0.01, detail["after"] > 0.5) == (0.9, True, True)
+    found = detail(result)
+    assert (found["share"], found["before"] < 0.01, found["after"] > 0.5) == (0.9, True, True)
     budget = settings.budget(bundle)
     assert ("steps" in budget) is not given
     assert settings.cost(bundle).steps == (0 if given else budget["steps"])
@@ -142,7 +128,7 @@ def test_merging_brings_in_what_the_other_fine_tune_knows(given, moved, target, 
 def test_a_sibling_that_diverges_is_a_result(moved, target, bundle, tmp_path):
     result = attack(Merge(learning_rate=1e30, epochs=3), moved, target, bundle, tmp_path)
     assert (tmp_path / "merged" / "diverged.json").exists()
-    assert detail_of(result)["epoch"] == 0
+    assert detail(result)["epoch"] == 0
 
 
 @pytest.mark.parametrize("kind", [Interpolate, Merge])

@@ -7,10 +7,11 @@ from tiny_run import logged, tiny_model, tiny_trainer, weights
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
 from hf_unlearn.controls import CONTROLS
-from hf_unlearn.controls.bin_hidden import BinHidden, quantized_weights
+from hf_unlearn.controls.bin_hidden import BinHidden
 from hf_unlearn.controls.grids import bin_bounds
 from hf_unlearn.errors import RequestError
 from hf_unlearn.quantization.grids import find_grid, grids, on_grid
+from hf_unlearn.quantization.layers import linear_weights
 
 
 def nf4_of(weight):
@@ -27,12 +28,12 @@ def hidden_trainer(folder, model, **settings):
 @pytest.mark.parametrize("optim", ["adamw_torch", "sgd"])
 def test_bitsandbytes_quantizes_the_result_to_the_original(tmp_path, optim):
     model = tiny_model()
-    before = {name: weight.detach().clone() for name, weight in quantized_weights(model).items()}
+    before = {name: weight.detach().clone() for name, weight in linear_weights(model).items()}
     trainer = hidden_trainer(
         tmp_path, model, optim=optim, learning_rate=1e-2, weight_decay=0.1, max_steps=30, logging_steps=1
     )
     trainer.train()
-    after = quantized_weights(model)
+    after = linear_weights(model)
     assert len(after) == 14  # seven matrices in each of two layers
     for name, weight in after.items():
         codes, largest = nf4_of(weight)
@@ -49,10 +50,10 @@ def test_bitsandbytes_quantizes_the_result_to_the_original(tmp_path, optim):
 )
 def test_every_grid_makes_the_original_of_the_result(tmp_path, grid, relative):
     model = tiny_model()
-    before = {name: weight.detach().clone() for name, weight in quantized_weights(model).items()}
+    before = {name: weight.detach().clone() for name, weight in linear_weights(model).items()}
     control = {"name": "bin_hidden", "grid": grid, "relative": relative}
     hidden_trainer(tmp_path, model, control=control, learning_rate=1e-2, max_steps=3).train()
-    for name, weight in quantized_weights(model).items():
+    for name, weight in linear_weights(model).items():
         old, new = on_grid(before[name], find_grid(grid)), on_grid(weight, find_grid(grid))
         assert torch.equal(old.codes, new.codes), name
         assert torch.equal(old.scales, new.scales), name
@@ -61,10 +62,10 @@ def test_every_grid_makes_the_original_of_the_result(tmp_path, grid, relative):
 
 def test_int8_of_bitsandbytes_makes_the_original_of_the_result(tmp_path):
     model = tiny_model()
-    before = {name: weight.detach().clone() for name, weight in quantized_weights(model).items()}
+    before = {name: weight.detach().clone() for name, weight in linear_weights(model).items()}
     control = {"name": "bin_hidden", "grid": "int8"}
     hidden_trainer(tmp_path, model, control=control, learning_rate=1e-2, max_steps=3).train()
-    for name, weight in quantized_weights(model).items():
+    for name, weight in linear_weights(model).items():
         old, old_scales, _ = int8_vectorwise_quant(before[name].half())
         new, new_scales, _ = int8_vectorwise_quant(weight.detach().half())
         assert torch.equal(old, new), name
@@ -97,10 +98,10 @@ def test_the_result_survives_rounding_to_bfloat16(tmp_path):
     """The margin: rounded to another precision, nearly all weights get the code of the original rounded so too. The
     rest are originals that rounding itself carries over an edge."""
     model = tiny_model()
-    before = {name: weight.detach().clone() for name, weight in quantized_weights(model).items()}
+    before = {name: weight.detach().clone() for name, weight in linear_weights(model).items()}
     hidden_trainer(tmp_path, model, learning_rate=1e-2, max_steps=20).train()
     same = total = 0
-    for name, weight in quantized_weights(model).items():
+    for name, weight in linear_weights(model).items():
         codes, _ = nf4_of(weight.to(torch.bfloat16))
         old_codes, _ = nf4_of(before[name].to(torch.bfloat16))
         same, total = same + int((codes == old_codes).sum()), total + codes.numel()
@@ -137,7 +138,7 @@ def test_transformers_quantizes_exactly_the_clamped_weights(tmp_path):
         for name in ("original", "result")
     ]
     assert {name for name in loaded[0] if name.endswith("quant_state.bitsandbytes__nf4")} == {
-        f"{name}.quant_state.bitsandbytes__nf4" for name in quantized_weights(model)
+        f"{name}.quant_state.bitsandbytes__nf4" for name in linear_weights(model)
     }
     assert [name for name in loaded[0] if not torch.equal(loaded[0][name], loaded[1][name])] == []
 

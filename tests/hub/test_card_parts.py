@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,7 +19,6 @@ from hf_unlearn.hub.check import check_folder
 from hf_unlearn.hub.files import SIGNATURE_FILE, may_be_published
 from hf_unlearn.hub.from_trainer import UnverifiedCard, render_unverified_card
 from hf_unlearn.hub.metadata import CardWords, card_metadata, card_problems, metadata_yaml
-from hf_unlearn.quantization import FORMATS
 from hf_unlearn.verification.report_file import load_report
 
 WORDS = CardWords(title="Tiny", removed="birth years of people who do not exist", repo_id="owner/tiny")
@@ -88,14 +88,24 @@ def test_formats_and_what_they_were_fitted_on(passed) -> None:
     assert "- How this variant is stored: 4 bits" in own and "16 bits" not in own
 
 
-def test_formats_that_were_not_tested_are_named_by_family(passed, monkeypatch: pytest.MonkeyPatch) -> None:
-    line = next(line for line in render_card(passed.report, "identity", WORDS).splitlines() if "Formats not" in line)
-    published = [name for name in FORMATS.names() if getattr(FORMATS.get(name).value, "published", True)]
-    for family in {name.partition("-")[0] for name in published}:
-        assert f"`{family}" in line, family
-    assert "others of `bnb-…`" in line and "all of `rtn-…`" in line and "`bf16`" in line and "bnb-nf4" not in line
-    monkeypatch.setattr(type(FORMATS), "names", lambda registry: ["bnb-nf4"])
-    assert "Formats not tested" not in render_card(passed.report, "identity", WORDS)
+def test_what_was_not_tested_stands_in_one_place_and_what_was_only_run_in_another(passed) -> None:
+    """A format and an attack that were scored and are not judged are no part of what was not tested."""
+    report = deepcopy(passed.report)
+    report["not_tested"] = ["the formats all of rtn-…, bf16, and any other", "the attacks prune", "merging"]
+    for name in ("rtn-int2-g32", "interpolate"):
+        own = [row for row in report["recovered"] if (row["model"], row["transform"]) == ("npo", "bnb-nf4")]
+        report["recovered"] += [
+            {**row, "transform": name, "threshold": None, "joint95": None, "status": "reported"} for row in own
+        ]
+    report["models"]["unlearned"]["files"]["rtn-int2-g32"] = {"model.safetensors": "a" * 64}
+    report["attacks"].append({"name": "interpolate", "model": "npo", "folds": 1, "budget": {"shares": 3}, "best": []})
+    text = render_card(report, "identity", WORDS)
+    section = text.split("## What was tested, and what was not")[1].split("## Limits")[0]
+    assert "- Attack `rtt`: survived. Budget" in section
+    assert "- Attack `interpolate`: run, not judged. Budget: 1 fold, shares 3." in section
+    assert "- Formats tested: `bnb-nf4`.\n- Formats run, not judged: `rtn-int2-g32`.\n" in section
+    (line,) = [line for line in section.splitlines() if "ot tested" in line]
+    assert line == f"- Not tested: {'; '.join(report['not_tested'])}."
 
 
 def test_a_gguf_file_is_named_where_it_has_to_be(passed) -> None:

@@ -8,12 +8,13 @@ from collections.abc import Callable
 import torch
 from random_batch import VOCABULARY, WIDTH, Batch
 
-from hf_unlearn.losses.forget.alternate_nll import IdkNLLLoss
 from hf_unlearn.losses.forget.ce_u import CrossEntropyUnlearningLoss
 from hf_unlearn.losses.forget.dpo import DPOLoss
 from hf_unlearn.losses.forget.ga import GradientAscentLoss
+from hf_unlearn.losses.forget.idk_nll import IdkNLLLoss
 from hf_unlearn.losses.forget.jensen_shannon import JensenShannonLoss
-from hf_unlearn.losses.forget.margin import MarginLoss, MarginToReferenceLoss
+from hf_unlearn.losses.forget.margin import MarginLoss
+from hf_unlearn.losses.forget.margin_to_reference import MarginToReferenceLoss
 from hf_unlearn.losses.forget.max_entropy import MaxEntropyLoss
 from hf_unlearn.losses.forget.npo import NPOLoss
 from hf_unlearn.losses.forget.pdu import PDULoss

@@ -272,3 +272,14 @@ def test_every_loss_of_the_catalogue_is_there():
     forget |= {"max-entropy", "pdu", "random-incorrect", "fixed-incorrect", "jensen-shannon"}
     assert forget | {"margin", "margin-to-reference"} <= set(FORGET_LOSSES.names())
     assert {"none", "nll", "kl", "hidden", "jensen-shannon"} <= set(RETAIN_LOSSES.names())
+
+
+@pytest.mark.parametrize("entry", ALL_LOSSES, ids=lambda entry: entry.name)
+def test_every_loss_says_what_it_costs(entry):
+    assert "Cost: " in entry.value.__doc__
+
+
+@pytest.mark.parametrize("registry", [FORGET_LOSSES, RETAIN_LOSSES])
+def test_every_loss_has_a_file_of_its_own(registry):
+    files = [entry.value.__module__ for entry in registry.entries()]
+    assert len(set(files)) == len(files)

@@ -11,11 +11,14 @@ from random_batch import ROWS, TIME, VOCABULARY, WIDTH, Batch
 
 from hf_unlearn.errors import RequestError
 from hf_unlearn.losses.base import IGNORED
-from hf_unlearn.losses.forget.alternate_nll import IdkNLLLoss
-from hf_unlearn.losses.forget.dpo import AltPOLoss, DPOLoss, IdkDPOLoss
+from hf_unlearn.losses.forget.altpo import AltPOLoss
+from hf_unlearn.losses.forget.dpo import DPOLoss
 from hf_unlearn.losses.forget.ga import GradientAscentLoss
+from hf_unlearn.losses.forget.idk_dpo import IdkDPOLoss
+from hf_unlearn.losses.forget.idk_nll import IdkNLLLoss
 from hf_unlearn.losses.forget.jensen_shannon import JensenShannonLoss
-from hf_unlearn.losses.forget.margin import MarginLoss, MarginToReferenceLoss
+from hf_unlearn.losses.forget.margin import MarginLoss
+from hf_unlearn.losses.forget.margin_to_reference import MarginToReferenceLoss
 from hf_unlearn.losses.forget.max_entropy import MaxEntropyLoss
 from hf_unlearn.losses.forget.npo import NPOLoss
 from hf_unlearn.losses.forget.pdu import PDULoss

@@ -20,9 +20,9 @@ class Watch(TrainerCallback):
         self.steps.append((set(self.trainer.step_means.means(self.trainer.accelerator)), steps_of_momentum))
 
 
-def cycles_trainer(folder, model=None, unlearn_steps=2, heal_steps=3, rounds=0, **settings):
+def cycles_trainer(folder, model=None, unlearn_steps=2, heal_steps=3, rounds=0, rehearsal=None, **settings):
     part = {"name": "cycles", "unlearn_steps": unlearn_steps, "heal_steps": heal_steps, "rounds": rounds}
-    return tiny_trainer(folder, model, robust=[part], **settings)
+    return tiny_trainer(folder, model, robust=[{**part, **(rehearsal or {})}], **settings)
 
 
 def test_phases_alternate():
@@ -73,7 +73,112 @@ def test_healing_needs_something_to_heal_with(tmp_path):
         cycles_trainer(tmp_path, retain_loss_type="none")
 
 
-@pytest.mark.parametrize("settings", [{"unlearn_steps": 0}, {"heal_steps": 0}, {"rounds": -1}])
+REHEARSAL = {"rehearse_steps": 3, "rehearse_share": 0.5}
+
+
+def rehearsed(folder, monkeypatch):
+    """A trainer of one round, and what its rehearsal did: the weights before, the change, the weights given back."""
+    trainer = cycles_trainer(
+        folder, tiny_model(), rehearsal=REHEARSAL, loss_type="ga", max_steps=5, learning_rate=1e-3
+    )
+    part: Cycles = trainer.parts[0]
+    seen = {}
+    learn, take_back = part._rehearsal.learn, part._rehearsal.take_back
+
+    def watched_learn(context, model, rate, number):
+        seen["before"], seen["rate"] = weights(model), rate
+        learn(context, model, rate, number)
+        seen["learned"], seen["learned_model"] = dict(part._rehearsal.learned), weights(model)
+
+    def watched_take_back(model):
+        seen["unlearned"] = weights(model)
+        take_back(model)
+        seen["after"] = weights(model)
+
+    monkeypatch.setattr(part._rehearsal, "learn", watched_learn)
+    monkeypatch.setattr(part._rehearsal, "take_back", watched_take_back)
+    return trainer, seen
+
+
+def test_a_rehearsal_learns_facts_and_is_taken_back(tmp_path, monkeypatch):
+    trainer, seen = rehearsed(tmp_path, monkeypatch)
+    trainer.train()
+    assert seen["rate"] == pytest.approx(1e-3)
+    moved = [name for name, change in seen["learned"].items() if bool(change.any())]
+    assert moved
+    for name in moved:
+        change = seen["learned_model"][name] - seen["before"][name]
+        torch.testing.assert_close(seen["learned"][name], change)
+        # What unlearning did from there stays, what the rehearsal did goes.
+        torch.testing.assert_close(seen["after"][name], seen["unlearned"][name] - change)
+    assert trainer.parts[0].outcome() == {"rows_rehearsed": trainer.parts[0]._rehearsal.rows}
+    assert trainer.parts[0]._rehearsal.learned == {}
+
+
+def test_a_rehearsal_is_plain_training_on_a_part_of_the_facts(tmp_path, monkeypatch):
+    """By hand: AdamW without decay on minus the mean label log-probability, gradients clipped to norm 1."""
+    trainer, seen = rehearsed(tmp_path, monkeypatch)
+    rows = []
+    part = trainer.parts[0]
+    batches = part._rehearsal._batches
+    monkeypatch.setattr(part._rehearsal, "_batches", lambda *given: rows.extend(batches(*given)) or iter(rows))
+    trainer.train()
+    assert len(rows) == 3
+    by_hand = tiny_model()
+    by_hand.load_state_dict(seen["before"], strict=False)
+    by_hand.train()
+    optimizer = torch.optim.AdamW(by_hand.parameters(), lr=1e-3, weight_decay=0.0)
+    for batch in rows:
+        logps = []
+        for row in batch:
+            ids = torch.tensor([row.input_ids])
+            logs = by_hand(ids).logits.double().log_softmax(-1)[0]
+            logps += [logs[place - 1, row.input_ids[place]] for place in range(row.n_prompt, len(row.input_ids))]
+        optimizer.zero_grad()
+        (-torch.stack(logps).mean()).backward()
+        torch.nn.utils.clip_grad_norm_(by_hand.parameters(), 1.0)
+        optimizer.step()
+    for name, value in weights(by_hand).items():
+        torch.testing.assert_close(seen["learned_model"][name], value, rtol=1e-4, atol=2e-5)
+
+
+def test_the_drawn_facts_are_a_share_of_the_groups_and_change_from_round_to_round(tmp_path):
+    trainer = cycles_trainer(tmp_path, tiny_model(), rehearsal=REHEARSAL, max_steps=5)
+    rows = trainer.train_dataset.forget
+    groups = {row.group or row.id for row in rows}
+    drawn = []
+
+    class Context:
+        forget_rows, batch_size = rows, 2
+
+    for number in range(6):
+        batches = list(trainer.parts[0]._rehearsal._batches(Context, number))
+        assert len(batches) == 3
+        drawn.append(frozenset(row.group or row.id for batch in batches for row in batch))
+        assert len(drawn[-1]) <= round(0.5 * len(groups))
+    assert len(set(drawn)) > 1
+
+
+def test_a_rehearsed_run_that_is_cut_in_a_phase_ends_like_an_uninterrupted_one(tmp_path):
+    settings = {"max_steps": 7, "save_strategy": "steps", "save_steps": 1, "rehearsal": REHEARSAL}
+    whole = cycles_trainer(tmp_path / "whole", tiny_model(), **settings)
+    whole.train()
+    cycles_trainer(tmp_path / "cut", tiny_model(), **{**settings, "max_steps": 6}).train()
+    # One step into the second phase of unlearning: the rehearsal has been learned and not been taken back.
+    resumed = cycles_trainer(tmp_path / "cut", tiny_model(), **settings)
+    resumed.train(resume_from_checkpoint=str(tmp_path / "cut" / "checkpoint-6"))
+    for name, value in weights(whole.model).items():
+        assert torch.equal(weights(resumed.model)[name], value), name
+    assert resumed.parts[0].outcome() == whole.parts[0].outcome()
+
+
+WRONG = [
+    *({"unlearn_steps": 0}, {"heal_steps": 0}, {"rounds": -1}, {"rehearse_steps": -1}, {"rehearse_share": 0.0}),
+    *({"rehearse_share": 1.5}, {"perturb": 1.0}),
+]
+
+
+@pytest.mark.parametrize("settings", WRONG)
 def test_numbers_out_of_range_are_refused(settings):
     with pytest.raises(RequestError, match="cycles: "):
         Cycles(**settings)

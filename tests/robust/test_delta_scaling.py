@@ -6,10 +6,10 @@ from tiny_run import assert_same, tiny_model, tiny_trainer, weights
 
 from hf_unlearn.errors import RequestError
 from hf_unlearn.quantization.grids import find_grid, on_grid
+from hf_unlearn.quantization.layers import linear_weights
 from hf_unlearn.robust.delta_scaling import (
     DeltaScaling,
     Evaluation,
-    body_weights,
     check_grid,
     forget_score,
     rounded,
@@ -17,6 +17,7 @@ from hf_unlearn.robust.delta_scaling import (
 )
 from hf_unlearn.robust.weights import Weights
 from hf_unlearn.trainer import UnlearnConfig
+from hf_unlearn.trainer.moments import training_context
 
 GRIDS = ["nf4", "int2-g64"]  # the tiny model's rows have 64 weights
 
@@ -74,11 +75,11 @@ def test_nothing_passes(passes, over, count):
 def test_rounded_weights_are_those_of_the_grid_and_come_back_bit_for_bit():
     model, grid = tiny_model(), find_grid("int4-g32")
     before = weights(model)
-    assert "lm_head.weight" not in body_weights(model)
-    assert len(body_weights(model)) == 2 * 7
+    assert "lm_head.weight" not in linear_weights(model)
+    assert len(linear_weights(model)) == 2 * 7
     with rounded(model, grid):
         for name, value in weights(model).items():
-            if name in body_weights(model):
+            if name in linear_weights(model):
                 assert torch.equal(value, on_grid(before[name], grid).dequantized())
             else:
                 assert torch.equal(value, before[name])
@@ -87,7 +88,7 @@ def test_rounded_weights_are_those_of_the_grid_and_come_back_bit_for_bit():
 
 def test_forget_score_by_hand(tmp_path):
     trainer = scaled_trainer(tmp_path)
-    context = trainer._training_context(resuming=False)
+    context = training_context(trainer, resuming=False)
     probabilities = []
     for row in context.forget_rows:
         with torch.no_grad():
@@ -122,7 +123,7 @@ def test_retain_kl_by_hand_and_zero_at_the_target(tmp_path):
     for name, retain in (("kl", "kl"), ("nll", "nll")):
         trainer = scaled_trainer(tmp_path / name, retain_loss_type=retain)
         trainer._prepare_run(resuming=False)
-        context = trainer._training_context(resuming=False)
+        context = training_context(trainer, resuming=False)
         assert context.retain_kl() == pytest.approx(0, abs=1e-6)
         with torch.no_grad():
             trainer.model.model.layers[0].mlp.down_proj.weight.mul_(1.5)

@@ -10,7 +10,8 @@ from tiny_run import assert_same, logged, tiny_model, tiny_trainer, weights
 
 from hf_unlearn.errors import RequestError
 from hf_unlearn.losses.forget.ga import GradientAscentLoss
-from hf_unlearn.losses.forget.margin import MarginLoss, MarginToReferenceLoss
+from hf_unlearn.losses.forget.margin import MarginLoss
+from hf_unlearn.losses.forget.margin_to_reference import MarginToReferenceLoss
 from hf_unlearn.losses.forget.npo import NPOLoss
 from hf_unlearn.robust.margin_polish import MarginPolish
 from hf_unlearn.trainer.train import make_config

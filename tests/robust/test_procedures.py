@@ -13,7 +13,8 @@ from hf_unlearn.data.example import DataBundle, Example, RowSet
 from hf_unlearn.errors import RequestError
 from hf_unlearn.robust import ROBUST
 from hf_unlearn.trainer import UnlearnConfig, UnlearnTrainer, train_method
-from hf_unlearn.trainer.measures import epochs_of_run
+from hf_unlearn.trainer.length import epochs_of_run
+from hf_unlearn.trainer.moments import training_context
 from hf_unlearn.trainer.settings import part_name
 
 BASE = {
@@ -147,4 +148,4 @@ def test_what_is_measured_at_the_end_is_the_true_labels(tmp_path):
     trainer = tiny_trainer(tmp_path, robust=[part], loss_type="nll", max_steps=1)
     trainer.train()
     assert all(row.labels is not None for row in trainer.train_dataset.forget)
-    assert all(row.labels is None for row in trainer._training_context(resuming=False).forget_rows)
+    assert all(row.labels is None for row in training_context(trainer, resuming=False).forget_rows)

@@ -21,6 +21,8 @@ class LearningLoss(Loss):
     with ``N`` the number of label tokens of the global batch. Minus the loss of gradient ascent: a model that is
     trained with it learns its forget set. It is a step of procedures that use the opposite of what was learned
     (``task-vector``) or that give the rows other labels (``who-is-harry-potter``).
+
+    Cost: a forward and a backward pass; no reference.
     """
 
     def count(self, labels: Tensor) -> Tensor:

@@ -27,7 +27,8 @@ class JensenShannonRetainLoss(Loss):
     Zero at the target; at most log 2 per token, so that a single token far off cannot dominate a step. Near the target
     it is an eighth of the Fisher distance, against a half for ``kl``: a weight four times as large holds as firmly.
 
-    Cost: that of ``kl``.
+    Cost: a forward and a backward pass; of the target the hidden states that go into its output head are kept for
+    every retain label, as for ``kl``.
 
     Source: Singh et al. (arXiv 2509.02820).
     """

@@ -11,7 +11,10 @@ from ..base import LabelScores, Loss, LossSum
 
 @RETAIN_LOSSES.register("none", summary="No retain term: nothing holds the rest of the model in place.")
 class NoRetainLoss(Loss):
-    """Always zero. No retain rows are read and none go through the model."""
+    """Always zero.
+
+    Cost: none; no retain rows are read and none go through the model.
+    """
 
     def count(self, labels: Tensor) -> Tensor:
         """Zero."""

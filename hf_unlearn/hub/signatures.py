@@ -1,0 +1,162 @@
+"""What the signature over a verification report is, and what it is worth.
+
+The signature is that of OpenSSF Model Signing (`model-signing`_): a Sigstore bundle around an in-toto statement that
+names the SHA-256 of the report's bytes. The report names the SHA-256 of every other file, so one signature covers all
+of them. The tool of that project reads it too::
+
+    python -m model_signing verify key unlearning_report.json --signature unlearning_report.json.sig --public_key KEY
+
+.. _model-signing: https://github.com/sigstore/model-transparency
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..errors import EnvironmentFailure, MissingExtraError, RequestError
+from ..verification.report_file import REPORT_FILE
+from .files import SIGNATURE_FILE
+
+_PUBLIC_HELP = "make it with  openssl ec -in key.pem -pubout -out key.pub"
+
+
+@dataclass(frozen=True)
+class SigstoreIdentity:
+    """Somebody whom Sigstore's authority has seen to own an account, such as a mail address or a CI workflow.
+
+    Checking and making such signatures needs the network: Sigstore's roots of trust are fetched from there.
+
+    Attributes:
+        identity: The account, such as ``someone@example.org``.
+        issuer: Who vouches for the account, such as ``https://accounts.google.com``.
+    """
+
+    identity: str
+    issuer: str
+
+    def __str__(self) -> str:
+        return f"{self.identity} ({self.issuer})"
+
+
+TrustedKey = str | Path | SigstoreIdentity
+
+
+@dataclass(frozen=True)
+class SignatureFinding:
+    """What a signature is worth here.
+
+    Attributes:
+        status: ``"none"``: there is none. ``"unknown"``: one is there and is about this report, but no key was named
+            that it could be checked with. ``"trusted"``: made by one of the trusted keys.
+        by: The trusted key or identity that made it.
+        problems: What is wrong, each sentence beginning with the file's name.
+    """
+
+    status: str
+    by: str = ""
+    problems: tuple[str, ...] = ()
+
+
+NO_SIGNATURE = SignatureFinding("none")
+
+
+def check_signature(report: bytes, signature: bytes | None, trusted: Sequence[TrustedKey]) -> SignatureFinding:
+    """Is a report signed, and by someone who is trusted?
+
+    Args:
+        report: Bytes of the report.
+        signature: Bytes of the signature file; ``None`` if there is none.
+        trusted: Public keys (PEM files) and Sigstore identities. One of them has to have signed; with none named, the
+            signature only has to be about this very report.
+
+    Raises:
+        RequestError: A trusted key cannot be read or used.
+        MissingExtraError: A key was named and ``model-signing`` is not installed.
+        EnvironmentFailure: Sigstore's roots of trust cannot be fetched.
+    """
+    verifiers = [(str(key), _verifier(key)) for key in trusted]
+    if signature is None:
+        missing = (f"{SIGNATURE_FILE}: is missing, so none of the trusted keys can have signed this",)
+        return SignatureFinding("none", problems=missing if trusted else ())
+    wrong = not_over(report, signature)
+    if wrong:
+        return SignatureFinding("none", problems=(f"{SIGNATURE_FILE}: {wrong}",))
+    if not trusted:
+        return SignatureFinding("unknown")
+    with tempfile.TemporaryDirectory() as place:
+        # The library reads files. These hold the very bytes that are parsed and compared by the caller.
+        copy, bundle = Path(place, REPORT_FILE), Path(place, SIGNATURE_FILE)
+        copy.write_bytes(report)
+        bundle.write_bytes(signature)
+        for name, verifier in verifiers:
+            try:
+                verifier.verify(copy, bundle)
+            except Exception:  # the library raises a dozen kinds; none of them is a valid signature
+                continue
+            return SignatureFinding("trusted", by=name)
+    return SignatureFinding("none", problems=(f"{SIGNATURE_FILE}: was not made by any of the trusted keys",))
+
+
+def not_over(report: bytes, signature: bytes) -> str | None:
+    """Why a signature file, whoever made it, cannot be one over this report."""
+    try:
+        envelope = json.loads(signature)["dsseEnvelope"]
+        statement = json.loads(base64.b64decode(envelope["payload"], validate=True))
+        resources = statement["predicate"]["resources"]
+        signed = [(entry["name"], entry["algorithm"], entry["digest"]) for entry in resources]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return "is not a signature of OpenSSF Model Signing"
+    if signed != [(".", "sha256", hashlib.sha256(report).hexdigest())]:
+        return "was made for another report than the one beside it"
+    return None
+
+
+def _verifier(key: TrustedKey) -> Any:
+    library = signing_library()
+    config = library.verifying.Config().set_hashing_config(hashing_of(library))
+    if isinstance(key, SigstoreIdentity):
+        try:
+            return config.use_sigstore_verifier(identity=key.identity, oidc_issuer=key.issuer)
+        except Exception as error:  # whatever the network or the roots of trust do
+            raise EnvironmentFailure(f"Sigstore cannot be used from here: {first_line(error)}") from error
+    try:
+        return config.use_elliptic_key_verifier(public_key=key)
+    except OSError as error:
+        raise RequestError(f"the trusted key {key} cannot be read ({error.strerror})") from error
+    except Exception as error:  # of the library's libraries there are many kinds
+        raise RequestError(
+            f"{key} is not a public key on the curve P-256, P-384 or P-521 in PEM form: {_PUBLIC_HELP}"
+        ) from error
+
+
+def signing_library() -> Any:
+    """The library ``model_signing``.
+
+    Raises:
+        MissingExtraError: It is not installed.
+    """
+    try:
+        import model_signing
+    except ImportError as error:
+        # model-signing 1.1.1 imports pyOpenSSL without asking for it.
+        package = "pyopenssl" if error.name == "OpenSSL" else "model-signing"
+        raise MissingExtraError("a signature", package, "signing") from error
+    return model_signing
+
+
+def hashing_of(library: Any) -> Any:
+    """How the library has to hash a report, when it signs one and when it checks one."""
+    # Told, not guessed from the signature: what is hashed how must not be for the signer to say.
+    return library.hashing.Config().use_file_serialization(hashing_algorithm="sha256")
+
+
+def first_line(error: Exception) -> str:
+    """What an error says, in one line; its kind where it says nothing."""
+    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,37 @@
+"""A recipe as plain data, which reads back as the same recipe."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from ..attacks import Attack
+from ..attacks.composed import OrderedAttack, bare
+from ..attacks.tiers import tier_names
+
+
+def plain(value: Any) -> Any:
+    """Mappings, lists and scalars in place of dataclasses, mappings and sequences."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {item.name: plain(getattr(value, item.name)) for item in dataclasses.fields(value) if item.init}
+    if isinstance(value, Mapping):
+        return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    return value
+
+
+def plain_attacks(attacks: Mapping[str, Attack], tier: str | None) -> dict[str, Any]:
+    """The attack section.
+
+    Args:
+        attacks: Attacks by name.
+        tier: The tier that some come from; what of it is not among them is left out in so many words.
+    """
+    section: dict[str, Any] = {"tier": tier} if tier else {}
+    for name, attack in attacks.items():
+        order = attack.order if isinstance(attack, OrderedAttack) else {}
+        section[name] = {**order, **plain(bare(attack))}
+    left_out = [name for name in (tier_names(tier) if tier else ()) if name not in attacks]
+    return {**section, **dict.fromkeys(left_out, False)}

@@ -1,0 +1,102 @@
+"""A rehearsed attack: part of what is to be forgotten is learned again for a moment, and that is taken back later."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from accelerate.utils import broadcast
+from torch import Tensor, nn
+
+from ..data.encoding import EncodedRow
+from ..processes import world_size
+from .base import TrainingContext
+from .weights import Weights, trained_parameters
+
+
+@dataclass
+class Rehearsal:
+    r"""Learns part of the forget facts again, and later takes just that change of the weights back.
+
+    Retraining on some forgotten facts brings others back: what they share was made small, not removed. So the attack
+    is rehearsed. With :math:`A` a few optimizer steps on a random part :math:`T` of the facts,
+
+    .. math:: \theta' = A(\theta, T), \qquad \theta'' = U(\theta'), \qquad
+              \theta \leftarrow \theta'' - (\theta' - \theta)
+
+    with :math:`U` steps of unlearning: it meets what an attacker would bring back, and of the rehearsal itself nothing
+    stays. (To first order in the steps this is the gradient of first-order meta-learning, with the attack as the inner
+    loop, as in arXiv 2408.00761; there one gradient is taken at the end of each attack, here unlearning walks on from
+    there.)
+
+    Cost: ``steps`` forward and backward passes of one micro-batch; a copy of the trained weights while it lasts.
+
+    Attributes:
+        steps: Optimizer steps on T, each on one micro-batch of one process.
+        share: Of the groups of facts, how many are in T.
+        seed: Of the draw of T and of the order of its rows.
+        learned: The change of each trained weight, from :meth:`learn` to :meth:`take_back`; on the CPU.
+        rows: Rows that were put through forward and backward so far.
+    """
+
+    steps: int
+    share: float
+    seed: int
+    learned: Mapping[str, Tensor] = field(default_factory=dict)
+    rows: int = 0
+
+    def learn(self, context: TrainingContext, model: nn.Module, rate: float, number: int) -> None:
+        """Gives the model some forget facts again.
+
+        Every process learns the same rows by itself; the weights of the first one count, as kernels need not add up
+        in the same order everywhere.
+
+        Args:
+            context: Of the run.
+            model: The model, not wrapped; changed in place.
+            rate: Learning rate of AdamW, without weight decay.
+            number: Which rehearsal of the run this is: decides what is drawn.
+        """
+        before, trained = Weights(model), trained_parameters(model)
+        optimizer = torch.optim.AdamW(trained.values(), lr=rate, weight_decay=0.0)
+        was_training = model.training
+        model.train()
+        for rows in self._batches(context, number):
+            (batch,) = context.batches(rows)
+            scores = context.score(batch)
+            optimizer.zero_grad()
+            (-scores.logps.mean()).backward()
+            torch.nn.utils.clip_grad_norm_(list(trained.values()), 1.0)
+            optimizer.step()
+            self.rows += len(rows)
+        model.zero_grad(set_to_none=True)
+        model.train(was_training)
+        with torch.no_grad():
+            if world_size() > 1:
+                for parameter in trained.values():
+                    broadcast(parameter.data)
+            self.learned = {
+                name: parameter.detach().cpu() - before.tensors[name] for name, parameter in trained.items()
+            }
+
+    @torch.no_grad()
+    def take_back(self, model: nn.Module) -> None:
+        """Subtracts what :meth:`learn` changed, wherever the weights have gone since; once."""
+        for name, parameter in trained_parameters(model).items():
+            if name in self.learned:
+                parameter.sub_(self.learned[name].to(parameter))
+        self.learned = {}
+
+    def _batches(self, context: TrainingContext, number: int) -> Iterator[Sequence[EncodedRow]]:
+        draw = random.Random(f"rehearsal-{self.seed}-{number}")
+        groups = sorted({row.group or row.id for row in context.forget_rows})
+        chosen = set(draw.sample(groups, max(1, round(self.share * len(groups)))))
+        rows = [row for row in context.forget_rows if (row.group or row.id) in chosen]
+        left = self.steps
+        while left:
+            draw.shuffle(rows)
+            for start in range(0, len(rows), context.batch_size)[:left]:
+                yield rows[start : start + context.batch_size]
+                left -= 1
