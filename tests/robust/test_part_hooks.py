@@ -325,6 +325,7 @@ for kind in ("hooks", "weights", "signs"):
     trainer, made = run_with({folder!r} + kind, kind, {settings!r})
     if trainer.is_world_process_zero():
         open({folder!r} + kind + "/made.json", "w").write(json.dumps(made))
+trainer.accelerator.end_training()
 """
 
 

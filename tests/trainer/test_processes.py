@@ -32,6 +32,7 @@ trainer.train()
 trainer.save_model({folder!r})
 if trainer.is_world_process_zero():
     open({folder!r} + "/log.json", "w").write(json.dumps(logged(trainer)[0]))
+trainer.accelerator.end_training()
 """
 
 

@@ -74,6 +74,8 @@ def main(job: dict[str, Any]) -> None:
             "log": logged(trainer),
         }
         (folder / "made.json").write_text(json.dumps(made), encoding="utf-8")
+    # Threads of the group that outlive it can end the process with an error.
+    trainer.accelerator.end_training()
 
 
 def run_job(folder: Path, job: dict[str, Any], timeout: int = 240) -> dict[str, Any]:
