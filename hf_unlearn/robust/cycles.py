@@ -123,20 +123,20 @@ class Cycles(TrainingPart):
                 perturb_weights(context.model, self.perturb, seed=context.step)
 
     def outcome(self) -> Mapping[str, Any]:
-        """Rows that rehearsals learned: they are not among the steps' own."""
-        return {"rows_rehearsed": self._rehearsal.rows} if self.rehearse_steps else {}
+        """What rehearsals cost: it is not among the steps' own."""
+        return {"floating_point_ops": self._rehearsal.floating_point_ops} if self.rehearse_steps else {}
 
     def save_state(self, folder: Path) -> None:
         """What the rehearsal of the current phase changed."""
         if self.rehearse_steps:
-            counted = {"rows": torch.tensor(self._rehearsal.rows)}
+            counted = {"floating_point_ops": torch.tensor(self._rehearsal.floating_point_ops)}
             save_tensors(folder / REHEARSAL_FILE, {**self._rehearsal.learned, **counted})
 
     def load_state(self, folder: Path) -> None:
         """Reads it back."""
         if self.rehearse_steps:
             tensors = load_tensors(folder / REHEARSAL_FILE, "cycles")
-            self._rehearsal.rows = int(tensors.pop("rows"))
+            self._rehearsal.floating_point_ops = int(tensors.pop("floating_point_ops"))
             self._rehearsal.learned = tensors
 
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from accelerate.utils import broadcast
 from torch import Tensor, nn
 
 from ..data.encoding import EncodedRow
+from ..data.pairing import PaddedRows
 from ..processes import world_size
 from .base import TrainingContext
 from .weights import Weights, trained_parameters
@@ -38,14 +40,14 @@ class Rehearsal:
         share: Of the groups of facts, how many are in T.
         seed: Of the draw of T and of the order of its rows.
         learned: The change of each trained weight, from :meth:`learn` to :meth:`take_back`; on the CPU.
-        rows: Rows that were put through forward and backward so far.
+        floating_point_ops: Of all rehearsals so far, as transformers counts them.
     """
 
     steps: int
     share: float
     seed: int
     learned: Mapping[str, Tensor] = field(default_factory=dict)
-    rows: int = 0
+    floating_point_ops: int = 0
 
     def learn(self, context: TrainingContext, model: nn.Module, rate: float, number: int) -> None:
         """Gives the model some forget facts again.
@@ -70,7 +72,7 @@ class Rehearsal:
             (-scores.logps.mean()).backward()
             torch.nn.utils.clip_grad_norm_(list(trained.values()), 1.0)
             optimizer.step()
-            self.rows += len(rows)
+            self.floating_point_ops += _ops(model, batch)
         model.zero_grad(set_to_none=True)
         model.train(was_training)
         with torch.no_grad():
@@ -100,3 +102,7 @@ class Rehearsal:
             for start in range(0, len(rows), context.batch_size)[:left]:
                 yield rows[start : start + context.batch_size]
                 left -= 1
+
+
+def _ops(model: Any, batch: PaddedRows) -> int:
+    return int(model.floating_point_ops(batch)) if hasattr(model, "floating_point_ops") else 0

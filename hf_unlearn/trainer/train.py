@@ -155,10 +155,12 @@ def train_method(
             ``model_init_kwargs`` say otherwise: in 16 bits, steps much smaller than a weight are lost.
 
     Returns:
-        ``steps``, ``seconds`` of this call, ``stepping`` (the precision weights were kept in between steps), ``saved``
-        where they are saved in 16 bits (:func:`~hf_unlearn.quantization.explain.lost_when_saved`), ``parts`` with what
-        robust parts tell of what they did, by their names, where one does, and means of the last step:
-        ``loss/forget``, ``logps/forget`` and, with a retain loss, ``loss/retain``, ``logps/retain`` and ``kl/retain``.
+        ``steps``, ``seconds`` of this call, ``floating_point_ops`` of all steps and of what parts tell of themselves
+        (six for each token and weight, as transformers counts them), ``stepping`` (the precision weights were kept in
+        between steps), ``saved`` where they are saved in 16 bits
+        (:func:`~hf_unlearn.quantization.explain.lost_when_saved`), ``parts`` with what robust parts tell of what they
+        did, by their names, where one does, and means of the last step: ``loss/forget``, ``logps/forget`` and, with a
+        retain loss, ``loss/retain``, ``logps/retain`` and ``kl/retain``.
 
     Raises:
         RequestError: If settings, data or model cannot be used, or the loss is not finite.
@@ -192,12 +194,14 @@ def train_method(
     saved = None if in_pieces(trainer.accelerator) else lost_when_saved(trainer.model, model_dir, dtype)
     trainer.save_merged(str(out_dir), dtype)
     forget_deepspeed()
+    told = _outcomes(args, trainer)
     return {
         "stepping": args.stepping if args.stepping != "fp32" or stepped == ["float32"] else ", ".join(stepped),
         "steps": trainer.state.global_step,
         "seconds": time.monotonic() - started,
         **({"saved": saved} if saved else {}),
-        **({"parts": told} if (told := _outcomes(args, trainer)) else {}),
+        "floating_point_ops": trainer.state.total_flos + sum(of.get("floating_point_ops", 0) for of in told.values()),
+        **({"parts": told} if told else {}),
         **_final_means(trainer.state.log_history),
     }
 

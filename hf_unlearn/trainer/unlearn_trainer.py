@@ -349,8 +349,11 @@ class UnlearnTrainer(HubTrainer):
         save_merged(self, Path(output_dir), dtype, self._adapters_are_new)
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
-        """Of forget and retain rows together."""
-        return sum(super(UnlearnTrainer, self).floating_point_ops(part) for part in inputs.values())
+        """Of the rows that a micro-batch puts through forward and backward in this step."""
+        seen = of_terms(inputs, step_objective(self).active(inputs))
+        if not self.forget_loss.uses_labels:
+            seen = {part: rows for part, rows in seen.items() if part != "forget"}
+        return sum(super(UnlearnTrainer, self).floating_point_ops(dict(rows)) for rows in seen.values())
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler | None:
         if self.args.train_sampling_strategy != "group_by_length":

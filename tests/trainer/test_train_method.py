@@ -96,7 +96,8 @@ def test_metrics_and_files(tmp_path, target, bundle):
     assert metrics["seconds"] > 0
     names = ["kl/retain", "logps/forget", "logps/retain", "loss/forget", "loss/retain"]
     assert metrics["stepping"] == "fp32"
-    assert sorted(set(metrics) - {"steps", "seconds", "stepping"}) == names
+    assert sorted(set(metrics) - {"steps", "seconds", "stepping", "floating_point_ops"}) == names
+    assert metrics["floating_point_ops"] > 0
     AutoTokenizer.from_pretrained(tmp_path / "out")
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
     assert model.dtype == torch.float32
