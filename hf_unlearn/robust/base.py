@@ -45,6 +45,7 @@ class TrainingContext:
             enabled, without dropout. Nothing is known of a reference.
         retain_kl: Mean KL divergence from the target (as it was before the first step) over the labels of the retain
             set, in nats a token, at the current weights. Only where a part says :attr:`TrainingPart.uses_kl`.
+        floating_point_ops: Of one forward and backward pass of a micro-batch, as transformers counts them.
     """
 
     model: nn.Module
@@ -61,6 +62,7 @@ class TrainingContext:
     batches: Callable[[Sequence[EncodedRow]], Iterator[PaddedRows]]
     score: Callable[[PaddedRows], LabelScores]
     retain_kl: Callable[[], float]
+    floating_point_ops: Callable[[PaddedRows], int]
 
 
 @dataclass(frozen=True)

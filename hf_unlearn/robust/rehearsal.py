@@ -5,14 +5,12 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from accelerate.utils import broadcast
 from torch import Tensor, nn
 
 from ..data.encoding import EncodedRow
-from ..data.pairing import PaddedRows
 from ..processes import world_size
 from .base import TrainingContext
 from .weights import Weights, trained_parameters
@@ -72,7 +70,7 @@ class Rehearsal:
             (-scores.logps.mean()).backward()
             torch.nn.utils.clip_grad_norm_(list(trained.values()), 1.0)
             optimizer.step()
-            self.floating_point_ops += _ops(model, batch)
+            self.floating_point_ops += context.floating_point_ops(batch)
         model.zero_grad(set_to_none=True)
         model.train(was_training)
         with torch.no_grad():
@@ -102,7 +100,3 @@ class Rehearsal:
             for start in range(0, len(rows), context.batch_size)[:left]:
                 yield rows[start : start + context.batch_size]
                 left -= 1
-
-
-def _ops(model: Any, batch: PaddedRows) -> int:
-    return int(model.floating_point_ops(batch)) if hasattr(model, "floating_point_ops") else 0

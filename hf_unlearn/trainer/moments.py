@@ -38,6 +38,7 @@ def training_context(trainer: UnlearnTrainer, resuming: bool) -> TrainingContext
         batches=lambda chosen: (on_device(batch, trainer.model) for batch in trainer.rows_in_order(chosen)),
         score=lambda batch: label_scores(trainer, batch),
         retain_kl=lambda: retain_kl(trainer, trainer.references["target"]),
+        floating_point_ops=trainer.operations_of,
     )
 
 

@@ -353,7 +353,11 @@ class UnlearnTrainer(HubTrainer):
         seen = of_terms(inputs, step_objective(self).active(inputs))
         if not self.forget_loss.uses_labels:
             seen = {part: rows for part, rows in seen.items() if part != "forget"}
-        return sum(super(UnlearnTrainer, self).floating_point_ops(dict(rows)) for rows in seen.values())
+        return sum(self.operations_of(rows) for rows in seen.values())
+
+    def operations_of(self, rows: PaddedRows) -> int:
+        """Floating-point operations of one forward and backward pass of some rows."""
+        return super().floating_point_ops(dict(rows))
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler | None:
         if self.args.train_sampling_strategy != "group_by_length":
