@@ -12,6 +12,9 @@ from rich.console import Console
 
 from benchmarks.frontier.kinds import Kind
 
+NEVER = "never-knew-2"
+"""A second model that never saw the facts, attacked and judged as the methods are: what chance alone gives."""
+
 
 def run_cell(
     kind: Kind,
@@ -22,6 +25,7 @@ def run_cell(
     run_folds: int = 5,
     sources: Mapping[str, str] | None = None,
     workers: int = 2,
+    formats: bool = True,
 ) -> dict[str, Any]:
     """Trains, exports, scores, attacks and judges every method; what is finished in ``out`` is not repeated.
 
@@ -35,6 +39,7 @@ def run_cell(
         run_folds: How many of the five folds of RTT are attacked.
         sources: Set to a local file, where rows do not come from the Hub.
         workers: Worker processes.
+        formats: Whether formats are exported and scored; where settings are tried they need not be.
 
     Returns:
         The report.
@@ -55,6 +60,9 @@ def run_cell(
     out.mkdir(parents=True, exist_ok=True)
     path = out / "recipe.yaml"
     content = kind.recipe(seed, [dict(method) for method in methods], run_folds, sources or {})
+    content["controls"] = [{"name": NEVER, "kind": "never_knew", "expected": "passed"}]
+    if not formats:
+        content["export"]["formats"] = []
     path.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
     recipe = load_recipe(path)
     run = out / "run"

@@ -2,7 +2,8 @@
 
     python -m benchmarks.frontier.trial years 100 '{"name": "a", "loss_type": "ga", "robust": ["cycles"], ...}'
 
-One fold of RTT; greedy / answer probability / multiple choice for forget and retain, before and after the attack.
+One fold of RTT, no formats: recovered shares with their intervals as a model stands and under RTT, and the least of
+what is kept of the retain set.
 """
 
 from __future__ import annotations
@@ -15,19 +16,9 @@ from typing import Any
 
 from benchmarks.frontier.cells import run_cell, training_of
 from benchmarks.frontier.kinds import KINDS, METRICS
+from benchmarks.frontier.methods import METHODS, PLAIN
 
 LOG = Path(__file__).with_name("trials.jsonl")
-PLAIN = {
-    "name": "npo-kl",
-    "loss_type": "npo",
-    "retain_loss_type": "kl",
-    "retain_weight": 10.0,
-    "retain_per_forget": 3,
-    "per_device_train_batch_size": 16,
-    "max_steps": 200,
-    "learning_rate": 3e-4,
-    "save_strategy": "no",
-}
 
 
 def line_of(report: Mapping[str, Any], method: str) -> dict[str, Any]:
@@ -49,19 +40,27 @@ def main() -> None:
     parser.add_argument("methods", nargs="+", help="entries of a recipe's methods, as JSON")
     parser.add_argument("--out", type=Path, default=Path("runs/frontier-tuning"))
     parser.add_argument("--source", action="append", default=[], help="SET=FILE")
+    parser.add_argument("--folds", type=int, default=1, help="folds of RTT that are attacked, of five")
     parser.add_argument("--workers", type=int, default=2)
     arguments = parser.parse_args()
-    methods = [PLAIN, *({"save_strategy": "no", **json.loads(text)} for text in arguments.methods)]
+    methods = [METHODS[PLAIN].entry(), *({"save_strategy": "no", **json.loads(text)} for text in arguments.methods)]
     out = arguments.out / f"{arguments.kind}-{arguments.seed}"
     sources = dict(text.split("=", 1) for text in arguments.source)
     report = run_cell(
-        KINDS[arguments.kind], arguments.seed, methods, out, run_folds=1, sources=sources, workers=arguments.workers
+        KINDS[arguments.kind],
+        arguments.seed,
+        methods,
+        out,
+        run_folds=arguments.folds,
+        sources=sources,
+        workers=arguments.workers,
+        formats=False,
     )
     for method in methods:
         training = training_of(out, str(method["name"]))
         line = {"kind": arguments.kind, "seed": arguments.seed, "method": method, "training": training}
         line |= line_of(report, str(method["name"]))
-        if method is not PLAIN:
+        if method["name"] != PLAIN:
             with LOG.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(line) + "\n")
         print(method["name"], json.dumps(line["shares"]), line["utility"], training["seconds"])

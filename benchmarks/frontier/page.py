@@ -1,0 +1,64 @@
+"""The page of the study, its plot, and the outcomes they are made from."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks.frontier.cells import NEVER
+from benchmarks.frontier.kinds import KINDS, TUNING_SEEDS
+from benchmarks.frontier.outcome import Outcome
+from benchmarks.frontier.plot import frontier_figure
+from benchmarks.frontier.table import HIGHEST, KEPT, LOWEST, MOST_COST, kind_table, methods_table
+from benchmarks.pages import made_by
+
+HERE = Path(__file__).parent
+TRIALS = HERE / "trials.jsonl"
+
+
+def write_page(outcomes: Sequence[Outcome], write: bool) -> str:
+    """The page; with ``write`` it, the plot and the outcomes are put beside this file."""
+    if not outcomes:
+        return "There is nothing to report yet."
+    text = page(outcomes)
+    if write:
+        (HERE / "results.md").write_text(text, encoding="utf-8")
+        rows = [one.plain() for one in outcomes]
+        (HERE / "results.json").write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+        frontier_figure(outcomes).savefig(HERE / "frontier.png", dpi=160)
+    return text
+
+
+def page(outcomes: Sequence[Outcome]) -> str:
+    """The page as text."""
+    lines = [
+        "# What survives formats and retraining, at what cost",
+        "",
+        made_by("python -m benchmarks.frontier --write", "bitsandbytes", "compressed-tensors"),
+        "",
+        "Recovered shares (0: as a model that never knew; 1: as the target) by answer probability (p) and four-way "
+        "multiple choice (mc), means over seeds with Student's 95 % interval. *Formats*: the largest of int8, NF4, "
+        "FP4 and two round-to-nearest formats of 4 bits. *RTT*: retraining on four fifths of the facts, asked for "
+        "the last fifth, best of all rates and epochs. *Retain kept*: probability of the retain answers over the "
+        "target's, the least over full precision and formats. *Cost*: floating-point operations of training over those of "
+        f"NPO + KL. *Reach it*: shares from {LOWEST} to {HIGHEST} everywhere, at least {KEPT} kept, at most "
+        f"{MOST_COST:.0f} times the cost.",
+        "",
+        f"Settings were chosen on other seeds and facts ({', '.join(map(str, TUNING_SEEDS))}); "
+        f"{_tried()} configurations were tried there, all in `trials.jsonl`.",
+        "",
+        "![frontier](frontier.png)",
+        "",
+    ]
+    for kind in dict.fromkeys(one.kind for one in outcomes):
+        mine = [one for one in outcomes if one.kind == kind]
+        seeds = sorted({one.seed for one in mine})
+        lines += [f"## {kind}", "", f"{KINDS[kind].says}; seeds {', '.join(map(str, seeds))}.", ""]
+        lines += [kind_table(mine, NEVER), ""]
+    return "\n".join([*lines, "## Methods", "", methods_table(), ""])
+
+
+def _tried() -> int:
+    text = TRIALS.read_text(encoding="utf-8") if TRIALS.exists() else ""
+    return len({json.dumps(json.loads(line)["method"], sort_keys=True) for line in text.splitlines()})
