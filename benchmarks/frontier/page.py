@@ -41,8 +41,8 @@ def page(outcomes: Sequence[Outcome]) -> str:
         "multiple choice (mc), means over seeds with Student's 95 % interval. *Formats*: the largest of int8, NF4, "
         "FP4 and two round-to-nearest formats of 4 bits. *RTT*: retraining on four fifths of the facts, asked for "
         "the last fifth, best of all rates and epochs. *Retain kept*: probability of the retain answers over the "
-        "target's, the least over full precision and formats. *Cost*: floating-point operations of training over those of "
-        f"NPO + KL. *Reach it*: shares from {LOWEST} to {HIGHEST} everywhere, at least {KEPT} kept, at most "
+        "target's, the least over full precision and formats. *Cost*: floating-point operations of training over "
+        f"those of NPO + KL. *Reach it*: shares from {LOWEST} to {HIGHEST} everywhere, at least {KEPT} kept, at most "
         f"{MOST_COST:.0f} times the cost.",
         "",
         f"Settings were chosen on other seeds and facts ({', '.join(map(str, TUNING_SEEDS))}); "
