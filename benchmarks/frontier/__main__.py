@@ -16,7 +16,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from benchmarks.frontier.cells import NEVER, run_cell, training_of
+from benchmarks.frontier.cells import NEVER, Cell
 from benchmarks.frontier.kinds import KINDS
 from benchmarks.frontier.methods import METHODS, PLAIN
 from benchmarks.frontier.outcome import Outcome, outcome_of
@@ -54,10 +54,9 @@ def _run(kind: str, seed: int, arguments: argparse.Namespace) -> None:
     out = arguments.out / f"{kind}-{seed}"
     sources = dict(text.split("=", 1) for text in arguments.source)
     methods = [METHODS[name].entry() for name in names]
-    report = run_cell(
-        KINDS[kind], seed, methods, out, run_folds=arguments.folds, sources=sources, workers=arguments.workers
-    )
-    found = [outcome_of(report, training_of(out, name), kind, seed, name) for name in names]
+    cell = Cell(KINDS[kind], seed, methods, out, arguments.folds, sources, arguments.workers)
+    report = cell.run()
+    found = [outcome_of(report, cell.training_of(name), kind, seed, name) for name in names]
     found.append(outcome_of(report, {}, kind, seed, NEVER))
     kept = {one.method: one.plain() for one in found}
     path = out / OUTCOMES

@@ -3,84 +3,97 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 from rich.console import Console
 
 from benchmarks.frontier.kinds import Kind
 
+if TYPE_CHECKING:
+    from hf_unlearn.stages.context import RunContext, Subject
+
 NEVER = "never-knew-2"
 """A second model that never saw the facts, attacked and judged as the methods are: what chance alone gives."""
 
 
-def run_cell(
-    kind: Kind,
-    seed: int,
-    methods: Sequence[Mapping[str, Any]],
-    out: Path,
-    *,
-    run_folds: int = 5,
-    sources: Mapping[str, str] | None = None,
-    workers: int = 2,
-    formats: bool = True,
-) -> dict[str, Any]:
-    """Trains, exports, scores, attacks and judges every method; what is finished in ``out`` is not repeated.
+@dataclass(frozen=True)
+class Cell:
+    """A kind of fact with a seed, and the methods that are tried on it.
 
-    Methods may be added from one call to the next: each has folders of its own, which name what they were made from.
+    Methods may be added from one run to the next: each has folders of its own, which name what they were made from.
 
-    Args:
+    Attributes:
         kind: The kind of fact.
         seed: Of data, models, training and attacks.
-        methods: Entries of a recipe's ``methods``, at least two.
+        methods: Entries of a recipe's ``methods``, at least one.
         out: The cell's folder.
         run_folds: How many of the five folds of RTT are attacked.
         sources: Set to a local file, where rows do not come from the Hub.
         workers: Worker processes.
         formats: Whether formats are exported and scored; where settings are tried they need not be.
-
-    Returns:
-        The report.
     """
-    from hf_unlearn.jobs import Workers
-    from hf_unlearn.pipeline import load_bundle
-    from hf_unlearn.progress import Progress
-    from hf_unlearn.recipe import load_recipe
-    from hf_unlearn.stages.attack import attack_stage
-    from hf_unlearn.stages.context import RunContext
-    from hf_unlearn.stages.evaluate import evaluate_stage
-    from hf_unlearn.stages.export import export_stage
-    from hf_unlearn.stages.models import base_models
-    from hf_unlearn.stages.references import reference_stage
-    from hf_unlearn.stages.train import train_stage
-    from hf_unlearn.stages.verify import verify_stage
 
-    out.mkdir(parents=True, exist_ok=True)
-    path = out / "recipe.yaml"
-    content = kind.recipe(seed, [dict(method) for method in methods], run_folds, sources or {})
-    content["controls"] = [{"name": NEVER, "kind": "never_knew", "expected": "passed"}]
-    if not formats:
-        content["export"]["formats"] = []
-    path.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
-    recipe = load_recipe(path)
-    run = out / "run"
-    run.mkdir(exist_ok=True)
-    with Workers(workers, run / "workers.log") as pool:
-        progress = Progress(Console(highlight=False, quiet=True))
-        context = RunContext(recipe, run, load_bundle(recipe), pool, progress)
-        target, never = base_models(context)
-        reference_stage(context, target, never)
-        trained = train_stage(context, target, never)
-        subjects = [target, *([never] if never else []), *trained]
-        export_stage(context, subjects)
-        evaluate_stage(context, target, subjects)
-        attack_stage(context, subjects)
-        return verify_stage(context, target, subjects).report
+    kind: Kind
+    seed: int
+    methods: Sequence[Mapping[str, Any]]
+    out: Path
+    run_folds: int = 5
+    sources: Mapping[str, str] = field(default_factory=dict)
+    workers: int = 2
+    formats: bool = True
 
+    def recipe(self) -> dict[str, Any]:
+        """The cell's recipe."""
+        methods = [dict(method) for method in self.methods]
+        content = self.kind.recipe(self.seed, methods, self.run_folds, self.sources)
+        content["controls"] = [{"name": NEVER, "kind": "never_knew", "expected": "passed"}]
+        if not self.formats:
+            content["export"]["formats"] = []
+        return content
 
-def training_of(out: Path, method: str) -> dict[str, Any]:
-    """What training wrote down of a method: steps, seconds, rows that went through the model."""
-    text = (out / "run" / "train" / method / "training.json").read_text(encoding="utf-8")
-    return dict(json.loads(text))
+    def run(self) -> dict[str, Any]:
+        """Trains, exports, scores, attacks and judges what is not there yet; the report."""
+        from hf_unlearn.stages.attack import attack_stage
+        from hf_unlearn.stages.evaluate import evaluate_stage
+        from hf_unlearn.stages.export import export_stage
+        from hf_unlearn.stages.verify import verify_stage
+
+        with self.trained() as (context, target, subjects):
+            export_stage(context, subjects)
+            evaluate_stage(context, target, subjects)
+            attack_stage(context, subjects)
+            return verify_stage(context, target, subjects).report
+
+    @contextmanager
+    def trained(self) -> Iterator[tuple[RunContext, Subject, list[Subject]]]:
+        """The run with every model trained: its context, the target, and all models (the target first)."""
+        from hf_unlearn.jobs import Workers
+        from hf_unlearn.pipeline import load_bundle
+        from hf_unlearn.progress import Progress
+        from hf_unlearn.recipe import load_recipe
+        from hf_unlearn.stages.context import RunContext
+        from hf_unlearn.stages.models import base_models
+        from hf_unlearn.stages.references import reference_stage
+        from hf_unlearn.stages.train import train_stage
+
+        run = self.out / "run"
+        run.mkdir(parents=True, exist_ok=True)
+        path = self.out / "recipe.yaml"
+        path.write_text(yaml.safe_dump(self.recipe(), sort_keys=False), encoding="utf-8")
+        recipe = load_recipe(path)
+        with Workers(self.workers, run / "workers.log") as pool:
+            context = RunContext(recipe, run, load_bundle(recipe), pool, Progress(Console(highlight=False)))
+            target, never = base_models(context)
+            reference_stage(context, target, never)
+            trained = train_stage(context, target, never)
+            yield context, target, [target, *([never] if never else []), *trained]
+
+    def training_of(self, method: str) -> dict[str, Any]:
+        """What training wrote down of a method: steps, seconds, floating-point operations."""
+        text = (self.out / "run" / "train" / method / "training.json").read_text(encoding="utf-8")
+        return dict(json.loads(text))

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from benchmarks.frontier.cells import run_cell, training_of
+from benchmarks.frontier.cells import Cell
 from benchmarks.frontier.kinds import KINDS, METRICS
 from benchmarks.frontier.methods import METHODS, PLAIN
 
@@ -46,18 +46,11 @@ def main() -> None:
     methods = [METHODS[PLAIN].entry(), *({"save_strategy": "no", **json.loads(text)} for text in arguments.methods)]
     out = arguments.out / f"{arguments.kind}-{arguments.seed}"
     sources = dict(text.split("=", 1) for text in arguments.source)
-    report = run_cell(
-        KINDS[arguments.kind],
-        arguments.seed,
-        methods,
-        out,
-        run_folds=arguments.folds,
-        sources=sources,
-        workers=arguments.workers,
-        formats=False,
-    )
+    kind = KINDS[arguments.kind]
+    cell = Cell(kind, arguments.seed, methods, out, arguments.folds, sources, arguments.workers, formats=False)
+    report = cell.run()
     for method in methods:
-        training = training_of(out, str(method["name"]))
+        training = cell.training_of(str(method["name"]))
         line = {"kind": arguments.kind, "seed": arguments.seed, "method": method, "training": training}
         line |= line_of(report, str(method["name"]))
         if method["name"] != PLAIN:

@@ -1,0 +1,114 @@
+"""Where in the model a fact still stands: logit lens and linear probe layer by layer, as one plot.
+
+    python -m benchmarks.frontier.inside years 0 --methods npo-kl cycles cycles-rehearsed --write
+
+Reads the models of a cell that was run, by the package's own attacks: multiple choice on the forget set, read after
+every layer with the model's output head (lens) and with a linear map fitted on retain rows (probe).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from statistics import fmean
+from typing import TYPE_CHECKING
+
+from benchmarks.frontier.cells import Cell
+from benchmarks.frontier.kinds import KINDS
+from benchmarks.frontier.methods import METHODS, PLAIN
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from hf_unlearn.stages.context import RunContext, Subject
+
+HERE = Path(__file__).parent
+READINGS = ("logit-lens", "linear-probe")
+METRIC = "mc_accuracy"
+
+Layers = dict[int, float]
+"""Share of multiple-choice questions answered rightly, by layer."""
+
+
+def read_layers(context: RunContext, target: Subject, subject: Subject, reading: str) -> Layers:
+    """What one reading finds in one model after each layer.
+
+    Args:
+        context: The cell's run.
+        target: The target model.
+        subject: The model that is read.
+        reading: Name of the attack.
+    """
+    from hf_unlearn.attacks import ATTACKS
+    from hf_unlearn.attacks.base import Attacked
+    from hf_unlearn.evaluation.records import read_records
+
+    attack = ATTACKS.get(reading).value()
+    attacked = Attacked(subject.folder, target.folder, context.bundle, context.text_format, (METRIC,))
+    with tempfile.TemporaryDirectory() as place:
+        out = Path(place)
+        for job in attack.plan(context.bundle):
+            attack.run_job(job, attacked, out)
+        files = {int(path.stem.removeprefix("layer")): path for path in out.glob("layer*.jsonl")}
+        # Layer 0 of a probe is what the model itself chooses.
+        return {
+            layer: fmean(record.values[METRIC] for record in read_records(path))
+            for layer, path in sorted(files.items())
+            if layer
+        }
+
+
+def layers_figure(found: Mapping[str, Mapping[str, Layers]]) -> Figure:
+    """A panel for each reading, a line for each model.
+
+    Args:
+        found: Reading to model to layers.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9.5, 3.6), layout="constrained")
+    panels = figure.subplots(1, len(found), squeeze=False, sharey=True)[0]
+    for panel, (reading, models) in zip(panels, found.items(), strict=True):
+        for number, (name, layers) in enumerate(models.items()):
+            style = "--" if name == "never_knew" else "-"
+            panel.plot(list(layers), list(layers.values()), style, marker="osD^vP*"[number % 7], ms=5, label=name)
+        panel.set_title(reading, fontsize=10)
+        panel.set_xlabel("layer")
+        panel.set_xticks(list(next(iter(models.values()))))
+        panel.grid(alpha=0.25)
+    panels[0].set_ylabel("right option of four, forget set")
+    panels[0].set_ylim(0, 1.03)
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right center", fontsize=8, frameon=False)
+    return figure
+
+
+def main() -> None:
+    """Read, print and perhaps draw."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("kind", choices=sorted(KINDS))
+    parser.add_argument("seed", type=int)
+    parser.add_argument("--methods", nargs="+", choices=list(METHODS), default=[PLAIN, "cycles-rehearsed"])
+    parser.add_argument("--out", type=Path, default=Path("runs/frontier"), help="folder of the runs")
+    parser.add_argument("--source", action="append", default=[], help="SET=FILE, for rows that are not fetched")
+    parser.add_argument("--write", action="store_true", help="write inside.png and inside.json")
+    arguments = parser.parse_args()
+    entries = [METHODS[name].entry() for name in arguments.methods]
+    sources = dict(text.split("=", 1) for text in arguments.source)
+    out = arguments.out / f"{arguments.kind}-{arguments.seed}"
+    cell = Cell(KINDS[arguments.kind], arguments.seed, entries, out, sources=sources)
+    with cell.trained() as (context, target, subjects):
+        shown = [one for one in subjects if one.name in ("target", "never_knew", *arguments.methods)]
+        found = {
+            reading: {one.name: read_layers(context, target, one, reading) for one in shown} for reading in READINGS
+        }
+    print(json.dumps(found, indent=1))
+    if arguments.write:
+        (HERE / "inside.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        layers_figure(found).savefig(HERE / "inside.png", dpi=160)
+
+
+if __name__ == "__main__":
+    main()
