@@ -30,6 +30,7 @@ REHEARSAL_FILE = "cycles_rehearsal.safetensors"
         "rounds": 0,
         "rehearse_steps": 0,
         "rehearse_share": 0.5,
+        "rehearse_rate": 1.0,
         "perturb": 0.0,
         "seed": 0,
     },
@@ -45,8 +46,8 @@ class Cycles(TrainingPart):
     leave the model damaged, so ``max_steps`` should be a multiple of a round.
 
     With ``rehearse_steps`` every phase of unlearning starts from a rehearsed attack (:class:`.rehearsal.Rehearsal`):
-    some of the facts are learned again at the step's own learning rate, are unlearned together with what that brought
-    back, and what the rehearsal changed is taken back before healing.
+    some of the facts are learned again, are unlearned together with what that brought back, and what the rehearsal
+    changed is taken back before healing.
 
     Cost: a forward and a backward pass of one term alone in each step, and ``rehearse_steps`` micro-batches more a
     round; the optimizer's state is made anew twice a round. With a rehearsal a copy of the trained weights.
@@ -57,6 +58,7 @@ class Cycles(TrainingPart):
         rounds: After so many rounds only the retain term goes on; 0 for no end.
         rehearse_steps: Steps of the attack that is rehearsed before each phase of unlearning; 0 for none.
         rehearse_share: Of the groups of facts, how many the rehearsal learns.
+        rehearse_rate: Learning rate of the rehearsal, as a multiple of the step's own.
         perturb: Before healing, weights move by this share towards noise (as in UNDO, arXiv 2506.06278).
         seed: Of what the rehearsal draws.
 
@@ -71,6 +73,7 @@ class Cycles(TrainingPart):
     rounds: int = 0
     rehearse_steps: int = 0
     rehearse_share: float = 0.5
+    rehearse_rate: float = 1.0
     perturb: float = 0.0
     seed: int = 0
     _context: TrainingContext | None = field(default=None, init=False, repr=False)
@@ -87,6 +90,8 @@ class Cycles(TrainingPart):
             raise RequestError(
                 f"cycles: rehearse_share is {self.rehearse_share}; it must be a share above 0 and up to 1"
             )
+        if not self.rehearse_rate > 0:
+            raise RequestError(f"cycles: rehearse_rate is {self.rehearse_rate}; it must be above 0")
         if not 0 <= self.perturb < 1:
             raise RequestError(f"cycles: perturb is {self.perturb}; it must be a share from 0 to under 1")
         self._rehearsal = Rehearsal(self.rehearse_steps, self.rehearse_share, self.seed)
@@ -115,7 +120,7 @@ class Cycles(TrainingPart):
         if self.rounds and round_number >= self.rounds:
             return
         if position == 0 and self.rehearse_steps and self._context is not None:
-            rate = context.optimizer.param_groups[0]["lr"]
+            rate = self.rehearse_rate * context.optimizer.param_groups[0]["lr"]
             self._rehearsal.learn(self._context, context.model, rate, round_number)
         if position == self.unlearn_steps:
             self._rehearsal.take_back(context.model)

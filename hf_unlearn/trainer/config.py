@@ -124,7 +124,8 @@ class UnlearnConfig(TrainingArguments):
             Retain rows that go with each forget row. `per_device_train_batch_size` counts forget rows only.
         robust (`list`, *optional*, defaults to `[]`):
             Parts that make forgetting last: names such as `"sure"`, or mappings such as
-            `{"name": "sure", "percentile": 99}`.
+            `{"name": "sure", "percentile": 99}`. `"auto"` is the stack that evidence was found for; in a recipe it
+            also sets what goes with it (`hf_unlearn.robust.auto.AUTO_SETTINGS`).
         control (`str` or `dict`, *optional*):
             Makes a model that hides instead of forgetting, to test a verification with, such as `"bin_hidden"`.
         trained_parameters (`list[str]`, *optional*):
@@ -287,6 +288,7 @@ class UnlearnConfig(TrainingArguments):
         # (DeepSpeed finds its device itself, and would be left out in silence; see `launch.check_launch`.)
         self.use_cpu = self.use_cpu or not (torch.accelerator.is_available() or asks_for_deepspeed(self.deepspeed))
         super().__post_init__()
+        self.robust = [self.robust] if isinstance(self.robust, str) else self.robust
         # Pinning only serves a copy to another device; without one torch warns at every epoch.
         self.dataloader_pin_memory = self.dataloader_pin_memory and torch.accelerator.is_available()
         _check_choice("truncation", self.truncation, ["cut", "refuse"])

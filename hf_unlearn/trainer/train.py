@@ -21,6 +21,7 @@ from ..robust.weights import trained_parameters
 from .callback import FINAL_STEP
 from .checkpoints import last_whole_checkpoint
 from .config import UnlearnConfig
+from .presets import completed
 from .settings import fit, part_name
 from .sharding import forget_deepspeed, in_pieces
 from .unlearn_trainer import UnlearnTrainer
@@ -72,7 +73,7 @@ def make_config(settings: Mapping[str, Any], work_dir: Path, seed: int) -> Unlea
     """
     known, hints = method_settings(), _hints()
     values: dict[str, Any] = {}
-    for key, value in settings.items():
+    for key, value in completed(settings).items():
         if key in GIVEN_BY_THE_RUN:
             raise RequestError(f"a method cannot set {key!r}: {GIVEN_BY_THE_RUN[key]}")
         if key not in known:

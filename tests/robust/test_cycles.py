@@ -88,7 +88,7 @@ def test_healing_needs_something_to_heal_with(tmp_path):
         cycles_trainer(tmp_path, retain_loss_type="none")
 
 
-REHEARSAL = {"rehearse_steps": 3, "rehearse_share": 0.5}
+REHEARSAL = {"rehearse_steps": 3, "rehearse_share": 0.5, "rehearse_rate": 2.0}
 
 
 def rehearsed(folder, monkeypatch):
@@ -118,7 +118,7 @@ def rehearsed(folder, monkeypatch):
 def test_a_rehearsal_learns_facts_and_is_taken_back(tmp_path, monkeypatch):
     trainer, seen = rehearsed(tmp_path, monkeypatch)
     trainer.train()
-    assert seen["rate"] == pytest.approx(1e-3)
+    assert seen["rate"] == pytest.approx(2e-3)
     moved = [name for name, change in seen["learned"].items() if bool(change.any())]
     assert moved
     for name in moved:
@@ -142,7 +142,7 @@ def test_a_rehearsal_is_plain_training_on_a_part_of_the_facts(tmp_path, monkeypa
     by_hand = tiny_model()
     by_hand.load_state_dict(seen["before"], strict=False)
     by_hand.train()
-    optimizer = torch.optim.AdamW(by_hand.parameters(), lr=1e-3, weight_decay=0.0)
+    optimizer = torch.optim.AdamW(by_hand.parameters(), lr=2e-3, weight_decay=0.0)
     for batch in rows:
         logps = []
         for row in batch:
@@ -189,7 +189,7 @@ def test_a_rehearsed_run_that_is_cut_in_a_phase_ends_like_an_uninterrupted_one(t
 
 WRONG = [
     *({"unlearn_steps": 0}, {"heal_steps": 0}, {"rounds": -1}, {"rehearse_steps": -1}, {"rehearse_share": 0.0}),
-    *({"rehearse_share": 1.5}, {"perturb": 1.0}),
+    *({"rehearse_share": 1.5}, {"rehearse_rate": 0.0}, {"perturb": 1.0}),
 ]
 
 

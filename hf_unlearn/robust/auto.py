@@ -1,0 +1,139 @@
+"""The stack that evidence was found for: cycles with rehearsed attacks, sized by the forget set."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+from ..data.pairing import PairedRows
+from ..errors import RequestError
+from . import ROBUST
+from .base import StepContext, TermWeights, TrainingContext, TrainingPart
+from .cycles import Cycles
+
+AUTO_SETTINGS: Mapping[str, Any] = {
+    "loss_type": "ga",
+    "retain_loss_type": "kl",
+    "retain_weight": 1.0,
+    "retain_per_forget": 2,
+    "num_train_epochs": 40,
+    "lr_scheduler_type": "constant",
+}
+"""Settings that go with :class:`Auto` where a method names no other; the learning rate is the model's own affair."""
+
+
+@ROBUST.register(
+    "auto",
+    summary="Rounds of unlearning and healing, an attack rehearsed before each, sized by the forget set.",
+    paper="this project (see docs/auto.md)",
+    defaults={"unlearn_passes": 0.5, "heal_passes": 0.9, "rehearse_passes": 0.35, "last": 0.12, "seed": 0},
+    needs=("retain",),
+)
+@dataclass
+class Auto(TrainingPart):
+    """:class:`~.cycles.Cycles` whose phases are told in passes over the forget set, with a last phase of healing.
+
+    How many rounds there are follows from the length of the run (``num_train_epochs`` or ``max_steps``): more rounds
+    forget more surely. In the last phase the learning rate falls to zero in a straight line, whatever the schedule.
+
+    Cost: that of :class:`~.cycles.Cycles`.
+
+    Attributes:
+        unlearn_passes: Of the forget set in each phase of unlearning.
+        heal_passes: As many steps of healing as this many passes would take; each is on ``retain_per_forget`` times as
+            many retain rows.
+        rehearse_passes: Of the forget set in each rehearsal; 0 for none. A rehearsal learns half of the facts, at
+            twice the learning rate.
+        last: Share of the run's steps that only heal, at its end.
+        seed: Of what rehearsals draw.
+
+    Raises:
+        RequestError: A number is out of range, or the run is too short for two rounds.
+    """
+
+    needs_retain: ClassVar[bool] = True
+
+    unlearn_passes: float = 0.5
+    heal_passes: float = 0.9
+    rehearse_passes: float = 0.35
+    last: float = 0.12
+    seed: int = 0
+    _epochs: float = field(default=0.0, init=False, repr=False)
+    _cycles: Cycles = field(default_factory=Cycles, init=False, repr=False)
+    _steps: int = field(default=0, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        for name in ("unlearn_passes", "heal_passes"):
+            if not getattr(self, name) > 0:
+                raise RequestError(f"auto: {name} is {getattr(self, name)}; it must be above 0")
+        if not self.rehearse_passes >= 0:
+            raise RequestError(f"auto: rehearse_passes is {self.rehearse_passes}; use 0 for none")
+        if not 0 <= self.last < 1:
+            raise RequestError(f"auto: last is {self.last}; it must be a share from 0 to under 1")
+
+    def arrange(self, rows: PairedRows, epochs: float) -> PairedRows:
+        """Notes how long the run is; the rows stay as they are."""
+        self._epochs = epochs
+        return rows
+
+    def prepare(self, context: TrainingContext) -> None:
+        """Sizes the phases."""
+        self._steps = context.max_steps
+        self._cycles = self.sized(context.max_steps, self._epochs)
+        self._cycles.prepare(context)
+
+    def sized(self, steps: int, epochs: float) -> Cycles:
+        """The cycles of a run.
+
+        Args:
+            steps: Of the whole run.
+            epochs: Passes over the forget set that these would be.
+
+        Raises:
+            RequestError: They are too few for two rounds.
+        """
+        per_pass = steps / epochs
+        unlearn, heal = (max(1, round(passes * per_pass)) for passes in (self.unlearn_passes, self.heal_passes))
+        rehearse = max(1, round(self.rehearse_passes * per_pass)) if self.rehearse_passes else 0
+        rounds = int(steps * (1 - self.last)) // (unlearn + heal)
+        if rounds < 2:
+            least = 2 * (unlearn + heal) / (1 - self.last)
+            raise RequestError(
+                f"auto: the run has {steps} steps, and two rounds with what heals after them take {least:.0f}: raise "
+                "num_train_epochs or max_steps"
+            )
+        return Cycles(
+            unlearn_steps=unlearn,
+            heal_steps=heal,
+            rounds=rounds,
+            rehearse_steps=rehearse,
+            rehearse_rate=2.0,
+            seed=self.seed,
+        )
+
+    def term_weights(self, step: int) -> TermWeights:
+        """Forget alone, then retain alone."""
+        return self._cycles.term_weights(step)
+
+    def before_step(self, context: StepContext) -> None:
+        """The round's rehearsal and its end; in the last phase the learning rate falls."""
+        self._cycles.before_step(context)
+        first = self._cycles.rounds * (self._cycles.unlearn_steps + self._cycles.heal_steps)
+        if context.step >= first:
+            left = (self._steps - context.step) / (self._steps - first)
+            for group in context.optimizer.param_groups:
+                group["lr"] *= left
+
+    def outcome(self) -> Mapping[str, Any]:
+        """How many rounds there were, and what rehearsals cost."""
+        return {"rounds": self._cycles.rounds, **self._cycles.outcome()}
+
+    def save_state(self, folder: Path) -> None:
+        """What the rehearsal of the current phase changed."""
+        self._cycles.save_state(folder)
+
+    def load_state(self, folder: Path) -> None:
+        """Reads it back."""
+        self._cycles.load_state(folder)
