@@ -1,7 +1,7 @@
 """Which method forgets for good: every method on every kind of fact, seed by seed, as one table and one plot.
 
     python -m benchmarks.frontier --source forget=FILE --source retain=FILE    # everything, resumable
-    python -m benchmarks.frontier --kinds years --seeds 0 1 --methods npo-kl cycles-rehearsed
+    python -m benchmarks.frontier --kinds years --seeds 0 1 --methods npo-kl auto
     python -m benchmarks.frontier --report --write             # table and plot of what is there
 
 A cell is one kind of fact with one seed; its methods share target and never-knew model. Training, export, scoring,

@@ -1,6 +1,6 @@
 """Where in the model a fact still stands: logit lens and linear probe layer by layer, as one plot.
 
-    python -m benchmarks.frontier.inside years 0 --methods npo-kl cycles cycles-rehearsed --write
+    python -m benchmarks.frontier.inside years 0 --methods npo-kl auto-unrehearsed auto --write
 
 Reads the models of a cell that was run, by the package's own attacks: multiple choice on the forget set, read after
 every layer with the model's output head (lens) and with a linear map fitted on retain rows (probe).
@@ -90,7 +90,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("kind", choices=sorted(KINDS))
     parser.add_argument("seed", type=int)
-    parser.add_argument("--methods", nargs="+", choices=list(METHODS), default=[PLAIN, "cycles-rehearsed"])
+    parser.add_argument("--methods", nargs="+", choices=list(METHODS), default=[PLAIN, "auto"])
     parser.add_argument("--out", type=Path, default=Path("runs/frontier"), help="folder of the runs")
     parser.add_argument("--source", action="append", default=[], help="SET=FILE, for rows that are not fetched")
     parser.add_argument("--write", action="store_true", help="write inside.png and inside.json")

@@ -17,29 +17,7 @@ _ONE_PASS: dict[str, Any] = {
     "max_steps": 200,
     "learning_rate": 3e-4,
 }
-_ROUNDS: dict[str, Any] = {
-    "retain_loss_type": "kl",
-    "retain_per_forget": 2,
-    "per_device_train_batch_size": 32,
-    "learning_rate": 1e-3,
-    "lr_scheduler_type": "warmup_stable_decay",
-}
-
-
-def rounds(loss: str, unlearn: int, heal: int, count: int, last: int, **cycles: Any) -> dict[str, Any]:
-    """Settings of cycles: the rate falls in the last, healing steps only.
-
-    Args:
-        loss: Forget loss.
-        unlearn: Steps of each phase of unlearning.
-        heal: Steps of each phase of healing.
-        count: Rounds.
-        last: Steps that only heal, after all rounds.
-        cycles: Further parameters of ``cycles``.
-    """
-    part = {"name": "cycles", "unlearn_steps": unlearn, "heal_steps": heal, "rounds": count, **cycles}
-    length = {"max_steps": count * (unlearn + heal) + last, "lr_scheduler_kwargs": {"num_decay_steps": last}}
-    return {"loss_type": loss, "robust": [part], **_ROUNDS, **length}
+_AUTO: dict[str, Any] = {"per_device_train_batch_size": 32, "learning_rate": 1e-3}
 
 
 @dataclass(frozen=True)
@@ -90,16 +68,14 @@ METHODS: dict[str, Method] = {
                 "robust": [{"name": "undo", "unlearn_steps": 100, "alpha": 0.6}],
             },
         ),
-        Method("cycles", "24 rounds of ascent and healing", rounds("ga", 12, 20, 24, 120)),
         Method(
-            "cycles-rehearsed",
-            "the same, an attack rehearsed before each round",
-            rounds("ga", 12, 20, 24, 120, rehearse_steps=8),
+            "auto", "26 rounds of ascent and healing, an attack rehearsed before each", {**_AUTO, "robust": "auto"}
         ),
         Method(
-            "cycles-rehearsed-cheap",
-            "eight such rounds",
-            rounds("ga", 12, 20, 8, 100, rehearse_steps=8),
+            "auto-unrehearsed",
+            "the same without rehearsals",
+            {**_AUTO, "robust": [{"name": "auto", "rehearse_passes": 0}]},
         ),
+        Method("auto-short", "the same with nine rounds", {**_AUTO, "robust": "auto", "num_train_epochs": 16}),
     )
 }

@@ -18,7 +18,7 @@ AUTO_SETTINGS: Mapping[str, Any] = {
     "retain_loss_type": "kl",
     "retain_weight": 1.0,
     "retain_per_forget": 2,
-    "num_train_epochs": 40,
+    "num_train_epochs": 47,
     "lr_scheduler_type": "constant",
 }
 """Settings that go with :class:`Auto` where a method names no other; the learning rate is the model's own affair."""
@@ -28,7 +28,7 @@ AUTO_SETTINGS: Mapping[str, Any] = {
     "auto",
     summary="Rounds of unlearning and healing, an attack rehearsed before each, sized by the forget set.",
     paper="this project (see docs/auto.md)",
-    defaults={"unlearn_passes": 0.5, "heal_passes": 0.9, "rehearse_passes": 0.35, "last": 0.12, "seed": 0},
+    defaults={"unlearn_passes": 0.53, "heal_passes": 1.0, "rehearse_passes": 0.45, "last": 0.13, "seed": 0},
     needs=("retain",),
 )
 @dataclass
@@ -55,10 +55,10 @@ class Auto(TrainingPart):
 
     needs_retain: ClassVar[bool] = True
 
-    unlearn_passes: float = 0.5
-    heal_passes: float = 0.9
-    rehearse_passes: float = 0.35
-    last: float = 0.12
+    unlearn_passes: float = 0.53
+    heal_passes: float = 1.0
+    rehearse_passes: float = 0.45
+    last: float = 0.13
     seed: int = 0
     _epochs: float = field(default=0.0, init=False, repr=False)
     _cycles: Cycles = field(default_factory=Cycles, init=False, repr=False)
