@@ -11,10 +11,10 @@ from benchmarks.frontier.kinds import KINDS, TUNING_SEEDS
 from benchmarks.frontier.outcome import Outcome
 from benchmarks.frontier.plot import frontier_figure
 from benchmarks.frontier.table import HIGHEST, KEPT, LOWEST, MOST_COST, kind_table, methods_table
+from benchmarks.frontier.tried import configurations, read_trials
 from benchmarks.pages import made_by
 
 HERE = Path(__file__).parent
-TRIALS = HERE / "trials.jsonl"
 
 
 def write_page(outcomes: Sequence[Outcome], write: bool) -> str:
@@ -46,7 +46,7 @@ def page(outcomes: Sequence[Outcome]) -> str:
         f"{MOST_COST:.0f} times the cost.",
         "",
         f"Settings were chosen on other seeds and facts ({', '.join(map(str, TUNING_SEEDS))}); "
-        f"{_tried()} configurations were tried there, all in `trials.jsonl`.",
+        f"{configurations(read_trials())} configurations were tried there ([all of them](trials.md)).",
         "",
         "![frontier](frontier.png)",
         "",
@@ -57,8 +57,3 @@ def page(outcomes: Sequence[Outcome]) -> str:
         lines += [f"## {kind}", "", f"{KINDS[kind].says}; seeds {', '.join(map(str, seeds))}.", ""]
         lines += [kind_table(mine, NEVER), ""]
     return "\n".join([*lines, "## Methods", "", methods_table(), ""])
-
-
-def _tried() -> int:
-    text = TRIALS.read_text(encoding="utf-8") if TRIALS.exists() else ""
-    return len({json.dumps(json.loads(line)["method"], sort_keys=True) for line in text.splitlines()})

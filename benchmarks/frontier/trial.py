@@ -51,8 +51,8 @@ def main() -> None:
     report = cell.run()
     for method in methods:
         training = cell.training_of(str(method["name"]))
-        line = {"kind": arguments.kind, "seed": arguments.seed, "method": method, "training": training}
-        line |= line_of(report, str(method["name"]))
+        line = {"kind": arguments.kind, "seed": arguments.seed, "folds": arguments.folds, "method": method}
+        line |= {"training": training, **line_of(report, str(method["name"]))}
         if method["name"] != PLAIN:
             with LOG.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(line) + "\n")

@@ -1,0 +1,84 @@
+"""What carries forgotten facts back: the true answers to others, or being asked at all.
+
+    python -m benchmarks.frontier.exposed years 0 --methods npo-kl auto
+
+Reads the models of a cell that was run. Each is retrained on the facts T of one fold, once with their true answers and
+once with answers of other facts, and asked for V after every epoch: probability of the answer, and multiple choice. If
+unlearning had only put a switch before what is known, both would turn it off.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from benchmarks.frontier.cells import Cell
+from benchmarks.frontier.kinds import KINDS
+from benchmarks.frontier.methods import METHODS, PLAIN
+
+if TYPE_CHECKING:
+    from hf_unlearn.data.example import DataBundle
+    from hf_unlearn.stages.context import RunContext, Subject
+
+METRICS = ("probability", "mc_accuracy")
+
+
+def with_wrong_answers(bundle: DataBundle, seed: int) -> DataBundle:
+    """The same data, each forget fact taught with the answer of a retain row drawn for it."""
+    draw = random.Random(f"exposed-{seed}")
+    answers = [row.answer for row in bundle.retain.train if row.prompt]
+    chosen: dict[str, str] = {}
+    for row in bundle.forget.train:
+        others = [answer for answer in answers if answer != row.answer]
+        chosen.setdefault(row.fact, draw.choice(others))
+    train = tuple(replace(row, answer=chosen[row.fact]) for row in bundle.forget.train)
+    return replace(bundle, forget=replace(bundle.forget, train=train))
+
+
+def best_scores(context: RunContext, target: Subject, subject: Subject, bundle: DataBundle) -> dict[str, float]:
+    """What retraining on one fold brings back, the best over rates and epochs, by metric."""
+    from hf_unlearn.attacks.base import Attacked
+    from hf_unlearn.attacks.rtt import RTT
+
+    attack = context.attacks["rtt"]
+    assert isinstance(attack, RTT)
+    attack = replace(attack, run_folds=1)
+    attacked = Attacked(subject.folder, target.folder, bundle, context.text_format, METRICS)
+    with tempfile.TemporaryDirectory() as place:
+        folders = {job: Path(place) / job for job in attack.plan(bundle)}
+        for job, folder in folders.items():
+            folder.mkdir()
+            attack.run_job(job, attacked, folder)
+        scores = attack.collect(folders, METRICS).scores
+    return {metric: scores[metric].mean for metric in METRICS}
+
+
+def main() -> None:
+    """Retrain and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("kind", choices=sorted(KINDS))
+    parser.add_argument("seed", type=int)
+    parser.add_argument("--methods", nargs="+", choices=list(METHODS), default=[PLAIN, "auto-unrehearsed", "auto"])
+    parser.add_argument("--out", type=Path, default=Path("runs/frontier"), help="folder of the runs")
+    parser.add_argument("--source", action="append", default=[], help="SET=FILE, for rows that are not fetched")
+    arguments = parser.parse_args()
+    entries = [METHODS[name].entry() for name in arguments.methods]
+    sources = dict(text.split("=", 1) for text in arguments.source)
+    out = arguments.out / f"{arguments.kind}-{arguments.seed}"
+    cell = Cell(KINDS[arguments.kind], arguments.seed, entries, out, sources=sources)
+    print("| model | T with true answers, p | mc | T with wrong answers, p | mc |\n|---|---|---|---|---|")
+    with cell.trained() as (context, target, subjects):
+        wrong = with_wrong_answers(context.bundle, arguments.seed)
+        for one in subjects:
+            if one.name in ("never_knew", *arguments.methods):
+                found = [best_scores(context, target, one, bundle) for bundle in (context.bundle, wrong)]
+                cells = [f"{scores[metric]:.2f}" for scores in found for metric in METRICS]
+                print(f"| {one.name} | {' | '.join(cells)} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,85 @@
+"""Every configuration that was tried before the study, as a table.
+
+    python -m benchmarks.frontier.tried             # prints
+    python -m benchmarks.frontier.tried --write     # into benchmarks/frontier/trials.md
+
+Lines come from ``trials.jsonl``, to which :mod:`benchmarks.frontier.trial` appends.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from benchmarks.frontier.outcome import JUDGED
+from benchmarks.frontier.trial import LOG
+
+PAGE = Path(__file__).with_name("trials.md")
+_SAME = (
+    "save_strategy",
+    "per_device_train_batch_size",
+    "retain_loss_type",
+    "lr_scheduler_type",
+    "lr_scheduler_kwargs",
+)
+
+
+def read_trials(path: Path = LOG) -> list[dict[str, Any]]:
+    """All lines of the log."""
+    text = path.read_text(encoding="utf-8") if path.exists() else ""
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def configurations(trials: list[dict[str, Any]]) -> int:
+    """How many different settings were tried."""
+    return len({json.dumps(_settings(trial["method"]), sort_keys=True) for trial in trials})
+
+
+def page(trials: list[dict[str, Any]]) -> str:
+    """The page."""
+    lines = [
+        "# What was tried",
+        "",
+        f"{len(trials)} runs of {configurations(trials)} configurations on the tuning seeds. Recovered shares by "
+        "answer probability (p) and multiple choice (mc), point values of the folds that were attacked; *kept* is the "
+        "retain probability over the target's. Where a line says *prototype*, what it tried is not in the package. "
+        "Batches of 32 forget rows (16 for `npo-kl`), KL to the target, the rate constant until the last phase.",
+        "",
+        "| kind | seed | folds | settings | as it stands, p | mc | RTT, p | mc | kept |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for trial in trials:
+        shares = [trial["shares"][name][metric][0] for name in ("identity", "rtt") for metric in JUDGED]
+        cells = " | ".join(f"{share:.2f}" for share in shares)
+        prototype = " *prototype*" if trial.get("prototype") else ""
+        lines.append(
+            f"| {trial['kind']} | {trial['seed']} | {trial.get('folds', 1)} | {_words(trial['method'])}{prototype} | "
+            f"{cells} | {trial['utility']:.2f} |"
+        )
+    return "\n".join([*lines, ""])
+
+
+def _settings(method: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in method.items() if key not in ("name", "save_strategy")}
+
+
+def _words(method: Mapping[str, Any]) -> str:
+    told = {key: value for key, value in _settings(method).items() if key not in _SAME}
+    return "`" + json.dumps(told).strip("{}").replace('"', "") + "`"
+
+
+def main() -> None:
+    """Print or write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--write", action="store_true", help=f"write {PAGE.name}")
+    text = page(read_trials())
+    if parser.parse_args().write:
+        PAGE.write_text(text, encoding="utf-8")
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
