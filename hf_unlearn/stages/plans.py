@@ -12,6 +12,7 @@ from ..data.example import DataBundle, RowSet
 from ..errors import RequestError
 from ..recipe import ControlSpec
 from ..recipe.checks import UNTRAINED_CONTROLS
+from ..trainer.presets import completed
 from .context import RunContext, Subject
 from .units import Unit, fingerprint
 
@@ -47,7 +48,7 @@ def training_plans(context: RunContext, target: Subject, never: Subject | None) 
     plans = [
         TrainingPlan(
             method.name,
-            _unit(context, target.digest, "train", method.name, method.settings),
+            _unit(context, target.digest, "train", method.name, completed(method.settings)),
             target.folder,
             _method_bundle(context),
             _settings(context, method.settings),

@@ -17,6 +17,7 @@ from ..evaluation.records import read_records
 from ..evaluation.run import fact_scores
 from ..hub.files import is_model_file
 from ..recipe import ControlSpec, DataSpec
+from ..trainer.presets import completed
 from ..verification.controls import ControlOutcome, all_as_expected, control_outcome
 from ..verification.report import AttackRun, ModelInfo, SetInfo, build_report
 from ..verification.report_file import load_report, write_report
@@ -270,7 +271,7 @@ def environment(context: RunContext) -> dict[str, Any]:
 def _method_settings(context: RunContext, name: str) -> dict[str, Any]:
     training = context.folder("train", name) / METRICS_FILE
     method = context.recipe.method(name)
-    settings = dict(method.settings)
+    settings = completed(method.settings)
     if method.checkpoint is not None and not Path(method.checkpoint).is_dir():
         settings = {"checkpoint": method.checkpoint, "revision": method.revision}
     if training.exists():

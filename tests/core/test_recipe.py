@@ -10,6 +10,7 @@ import yaml
 from hf_unlearn.attacks.rtt import RTT
 from hf_unlearn.errors import RequestError
 from hf_unlearn.recipe import ControlSpec, Recipe, builtin_recipes, find_recipe, load_recipe
+from hf_unlearn.trainer.presets import completed
 from hf_unlearn.trainer.train import make_config
 
 SMALL = """\
@@ -40,7 +41,7 @@ def test_recipes_of_the_package_are_valid(name, tmp_path):
     assert recipe.summary
     for method in recipe.methods:
         config = make_config(method.settings, tmp_path, recipe.seed)
-        assert config.loss_type == method.settings.get("loss_type", "npo")
+        assert config.loss_type == completed(method.settings).get("loss_type", "npo")
     for control in recipe.controls:
         if control.settings:
             make_config({**control.settings, "control": control.kind}, tmp_path, recipe.seed)
