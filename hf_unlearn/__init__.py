@@ -76,7 +76,7 @@ _LAZY = {
     "AltPOLoss": ".losses.forget.altpo",
 }
 
-__version__ = "0.3.0"
+__version__ = "0.4.0"
 __all__ = [
     "AltPOLoss",
     "CrossEntropyUnlearningLoss",

@@ -35,6 +35,7 @@ class TrainingContext:
         forget_rows: Encoded forget rows.
         retain_rows: Encoded retain rows.
         batch_size: Rows in a micro-batch.
+        rows_per_step: Forget rows of an optimizer step, those of all micro-batches on all processes.
         pad_token_id: Fills rows up to the longest.
         max_steps: Optimizer steps of the whole run.
         output_dir: Where the run keeps its checkpoints; a part may leave files there.
@@ -54,6 +55,7 @@ class TrainingContext:
     forget_rows: Sequence[EncodedRow]
     retain_rows: Sequence[EncodedRow]
     batch_size: int
+    rows_per_step: int
     pad_token_id: int
     max_steps: int
     output_dir: Path

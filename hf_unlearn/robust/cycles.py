@@ -49,7 +49,7 @@ class Cycles(TrainingPart):
     some of the facts are learned again, are unlearned together with what that brought back, and what the rehearsal
     changed is taken back before healing.
 
-    Cost: a forward and a backward pass of one term alone in each step, and ``rehearse_steps`` micro-batches more a
+    Cost: a forward and a backward pass of one term alone in each step, and ``rehearse_steps`` such steps more a
     round; the optimizer's state is made anew twice a round. With a rehearsal a copy of the trained weights.
 
     Attributes:

@@ -7,11 +7,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
-from accelerate.utils import broadcast
+from accelerate.utils import reduce
 from torch import Tensor, nn
 
 from ..data.encoding import EncodedRow
-from ..processes import world_size
+from ..processes import rank, world_size
 from .base import TrainingContext
 from .weights import Weights, trained_parameters
 
@@ -31,10 +31,11 @@ class Rehearsal:
     loop, as in arXiv 2408.00761; there one gradient is taken at the end of each attack, here unlearning walks on from
     there.)
 
-    Cost: ``steps`` forward and backward passes of one micro-batch; a copy of the trained weights while it lasts.
+    Cost: ``steps`` forward and backward passes over as many forget rows as a step of the run has; a copy of the
+    trained weights while it lasts.
 
     Attributes:
-        steps: Optimizer steps on T, each on one micro-batch of one process.
+        steps: Optimizer steps on T, each on as many rows as a step of the run has forget rows.
         share: Of the groups of facts, how many are in T.
         seed: Of the draw of T and of the order of its rows.
         learned: The change of each trained weight, from :meth:`learn` to :meth:`take_back`; on the CPU.
@@ -50,8 +51,7 @@ class Rehearsal:
     def learn(self, context: TrainingContext, model: nn.Module, rate: float, number: int) -> None:
         """Gives the model some forget facts again.
 
-        Every process learns the same rows by itself; the weights of the first one count, as kernels need not add up
-        in the same order everywhere.
+        Processes share the rows of each step and add their gradients up, so that their number changes nothing.
 
         Args:
             context: Of the run.
@@ -64,22 +64,32 @@ class Rehearsal:
         was_training = model.training
         model.train()
         for rows in self._batches(context, number):
-            (batch,) = context.batches(rows)
-            scores = context.score(batch)
             optimizer.zero_grad()
-            (-scores.logps.mean()).backward()
+            self._add_gradients(context, trained, rows[rank() :: world_size()])
             torch.nn.utils.clip_grad_norm_(list(trained.values()), 1.0)
             optimizer.step()
-            self.floating_point_ops += context.floating_point_ops(batch)
         model.zero_grad(set_to_none=True)
         model.train(was_training)
         with torch.no_grad():
-            if world_size() > 1:
-                for parameter in trained.values():
-                    broadcast(parameter.data)
             self.learned = {
                 name: parameter.detach().cpu() - before.tensors[name] for name, parameter in trained.items()
             }
+
+    def _add_gradients(
+        self, context: TrainingContext, trained: Mapping[str, nn.Parameter], rows: Sequence[EncodedRow]
+    ) -> None:
+        """Gradients of the mean negative label log-probability over the rows of all processes."""
+        labels = torch.zeros((), dtype=torch.float64, device=next(iter(trained.values())).device)
+        for batch in context.batches(rows) if rows else ():
+            logps = context.score(batch).logps
+            (-logps.sum()).backward()
+            labels += logps.numel()
+            self.floating_point_ops += context.floating_point_ops(batch)
+        with torch.no_grad():
+            labels = reduce(labels, "sum")
+            for parameter in trained.values():
+                gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+                parameter.grad = reduce(gradient, "sum") / labels.to(gradient)
 
     @torch.no_grad()
     def take_back(self, model: nn.Module) -> None:
@@ -97,6 +107,6 @@ class Rehearsal:
         left = self.steps
         while left:
             draw.shuffle(rows)
-            for start in range(0, len(rows), context.batch_size)[:left]:
-                yield rows[start : start + context.batch_size]
+            for start in range(0, len(rows), context.rows_per_step)[:left]:
+                yield rows[start : start + context.rows_per_step]
                 left -= 1

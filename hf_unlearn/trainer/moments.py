@@ -30,6 +30,7 @@ def training_context(trainer: UnlearnTrainer, resuming: bool) -> TrainingContext
         forget_rows=trainer.forget_rows,
         retain_rows=rows.retain,
         batch_size=args.per_device_train_batch_size,
+        rows_per_step=args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size,
         pad_token_id=trainer.processing_class.pad_token_id,
         max_steps=steps_of_run(args, len(rows)),
         output_dir=Path(str(args.output_dir)),

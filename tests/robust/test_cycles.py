@@ -164,7 +164,7 @@ def test_the_drawn_facts_are_a_share_of_the_groups_and_change_from_round_to_roun
     drawn = []
 
     class Context:
-        forget_rows, batch_size = rows, 2
+        forget_rows, rows_per_step = rows, 2
 
     for number in range(6):
         batches = list(trainer.parts[0]._rehearsal._batches(Context, number))

@@ -8,6 +8,10 @@ from two_processes import run_job
 
 WHP = {"name": "who-is-harry-potter", "learning_rate": 1e-2, "epochs": 1, "batch_size": 8}
 LAYERED = {"name": "layered-folds", "folds": 2}
+REHEARSED = {
+    **{"name": "cycles", "unlearn_steps": 2, "heal_steps": 1, "rounds": 1},
+    **{"rehearse_steps": 2, "rehearse_rate": 0.02},
+}
 
 
 @pytest.mark.slow
@@ -16,8 +20,9 @@ LAYERED = {"name": "layered-folds", "folds": 2}
     [
         {"robust": [LAYERED, {"name": "undo", "unlearn_steps": 3}, {"name": "low-rank", "rank": 40}]},
         {"robust": [LAYERED, WHP, {"name": "delta-scaling", "grids": ["nf4"]}], "loss_type": "nll"},
+        {"robust": [REHEARSED], "loss_type": "ga"},
     ],
-    ids=["undo", "who-is-harry-potter"],
+    ids=["undo", "who-is-harry-potter", "rehearsal"],
 )
 def test_two_processes_end_as_one(tmp_path, settings):
     model = tmp_path / "model"
