@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,7 +29,14 @@ AUTO_SETTINGS: Mapping[str, Any] = {
     "auto",
     summary="Rounds of unlearning and healing, an attack rehearsed before each, sized by the forget set.",
     paper="this project (see docs/auto.md)",
-    defaults={"unlearn_passes": 0.53, "heal_passes": 1.0, "rehearse_passes": 0.45, "last": 0.13, "seed": 0},
+    defaults={
+        "unlearn_passes": 0.53,
+        "heal_passes": 1.0,
+        "heal_retain_passes": 1.55,
+        "rehearse_passes": 0.45,
+        "last": 0.13,
+        "seed": 0,
+    },
     needs=("retain",),
 )
 @dataclass
@@ -44,6 +52,8 @@ class Auto(TrainingPart):
         unlearn_passes: Of the forget set in each phase of unlearning.
         heal_passes: As many steps of healing as this many passes would take; each is on ``retain_per_forget`` times as
             many retain rows.
+        heal_retain_passes: Healing ends earlier where it has gone so often through the retain set: with few retain
+            rows more of it brings forget facts back and keeps nothing more.
         rehearse_passes: Of the forget set in each rehearsal; 0 for none. A rehearsal learns half of the facts, at
             twice the learning rate.
         last: Share of the run's steps that only heal, at its end.
@@ -57,15 +67,17 @@ class Auto(TrainingPart):
 
     unlearn_passes: float = 0.53
     heal_passes: float = 1.0
+    heal_retain_passes: float = 1.55
     rehearse_passes: float = 0.45
     last: float = 0.13
     seed: int = 0
     _epochs: float = field(default=0.0, init=False, repr=False)
+    _heal_most: float = field(default=math.inf, init=False, repr=False)
     _cycles: Cycles = field(default_factory=Cycles, init=False, repr=False)
     _steps: int = field(default=0, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        for name in ("unlearn_passes", "heal_passes"):
+        for name in ("unlearn_passes", "heal_passes", "heal_retain_passes"):
             if not getattr(self, name) > 0:
                 raise RequestError(f"auto: {name} is {getattr(self, name)}; it must be above 0")
         if not self.rehearse_passes >= 0:
@@ -74,8 +86,11 @@ class Auto(TrainingPart):
             raise RequestError(f"auto: last is {self.last}; it must be a share from 0 to under 1")
 
     def arrange(self, rows: PairedRows, epochs: float) -> PairedRows:
-        """Notes how long the run is; the rows stay as they are."""
+        """Notes how long the run is and how many retain rows there are; the rows stay as they are."""
         self._epochs = epochs
+        if rows.retain_per_forget:
+            in_a_pass = rows.retain_per_forget * len(rows.forget)
+            self._heal_most = self.heal_retain_passes * len(rows.retain) / in_a_pass
         return rows
 
     def prepare(self, context: TrainingContext) -> None:
@@ -95,7 +110,8 @@ class Auto(TrainingPart):
             RequestError: They are too few for two rounds.
         """
         per_pass = steps / epochs
-        unlearn, heal = (max(1, round(passes * per_pass)) for passes in (self.unlearn_passes, self.heal_passes))
+        heal_passes = min(self.heal_passes, self._heal_most)
+        unlearn, heal = (max(1, round(passes * per_pass)) for passes in (self.unlearn_passes, heal_passes))
         rehearse = max(1, round(self.rehearse_passes * per_pass)) if self.rehearse_passes else 0
         rounds = int(steps * (1 - self.last)) // (unlearn + heal)
         if rounds < 2:

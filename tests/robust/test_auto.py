@@ -7,6 +7,8 @@ import torch
 from tiny_run import tiny_model, tiny_trainer, weights
 from transformers import TrainerCallback
 
+from hf_unlearn.data.encoding import EncodedRow
+from hf_unlearn.data.pairing import PairedRows
 from hf_unlearn.errors import RequestError
 from hf_unlearn.robust.auto import AUTO_SETTINGS, Auto
 from hf_unlearn.trainer.presets import completed
@@ -31,6 +33,21 @@ def test_a_longer_run_has_more_rounds_of_the_same_size():
     short, long = (Auto(**SIZES).sized(steps, steps / 20) for steps in (200, 800))
     assert (short.unlearn_steps, short.heal_steps) == (long.unlearn_steps, long.heal_steps)
     assert (short.rounds, long.rounds) == (2, 11)
+
+
+def test_few_retain_rows_are_not_gone_through_too_often():
+    def healing(retain):
+        rows = PairedRows([row("f", n) for n in range(40)], [row("r", n) for n in range(retain)], retain_per_forget=2)
+        part = Auto(**SIZES)
+        assert part.arrange(rows, 10.0) is rows
+        return part.sized(steps=200, epochs=10.0).heal_steps  # a step has two forget rows and four retain rows
+
+    assert healing(retain=200) == 30
+    assert healing(retain=40) == round(1.55 * 40 / 4)
+
+
+def row(name, number):
+    return EncodedRow(f"{name}-{number}", (1, 2, 3), 1)
 
 
 def test_without_a_rehearsal_there_is_none():
@@ -105,7 +122,7 @@ def test_a_method_with_auto_can_be_made_and_a_typo_is_refused():
         make_config({"robust": "auot", "learning_rate": 1e-3}, Path("unused"), 0)
 
 
-WRONG = [{"unlearn_passes": 0}, {"heal_passes": -1}, {"rehearse_passes": -1}, {"last": 1.0}]
+WRONG = [{"unlearn_passes": 0}, {"heal_passes": -1}, {"heal_retain_passes": 0}, {"rehearse_passes": -1}, {"last": 1.0}]
 
 
 @pytest.mark.parametrize("settings", WRONG)
