@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..robust.auto import AUTO_SETTINGS
@@ -22,7 +22,8 @@ def completed(settings: Mapping[str, Any]) -> dict[str, Any]:
     robust = settings.get("robust")
     if isinstance(robust, str | Mapping):
         settings = {**settings, "robust": [robust]}
-    if not any(_is_auto(spec) for spec in settings.get("robust") or ()):
+        robust = [robust]
+    if not (isinstance(robust, Sequence) and any(_is_auto(spec) for spec in robust)):
         return dict(settings)
     added = dict(AUTO_SETTINGS)
     if "max_steps" in settings:
