@@ -142,6 +142,10 @@ class Auto(TrainingPart):
             for group in context.optimizer.param_groups:
                 group["lr"] *= left
 
+    def finish(self, context: TrainingContext) -> None:
+        """See :meth:`.cycles.Cycles.finish`; with a last phase there is nothing left to take back."""
+        self._cycles.finish(context)
+
     def outcome(self) -> Mapping[str, Any]:
         """How many rounds there were, and what rehearsals cost."""
         return {"rounds": self._cycles.rounds, **self._cycles.outcome()}

@@ -119,13 +119,18 @@ class Cycles(TrainingPart):
             context.optimizer.state.clear()
         if self.rounds and round_number >= self.rounds:
             return
-        if position == 0 and self.rehearse_steps and self._context is not None:
+        if position == 0 and self.rehearse_steps:
+            assert self._context is not None  # `prepare` comes before the first step
             rate = self.rehearse_rate * context.optimizer.param_groups[0]["lr"]
             self._rehearsal.learn(self._context, context.model, rate, round_number)
         if position == self.unlearn_steps:
             self._rehearsal.take_back(context.model)
             if self.perturb:
                 perturb_weights(context.model, self.perturb, seed=context.step)
+
+    def finish(self, context: TrainingContext) -> None:
+        """A run that ends within a phase of unlearning must not keep what its rehearsal taught."""
+        self._rehearsal.take_back(context.model)
 
     def outcome(self) -> Mapping[str, Any]:
         """What rehearsals cost: it is not among the steps' own."""

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from peft import LoraConfig
 from tiny_run import tiny_model, tiny_trainer, weights
 from transformers import TrainerCallback
 
@@ -91,10 +92,10 @@ def test_healing_needs_something_to_heal_with(tmp_path):
 REHEARSAL = {"rehearse_steps": 3, "rehearse_share": 0.5, "rehearse_rate": 2.0}
 
 
-def rehearsed(folder, monkeypatch):
+def rehearsed(folder, monkeypatch, max_steps=5):
     """A trainer of one round, and what its rehearsal did: the weights before, the change, the weights given back."""
     trainer = cycles_trainer(
-        folder, tiny_model(), rehearsal=REHEARSAL, loss_type="ga", max_steps=5, learning_rate=1e-3
+        folder, tiny_model(), rehearsal=REHEARSAL, loss_type="ga", max_steps=max_steps, learning_rate=1e-3
     )
     part: Cycles = trainer.parts[0]
     seen = {}
@@ -106,9 +107,9 @@ def rehearsed(folder, monkeypatch):
         seen["learned"], seen["learned_model"] = dict(part._rehearsal.learned), weights(model)
 
     def watched_take_back(model):
-        seen["unlearned"] = weights(model)
+        seen.setdefault("unlearned", weights(model))
         take_back(model)
-        seen["after"] = weights(model)
+        seen.setdefault("after", weights(model))
 
     monkeypatch.setattr(part._rehearsal, "learn", watched_learn)
     monkeypatch.setattr(part._rehearsal, "take_back", watched_take_back)
@@ -155,6 +156,25 @@ def test_a_rehearsal_is_plain_training_on_a_part_of_the_facts(tmp_path, monkeypa
         optimizer.step()
     for name, value in weights(by_hand).items():
         torch.testing.assert_close(seen["learned_model"][name], value, rtol=1e-4, atol=2e-5)
+
+
+def test_a_run_that_ends_within_a_phase_keeps_nothing_of_its_rehearsal(tmp_path, monkeypatch):
+    trainer, seen = rehearsed(tmp_path, monkeypatch, max_steps=1)  # of two steps of unlearning
+    trainer.train()
+    assert any(bool(change.any()) for change in seen["learned"].values())
+    for name, value in weights(trainer.model).items():
+        if name in seen["learned"]:
+            torch.testing.assert_close(value, seen["unlearned"][name] - seen["learned"][name])
+
+
+def test_adapters_alone_rehearse_and_the_base_stays(tmp_path):
+    config = LoraConfig(r=4, target_modules=["q_proj", "down_proj"], task_type="CAUSAL_LM")
+    trainer = cycles_trainer(tmp_path, tiny_model(), rehearsal=REHEARSAL, peft_config=config, max_steps=5)
+    before = {name: value.clone() for name, value in trainer.model.named_parameters()}
+    trainer.train()
+    moved = {name for name, value in trainer.model.named_parameters() if not torch.equal(value, before[name])}
+    assert moved and all("lora_" in name for name in moved)
+    assert trainer.parts[0].outcome()["floating_point_ops"] > 0
 
 
 def test_the_drawn_facts_are_a_share_of_the_groups_and_change_from_round_to_round(tmp_path):
