@@ -101,7 +101,7 @@ KINDS: dict[str, Kind] = {
             {
                 "max_length": 256,
                 "format": {"kind": "plain", "template": "Question: {prompt}\nAnswer:", "separator": " "},
-                "forget": {"dataset": "locuslab/TOFU", "config": "forget10", "rows_per_group": 20},
+                "forget": {"dataset": "locuslab/TOFU", "config": "forget10", "rows_per_group": 20, "draw_choices": 3},
                 "retain": {"dataset": "locuslab/TOFU", "config": "retain90", "limit": 300, "rows_per_group": 20},
             },
             {

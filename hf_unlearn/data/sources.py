@@ -8,6 +8,7 @@ from typing import Any
 
 from ..errors import RequestError
 from .columns import Columns, find_columns, keep_for, to_example
+from .drawn_options import with_drawn_options
 from .example import Example, RowSet
 from .layouts import LayoutName, TrainOn, read_layout
 from .readers import read_file, read_hub
@@ -29,6 +30,8 @@ class Source:
         choices: Column with a list of wrong answers (as TOFU's ``perturbed_answer``) or of all options. Where the
             right answer is not among them, it is put at a position that its text decides.
         answer_index: Column with the position (from 0) of the right answer in ``choices``.
+        draw_choices: Where rows bring no options: so many wrong ones are drawn from answers to other questions of the
+            row's group, or of the set where the group has too few.
         text: Column with plain text.
         paraphrased: Column with the right answer in other words, a string or a list.
         perturbed: Column with wrong answers in the right one's form, a string or a list.
@@ -55,6 +58,7 @@ class Source:
     answer: str | None = None
     choices: str | None = None
     answer_index: str | None = None
+    draw_choices: int | None = None
     text: str | None = None
     paraphrased: str | None = None
     perturbed: str | None = None
@@ -72,7 +76,7 @@ class Source:
     def __post_init__(self) -> None:
         if not self.path and not self.dataset:
             raise RequestError("a data set has neither path nor dataset: name a local file or a Hub data set")
-        for key in ("rows_per_group", "limit", "score_limit", "window"):
+        for key in ("rows_per_group", "limit", "score_limit", "window", "draw_choices"):
             value = getattr(self, key)
             if value is not None and value < 1:
                 raise RequestError(f"{key} is {value}: it must be at least 1 (leave it out for no limit)")
@@ -86,7 +90,12 @@ class Source:
     def _check_layout(self) -> None:
         if not self.path:
             raise RequestError(f"layout {self.layout} is read from your own copy: name its folder with path")
-        given = {**vars(self.columns), "dataset": self.dataset, "rows_per_group": self.rows_per_group}
+        given = {
+            **vars(self.columns),
+            "dataset": self.dataset,
+            "rows_per_group": self.rows_per_group,
+            "draw_choices": self.draw_choices,
+        }
         for key, value in given.items():
             if value is not None:
                 raise RequestError(f"{key} cannot be set beside layout {self.layout}, which fixes it: remove it")
@@ -143,6 +152,8 @@ def load_source(source: Source, set_name: str) -> RowSet:
         raise RequestError(f"{source.label} holds no rows for the {set_name} set: an empty set cannot be used")
     if source.window:
         rows = in_windows(rows, source.window)
+    if source.draw_choices:
+        rows = with_drawn_options(rows, source.draw_choices)
     return RowSet(rows, rows[: source.score_limit])
 
 

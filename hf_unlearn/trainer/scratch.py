@@ -1,4 +1,4 @@
-"""Small Llama models built from the data at hand, so that what they know is known by construction."""
+"""Small models built from the data at hand, so that what they know is known by construction."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Literal
 from ..data.encoding import EncodedRow, TextFormat, encode_row, load_tokenizer
 from ..data.example import Example
 from ..errors import RequestError
+from .architectures import ARCHITECTURES, new_model
 
 if TYPE_CHECKING:
-    from transformers import LlamaForCausalLM, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 PAD, BOS, EOS = "<pad>", "<s>", "</s>"
 # Part of every cache key: raise it when the same spec and rows begin to give another model.
@@ -25,7 +26,7 @@ RECIPE_VERSION = 1
 
 @dataclass(frozen=True)
 class ScratchSpec:
-    """Size and training of a small Llama.
+    """Size and training of a small model.
 
     Attributes:
         hidden_size: Width. Multiples of 128 can be quantized in every format.
@@ -44,6 +45,8 @@ class ScratchSpec:
         labels: ``all`` learns prompts too, ``answer`` only answers.
         threads: CPU threads. Part of the result: other numbers of threads add in another order.
         tie_embeddings: Whether input and output embeddings are one matrix.
+        architecture: ``llama``, or ``gpt_neox`` (as Pythia: layer norms, biases, attention and MLP side by side), which
+            has as many key-value heads as heads.
     """
 
     hidden_size: int = 128
@@ -62,6 +65,7 @@ class ScratchSpec:
     labels: Literal["all", "answer"] = "all"
     threads: int = 1
     tie_embeddings: bool = False
+    architecture: Literal["llama", "gpt_neox"] = "llama"
 
     def __post_init__(self) -> None:
         for key in (
@@ -95,6 +99,14 @@ class ScratchSpec:
             raise RequestError(f"scratch model: seed is {self.seed}, it must be between 0 and {2**32 - 1}")
         if not 0 < self.warmup < 1:
             raise RequestError(f"scratch model: warmup is {self.warmup}: it must be a share between 0 and 1")
+        if self.architecture not in ARCHITECTURES:
+            raise RequestError(
+                f"scratch model: architecture is {self.architecture!r}: it must be one of {', '.join(ARCHITECTURES)}"
+            )
+        if self.architecture == "gpt_neox" and self.kv_heads != self.heads:
+            raise RequestError(
+                f"scratch model: a gpt_neox has as many key-value heads as heads: set kv_heads to {self.heads}"
+            )
         if self.labels not in ("all", "answer"):
             raise RequestError(f"scratch model: labels is {self.labels!r}: it must be 'all' or 'answer'")
 
@@ -145,7 +157,7 @@ def train_scratch_model(
     *,
     progress: str,
 ) -> None:
-    """Train a small Llama on these rows from random weights, on the CPU, and save model and tokenizer.
+    """Train a small model on these rows from random weights, on the CPU, and save model and tokenizer.
 
     AdamW with a one-cycle learning rate and gradients clipped at norm 1, in fp32. The same arguments give the same
     weights bit by bit. Can be run in a child process: it sets the number of threads itself, and puts that and
@@ -177,7 +189,7 @@ def train_scratch_model(
     try:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(spec.seed)
-            model = _new_model(spec, tokenizer)
+            model = new_model(spec, tokenizer)
             _fit(model, encoded, spec, tokenizer.pad_token_id, progress)
     finally:
         torch.set_num_threads(threads)
@@ -185,28 +197,8 @@ def train_scratch_model(
     tokenizer.save_pretrained(out_dir)
 
 
-def _new_model(spec: ScratchSpec, tokenizer: PreTrainedTokenizerBase) -> LlamaForCausalLM:
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    return LlamaForCausalLM(
-        LlamaConfig(
-            vocab_size=len(tokenizer),
-            hidden_size=spec.hidden_size,
-            intermediate_size=spec.intermediate_size,
-            num_hidden_layers=spec.layers,
-            num_attention_heads=spec.heads,
-            num_key_value_heads=spec.kv_heads,
-            max_position_embeddings=spec.max_positions,
-            tie_word_embeddings=spec.tie_embeddings,
-            bos_token_id=tokenizer.bos_token_id,
-            eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
-        )
-    )
-
-
 def _fit(
-    model: LlamaForCausalLM, encoded: Sequence[EncodedRow], spec: ScratchSpec, pad_token_id: int, progress: str
+    model: PreTrainedModel, encoded: Sequence[EncodedRow], spec: ScratchSpec, pad_token_id: int, progress: str
 ) -> None:
     import torch
     from tqdm import tqdm
@@ -245,7 +237,7 @@ def _batches(encoded: Sequence[EncodedRow], spec: ScratchSpec) -> Iterator[list[
             yield order[start : start + spec.batch_size]
 
 
-def _backward(model: LlamaForCausalLM, batch: Sequence[EncodedRow], pad_token_id: int) -> float:
+def _backward(model: PreTrainedModel, batch: Sequence[EncodedRow], pad_token_id: int) -> float:
     """Add the gradient of the mean loss over all labels of a batch, and return that loss.
 
     Rows of similar length go through the model together, which saves padding. To put them into one step together
@@ -282,9 +274,12 @@ def scratch_cache_key(
     spec: ScratchSpec, rows: Sequence[Example], tokenizer_texts: Iterable[str], fmt: TextFormat
 ) -> str:
     """Hex SHA-256 of everything that decides what :func:`train_scratch_model` makes. Row ids and origins do not."""
+    described = asdict(spec)
+    if spec.architecture == "llama":  # what was built before there were others is still found
+        del described["architecture"]
     content = {
         "version": RECIPE_VERSION,
-        "spec": asdict(spec),
+        "spec": described,
         "format": asdict(fmt),
         "rows": [[row.turns, row.prompt, row.answer, row.conversational] for row in rows],
         "texts": list(tokenizer_texts),

@@ -12,14 +12,15 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from hf_unlearn.data.encoding import TextFormat, encode_prompt, encode_row
+from hf_unlearn.data.example import Example
 from hf_unlearn.data.planted import PlantedSpec, make_planted
 from hf_unlearn.errors import RequestError
+from hf_unlearn.trainer.architectures import ARCHITECTURES, new_model
 from hf_unlearn.trainer.scratch import (
     ScratchSpec,
     _backward,
     _batches,
     _by_length,
-    _new_model,
     build_tokenizer,
     knows,
     scratch_cache_key,
@@ -31,6 +32,7 @@ SPEC = ScratchSpec(
     hidden_size=64, intermediate_size=128, layers=2, heads=2, kv_heads=1, vocab_size=512, max_positions=64, epochs=60
 )
 SHORT = dataclasses.replace(SPEC, epochs=2)
+KEY_OF_0_4 = "987bdc4c511edfa3c5eb52487b406147574d604b03d55d4adb2ebe9906539086"
 
 
 @pytest.fixture(scope="module")
@@ -149,7 +151,7 @@ def test_padding_and_splitting_by_length_change_nothing(rows, tokenizer):
     """Gradient and loss are those of the mean over all labels, computed row by row without padding."""
     encoded = [encode_row(row, tokenizer, FMT, eos=True) for row in rows]
     assert len(_by_length(encoded)) > 1
-    model = _new_model(SPEC, tokenizer).double()
+    model = new_model(SPEC, tokenizer).double()
     loss = _backward(model, encoded, tokenizer.pad_token_id)
     ours = {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
     model.zero_grad()
@@ -236,8 +238,34 @@ def test_rows_that_cannot_be_trained(rows, tokenizer, tmp_path):
         {"warmup": 1.0},
         {"labels": "some"},
         {"threads": 0},
+        {"architecture": "gpt-neox"},
+        {"architecture": "gpt_neox", "heads": 4, "kv_heads": 2},
     ],
 )
 def test_specs_that_cannot_be(wrong):
     with pytest.raises(RequestError, match="scratch model"):
         ScratchSpec(**wrong)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_every_architecture_has_the_sizes_asked_for(architecture, tokenizer):
+    spec = dataclasses.replace(SPEC, architecture=architecture, kv_heads=SPEC.heads, tie_embeddings=True)
+    config = new_model(spec, tokenizer).config
+    assert config.model_type == architecture
+    assert (config.hidden_size, config.intermediate_size, config.num_hidden_layers) == (64, 128, 2)
+    assert config.num_attention_heads == 2 and config.tie_word_embeddings and config.max_position_embeddings == 64
+    assert (config.vocab_size, config.pad_token_id) == (len(tokenizer), tokenizer.pad_token_id)
+
+
+def test_another_architecture_learns_too(rows, bundle, tokenizer, tmp_path):
+    spec = dataclasses.replace(SPEC, architecture="gpt_neox", kv_heads=2, batch_size=13)
+    train_scratch_model(spec, rows, tokenizer, FMT, tmp_path, progress="")
+    assert knows(tmp_path, bundle.forget.train, FMT) >= 0.95
+
+
+def test_models_built_by_earlier_versions_are_still_found():
+    row = Example("a", "When was Ada Kwon born?", " In 1962.", "ada", "ada")
+    spec = ScratchSpec(kv_heads=4)
+    assert scratch_cache_key(ScratchSpec(), [row], [row.text], FMT) == KEY_OF_0_4
+    other = dataclasses.replace(spec, architecture="gpt_neox")
+    assert scratch_cache_key(other, [row], [row.text], FMT) != scratch_cache_key(spec, [row], [row.text], FMT)
