@@ -80,6 +80,9 @@ class DataSpec:
         extra: Further sets that are only scored, by name. They must keep their scores, see ``gate.utility_sets``.
         extra_is_known: Whether a model built from scratch learns the further sets too.
         keep_generic: Whether the retain term is trained on the generic set's training rows too.
+        retain_at_hand: Share of the retain set's groups that methods may train on, drawn by the recipe's seed. The
+            whole set is scored, so that the report says what happens to knowledge that nobody could name. 0 leaves
+            generic text alone.
         format: How rows become text.
         max_length: Longest row in tokens.
         truncation: ``refuse`` longer rows, or ``cut`` them.
@@ -95,6 +98,7 @@ class DataSpec:
     extra: dict[str, Source] = field(default_factory=dict)
     extra_is_known: bool = True
     keep_generic: bool = False
+    retain_at_hand: float = 1.0
     format: TextFormat = field(default_factory=TextFormat)
     max_length: int = 1024
     truncation: Literal["refuse", "cut"] = "refuse"
@@ -114,6 +118,13 @@ class DataSpec:
             raise RequestError("data needs forget and retain (or planted)")
         if self.keep_generic and self.planted is None and self.generic is None:
             raise RequestError("data.keep_generic needs a generic set: name data.generic, or leave keep_generic out")
+        if not 0 <= self.retain_at_hand <= 1:
+            raise RequestError(f"data.retain_at_hand is {self.retain_at_hand}: it must be a share between 0 and 1")
+        if self.retain_at_hand == 0 and not self.keep_generic:
+            raise RequestError(
+                "data.retain_at_hand is 0, which leaves the retain term nothing: set data.keep_generic to true, or "
+                "give it a share"
+            )
         taken = {"forget", "retain", "holdout", "generic", "practice"} & self.extra.keys()
         if taken:
             raise RequestError(f"data.extra.{sorted(taken)[0]} has the name of one of the main sets: rename it")

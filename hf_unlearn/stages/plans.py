@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from ..controls import CONTROLS
-from ..data.example import DataBundle, RowSet
+from ..data.example import DataBundle, Example, RowSet
 from ..errors import RequestError
 from ..recipe import ControlSpec
 from ..recipe.checks import UNTRAINED_CONTROLS
@@ -62,10 +63,21 @@ def training_plans(context: RunContext, target: Subject, never: Subject | None) 
 
 def _method_bundle(context: RunContext) -> DataBundle:
     """The sets as methods are trained on them. Positive controls need no more than forget and retain."""
-    bundle = context.bundle
-    if not context.recipe.data.keep_generic:
-        return bundle
-    return replace(bundle, retain=RowSet(bundle.retain.train + bundle.generic.train, bundle.retain.score))
+    bundle, data = context.bundle, context.recipe.data
+    rows = at_hand(bundle.retain.train, data.retain_at_hand, context.recipe.seed)
+    if data.keep_generic:
+        rows += bundle.generic.train
+    return replace(bundle, retain=RowSet(rows, bundle.retain.score))
+
+
+def at_hand(rows: tuple[Example, ...], share: float, seed: int) -> tuple[Example, ...]:
+    """The rows of a random share of the groups, in their order; of one group at least unless the share is 0."""
+    if share == 1:
+        return rows
+    groups = sorted({row.group for row in rows})
+    count = max(1, round(share * len(groups))) if share else 0
+    drawn = set(random.Random(f"at-hand-{seed}").sample(groups, count))
+    return tuple(row for row in rows if row.group in drawn)
 
 
 def _control_plan(context: RunContext, control: ControlSpec, target: Subject, never: Subject | None) -> TrainingPlan:
@@ -122,4 +134,6 @@ def _unit(context: RunContext, start: str, stage: str, name: str, settings: Mapp
     }
     if context.recipe.data.keep_generic:
         inputs["keep_generic"] = True
+    if context.recipe.data.retain_at_hand != 1:
+        inputs["retain_at_hand"] = context.recipe.data.retain_at_hand
     return Unit(context.folder(stage, name), inputs, keep_partial=True)

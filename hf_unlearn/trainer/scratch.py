@@ -45,8 +45,8 @@ class ScratchSpec:
         labels: ``all`` learns prompts too, ``answer`` only answers.
         threads: CPU threads. Part of the result: other numbers of threads add in another order.
         tie_embeddings: Whether input and output embeddings are one matrix.
-        architecture: ``llama``, or ``gpt_neox`` (as Pythia: layer norms, biases, attention and MLP side by side), which
-            has as many key-value heads as heads.
+        architecture: ``llama``, or ``gpt_neox`` (as Pythia: layer norms, biases, attention and MLP side by side, as
+            many key-value heads as heads).
     """
 
     hidden_size: int = 128
