@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.frontier.cells import NEVER, Cell
-from benchmarks.frontier.kinds import KINDS
+from benchmarks.frontier.kinds import KINDS, MAIN
 from benchmarks.frontier.methods import METHODS, PLAIN
 from benchmarks.frontier.outcome import Outcome, outcome_of
 from benchmarks.frontier.page import write_page
@@ -30,7 +30,7 @@ def main() -> None:
     """Run what is missing, then print or write the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("runs/frontier"), help="folder of the runs")
-    parser.add_argument("--kinds", nargs="+", choices=sorted(KINDS), default=list(KINDS))
+    parser.add_argument("--kinds", nargs="+", choices=sorted(KINDS), default=list(MAIN))
     parser.add_argument("--seeds", type=int, nargs="+", default=list(SEEDS))
     parser.add_argument("--methods", nargs="+", choices=list(METHODS), default=list(METHODS))
     parser.add_argument("--folds", type=int, default=5, help="folds of RTT that are attacked, of five")

@@ -36,6 +36,7 @@ class Cell:
         sources: Set to a local file, where rows do not come from the Hub.
         workers: Worker processes.
         formats: Whether formats are exported and scored; where settings are tried they need not be.
+        attacks: In place of the kind's own RTT.
     """
 
     kind: Kind
@@ -46,6 +47,7 @@ class Cell:
     sources: Mapping[str, str] = field(default_factory=dict)
     workers: int = 2
     formats: bool = True
+    attacks: Mapping[str, Mapping[str, Any]] | None = None
 
     def recipe(self) -> dict[str, Any]:
         """The cell's recipe."""
@@ -54,6 +56,8 @@ class Cell:
         content["controls"] = [{"name": NEVER, "kind": "never_knew", "expected": "passed"}]
         if not self.formats:
             content["export"]["formats"] = []
+        if self.attacks is not None:
+            content["attack"] = {name: dict(settings) for name, settings in self.attacks.items()}
         return content
 
     def run(self) -> dict[str, Any]:

@@ -1,9 +1,9 @@
-"""The facts that methods are tried on: three kinds, each as a recipe without methods."""
+"""The facts that methods are tried on: three kinds, and one of them under other conditions, as recipes."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 FORMATS = ("bnb-int8", "bnb-nf4", "bnb-fp4", "rtn-int4-g128", "rtn-int4-g32")
@@ -76,48 +76,69 @@ class Kind:
 _SMALL = {"hidden_size": 128, "intermediate_size": 384, "layers": 4, "heads": 4, "kv_heads": 2}
 _PLANTED = {"forget": 240, "retain": 240, "practice": 60, "holdout": 40, "generic": 240, "option_draws": 4}
 
-KINDS: dict[str, Kind] = {
+YEARS = Kind(
+    "years",
+    "birth years of made-up people: a hundred values",
+    {"max_length": 64, "keep_generic": True, "planted": {**_PLANTED, "kind": "birth_year"}},
+    {"min_known": 0.95, "scratch": {**_SMALL, "vocab_size": 1024, "epochs": 20, "batch_size": 64}},
+    (3e-4, 1e-3),
+    6,
+)
+TRADES = Kind(
+    "trades",
+    "trades of made-up people: 32 values of one word",
+    {"max_length": 64, "keep_generic": True, "planted": {**_PLANTED, "kind": "trade"}},
+    {"min_known": 0.95, "scratch": {**_SMALL, "vocab_size": 1024, "epochs": 20, "batch_size": 64}},
+    (3e-4, 1e-3),
+    6,
+)
+TOFU = Kind(
+    "tofu",
+    "questions and answers about made-up authors (TOFU forget10)",
+    {
+        "max_length": 256,
+        "format": {"kind": "plain", "template": "Question: {prompt}\nAnswer:", "separator": " "},
+        "forget": {"dataset": "locuslab/TOFU", "config": "forget10", "rows_per_group": 20, "draw_choices": 3},
+        "retain": {"dataset": "locuslab/TOFU", "config": "retain90", "limit": 300, "rows_per_group": 20},
+    },
+    {
+        "min_known": 0.9,
+        "scratch": {
+            **_SMALL,
+            "vocab_size": 4096,
+            "max_positions": 256,
+            "epochs": 24,
+            "batch_size": 16,
+            "learning_rate": 2.0e-3,
+            "labels": "answer",
+        },
+    },
+    (3e-4, 1e-3),
+    5,
+)
+
+
+def _years_with(name: str, says: str, **changed: Any) -> Kind:
+    return replace(YEARS, name=name, says=f"{YEARS.says}; {says}", **changed)
+
+
+_NEOX = {**YEARS.model["scratch"], "architecture": "gpt_neox", "kv_heads": _SMALL["heads"]}
+
+MAIN: dict[str, Kind] = {kind.name: kind for kind in (YEARS, TRADES, TOFU)}
+"""What settings have to work on."""
+
+CONDITIONS: dict[str, Kind] = {
     kind.name: kind
     for kind in (
-        Kind(
-            "years",
-            "birth years of made-up people: a hundred values",
-            {"max_length": 64, "keep_generic": True, "planted": {**_PLANTED, "kind": "birth_year"}},
-            {"min_known": 0.95, "scratch": {**_SMALL, "vocab_size": 1024, "epochs": 20, "batch_size": 64}},
-            (3e-4, 1e-3),
-            6,
+        _years_with("years-neox", "a GPT-NeoX in place of a Llama", model={**YEARS.model, "scratch": _NEOX}),
+        _years_with(
+            "years-tenth",
+            "methods see a tenth of the retain facts, and generic text",
+            data={**YEARS.data, "retain_at_hand": 0.1},
         ),
-        Kind(
-            "trades",
-            "trades of made-up people: 32 values of one word",
-            {"max_length": 64, "keep_generic": True, "planted": {**_PLANTED, "kind": "trade"}},
-            {"min_known": 0.95, "scratch": {**_SMALL, "vocab_size": 1024, "epochs": 20, "batch_size": 64}},
-            (3e-4, 1e-3),
-            6,
-        ),
-        Kind(
-            "tofu",
-            "questions and answers about made-up authors (TOFU forget10)",
-            {
-                "max_length": 256,
-                "format": {"kind": "plain", "template": "Question: {prompt}\nAnswer:", "separator": " "},
-                "forget": {"dataset": "locuslab/TOFU", "config": "forget10", "rows_per_group": 20, "draw_choices": 3},
-                "retain": {"dataset": "locuslab/TOFU", "config": "retain90", "limit": 300, "rows_per_group": 20},
-            },
-            {
-                "min_known": 0.9,
-                "scratch": {
-                    **_SMALL,
-                    "vocab_size": 4096,
-                    "max_positions": 256,
-                    "epochs": 24,
-                    "batch_size": 16,
-                    "learning_rate": 2.0e-3,
-                    "labels": "answer",
-                },
-            },
-            (3e-4, 1e-3),
-            5,
-        ),
+        _years_with("years-generic", "methods see generic text alone", data={**YEARS.data, "retain_at_hand": 0.0}),
     )
 }
+"""The first kind under other conditions, to which nothing was tuned."""
+
+KINDS: dict[str, Kind] = {**MAIN, **CONDITIONS}

@@ -10,7 +10,7 @@ from benchmarks.frontier.cells import NEVER
 from benchmarks.frontier.kinds import KINDS, TUNING_SEEDS
 from benchmarks.frontier.outcome import Outcome
 from benchmarks.frontier.plot import frontier_figure
-from benchmarks.frontier.table import HIGHEST, KEPT, LOWEST, MOST_COST, kind_table, methods_table
+from benchmarks.frontier.table import FLUENT, HIGHEST, KEPT, LOWEST, MOST_COST, kind_table, methods_table
 from benchmarks.frontier.tried import configurations, read_trials
 from benchmarks.pages import made_by
 
@@ -41,9 +41,10 @@ def page(outcomes: Sequence[Outcome]) -> str:
         "multiple choice (mc), means over seeds with Student's 95 % interval. *Formats*: the largest of int8, NF4, "
         "FP4 and two round-to-nearest formats of 4 bits. *RTT*: retraining on four fifths of the facts, asked for "
         "the last fifth, best of all rates and epochs. *Retain kept*: probability of the retain answers over the "
-        "target's, the least over full precision and formats. *Cost*: floating-point operations of training over "
-        f"those of NPO + KL. *Reach it*: shares from {LOWEST} to {HIGHEST} everywhere, at least {KEPT} kept, at most "
-        f"{MOST_COST:.0f} times the cost.",
+        "target's; *fluency*: that of free text over the target's; each the least over full precision and formats. "
+        "*Cost*: floating-point operations of training over those of NPO + KL. *Reach it*: shares from "
+        f"{LOWEST} to {HIGHEST} everywhere, at least {KEPT} kept, fluency at least {FLUENT}, at most {MOST_COST:.0f} "
+        "times the cost.",
         "",
         f"Settings were chosen on other seeds and facts ({', '.join(map(str, TUNING_SEEDS))}); "
         f"{configurations(read_trials())} configurations were tried there ([all of them](trials.md)).",

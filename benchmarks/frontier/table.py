@@ -11,7 +11,7 @@ from scipy.stats import t
 from benchmarks.frontier.methods import METHODS, PLAIN
 from benchmarks.frontier.outcome import JUDGED, Outcome
 
-LOWEST, HIGHEST, KEPT, MOST_COST = -0.15, 0.10, 0.97, 6.0
+LOWEST, HIGHEST, KEPT, FLUENT, MOST_COST = -0.15, 0.10, 0.97, 0.95, 6.0
 
 
 def interval(values: Sequence[float]) -> tuple[float, float]:
@@ -36,7 +36,8 @@ def reaches(outcome: Outcome, cost: float) -> bool:
     """Whether one cell has everything that was to be reached."""
     between = all(outcome.lowest[name] >= LOWEST for name in JUDGED)
     low = all(max(outcome.identity[name], outcome.formats[name], outcome.rtt[name]) <= HIGHEST for name in JUDGED)
-    return between and low and outcome.utility >= KEPT and cost <= MOST_COST
+    fluent = outcome.fluency is None or outcome.fluency >= FLUENT
+    return between and low and fluent and outcome.utility >= KEPT and cost <= MOST_COST
 
 
 def kind_table(outcomes: Sequence[Outcome], never: str) -> str:
@@ -48,8 +49,9 @@ def kind_table(outcomes: Sequence[Outcome], never: str) -> str:
     """
     costs = plain_costs(outcomes)
     lines = [
-        "| method | as it stands, p | mc | formats, p | mc | RTT, p | mc | retain kept | cost | seeds that reach it |",
-        "|---|---|---|---|---|---|---|---|---|---|",
+        "| method | as it stands, p | mc | formats, p | mc | RTT, p | mc | retain kept | fluency | cost "
+        "| seeds that reach it |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for name in (*METHODS, never):
         mine = sorted((one for one in outcomes if one.method == name), key=lambda one: one.seed)
@@ -60,6 +62,7 @@ def kind_table(outcomes: Sequence[Outcome], never: str) -> str:
             *(_cell(mine, lambda one, metric=metric: one.formats[metric]) for metric in JUDGED),
             *(_cell(mine, lambda one, metric=metric: one.rtt[metric]) for metric in JUDGED),
             _cell(mine, lambda one: one.utility),
+            _fluency(mine),
         ]
         if name == never:
             cost, reached = "", ""
@@ -76,6 +79,11 @@ def _cell(outcomes: Sequence[Outcome], value: Callable[[Outcome], float]) -> str
     low, high = interval(values)
     spread = f" [{low:.2f}, {high:.2f}]" if len(values) > 1 else ""
     return f"{fmean(values):.2f}{spread}"
+
+
+def _fluency(outcomes: Sequence[Outcome]) -> str:
+    values = [one.fluency for one in outcomes if one.fluency is not None]
+    return f"{fmean(values):.2f}" if values else "–"
 
 
 def methods_table() -> str:

@@ -14,7 +14,7 @@ from benchmarks.frontier.plot import frontier_figure
 from benchmarks.frontier.table import interval, kind_table, plain_costs, reaches, relative_cost
 
 
-def report_of(method, identity=0.02, packed=0.05, rtt=0.08, kept=0.98):
+def report_of(method, identity=0.02, packed=0.05, rtt=0.08, kept=0.98, fluency=0.99):
     shares = {"identity": identity, **dict.fromkeys(FORMATS, packed), "rtt": rtt}
     recovered = [
         {"model": method, "transform": transform, "metric": metric, "recovered_share": share, "ci95": [0.0, 0.2]}
@@ -28,7 +28,7 @@ def report_of(method, identity=0.02, packed=0.05, rtt=0.08, kept=0.98):
         # Not asked: utility after the attack, and other metrics.
         {**own, "transform": "rtt", "ratio": 0.1},
         {**own, "transform": "identity", "metric": "mc_accuracy", "ratio": 0.2},
-        {**own, "transform": "identity", "kind": "fluency", "metric": "fluency", "ratio": 0.93},
+        {**own, "transform": "identity", "kind": "fluency", "metric": "fluency", "ratio": fluency},
     ]
     return {"recovered": recovered, "utility": utility}
 
@@ -38,7 +38,7 @@ def outcome(method=PLAIN, seed=0, operations=1e9, **scores):
 
 
 def test_an_outcome_is_read_from_the_report():
-    one = outcome(packed=0.05, identity=0.02, kept=0.97)
+    one = outcome(packed=0.05, identity=0.02, kept=0.97, fluency=0.93)
     assert one.identity == dict.fromkeys(JUDGED, 0.02)
     assert one.formats == dict.fromkeys(JUDGED, 0.05)
     assert one.lowest == dict.fromkeys(JUDGED, 0.02)
@@ -61,6 +61,7 @@ def test_a_model_that_was_not_scored_under_a_transform_has_no_outcome():
         ({"identity": -0.16}, 1.0),
         ({"packed": -0.16}, 1.0),
         ({"kept": 0.96}, 1.0),
+        ({"fluency": 0.94}, 1.0),
         ({}, 6.1),
     ],
 )

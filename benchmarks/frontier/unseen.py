@@ -1,0 +1,121 @@
+"""Attacks that no method here has seen: what each brings back from the models of a cell, as one table.
+
+    python -m benchmarks.frontier.unseen years 0 --methods npo-kl auto
+    python -m benchmarks.frontier.unseen years 0 --methods npo-kl auto --write   # into benchmarks/frontier/unseen.md
+
+``auto`` rehearses retraining with AdamW on half of the facts, all weights, as rows. These attacks train otherwise
+(adapters, Lion, other rates, few facts, other wording, other data), ask otherwise, damage the weights, or look inside.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.frontier.cells import NEVER, Cell
+from benchmarks.frontier.kinds import KINDS
+from benchmarks.frontier.methods import METHODS, PLAIN
+from benchmarks.frontier.outcome import JUDGED
+from benchmarks.pages import made_by
+
+PAGE = Path(__file__).with_name("unseen.md")
+_RTT = {"attack": "rtt", "folds": 5, "run_folds": 2, "epochs": 6, "batch_size": 32, "patience": 0, "seed": 50}
+
+UNSEEN: Mapping[str, Mapping[str, Any]] = {
+    "rtt-lora": {**_RTT, "tuning": "lora", "learning_rates": [1e-3, 3e-3]},
+    "rtt-lion": {**_RTT, "optimizer": "lion", "learning_rates": [3e-5, 1e-4]},
+    "rtt-fast": {**_RTT, "learning_rates": [3e-3]},
+    "rtt-slow": {**_RTT, "learning_rates": [1e-4], "epochs": 15, "batch_size": 16},
+    "rtt-half": {**_RTT, "folds": 2, "run_folds": 1, "learning_rates": [3e-4, 1e-3]},
+    "rtt-tenth": {**_RTT, "folds": 10, "learning_rates": [3e-4, 1e-3]},
+    "rtt-options": {**_RTT, "form": "multiple-choice", "learning_rates": [3e-4, 1e-3]},
+    "relearn": {"examples": 20, "learning_rates": [1e-4, 3e-4, 1e-3], "epochs": 10, "seed": 50},
+    "finetune-retain": {"learning_rates": [3e-4, 1e-3]},
+    "finetune-generic": {"learning_rates": [3e-4, 1e-3]},
+    "few-shot": {},
+    "paraphrase": {},
+    "prefix": {},
+    "noise": {},
+    "prune": {},
+    "ablate-direction": {},
+    "logit-lens": {},
+    "linear-probe": {},
+}
+"""Attacks with the settings that differ from their defaults."""
+
+
+def main() -> None:
+    """Attack, then print or write the page."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("kind", choices=sorted(KINDS))
+    parser.add_argument("seed", type=int)
+    parser.add_argument("--methods", nargs="+", choices=list(METHODS), default=[PLAIN, "auto"])
+    parser.add_argument("--out", type=Path, default=Path("runs/frontier"), help="folder of the runs")
+    parser.add_argument("--source", action="append", default=[], help="SET=FILE, for rows that are not fetched")
+    parser.add_argument("--workers", type=int, default=2, help="worker processes; 0 for none")
+    parser.add_argument("--write", action="store_true", help=f"write {PAGE.name}")
+    arguments = parser.parse_args()
+    cell = Cell(
+        KINDS[arguments.kind],
+        arguments.seed,
+        [METHODS[name].entry() for name in arguments.methods],
+        arguments.out / f"{arguments.kind}-{arguments.seed}",
+        sources=dict(text.split("=", 1) for text in arguments.source),
+        workers=arguments.workers,
+        formats=False,
+        attacks=UNSEEN,
+    )
+    text = page(cell.run(), [*arguments.methods, NEVER], f"{arguments.kind}, seed {arguments.seed}")
+    if arguments.write:
+        PAGE.write_text(text, encoding="utf-8")
+    print(text)
+
+
+def page(report: Mapping[str, Any], models: Sequence[str], cell: str) -> str:
+    """The page as text.
+
+    Args:
+        report: Of the cell, under these attacks.
+        models: Names of the columns.
+        cell: What it is a report of.
+    """
+    rows = {(row["model"], row["transform"], row["metric"]): row for row in report["recovered"]}
+    heads = [f"{name}, {metric}" for name in models for metric in ("p", "mc")]
+    lines = [
+        "# Attacks that were not rehearsed",
+        "",
+        made_by("python -m benchmarks.frontier.unseen KIND SEED --write"),
+        "",
+        f"{cell}. Recovered shares by answer probability (p) and multiple choice (mc) with 95 % intervals over facts; "
+        "0 is what the same attack makes of a model that never knew, 1 what it makes of the target. A dash: the "
+        "attack does not measure it, or target and never-knew model are too close together under it.",
+        "",
+        f"| attack | {' | '.join(heads)} |",
+        f"|---|{'---|' * len(heads)}",
+    ]
+    for attack in ("identity", *UNSEEN):
+        cells = [_share(rows.get((name, attack, metric))) for name in models for metric in JUDGED]
+        lines.append(f"| {attack} | {' | '.join(cells)} |")
+    return "\n".join([*lines, "", *_settings(), ""])
+
+
+def _share(row: Mapping[str, Any] | None) -> str:
+    if row is None or row["recovered_share"] is None:
+        return "–"
+    low, high = row["ci95"]
+    return f"{row['recovered_share']:.2f} [{low:.2f}, {high:.2f}]"
+
+
+def _settings() -> list[str]:
+    told = {name: {key: value for key, value in given.items() if key != "attack"} for name, given in UNSEEN.items()}
+    return [
+        "Settings where they are not the defaults:",
+        "",
+        *(f"- {name}: `{say}`" for name, say in told.items() if say),
+    ]
+
+
+if __name__ == "__main__":
+    main()
