@@ -85,6 +85,11 @@ class Auto(TrainingPart):
         if not 0 <= self.last < 1:
             raise RequestError(f"auto: last is {self.last}; it must be a share from 0 to under 1")
 
+    @property
+    def needs_whole_weights(self) -> bool:  # type: ignore[override]
+        """Only a rehearsal looks at whole tensors."""
+        return self.rehearse_passes > 0
+
     def arrange(self, rows: PairedRows, epochs: float) -> PairedRows:
         """Notes how long the run is and how many retain rows there are; the rows stay as they are."""
         self._epochs = epochs

@@ -54,6 +54,11 @@ def test_without_a_rehearsal_there_is_none():
     assert Auto(**{**SIZES, "rehearse_passes": 0.0}).sized(200, 10.0).rehearse_steps == 0
 
 
+def test_only_a_rehearsal_needs_whole_weights():
+    assert Auto().needs_whole_weights
+    assert not Auto(rehearse_passes=0).needs_whole_weights
+
+
 def test_a_run_that_is_too_short_is_refused_with_the_length_that_would_do(tmp_path):
     with pytest.raises(RequestError, match=r"auto: the run has 10 steps, and two rounds .* take 14: raise"):
         auto_trainer(tmp_path, max_steps=10).train()
