@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 from benchmarks.frontier.cells import Cell
 from benchmarks.frontier.kinds import KINDS
 from benchmarks.frontier.methods import METHODS, PLAIN
+from hf_unlearn.reporting.words import show
 
 if TYPE_CHECKING:
     from hf_unlearn.data.example import DataBundle
@@ -76,7 +77,7 @@ def main() -> None:
         for one in subjects:
             if one.name in ("never_knew", *arguments.methods):
                 found = [best_scores(context, target, one, bundle) for bundle in (context.bundle, wrong)]
-                cells = [f"{scores[metric]:.2f}" for scores in found for metric in METRICS]
+                cells = [show(scores[metric], 2) for scores in found for metric in METRICS]
                 print(f"| {one.name} | {' | '.join(cells)} |", flush=True)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from benchmarks.frontier.cells import NEVER
 from benchmarks.frontier.kinds import KINDS, TUNING_SEEDS
 from benchmarks.frontier.outcome import Outcome
 from benchmarks.frontier.plot import frontier_figure
+from benchmarks.frontier.summary import README, filled, summary, write_results
 from benchmarks.frontier.table import FLUENT, HIGHEST, KEPT, LOWEST, MOST_COST, kind_table, methods_table
 from benchmarks.frontier.tried import configurations, read_trials
 from benchmarks.pages import made_by
@@ -18,24 +18,31 @@ HERE = Path(__file__).parent
 
 
 def write_page(outcomes: Sequence[Outcome], write: bool) -> str:
-    """The page; with ``write`` it, the plot and the outcomes are put beside this file."""
+    """The page; with ``write`` it, the plot and the outcomes are put beside this file, and a table into the README."""
     if not outcomes:
         return "There is nothing to report yet."
-    text = page(outcomes)
+    made = made_by("python -m benchmarks.frontier --write", "bitsandbytes", "compressed-tensors")
+    text = page(outcomes, made)
     if write:
         (HERE / "results.md").write_text(text, encoding="utf-8")
-        rows = [one.plain() for one in outcomes]
-        (HERE / "results.json").write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+        write_results(made, outcomes)
+        readme = README.read_text(encoding="utf-8")
+        README.write_text(filled(readme, summary(made, outcomes)), encoding="utf-8")
         frontier_figure(outcomes).savefig(HERE / "frontier.png", dpi=160)
     return text
 
 
-def page(outcomes: Sequence[Outcome]) -> str:
-    """The page as text."""
+def page(outcomes: Sequence[Outcome], made: str) -> str:
+    """The page as text.
+
+    Args:
+        outcomes: Of all cells.
+        made: How they were made.
+    """
     lines = [
         "# What survives formats and retraining, at what cost",
         "",
-        made_by("python -m benchmarks.frontier --write", "bitsandbytes", "compressed-tensors"),
+        made,
         "",
         "Recovered shares (0: as a model that never knew; 1: as the target) by answer probability (p) and four-way "
         "multiple choice (mc), means over seeds with Student's 95 % interval. *Formats*: the largest of int8, NF4, "

@@ -10,6 +10,7 @@ from scipy.stats import t
 
 from benchmarks.frontier.methods import METHODS, PLAIN
 from benchmarks.frontier.outcome import JUDGED, Outcome
+from hf_unlearn.reporting.words import show
 
 LOWEST, HIGHEST, KEPT, FLUENT, MOST_COST = -0.15, 0.10, 0.97, 0.95, 6.0
 
@@ -77,13 +78,13 @@ def kind_table(outcomes: Sequence[Outcome], never: str) -> str:
 def _cell(outcomes: Sequence[Outcome], value: Callable[[Outcome], float]) -> str:
     values = [value(one) for one in outcomes]
     low, high = interval(values)
-    spread = f" [{low:.2f}, {high:.2f}]" if len(values) > 1 else ""
-    return f"{fmean(values):.2f}{spread}"
+    spread = f" [{show(low, 2)}, {show(high, 2)}]" if len(values) > 1 else ""
+    return show(fmean(values), 2) + spread
 
 
 def _fluency(outcomes: Sequence[Outcome]) -> str:
     values = [one.fluency for one in outcomes if one.fluency is not None]
-    return f"{fmean(values):.2f}" if values else "–"
+    return show(fmean(values) if values else None, 2)
 
 
 def methods_table() -> str:

@@ -16,6 +16,7 @@ from typing import Any
 
 from benchmarks.frontier.outcome import JUDGED
 from benchmarks.frontier.trial import LOG
+from hf_unlearn.reporting.words import show
 
 PAGE = Path(__file__).with_name("trials.md")
 _SAME = (
@@ -53,11 +54,11 @@ def page(trials: list[dict[str, Any]]) -> str:
     ]
     for trial in trials:
         shares = [trial["shares"][name][metric][0] for name in ("identity", "rtt") for metric in JUDGED]
-        cells = " | ".join(f"{share:.2f}" for share in shares)
+        cells = " | ".join(show(share, 2) for share in shares)
         prototype = " *prototype*" if trial.get("prototype") else ""
         lines.append(
             f"| {trial['kind']} | {trial['seed']} | {trial.get('folds', 1)} | {_words(trial['method'])}{prototype} | "
-            f"{cells} | {trial['utility']:.2f} |"
+            f"{cells} | {show(trial['utility'], 2)} |"
         )
     return "\n".join([*lines, ""])
 

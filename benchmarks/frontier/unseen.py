@@ -19,6 +19,7 @@ from benchmarks.frontier.kinds import KINDS
 from benchmarks.frontier.methods import METHODS, PLAIN
 from benchmarks.frontier.outcome import JUDGED
 from benchmarks.pages import made_by
+from hf_unlearn.reporting.words import show
 
 PAGE = Path(__file__).with_name("unseen.md")
 _RTT = {"attack": "rtt", "folds": 5, "run_folds": 2, "epochs": 6, "batch_size": 32, "patience": 0, "seed": 50}
@@ -105,7 +106,7 @@ def _share(row: Mapping[str, Any] | None) -> str:
     if row is None or row["recovered_share"] is None:
         return "–"
     low, high = row["ci95"]
-    return f"{row['recovered_share']:.2f} [{low:.2f}, {high:.2f}]"
+    return f"{show(row['recovered_share'], 2)} [{show(low, 2)}, {show(high, 2)}]"
 
 
 def _settings() -> list[str]:

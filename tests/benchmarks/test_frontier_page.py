@@ -11,6 +11,7 @@ from benchmarks.frontier.kinds import FORMATS
 from benchmarks.frontier.methods import METHODS, PLAIN
 from benchmarks.frontier.outcome import JUDGED, outcome_of
 from benchmarks.frontier.plot import frontier_figure
+from benchmarks.frontier.summary import README, filled, read_results, summary, write_results
 from benchmarks.frontier.table import interval, kind_table, plain_costs, reaches, relative_cost
 
 
@@ -97,3 +98,30 @@ def test_the_plot_has_a_panel_for_each_kind_and_shades_what_was_to_be_reached():
     (panel,) = figure.axes
     assert panel.get_title() == "years"
     assert len(panel.patches) == 1
+
+
+def test_the_summary_has_means_over_seeds_and_what_they_cost():
+    other = next(name for name in METHODS if name != PLAIN)
+    found = [
+        *(outcome(seed=seed, rtt=0.4 + seed / 5) for seed in (0, 1)),
+        *(outcome(other, seed=seed, operations=3e9, kept=0.9) for seed in (0, 1)),
+        outcome(NEVER, operations=0.0),
+    ]
+    lines = summary("Made by hand.", found).splitlines()
+    assert lines[0] == "Made by hand."
+    assert f"| {PLAIN} | 0.50 / 0.50 (2) | 0.98 | 1.0 |" in lines
+    assert f"| {other} | 0.08 / 0.08 (2) | 0.90 | 3.0 |" in lines
+    assert f"| {NEVER} | 0.08 / 0.08 (1) | 0.98 |  |" in lines
+
+
+def test_results_are_read_as_they_were_written(tmp_path):
+    found = [outcome(seed=seed) for seed in (0, 1)]
+    write_results("Made by hand.", found, tmp_path / "results.json")
+    made, again = read_results(tmp_path / "results.json")
+    assert made == "Made by hand." and [one.identity for one in again] == [one.identity for one in found]
+
+
+def test_the_readme_shows_the_results_that_are_there():
+    text = README.read_text(encoding="utf-8")
+    assert "<!-- frontier -->" in text
+    assert filled(text, summary(*read_results())) == text
