@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 from benchmarks.frontier.cells import Cell
 from benchmarks.frontier.kinds import KINDS
 from benchmarks.frontier.methods import METHODS, PLAIN
+from benchmarks.pages import made_by
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -74,7 +75,8 @@ def layers_figure(found: Mapping[str, Mapping[str, Layers]]) -> Figure:
     for panel, (reading, models) in zip(panels, found.items(), strict=True):
         for number, (name, layers) in enumerate(models.items()):
             style = "--" if name == "never_knew" else "-"
-            panel.plot(list(layers), list(layers.values()), style, marker="osD^vP*"[number % 7], ms=5, label=name)
+            label = name.replace("_", "-")
+            panel.plot(list(layers), list(layers.values()), style, marker="osD^vP*"[number % 7], ms=5, label=label)
         panel.set_title(reading, fontsize=10)
         panel.set_xlabel("layer")
         panel.set_xticks(list(next(iter(models.values()))))
@@ -106,7 +108,9 @@ def main() -> None:
         }
     print(json.dumps(found, indent=1))
     if arguments.write:
-        (HERE / "inside.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        made = made_by(f"python -m benchmarks.frontier.inside {arguments.kind} {arguments.seed} --write")
+        content = {"made": made, "readings": found}
+        (HERE / "inside.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
         layers_figure(found).savefig(HERE / "inside.png", dpi=160)
 
 
