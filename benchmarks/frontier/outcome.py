@@ -61,11 +61,15 @@ def outcome_of(report: Mapping[str, Any], training: Mapping[str, Any], kind: str
 
     Raises:
         KeyError: The report has no such model, or the model was not scored under a transform.
+        ValueError: The report gives no share, for example because too few groups of facts were attacked.
     """
     shares = {(row["transform"], row["metric"]): row for row in report["recovered"] if row["model"] == method}
 
     def share(transform: str, metric: str) -> float:
-        return float(shares[transform, metric]["recovered_share"])
+        row = shares[transform, metric]
+        if row["recovered_share"] is None:
+            raise ValueError(f"{kind} {seed}: {method} has no {metric} under {transform}: {row['reason']}")
+        return float(row["recovered_share"])
 
     plain = ("identity", *FORMATS)
     kept = [row for row in report["utility"] if row["model"] == method and row["transform"] in plain]

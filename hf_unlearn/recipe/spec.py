@@ -16,6 +16,7 @@ from ..evaluation.suites.spec import HarnessSpec
 from ..hub.metadata import is_hub_id
 from ..hub.options import HubOptions
 from ..quantization.calibration import CalibrationSpec
+from ..registry import suggest
 from ..trainer.scratch import ScratchSpec
 from ..verification.gate import Gate
 from .plain import plain, plain_attacks
@@ -80,6 +81,7 @@ class DataSpec:
         extra: Further sets that are only scored, by name. They must keep their scores, see ``gate.utility_sets``.
         extra_is_known: Whether a model built from scratch learns the further sets too.
         keep_generic: Whether the retain term is trained on the generic set's training rows too.
+        keep_extra: Which of the further sets the retain term is trained on too.
         retain_at_hand: Share of the retain set's groups that methods may train on, drawn by the recipe's seed. The
             whole set is scored, so that the report says what happens to knowledge that nobody could name. 0 leaves
             generic text alone.
@@ -98,6 +100,7 @@ class DataSpec:
     extra: dict[str, Source] = field(default_factory=dict)
     extra_is_known: bool = True
     keep_generic: bool = False
+    keep_extra: tuple[str, ...] = ()
     retain_at_hand: float = 1.0
     format: TextFormat = field(default_factory=TextFormat)
     max_length: int = 1024
@@ -118,9 +121,13 @@ class DataSpec:
             raise RequestError("data needs forget and retain (or planted)")
         if self.keep_generic and self.planted is None and self.generic is None:
             raise RequestError("data.keep_generic needs a generic set: name data.generic, or leave keep_generic out")
+        for name in self.keep_extra:
+            if name not in self.extra:
+                mend = suggest(name, list(self.extra)) if self.extra else "the recipe has no data.extra"
+                raise RequestError(f"data.keep_extra names {name!r}: {mend}")
         if not 0 <= self.retain_at_hand <= 1:
             raise RequestError(f"data.retain_at_hand is {self.retain_at_hand}: it must be a share between 0 and 1")
-        if self.retain_at_hand == 0 and not self.keep_generic:
+        if self.retain_at_hand == 0 and not (self.keep_generic or self.keep_extra):
             raise RequestError(
                 "data.retain_at_hand is 0, which leaves the retain term nothing: set data.keep_generic to true, or "
                 "give it a share"

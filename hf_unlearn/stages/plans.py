@@ -67,6 +67,8 @@ def _method_bundle(context: RunContext) -> DataBundle:
     rows = at_hand(bundle.retain.train, data.retain_at_hand, context.recipe.seed)
     if data.keep_generic:
         rows += bundle.generic.train
+    for name in data.keep_extra:
+        rows += bundle.extra[name].train
     return replace(bundle, retain=RowSet(rows, bundle.retain.score))
 
 
@@ -134,6 +136,8 @@ def _unit(context: RunContext, start: str, stage: str, name: str, settings: Mapp
     }
     if context.recipe.data.keep_generic:
         inputs["keep_generic"] = True
+    if context.recipe.data.keep_extra:
+        inputs["keep_extra"] = list(context.recipe.data.keep_extra)
     if context.recipe.data.retain_at_hand != 1:
         inputs["retain_at_hand"] = context.recipe.data.retain_at_hand
     return Unit(context.folder(stage, name), inputs, keep_partial=True)

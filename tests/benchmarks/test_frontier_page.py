@@ -53,6 +53,13 @@ def test_a_model_that_was_not_scored_under_a_transform_has_no_outcome():
         outcome_of(report, {}, "years", 0, PLAIN)
 
 
+def test_a_share_that_could_not_be_told_is_no_outcome():
+    report = report_of(PLAIN)
+    report["recovered"][-1] |= {"recovered_share": None, "reason": "there are only 8 groups"}
+    with pytest.raises(ValueError, match=rf"years 0: {PLAIN} has no .* under rtt: there are only 8 groups"):
+        outcome_of(report, {}, "years", 0, PLAIN)
+
+
 @pytest.mark.parametrize(
     ("scores", "cost"),
     [

@@ -1,13 +1,15 @@
-"""Which rows methods are trained on where only a part of the retain set is at hand."""
+"""Which rows methods are trained on to keep: all of the retain set or a part, generic text, further sets."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
 from hf_unlearn.data.example import Example
+from hf_unlearn.errors import RequestError
 from hf_unlearn.jobs import Workers
 from hf_unlearn.pipeline import load_bundle
 from hf_unlearn.progress import Progress
@@ -30,7 +32,11 @@ ROWS = tuple(Example(f"{fact}-{number}", "", "x", f"{fact}", f"{fact}") for fact
 def plan(folder: Path, data: str):
     path = folder / "recipe.yaml"
     path.write_text(RECIPE.format(data=data))
-    recipe = load_recipe(path)
+    return plan_of(path)
+
+
+def plan_of(path: Path):
+    recipe, folder = load_recipe(path), path.parent
     context = RunContext(recipe, folder, load_bundle(recipe), Workers(0), Progress(Console(quiet=True)))
     (found,) = training_plans(context, Subject("target", "target", folder, "digest"), None)
     return context.bundle, found
@@ -57,6 +63,40 @@ def test_methods_see_a_part_and_everything_is_scored(tmp_path):
 def test_generic_text_alone(tmp_path):
     bundle, found = plan(tmp_path, "  retain_at_hand: 0\n  keep_generic: true")
     assert found.bundle.retain.train == bundle.generic.train
+
+
+FILES = """\
+name: files
+model: {{scratch: {{}}}}
+data:
+  forget: {{path: {folder}/forget.jsonl}}
+  retain: {{path: {folder}/retain.jsonl}}
+  extra: {{world: {{path: {folder}/world.jsonl}}, authors: {{path: {folder}/authors.jsonl}}}}
+  keep_extra: [{kept}]
+methods: [{{name: one, max_steps: 2}}]
+evaluate: {{metrics: [probability]}}
+"""
+
+
+def files_plan(folder: Path, kept: str):
+    for name in ("forget", "retain", "world", "authors"):
+        lines = [json.dumps({"question": f"{name} {n}?", "answer": f"{name} says {n}"}) for n in range(4)]
+        (folder / f"{name}.jsonl").write_text("\n".join(lines))
+    path = folder / "recipe.yaml"
+    path.write_text(FILES.format(folder=folder, kept=kept))
+    return plan_of(path)
+
+
+def test_further_sets_are_kept_where_the_recipe_says_so(tmp_path):
+    bundle, found = files_plan(tmp_path, "world")
+    assert found.bundle.retain.train == bundle.retain.train + bundle.extra["world"].train
+    assert found.unit.inputs["keep_extra"] == ["world"]
+    assert "keep_extra" not in files_plan(tmp_path, "")[1].unit.inputs
+
+
+def test_a_further_set_that_is_not_there_is_refused(tmp_path):
+    with pytest.raises(RequestError, match=r"data\.keep_extra names 'wrld': did you mean 'world'"):
+        files_plan(tmp_path, "wrld")
 
 
 def test_the_share_is_part_of_the_unit(tmp_path):
