@@ -118,6 +118,10 @@ class Attack(ABC):
 
         return metrics_of(FORWARD, metrics)
 
+    def asked_groups(self, bundle: DataBundle) -> int:
+        """Groups of facts that it asks for: of too few there is no interval, and so no verdict."""
+        return len({row.group for row in bundle.forget.score})
+
     def cost(self, bundle: DataBundle) -> AttackCost:
         """What it takes on one model, told before it starts.
 

@@ -82,6 +82,10 @@ class OrderedAttack(Attack):
         """As the attack does."""
         return self.settings.measures(metrics)
 
+    def asked_groups(self, bundle: DataBundle) -> int:
+        """As the attack does."""
+        return self.settings.asked_groups(bundle)
+
     def cost(self, bundle: DataBundle) -> AttackCost:
         """The attack's; quantizing comes on top."""
         return self.settings.cost(bundle)

@@ -153,6 +153,10 @@ class RTT(Attack):
             **sweep_budget(self.sweep, rows),
         }
 
+    def asked_groups(self, bundle: DataBundle) -> int:
+        """The groups of V in the folds that are run."""
+        return len({group for fold in self._folds(bundle) for group in fold.ask})
+
     def run_job(self, job: str, attacked: Attacked, out: Path) -> None:
         """Fine-tune on T at one rate; write V's records per epoch: see :func:`retrain_and_score`."""
         number, rate = self._parse(job)

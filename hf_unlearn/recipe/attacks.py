@@ -26,6 +26,7 @@ from ..errors import RequestError
 from ..quantization import FORMATS, full_name
 from ..registry import suggest
 from ..strict_yaml import Located, build
+from ..verification.intervals import MIN_GROUPS
 from .checks import check_name, located
 from .spec import Recipe
 
@@ -170,12 +171,22 @@ def fitting(section: AttackSection, bundle: DataBundle) -> tuple[dict[str, Attac
 
 
 def fit_to_data(recipe: Recipe, bundle: DataBundle) -> tuple[Recipe, dict[str, str]]:
-    """A recipe without the attacks of its tier that the data does not fit, its gate included: see :func:`fitting`.
+    """A recipe without the attacks of its tier that the data does not fit, its gate included.
+
+    Beside what :func:`fitting` leaves out these are attacks that the gate judges and that ask for too few groups of
+    facts for an interval.
 
     Raises:
         RequestError: The data does not fit an attack that the recipe names itself, or that a control needs.
     """
     attacks, reasons = fitting(AttackSection(dict(recipe.attack), recipe.attack_tier), bundle)
+    of_tier = set(tier_names(recipe.attack_tier)) if recipe.attack_tier else set()
+    for name in recipe.gate.attacks:
+        if name in attacks and (problem := _too_few_groups(name, attacks[name], bundle)):
+            if name not in of_tier:
+                raise RequestError(problem)
+            reasons[name] = problem
+            del attacks[name]
     if not reasons:
         return recipe, reasons
     for control in recipe.controls:
@@ -184,3 +195,13 @@ def fit_to_data(recipe: Recipe, bundle: DataBundle) -> tuple[Recipe, dict[str, s
     judged = tuple(name for name in recipe.gate.attacks if name not in reasons)
     gate = dataclasses.replace(recipe.gate, attacks=judged)
     return dataclasses.replace(recipe, attack=attacks, gate=gate), reasons
+
+
+def _too_few_groups(name: str, attack: Attack, bundle: DataBundle) -> str | None:
+    everything, asked = len({row.group for row in bundle.forget.score}), attack.asked_groups(bundle)
+    if everything < MIN_GROUPS or asked >= MIN_GROUPS:  # of too small a forget set nothing has an interval
+        return None
+    return (
+        f"attack.{name} asks for facts of {asked} groups of {everything}, and an interval needs {MIN_GROUPS}: its "
+        f"verdict could only be inconclusive; raise attack.{name}.run_folds, or leave {name} out of gate.attacks"
+    )

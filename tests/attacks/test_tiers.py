@@ -14,7 +14,7 @@ from hf_unlearn.attacks.cost import UnitCosts, added, cost_lines, duration
 from hf_unlearn.attacks.prune import Prune
 from hf_unlearn.attacks.relearn import RelearnAll
 from hf_unlearn.attacks.tiers import TIERS, tier_names
-from hf_unlearn.data.example import EMPTY_SET, DataBundle
+from hf_unlearn.data.example import EMPTY_SET, DataBundle, RowSet
 from hf_unlearn.data.planted import PlantedSpec, make_planted
 from hf_unlearn.errors import RequestError
 from hf_unlearn.recipe.attacks import fit_to_data
@@ -80,6 +80,47 @@ def test_what_a_recipe_names_itself_must_fit(tmp_path, bundle):
     recipe = recipe_of(tmp_path, SMALL + "attack: {finetune-generic: }\n")
     with pytest.raises(RequestError, match=r"name data\.generic"):
         fit_to_data(recipe, replace(bundle, generic=EMPTY_SET))
+
+
+@pytest.fixture(scope="module")
+def by_author(bundle) -> DataBundle:
+    """Fifteen groups of two facts: as in TOFU, a fold holds few groups."""
+    score = tuple(replace(row, group=f"author-{int(row.fact.split('-')[-1]) // 2}") for row in bundle.forget.score)
+    train = tuple(replace(row, group=f"author-{int(row.fact.split('-')[-1]) // 2}") for row in bundle.forget.train)
+    return replace(bundle, forget=RowSet(train, score))
+
+
+def test_an_attack_that_asks_for_too_few_groups_to_be_judged_is_refused_before_anything_is_trained(
+    tmp_path, by_author
+):
+    recipe = recipe_of(tmp_path, SMALL + "attack: {rtt: {folds: 5, run_folds: 2}}\n")
+    with pytest.raises(RequestError, match=r"rtt asks for facts of 6 groups of 15, .* raise attack\.rtt\.run_folds"):
+        fit_to_data(recipe, by_author)
+    for enough in ("attack: {rtt: {folds: 5, run_folds: 4}}\n", "attack: {rtt: {folds: 5, run_folds: 2}, prune: }\n"):
+        gate = "gate: {attacks: [prune]}\n" if "prune" in enough else ""
+        recipe = recipe_of(tmp_path, SMALL + enough + gate)
+        assert fit_to_data(recipe, by_author) == (recipe, {})
+
+
+def test_of_a_tier_it_is_left_out_and_said(tmp_path, by_author):
+    fitted, reasons = fit_to_data(recipe_of(tmp_path, SMALL + "attack: deep\n"), by_author)
+    assert "rtt-paper asks for facts of 6 groups" in reasons["rtt-paper"]
+    assert "rtt" in fitted.gate.attacks and "rtt-paper" not in {*fitted.attack, *fitted.gate.attacks}
+
+
+def test_quantized_before_or_after_an_attack_asks_for_as_many(tmp_path, by_author):
+    text = SMALL + "attack: {rtt-then: {attack: rtt, then: bnb-nf4, folds: 5, run_folds: 2}}\n"
+    with pytest.raises(RequestError, match="rtt-then asks for facts of 6 groups"):
+        fit_to_data(recipe_of(tmp_path, text), by_author)
+
+
+def test_of_a_forget_set_with_too_few_groups_nothing_has_an_interval_and_the_report_says_so(tmp_path, bundle):
+    one = {row.fact: f"group-{number % 6}" for number, row in enumerate(bundle.forget.score)}
+    rows = [
+        tuple(replace(row, group=one[row.fact]) for row in part) for part in (bundle.forget.train, bundle.forget.score)
+    ]
+    recipe = recipe_of(tmp_path, SMALL + "attack: {rtt: {folds: 2, run_folds: 1}}\n")
+    assert fit_to_data(recipe, replace(bundle, forget=RowSet(*rows))) == (recipe, {})
 
 
 def test_a_control_that_needs_an_attack_that_does_not_fit_is_refused(tmp_path, bundle):
