@@ -69,7 +69,7 @@ def _settings(method: Mapping[str, Any]) -> dict[str, Any]:
 
 def _words(method: Mapping[str, Any]) -> str:
     told = {key: value for key, value in _settings(method).items() if key not in _SAME}
-    return "`" + json.dumps(told).strip("{}").replace('"', "") + "`"
+    return "`" + json.dumps(told)[1:-1].replace('"', "") + "`"
 
 
 def main() -> None:
