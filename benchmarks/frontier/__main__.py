@@ -16,6 +16,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from benchmarks.frontier.arguments import add_run_arguments, sources_of
 from benchmarks.frontier.cells import NEVER, Cell
 from benchmarks.frontier.kinds import KINDS, MAIN
 from benchmarks.frontier.methods import METHODS, PLAIN
@@ -29,13 +30,11 @@ OUTCOMES = "outcomes.json"
 def main() -> None:
     """Run what is missing, then print or write the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path("runs/frontier"), help="folder of the runs")
     parser.add_argument("--kinds", nargs="+", choices=sorted(KINDS), default=list(MAIN))
     parser.add_argument("--seeds", type=int, nargs="+", default=list(SEEDS))
     parser.add_argument("--methods", nargs="+", choices=list(METHODS), default=list(METHODS))
     parser.add_argument("--folds", type=int, default=5, help="folds of RTT that are attacked, of five")
-    parser.add_argument("--source", action="append", default=[], help="SET=FILE, for rows that are not fetched")
-    parser.add_argument("--workers", type=int, default=2, help="worker processes; 0 for none")
+    add_run_arguments(parser)
     parser.add_argument("--report", action="store_true", help="only show what is there")
     parser.add_argument("--write", action="store_true", help="write the page, the plot and the outcomes")
     arguments = parser.parse_args()
@@ -52,9 +51,8 @@ def _run(kind: str, seed: int, arguments: argparse.Namespace) -> None:
     # Costs are told over those of plain NPO + KL.
     names = list(dict.fromkeys([PLAIN, *arguments.methods]))
     out = arguments.out / f"{kind}-{seed}"
-    sources = dict(text.split("=", 1) for text in arguments.source)
     methods = [METHODS[name].entry() for name in names]
-    cell = Cell(KINDS[kind], seed, methods, out, arguments.folds, sources, arguments.workers)
+    cell = Cell(KINDS[kind], seed, methods, out, arguments.folds, sources_of(arguments), arguments.workers)
     report = cell.run()
     found = [outcome_of(report, cell.training_of(name), kind, seed, name) for name in names]
     found.append(outcome_of(report, {}, kind, seed, NEVER))

@@ -9,16 +9,14 @@ unlearning had only put a switch before what is known, both would turn it off.
 
 from __future__ import annotations
 
-import argparse
 import random
 import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmarks.frontier.cells import Cell
-from benchmarks.frontier.kinds import KINDS
-from benchmarks.frontier.methods import METHODS, PLAIN
+from benchmarks.frontier.arguments import cell_of, cell_parser
+from benchmarks.frontier.methods import PLAIN
 from hf_unlearn.reporting.words import show
 
 if TYPE_CHECKING:
@@ -60,19 +58,9 @@ def best_scores(context: RunContext, target: Subject, subject: Subject, bundle: 
 
 def main() -> None:
     """Retrain and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("kind", choices=sorted(KINDS))
-    parser.add_argument("seed", type=int)
-    parser.add_argument("--methods", nargs="+", choices=list(METHODS), default=[PLAIN, "auto-unrehearsed", "auto"])
-    parser.add_argument("--out", type=Path, default=Path("runs/frontier"), help="folder of the runs")
-    parser.add_argument("--source", action="append", default=[], help="SET=FILE, for rows that are not fetched")
-    arguments = parser.parse_args()
-    entries = [METHODS[name].entry() for name in arguments.methods]
-    sources = dict(text.split("=", 1) for text in arguments.source)
-    out = arguments.out / f"{arguments.kind}-{arguments.seed}"
-    cell = Cell(KINDS[arguments.kind], arguments.seed, entries, out, sources=sources)
+    arguments = cell_parser(__doc__, [PLAIN, "auto-unrehearsed", "auto"]).parse_args()
     print("| model | T with true answers, p | mc | T with wrong answers, p | mc |\n|---|---|---|---|---|")
-    with cell.trained() as (context, target, subjects):
+    with cell_of(arguments).trained() as (context, target, subjects):
         wrong = with_wrong_answers(context.bundle, arguments.seed)
         for one in subjects:
             if one.name in ("never_knew", *arguments.methods):

@@ -8,7 +8,6 @@ every layer with the model's output head (lens) and with a linear map fitted on 
 
 from __future__ import annotations
 
-import argparse
 import json
 import tempfile
 from collections.abc import Mapping
@@ -16,9 +15,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING
 
-from benchmarks.frontier.cells import Cell
-from benchmarks.frontier.kinds import KINDS
-from benchmarks.frontier.methods import METHODS, PLAIN
+from benchmarks.frontier.arguments import cell_of, cell_parser
+from benchmarks.frontier.methods import PLAIN
 from benchmarks.pages import made_by
 
 if TYPE_CHECKING:
@@ -89,19 +87,10 @@ def layers_figure(found: Mapping[str, Mapping[str, Layers]]) -> Figure:
 
 def main() -> None:
     """Read, print and perhaps draw."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("kind", choices=sorted(KINDS))
-    parser.add_argument("seed", type=int)
-    parser.add_argument("--methods", nargs="+", choices=list(METHODS), default=[PLAIN, "auto"])
-    parser.add_argument("--out", type=Path, default=Path("runs/frontier"), help="folder of the runs")
-    parser.add_argument("--source", action="append", default=[], help="SET=FILE, for rows that are not fetched")
+    parser = cell_parser(__doc__, [PLAIN, "auto"])
     parser.add_argument("--write", action="store_true", help="write inside.png and inside.json")
     arguments = parser.parse_args()
-    entries = [METHODS[name].entry() for name in arguments.methods]
-    sources = dict(text.split("=", 1) for text in arguments.source)
-    out = arguments.out / f"{arguments.kind}-{arguments.seed}"
-    cell = Cell(KINDS[arguments.kind], arguments.seed, entries, out, sources=sources)
-    with cell.trained() as (context, target, subjects):
+    with cell_of(arguments).trained() as (context, target, subjects):
         shown = [one for one in subjects if one.name in ("target", "never_knew", *arguments.methods)]
         found = {
             reading: {one.name: read_layers(context, target, one, reading) for one in shown} for reading in READINGS

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from benchmarks.frontier.arguments import add_run_arguments, sources_of
 from benchmarks.frontier.cells import Cell
 from benchmarks.frontier.kinds import KINDS, METRICS
 from benchmarks.frontier.methods import METHODS, PLAIN
@@ -38,16 +39,16 @@ def main() -> None:
     parser.add_argument("kind", choices=sorted(KINDS))
     parser.add_argument("seed", type=int)
     parser.add_argument("methods", nargs="+", help="entries of a recipe's methods, as JSON")
-    parser.add_argument("--out", type=Path, default=Path("runs/frontier-tuning"))
-    parser.add_argument("--source", action="append", default=[], help="SET=FILE")
+    add_run_arguments(parser)
+    parser.set_defaults(out=Path("runs/frontier-tuning"))
     parser.add_argument("--folds", type=int, default=1, help="folds of RTT that are attacked, of five")
-    parser.add_argument("--workers", type=int, default=2)
     arguments = parser.parse_args()
     methods = [METHODS[PLAIN].entry(), *({"save_strategy": "no", **json.loads(text)} for text in arguments.methods)]
     out = arguments.out / f"{arguments.kind}-{arguments.seed}"
-    sources = dict(text.split("=", 1) for text in arguments.source)
     kind = KINDS[arguments.kind]
-    cell = Cell(kind, arguments.seed, methods, out, arguments.folds, sources, arguments.workers, formats=False)
+    cell = Cell(
+        kind, arguments.seed, methods, out, arguments.folds, sources_of(arguments), arguments.workers, formats=False
+    )
     report = cell.run()
     for method in methods:
         training = cell.training_of(str(method["name"]))

@@ -9,14 +9,13 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.frontier.cells import NEVER, Cell
-from benchmarks.frontier.kinds import KINDS
-from benchmarks.frontier.methods import METHODS, PLAIN
+from benchmarks.frontier.arguments import cell_of, cell_parser
+from benchmarks.frontier.cells import NEVER
+from benchmarks.frontier.methods import PLAIN
 from benchmarks.frontier.outcome import JUDGED
 from benchmarks.pages import made_by
 from hf_unlearn.reporting.words import show
@@ -49,25 +48,10 @@ UNSEEN: Mapping[str, Mapping[str, Any]] = {
 
 def main() -> None:
     """Attack, then print or write the page."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("kind", choices=sorted(KINDS))
-    parser.add_argument("seed", type=int)
-    parser.add_argument("--methods", nargs="+", choices=list(METHODS), default=[PLAIN, "auto"])
-    parser.add_argument("--out", type=Path, default=Path("runs/frontier"), help="folder of the runs")
-    parser.add_argument("--source", action="append", default=[], help="SET=FILE, for rows that are not fetched")
-    parser.add_argument("--workers", type=int, default=2, help="worker processes; 0 for none")
+    parser = cell_parser(__doc__, [PLAIN, "auto"])
     parser.add_argument("--write", action="store_true", help=f"write {PAGE.name}")
     arguments = parser.parse_args()
-    cell = Cell(
-        KINDS[arguments.kind],
-        arguments.seed,
-        [METHODS[name].entry() for name in arguments.methods],
-        arguments.out / f"{arguments.kind}-{arguments.seed}",
-        sources=dict(text.split("=", 1) for text in arguments.source),
-        workers=arguments.workers,
-        formats=False,
-        attacks=UNSEEN,
-    )
+    cell = cell_of(arguments, formats=False, attacks=UNSEEN)
     text = page(cell.run(), [*arguments.methods, NEVER], f"{arguments.kind}, seed {arguments.seed}")
     if arguments.write:
         PAGE.write_text(text, encoding="utf-8")
