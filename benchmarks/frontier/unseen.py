@@ -52,28 +52,29 @@ def main() -> None:
     parser.add_argument("--write", action="store_true", help=f"write {PAGE.name}")
     arguments = parser.parse_args()
     cell = cell_of(arguments, formats=False, attacks=UNSEEN)
-    text = page(cell.run(), [*arguments.methods, NEVER], f"{arguments.kind}, seed {arguments.seed}")
+    text = page(cell.run(), [*arguments.methods, NEVER], arguments.kind, arguments.seed)
     if arguments.write:
         PAGE.write_text(text, encoding="utf-8")
     print(text)
 
 
-def page(report: Mapping[str, Any], models: Sequence[str], cell: str) -> str:
+def page(report: Mapping[str, Any], models: Sequence[str], kind: str, seed: int) -> str:
     """The page as text.
 
     Args:
         report: Of the cell, under these attacks.
         models: Names of the columns.
-        cell: What it is a report of.
+        kind: Kind of fact of the cell.
+        seed: The cell's.
     """
     rows = {(row["model"], row["transform"], row["metric"]): row for row in report["recovered"]}
     heads = [f"{name}, {metric}" for name in models for metric in ("p", "mc")]
     lines = [
         "# Attacks that were not rehearsed",
         "",
-        made_by("python -m benchmarks.frontier.unseen KIND SEED --write"),
+        made_by(f"python -m benchmarks.frontier.unseen {kind} {seed} --write"),
         "",
-        f"{cell}. Recovered shares by answer probability (p) and multiple choice (mc) with 95 % intervals over facts; "
+        f"{kind}, seed {seed}. Recovered shares by answer probability (p) and multiple choice (mc) with 95 % intervals over facts; "
         "0 is what the same attack makes of a model that never knew, 1 what it makes of the target. A dash: the "
         "attack does not measure it, or target and never-knew model are too close together under it.",
         "",

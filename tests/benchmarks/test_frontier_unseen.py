@@ -34,7 +34,7 @@ def test_the_page_has_a_line_for_each_attack_and_a_dash_where_nothing_was_measur
             {**row, "transform": "prune", "recovered_share": None, "ci95": None},
         ]
     }
-    lines = page(report, [PLAIN, NEVER], "years, seed 0").splitlines()
+    lines = page(report, [PLAIN, NEVER], "years", 0).splitlines()
     assert "| rtt-lora | 0.20 [0.10, 0.30] | – | – | – |" in lines
     assert "| prune | – | – | – | – |" in lines
     assert len([line for line in lines if line.split(" | ")[0].removeprefix("| ") in UNSEEN]) == len(UNSEEN)
