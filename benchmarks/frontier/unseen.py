@@ -75,8 +75,8 @@ def page(report: Mapping[str, Any], models: Sequence[str], kind: str, seed: int)
         made_by(f"python -m benchmarks.frontier.unseen {kind} {seed} --write"),
         "",
         f"{kind}, seed {seed}. Recovered shares by answer probability (p) and multiple choice (mc) with 95 % "
-        "intervals over facts; 0 is what the same attack makes of a model that never knew, 1 what it makes of the target. A dash: the "
-        "attack does not measure it, or target and never-knew model are too close together under it.",
+        "intervals over facts; 0 is what the same attack makes of a model that never knew, 1 what it makes of the "
+        "target. A dash: the attack does not measure it, or target and never-knew model are too close together.",
         "",
         f"| attack | {' | '.join(heads)} |",
         f"|---|{'---|' * len(heads)}",
