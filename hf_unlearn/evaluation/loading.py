@@ -112,6 +112,8 @@ def load_model(
         model = read_pretrained(folder, DTYPES[dtype], device_map=device_map, **arguments)
         if quantization_method(model) in gptqmodel.METHODS:
             gptqmodel.run_eagerly(model)
+        if quantization_method(model) == "bitsandbytes":
+            _cast_unpacked(model, DTYPES[dtype])
         if quantization_method(model) == "compressed-tensors":
             # It unpacks its weights in the first forward of the whole model only, and scoring calls parts of it.
             # Not in inference mode, whose tensors could never be trained (attacks do).
@@ -155,6 +157,13 @@ def gguf_arguments(folder: Path | str) -> dict[str, Any]:
     except (OSError, ValueError, KeyError, IndexError) as error:
         raise RequestError(f"{Path(folder) / file} is no GGUF file that can be read: {_first_line(error)}") from error
     return arguments
+
+
+def _cast_unpacked(model: PreTrainedModel, dtype: torch.dtype) -> None:
+    """Beside packed layers transformers leaves some weights in their stored type where a family renames weights."""
+    for parameter in model.parameters():
+        if parameter.dtype in DTYPES.values():  # packed codes are integers
+            parameter.data = parameter.data.to(dtype)
 
 
 def quantization_method(model: PreTrainedModel) -> str | None:

@@ -7,6 +7,7 @@ with the scale as it is stored.
 
 from __future__ import annotations
 
+import json
 from abc import abstractmethod
 from pathlib import Path
 from typing import Any, cast
@@ -109,6 +110,7 @@ class CompressedTensors(Format):
         _cast_rest(model, stored)
         model.save_pretrained(target)
         compressor.update_config(str(target))
+        _spare(target, head)
         return share
 
     def _layers(self, model: PreTrainedModel) -> dict[str, nn.Linear]:
@@ -116,6 +118,20 @@ class CompressedTensors(Format):
         if self.group_size is not None:
             check_groups(layers, self.group_size, self.name)
         return layers
+
+
+def _spare(target: Path, head: str | None) -> None:
+    """Names the head as the model does among what is not quantized.
+
+    transformers writes the name that a weight has in files, which is another one in some families (GPT-NeoX), and looks
+    for that of the module when it loads: it would expect a packed head.
+    """
+    path = target / "config.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    spared = config["quantization_config"]["ignore"]
+    if head and head not in spared:
+        config["quantization_config"]["ignore"] = [*spared, head]
+        path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def _cast_rest(model: PreTrainedModel, stored: torch.dtype) -> None:

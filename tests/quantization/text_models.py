@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 from transformers import (
+    GPTNeoXConfig,
+    GPTNeoXForCausalLM,
     LlamaConfig,
     LlamaForCausalLM,
     MixtralConfig,
@@ -63,13 +65,16 @@ def calibration(kind: str = "generic", **spec: object) -> Calibration:
 
 
 def make_model(kind: str, **changes: object) -> PreTrainedModel:
-    """A model with random weights: ``llama``, ``tied``, ``biased`` (Qwen2), ``mixtral`` or ``qwen3-moe``."""
+    """A model with random weights: ``llama``, ``tied``, ``biased`` (Qwen2), ``neox``, ``mixtral`` or ``qwen3-moe``."""
     torch.manual_seed(0)
     sizes = {**_SIZES, **changes}
     if kind == "biased":
         # transformers gives every tokenizer of this family an end token of its own, beyond the vocabulary.
         sizes["vocab_size"] = max(int(str(sizes["vocab_size"])), VOCABULARY + 64)
         model: PreTrainedModel = Qwen2ForCausalLM(Qwen2Config(**sizes))
+    elif kind == "neox":  # its head has one name in the model and another in files
+        del sizes["num_key_value_heads"]
+        model = GPTNeoXForCausalLM(GPTNeoXConfig(**sizes))
     elif kind == "mixtral":
         model = MixtralForCausalLM(MixtralConfig(**sizes, **_EXPERTS, num_local_experts=4))
     elif kind == "qwen3-moe":
