@@ -123,8 +123,8 @@ class CompressedTensors(Format):
 def _spare(target: Path, head: str | None) -> None:
     """Names the head as the model does among what is not quantized.
 
-    transformers writes the name that a weight has in files, which is another one in some families (GPT-NeoX), and looks
-    for that of the module when it loads: it would expect a packed head.
+    transformers writes the name that a weight has in files, which is another one in some families (GPT-NeoX), and
+    looks for that of the module when it loads: it would expect a packed head.
     """
     path = target / "config.json"
     config = json.loads(path.read_text(encoding="utf-8"))
