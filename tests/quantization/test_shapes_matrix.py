@@ -80,6 +80,8 @@ def test_a_format_works_or_refuses_before_training(name, model, tmp_path):
     after = stored(tmp_path / "out")
     if not after:
         return  # a GGUF file renames every tensor; its own tests look into it
+    if model.kind == "neox":  # GPT-QModel writes the head under its name in the model, which loads as well
+        after = {key.replace("lm_head.", "embed_out."): item for key, item in after.items()}
     before = model.tensors
     size = sum(item.numel() for item in before.values())
     kept = sum(item.numel() for key, item in before.items() if key in after and same(after[key], item))
