@@ -39,6 +39,7 @@ class Packed(Format):
         method: The library's name of the algorithm.
         backend: The library's name of the layer it quantizes with; empty for its own choice.
         outputs: Outputs of a layer must be a multiple of this.
+        fails_on: Types of models that the library takes and then ends the process on.
     """
 
     package = "gptqmodel"
@@ -51,6 +52,7 @@ class Packed(Format):
     method: ClassVar[str]
     backend: ClassVar[str] = ""
     outputs: ClassVar[int] = 32
+    fails_on: ClassVar[tuple[str, ...]] = ()
 
     def check_model(self, model: PreTrainedModel) -> None:
         """Groups must divide the layers, and the library must know the model."""
@@ -65,6 +67,11 @@ class Packed(Format):
         import_quietly()
         from gptqmodel.models.auto import SUPPORTED_MODELS
 
+        if model.config.model_type in self.fails_on:
+            raise RequestError(
+                f"{self.name} cannot be made of models of type {model.config.model_type!r}, on which GPT-QModel fails: "
+                "use another format"
+            )
         if model.config.model_type not in SUPPORTED_MODELS:
             raise RequestError(
                 f"{self.name} cannot be made: GPT-QModel knows no models of type {model.config.model_type!r}; use "
@@ -176,6 +183,7 @@ class AWQ(Packed):
     """Integers of inputs that were scaled, the large ones up, and the layers before them down."""
 
     method = "awq"
+    fails_on = ("gpt_neox",)
     backend = "AWQ_TORCH"
     # It searches clipping in blocks of this many outputs.
     outputs = 64
