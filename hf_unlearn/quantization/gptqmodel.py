@@ -69,8 +69,8 @@ class Packed(Format):
 
         if model.config.model_type in self.fails_on:
             raise RequestError(
-                f"{self.name} cannot be made of models of type {model.config.model_type!r}, on which GPT-QModel fails: "
-                "use another format"
+                f"{self.name} cannot be made of models of type {model.config.model_type!r}, on which GPT-QModel "
+                "fails: use another format"
             )
         if model.config.model_type not in SUPPORTED_MODELS:
             raise RequestError(
