@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.frontier.cells import NEVER
-from benchmarks.frontier.kinds import KINDS, TUNING_SEEDS
+from benchmarks.frontier.kinds import KINDS, MAIN, TUNING_SEEDS
 from benchmarks.frontier.outcome import Outcome
 from benchmarks.frontier.plot import frontier_figure
 from benchmarks.frontier.summary import README, filled, summary, write_results
@@ -28,7 +28,7 @@ def write_page(outcomes: Sequence[Outcome], write: bool) -> str:
         write_results(made, outcomes)
         readme = README.read_text(encoding="utf-8")
         README.write_text(filled(readme, summary(made, outcomes)), encoding="utf-8")
-        frontier_figure(outcomes).savefig(HERE / "frontier.png", dpi=160)
+        frontier_figure([one for one in outcomes if one.kind in MAIN]).savefig(HERE / "frontier.png", dpi=160)
     return text
 
 
@@ -59,8 +59,10 @@ def page(outcomes: Sequence[Outcome], made: str) -> str:
         "![frontier](frontier.png)",
         "",
     ]
-    for kind in dict.fromkeys(one.kind for one in outcomes):
+    for kind in KINDS:
         mine = [one for one in outcomes if one.kind == kind]
+        if not mine:
+            continue
         seeds = sorted({one.seed for one in mine})
         lines += [f"## {kind}", "", f"{KINDS[kind].says}; seeds {', '.join(map(str, seeds))}.", ""]
         lines += [kind_table(mine, NEVER), ""]

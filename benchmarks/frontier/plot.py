@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from statistics import fmean
 from typing import TYPE_CHECKING
 
+from benchmarks.frontier.cells import NEVER
+from benchmarks.frontier.kinds import KINDS
 from benchmarks.frontier.methods import METHODS
 from benchmarks.frontier.outcome import Outcome
 from benchmarks.frontier.table import HIGHEST, KEPT, interval, plain_costs, relative_cost
@@ -29,20 +31,23 @@ def frontier_figure(outcomes: Sequence[Outcome]) -> Figure:
     """
     from matplotlib.figure import Figure
 
-    kinds = list(dict.fromkeys(one.kind for one in outcomes))
+    kinds = [name for name in KINDS if any(one.kind == name for one in outcomes)]
+    names = [name for name in (*METHODS, NEVER) if any(one.method == name for one in outcomes)]
     figure = Figure(figsize=(4.2 * len(kinds) + 1.8, 4.2), layout="constrained")
     panels = figure.subplots(1, len(kinds), squeeze=False)[0]
     for panel, kind in zip(panels, kinds, strict=True):
-        _panel(panel, [one for one in outcomes if one.kind == kind], kind)
-    handles, labels = panels[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside right center", fontsize=8, frameon=False)
+        _panel(panel, [one for one in outcomes if one.kind == kind], kind, names)
+    shown = {
+        label: handle for panel in panels for handle, label in zip(*panel.get_legend_handles_labels(), strict=True)
+    }
+    figure.legend([shown[name] for name in names], names, loc="outside right center", fontsize=8, frameon=False)
     return figure
 
 
-def _panel(panel: Axes, outcomes: Sequence[Outcome], kind: str) -> None:
+def _panel(panel: Axes, outcomes: Sequence[Outcome], kind: str, names: Sequence[str]) -> None:
     costs = plain_costs(outcomes)
     panel.axvspan(-0.2, HIGHEST, ymin=(KEPT - LEAST_SHOWN) / (1.08 - LEAST_SHOWN), color="#1a9850", alpha=0.12, lw=0)
-    for number, name in enumerate(METHODS):
+    for number, name in enumerate(names):
         mine = [one for one in outcomes if one.method == name]
         if not mine:
             continue
@@ -57,10 +62,12 @@ def _panel(panel: Axes, outcomes: Sequence[Outcome], kind: str) -> None:
             xerr=[[errors[0][0]], [errors[0][1]]],
             yerr=[[errors[1][0]], [errors[1][1]]],
             fmt="osD^vP*Xh<"[number % 10],
-            color=f"C{number % 10}",
+            color="black" if name == NEVER else f"C{number % 10}",
             label=name,
             capsize=2,
         )
+        if name == NEVER:  # built, not unlearned
+            continue
         cost = fmean(relative_cost(one, costs) for one in mine)
         panel.annotate(f"{cost:.1f}x", (x, y), textcoords="offset points", xytext=(6, 5), fontsize=7)
     panel.set_xlim(-0.2, 1.1)
