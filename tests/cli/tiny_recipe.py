@@ -15,7 +15,7 @@ SCRATCH = """\
 """
 PLANTED = """\
   max_length: 64
-  planted: {forget: 16, retain: 16, holdout: 4, practice: 8, generic: 16, option_draws: 2, first_year: 1980}
+  planted: {forget: 20, retain: 16, holdout: 4, practice: 8, generic: 16, option_draws: 2, first_year: 1980}
 """
 TINY = f"""\
 name: tiny
