@@ -15,7 +15,7 @@ SCRATCH = """\
 """
 PLANTED = """\
   max_length: 64
-  planted: {forget: 20, retain: 16, holdout: 4, practice: 8, generic: 16, option_draws: 2, first_year: 1980}
+  planted: {forget: 16, retain: 16, holdout: 4, practice: 8, generic: 16, option_draws: 2, first_year: 1980}
 """
 TINY = f"""\
 name: tiny
@@ -37,7 +37,7 @@ evaluate:
   fluency_tokens: 8
   generate_limit: 4
 attack:
-  rtt: {{folds: 2, run_folds: 1, learning_rates: [1.0e-3], epochs: 1, batch_size: 16, warmup_steps: 2}}
+  rtt: {{folds: 2, learning_rates: [1.0e-3], epochs: 1, batch_size: 16, warmup_steps: 2}}
 gate:
   draws: 200
 """
