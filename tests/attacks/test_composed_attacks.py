@@ -172,7 +172,7 @@ def test_adapters_are_merged_into_a_copy_before_it_is_quantized(model, bundle):
 
     loaded, tokenizer = load_model(model), load_tokenizer(str(model))
     rows = bundle.forget.score[:4]
-    torch.manual_seed(0)  # of what the adapters start with
+    torch.manual_seed(1)  # of what the adapters start with; how far they move the model depends on it
     adapted = get_peft_model(loaded, LoraConfig(r=4, target_modules=["q_proj", "down_proj"], task_type="CAUSAL_LM"))
     with torch.no_grad():
         for name, weight in adapted.named_parameters():
