@@ -183,7 +183,8 @@ def fit_to_data(recipe: Recipe, bundle: DataBundle) -> tuple[Recipe, dict[str, s
     of_tier = set(tier_names(recipe.attack_tier)) if recipe.attack_tier else set()
     for name in recipe.gate.attacks:
         if name in attacks and (problem := _too_few_groups(name, attacks[name], bundle)):
-            if name not in of_tier:
+            # What the recipe sets itself must not drop out of the verdict for it.
+            if name not in of_tier or attacks[name] != ATTACKS.get(name).value():
                 raise RequestError(problem)
             reasons[name] = problem
             del attacks[name]

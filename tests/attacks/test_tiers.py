@@ -108,6 +108,12 @@ def test_of_a_tier_it_is_left_out_and_said(tmp_path, by_author):
     assert "rtt" in fitted.gate.attacks and "rtt-paper" not in {*fitted.attack, *fitted.gate.attacks}
 
 
+def test_of_a_tier_what_the_recipe_sets_itself_is_refused(tmp_path, by_author):
+    text = SMALL + "attack: {tier: release, rtt: {folds: 5, run_folds: 2}}\n"
+    with pytest.raises(RequestError, match=r"attack\.rtt asks for facts of 6 groups"):
+        fit_to_data(recipe_of(tmp_path, text), by_author)
+
+
 def test_quantized_before_or_after_an_attack_asks_for_as_many(tmp_path, by_author):
     text = SMALL + "attack: {rtt-then: {attack: rtt, then: bnb-nf4, folds: 5, run_folds: 2}}\n"
     with pytest.raises(RequestError, match="rtt-then asks for facts of 6 groups"):
