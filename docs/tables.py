@@ -165,6 +165,7 @@ def blocks() -> dict[str, Callable[[], str]]:
     """What can stand in a page, by the name in its marker."""
     from hf_unlearn import recipe
     from hf_unlearn.attacks import ATTACKS
+    from hf_unlearn.data.drawn_texts import DrawSpec
     from hf_unlearn.data.encoding import TextFormat
     from hf_unlearn.data.planted import PlantedSpec
     from hf_unlearn.data.sources import Source
@@ -181,6 +182,7 @@ def blocks() -> dict[str, Callable[[], str]]:
         "source": Source,
         "format": TextFormat,
         "planted": PlantedSpec,
+        "drawn": DrawSpec,
         "controls": recipe.ControlSpec,
         "export": recipe.ExportSpec,
         "calibration": CalibrationSpec,

@@ -76,22 +76,20 @@ class Kind:
 _SMALL = {"hidden_size": 128, "intermediate_size": 384, "layers": 4, "heads": 4, "kv_heads": 2}
 _PLANTED = {"forget": 240, "retain": 240, "practice": 60, "holdout": 40, "generic": 240, "option_draws": 4}
 
-YEARS = Kind(
-    "years",
-    "birth years of made-up people: a hundred values",
-    {"max_length": 64, "keep_generic": True, "planted": {**_PLANTED, "kind": "birth_year"}},
-    {"min_known": 0.95, "scratch": {**_SMALL, "vocab_size": 1024, "epochs": 20, "batch_size": 64}},
-    (3e-4, 1e-3),
-    6,
-)
-TRADES = Kind(
-    "trades",
-    "trades of made-up people: 32 values of one word",
-    {"max_length": 64, "keep_generic": True, "planted": {**_PLANTED, "kind": "trade"}},
-    {"min_known": 0.95, "scratch": {**_SMALL, "vocab_size": 1024, "epochs": 20, "batch_size": 64}},
-    (3e-4, 1e-3),
-    6,
-)
+
+def _planted(name: str, says: str, kind: str) -> Kind:
+    return Kind(
+        name,
+        says,
+        {"max_length": 64, "keep_generic": True, "planted": {**_PLANTED, "kind": kind}},
+        {"min_known": 0.95, "scratch": {**_SMALL, "vocab_size": 1024, "epochs": 20, "batch_size": 64}},
+        rates=(3e-4, 1e-3),
+        epochs=6,
+    )
+
+
+YEARS = _planted("years", "birth years of made-up people: a hundred values", "birth_year")
+TRADES = _planted("trades", "trades of made-up people: 32 values of one word", "trade")
 TOFU = Kind(
     "tofu",
     "questions and answers about made-up authors (TOFU forget10)",
@@ -123,6 +121,7 @@ def _years_with(name: str, says: str, **changed: Any) -> Kind:
 
 
 _NEOX = {**YEARS.model["scratch"], "architecture": "gpt_neox", "kv_heads": _SMALL["heads"]}
+_TWICE = {name: 2 * _SMALL[name] for name in _SMALL}
 
 MAIN: dict[str, Kind] = {kind.name: kind for kind in (YEARS, TRADES, TOFU)}
 """What settings have to work on."""
@@ -132,9 +131,19 @@ CONDITIONS: dict[str, Kind] = {
     for kind in (
         _years_with("years-neox", "a GPT-NeoX in place of a Llama", model={**YEARS.model, "scratch": _NEOX}),
         _years_with(
+            "years-wide",
+            "a Llama of twice the width and depth",
+            model={**YEARS.model, "scratch": {**YEARS.model["scratch"], **_TWICE}},
+        ),
+        _years_with(
             "years-tenth",
             "methods see a tenth of the retain facts, and generic text",
             data={**YEARS.data, "retain_at_hand": 0.1},
+        ),
+        _years_with(
+            "years-drawn",
+            "methods see a tenth of the retain facts, generic text, and what the target writes by itself",
+            data={**YEARS.data, "retain_at_hand": 0.1, "keep_drawn": {"texts": 4000, "max_new_tokens": 30}},
         ),
         _years_with("years-generic", "methods see generic text alone", data={**YEARS.data, "retain_at_hand": 0.0}),
     )

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+MARKS = "osD^vP*Xh<>pd"
+"""One each, beside colours, which repeat after ten."""
 LEAST_SHOWN = 0.5
 """Utility below this is drawn at the edge."""
 
@@ -61,7 +63,7 @@ def _panel(panel: Axes, outcomes: Sequence[Outcome], kind: str, names: Sequence[
             y,
             xerr=[[errors[0][0]], [errors[0][1]]],
             yerr=[[errors[1][0]], [errors[1][1]]],
-            fmt="osD^vP*Xh<"[number % 10],
+            fmt=MARKS[number % len(MARKS)],
             color="black" if name == NEVER else f"C{number % 10}",
             label=name,
             capsize=2,

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from ..data.encoding import TextFormat, encode_row
 from ..data.example import DataBundle, Example
+from ..data.overlap import SHORTEST, Overlap, row_text, row_texts, words
 from ..data.sources import Source
 from ..errors import RequestError
 from . import FORMATS
-from .overlap import SHORTEST, Overlap, row_text, row_texts, words
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

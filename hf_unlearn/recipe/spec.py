@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from ..data.drawn_texts import DrawSpec
 from ..data.encoding import TextFormat
 from ..data.planted import PlantedSpec
 from ..data.sources import Source
@@ -85,6 +86,8 @@ class DataSpec:
         retain_at_hand: Share of the retain set's groups that methods may train on, drawn by the recipe's seed. The
             whole set is scored, so that the report says what happens to knowledge that nobody could name. 0 leaves
             generic text alone.
+        keep_drawn: Texts that the target writes by itself before training, for the retain term to keep too: what
+            nobody can name.
         format: How rows become text.
         max_length: Longest row in tokens.
         truncation: ``refuse`` longer rows, or ``cut`` them.
@@ -102,6 +105,7 @@ class DataSpec:
     keep_generic: bool = False
     keep_extra: tuple[str, ...] = ()
     retain_at_hand: float = 1.0
+    keep_drawn: DrawSpec | None = None
     format: TextFormat = field(default_factory=TextFormat)
     max_length: int = 1024
     truncation: Literal["refuse", "cut"] = "refuse"
@@ -127,10 +131,10 @@ class DataSpec:
                 raise RequestError(f"data.keep_extra names {name!r}: {mend}")
         if not 0 <= self.retain_at_hand <= 1:
             raise RequestError(f"data.retain_at_hand is {self.retain_at_hand}: it must be a share between 0 and 1")
-        if self.retain_at_hand == 0 and not (self.keep_generic or self.keep_extra):
+        if self.retain_at_hand == 0 and not (self.keep_generic or self.keep_extra or self.keep_drawn):
             raise RequestError(
-                "data.retain_at_hand is 0, which leaves the retain term nothing: set data.keep_generic to true, or "
-                "give it a share"
+                "data.retain_at_hand is 0, which leaves the retain term nothing: set data.keep_generic to true, name "
+                "data.keep_drawn, or give it a share"
             )
         taken = {"forget", "retain", "holdout", "generic", "practice"} & self.extra.keys()
         if taken:

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from ..controls import CONTROLS
-from ..data.example import DataBundle, Example, RowSet
+from ..data.example import DataBundle, RowSet
 from ..errors import RequestError
-from ..recipe import ControlSpec
+from ..recipe import ControlSpec, MethodSpec
 from ..recipe.checks import UNTRAINED_CONTROLS
 from ..trainer.presets import completed
 from .context import RunContext, Subject
+from .drawn import drawn_texts
+from .kept import named_inputs, named_rows
 from .units import Unit, fingerprint
 
 
@@ -46,40 +47,19 @@ class TrainingPlan:
 
 def training_plans(context: RunContext, target: Subject, never: Subject | None) -> list[TrainingPlan]:
     """All models to train: methods first, then controls."""
-    plans = [
-        TrainingPlan(
-            method.name,
-            _unit(context, target.digest, "train", method.name, completed(method.settings)),
-            target.folder,
-            _method_bundle(context),
-            _settings(context, method.settings),
-        )
-        for method in context.recipe.methods
-        if method.checkpoint is None
-    ]
+    plans = [_method_plan(context, method, target) for method in context.recipe.methods if method.checkpoint is None]
     trained = [control for control in context.recipe.controls if control.kind not in UNTRAINED_CONTROLS]
     return plans + [_control_plan(context, control, target, never) for control in trained]
 
 
-def _method_bundle(context: RunContext) -> DataBundle:
-    """The sets as methods are trained on them. Positive controls need no more than forget and retain."""
-    bundle, data = context.bundle, context.recipe.data
-    rows = at_hand(bundle.retain.train, data.retain_at_hand, context.recipe.seed)
-    if data.keep_generic:
-        rows += bundle.generic.train
-    for name in data.keep_extra:
-        rows += bundle.extra[name].train
-    return replace(bundle, retain=RowSet(rows, bundle.retain.score))
-
-
-def at_hand(rows: tuple[Example, ...], share: float, seed: int) -> tuple[Example, ...]:
-    """The rows of a random share of the groups, in their order; of one group at least unless the share is 0."""
-    if share == 1:
-        return rows
-    groups = sorted({row.group for row in rows})
-    count = max(1, round(share * len(groups))) if share else 0
-    drawn = set(random.Random(f"at-hand-{seed}").sample(groups, count))
-    return tuple(row for row in rows if row.group in drawn)
+def _method_plan(context: RunContext, method: MethodSpec, target: Subject) -> TrainingPlan:
+    """Positive controls need no more than forget and retain; methods keep what the recipe names besides."""
+    drawn = drawn_texts(context, target)
+    rows = named_rows(context) + (drawn.rows if drawn else ())
+    bundle = replace(context.bundle, retain=RowSet(rows, context.bundle.retain.score))
+    digest = drawn.digest if drawn else None
+    unit = _unit(context, target.digest, "train", method.name, completed(method.settings), digest)
+    return TrainingPlan(method.name, unit, target.folder, bundle, _settings(context, method.settings))
 
 
 def _control_plan(context: RunContext, control: ControlSpec, target: Subject, never: Subject | None) -> TrainingPlan:
@@ -123,7 +103,9 @@ def _settings(context: RunContext, settings: Mapping[str, Any]) -> dict[str, Any
     return {"max_length": data.max_length, "truncation": data.truncation, **settings}
 
 
-def _unit(context: RunContext, start: str, stage: str, name: str, settings: Mapping[str, Any]) -> Unit:
+def _unit(
+    context: RunContext, start: str, stage: str, name: str, settings: Mapping[str, Any], drawn: str | None = None
+) -> Unit:
     inputs = {
         "stage": "train",
         "target": start,
@@ -134,10 +116,7 @@ def _unit(context: RunContext, start: str, stage: str, name: str, settings: Mapp
         "dtype": context.recipe.model.dtype,
         "versions": context.versions,
     }
-    if context.recipe.data.keep_generic:
-        inputs["keep_generic"] = True
-    if context.recipe.data.keep_extra:
-        inputs["keep_extra"] = list(context.recipe.data.keep_extra)
-    if context.recipe.data.retain_at_hand != 1:
-        inputs["retain_at_hand"] = context.recipe.data.retain_at_hand
+    inputs |= named_inputs(context)
+    if drawn is not None:
+        inputs["keep_drawn"] = drawn
     return Unit(context.folder(stage, name), inputs, keep_partial=True)

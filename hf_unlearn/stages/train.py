@@ -14,6 +14,7 @@ from ..errors import RequestError
 from ..jobs import Job
 from ..processes import is_first, wait_for_all
 from .context import RunContext, Subject
+from .drawn import draw_stage
 from .models import audited_subjects, control_subject, never_knew_seed, second_never_knew
 from .plans import TrainingPlan, training_plans
 from .units import Unit, fingerprint
@@ -24,7 +25,8 @@ LEAST_LEARNED = 0.8
 
 
 def train_stage(context: RunContext, target: Subject, never: Subject | None) -> list[Subject]:
-    """Train what is not trained yet; methods first, then controls."""
+    """Train what is not trained yet; methods first, then controls. What the target is to write comes before."""
+    draw_stage(context, target)
     text_format, seed, dtype = context.recipe.data.format, context.recipe.seed, context.recipe.model.dtype
     waiting = [
         Job(plan.name, plan_job, (plan, target.folder, text_format, seed, dtype))

@@ -15,7 +15,8 @@ from hf_unlearn.pipeline import load_bundle
 from hf_unlearn.progress import Progress
 from hf_unlearn.recipe import load_recipe
 from hf_unlearn.stages.context import RunContext, Subject
-from hf_unlearn.stages.plans import at_hand, training_plans
+from hf_unlearn.stages.kept import at_hand
+from hf_unlearn.stages.plans import training_plans
 
 RECIPE = """\
 name: part

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
-from ..data.example import Example
+from .example import Example
 
 GRAM = 13
 SHORTEST = 5
@@ -28,17 +28,17 @@ class Overlap:
     """
 
     def __init__(self, texts: Iterable[str]) -> None:
-        self._grams: dict[int, set[str]] = {}
+        self._grams: dict[int, set[tuple[str, ...]]] = {}
         for text in texts:
             found = words(text)
             if len(found) >= SHORTEST:
                 size = min(GRAM, len(found))
-                self._grams.setdefault(size, set()).update(_runs(found, size))
+                self._grams.setdefault(size, set()).update(runs(found, size))
 
     def touches(self, text: str) -> bool:
         """Whether a text holds one of the runs of words."""
         found = words(text)
-        return any(run in grams for size, grams in self._grams.items() for run in _runs(found, size))
+        return any(run in grams for size, grams in self._grams.items() for run in runs(found, size))
 
 
 def words(text: str) -> list[str]:
@@ -46,9 +46,10 @@ def words(text: str) -> list[str]:
     return _WORD.findall(unicodedata.normalize("NFKC", text).casefold())
 
 
-def _runs(found: list[str], size: int) -> Iterator[str]:
+def runs(found: Sequence[str], size: int) -> Iterator[tuple[str, ...]]:
+    """All runs of ``size`` words."""
     for start in range(len(found) - size + 1):
-        yield " ".join(found[start : start + size])
+        yield tuple(found[start : start + size])
 
 
 def row_text(row: Example) -> str:
@@ -62,3 +63,13 @@ def row_texts(row: Example) -> Iterator[str]:
     for kind, answers in row.variants:
         if kind != "perturbed":
             yield from (f"{row.prompt} {answer}" for answer in answers)
+
+
+def row_parts(row: Example) -> Iterator[str]:
+    """What a row says part by part: earlier turns, prompt, answer, and the answer in other words."""
+    yield from (content for _, content in row.turns)
+    yield row.prompt
+    yield row.answer
+    for kind, answers in row.variants:
+        if kind != "perturbed":
+            yield from answers

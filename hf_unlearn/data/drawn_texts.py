@@ -1,0 +1,110 @@
+"""Texts that a model writes by itself, less those that touch what is to be forgotten."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence, Set
+from dataclasses import dataclass
+
+from ..errors import RequestError
+from .example import Example
+from .overlap import row_parts, runs, words
+
+ORDINARY_SHARE = 0.2
+ORDINARY_GROUPS = 5
+"""A word that this share of a kept set's groups hold, and this many of them, says nothing of whom a text is about."""
+
+
+@dataclass(frozen=True)
+class DrawSpec:
+    """What the target is to write, see :func:`without_forgotten` for what of it is used.
+
+    Attributes:
+        texts: How many texts are drawn.
+        starts: What they begin with, in turn. An empty one leaves the first words to the model too, which needs a
+            token that texts begin with.
+        max_new_tokens: Longest continuation in tokens.
+        temperature: Divides the logits; 1 is the model's own distribution.
+        avoid_words: A text is left out if it holds so many words in a row that stand in the forget set, none of them
+            ordinary. 2 finds first and last names; for single telling words use 1.
+        avoid: Further words or phrases; a text that holds one is left out.
+        seed: Of the draws.
+    """
+
+    texts: int = 2000
+    starts: tuple[str, ...] = ("",)
+    max_new_tokens: int = 64
+    temperature: float = 1.0
+    avoid_words: int = 2
+    avoid: tuple[str, ...] = ()
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("texts", "max_new_tokens", "avoid_words"):
+            if getattr(self, name) < 1:
+                raise RequestError(f"data.keep_drawn.{name} is {getattr(self, name)}: it must be at least 1")
+        if not self.temperature > 0:
+            raise RequestError(f"data.keep_drawn.temperature is {self.temperature}: it must be above 0")
+        if not self.starts:
+            raise RequestError('data.keep_drawn.starts is empty: name what texts begin with, or use [""]')
+
+
+@dataclass(frozen=True)
+class Sifted:
+    """What is left of drawn texts.
+
+    Attributes:
+        texts: Those that can be used.
+        different: How many different texts were drawn.
+        touching: How many of them share words with the forget set.
+    """
+
+    texts: tuple[str, ...]
+    different: int
+    touching: int
+
+
+def without_forgotten(
+    texts: Iterable[str],
+    forget: Iterable[Example],
+    kept: Iterable[Sequence[Example]],
+    size: int,
+    avoid: Iterable[str] = (),
+) -> Sifted:
+    """Leaves out drawn texts that touch the forget set.
+
+    A run of words within a forget row's prompt or within its answer marks a text, unless one of the words is ordinary:
+    many groups of a set that is kept anyway hold it (:data:`ORDINARY_SHARE`, :data:`ORDINARY_GROUPS`). So first and
+    last name together tell who is meant, while "was born", "the year" and "of Ada" tell nothing. How often the target
+    itself says a word decides nothing: it may speak of little but what it is to forget. Words are compared without
+    regard to case and punctuation.
+
+    Args:
+        texts: What a model wrote; repetitions and empty ones are dropped.
+        forget: The forget set, with all that its rows say.
+        kept: The sets that are kept beside the texts.
+        size: Words in a row that mark a text.
+        avoid: Further texts that mark one, ordinary or not.
+    """
+    different = list(dict.fromkeys(stripped for text in texts if (stripped := text.strip())))
+    ordinary = set().union(*(_ordinary_words(rows) for rows in kept))
+    parts = [words(part) for row in forget for part in row_parts(row)]
+    marks = {run for part in parts for run in runs(part, size) if ordinary.isdisjoint(run)}
+    marks |= {tuple(found) for text in avoid if (found := words(text))}
+    sizes = sorted({len(mark) for mark in marks})
+    left = [text for text in different if _untouched(words(text), sizes, marks)]
+    return Sifted(tuple(left), len(different), len(different) - len(left))
+
+
+def _ordinary_words(rows: Sequence[Example]) -> set[str]:
+    held: dict[str, set[str]] = defaultdict(set)
+    for row in rows:
+        for part in row_parts(row):
+            for word in words(part):
+                held[word].add(row.group)
+    least = max(ORDINARY_GROUPS, ORDINARY_SHARE * len({row.group for row in rows}))
+    return {word for word, groups in held.items() if len(groups) >= least}
+
+
+def _untouched(found: Sequence[str], sizes: Iterable[int], marks: Set[tuple[str, ...]]) -> bool:
+    return all(marks.isdisjoint(runs(found, size)) for size in sizes)
