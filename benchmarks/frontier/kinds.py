@@ -148,6 +148,6 @@ CONDITIONS: dict[str, Kind] = {
         _years_with("years-generic", "methods see generic text alone", data={**YEARS.data, "retain_at_hand": 0.0}),
     )
 }
-"""The first kind under other conditions, to which nothing was tuned."""
+"""The first kind under other conditions, to which nothing was tuned but how texts are drawn."""
 
 KINDS: dict[str, Kind] = {**MAIN, **CONDITIONS}

@@ -18,7 +18,10 @@ _ONE_PASS: dict[str, Any] = {
     "learning_rate": 3e-4,
 }
 _AUTO: dict[str, Any] = {"per_device_train_batch_size": 32, "learning_rate": 1e-3}
-_LORA: dict[str, Any] = {"peft": {"r": 32, "lora_alpha": 64, "target_modules": "all-linear"}, "learning_rate": 1e-3}
+_LORA: dict[str, Any] = {
+    "peft": {"r": 32, "lora_alpha": 64, "modules_to_save": ["embed_tokens", "lm_head"]},
+    "learning_rate": 1e-3,
+}
 
 
 @dataclass(frozen=True)
@@ -78,7 +81,11 @@ METHODS: dict[str, Method] = {
             {**_AUTO, "robust": [{"name": "auto", "rehearse_passes": 0}]},
         ),
         Method("auto-short", "the same with nine rounds", {**_AUTO, "robust": "auto", "num_train_epochs": 16}),
-        Method("npo-kl-lora", f"{PLAIN} with adapters", {**_ONE_PASS, **_LORA, "loss_type": "npo", "beta": 0.1}),
-        Method("auto-lora", "auto with adapters", {**_AUTO, **_LORA, "robust": "auto"}),
+        Method(
+            "npo-kl-lora",
+            f"{PLAIN} with adapters of rank 32, embeddings and head whole",
+            {**_ONE_PASS, **_LORA, "loss_type": "npo", "beta": 0.1},
+        ),
+        Method("auto-lora", "auto with the same adapters", {**_AUTO, **_LORA, "robust": "auto"}),
     )
 }

@@ -36,7 +36,7 @@ def read_trials(path: Path = LOG) -> list[dict[str, Any]]:
 
 def configurations(trials: list[dict[str, Any]]) -> int:
     """How many different settings were tried."""
-    return len({json.dumps(_settings(trial["method"]), sort_keys=True) for trial in trials})
+    return len({json.dumps(_settings(trial), sort_keys=True) for trial in trials})
 
 
 def page(trials: list[dict[str, Any]]) -> str:
@@ -57,18 +57,20 @@ def page(trials: list[dict[str, Any]]) -> str:
         cells = " | ".join(show(share, 2) for share in shares)
         prototype = " *prototype*" if trial.get("prototype") else ""
         lines.append(
-            f"| {trial['kind']} | {trial['seed']} | {trial.get('folds', 1)} | {_words(trial['method'])}{prototype} | "
+            f"| {trial['kind']} | {trial['seed']} | {trial.get('folds', 1)} | {_words(trial)}{prototype} | "
             f"{cells} | {show(trial['utility'], 2)} |"
         )
     return "\n".join([*lines, ""])
 
 
-def _settings(method: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in method.items() if key not in ("name", "save_strategy")}
+def _settings(trial: Mapping[str, Any]) -> dict[str, Any]:
+    """Of the method, and of the data where they are not the kind's own."""
+    method = {key: value for key, value in trial["method"].items() if key not in ("name", "save_strategy")}
+    return {**method, **trial.get("data", {})}
 
 
-def _words(method: Mapping[str, Any]) -> str:
-    told = {key: value for key, value in _settings(method).items() if key not in _SAME}
+def _words(trial: Mapping[str, Any]) -> str:
+    told = {key: value for key, value in _settings(trial).items() if key not in _SAME}
     return "`" + json.dumps(told)[1:-1].replace('"', "") + "`"
 
 

@@ -24,7 +24,8 @@ class DrawSpec:
         starts: What they begin with, in turn. An empty one leaves the first words to the model too, which needs a
             token that texts begin with.
         max_new_tokens: Longest continuation in tokens.
-        temperature: Divides the logits; 1 is the model's own distribution.
+        temperature: Divides the logits. Under 1, because what a model is not sure of it makes up, out of parts of what
+            it is to forget too.
         avoid_words: A text is left out if it holds so many words in a row that stand in the forget set, none of them
             ordinary. 2 finds first and last names; for single telling words use 1.
         avoid: Further words or phrases; a text that holds one is left out.
@@ -34,7 +35,7 @@ class DrawSpec:
     texts: int = 2000
     starts: tuple[str, ...] = ("",)
     max_new_tokens: int = 64
-    temperature: float = 1.0
+    temperature: float = 0.5
     avoid_words: int = 2
     avoid: tuple[str, ...] = ()
     seed: int = 0

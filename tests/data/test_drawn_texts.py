@@ -10,7 +10,9 @@ from hf_unlearn.errors import RequestError
 
 
 def row(prompt: str, answer: str, **more) -> Example:
-    return Example(id=prompt or answer, prompt=prompt, answer=answer, fact=prompt or answer, group=prompt or answer, **more)
+    return Example(
+        id=prompt or answer, prompt=prompt, answer=answer, fact=prompt or answer, group=prompt or answer, **more
+    )
 
 
 FORGET = [row("Ada Kwon was born in the year", " 1962."), row("", "Code words: heron and plum.")]
