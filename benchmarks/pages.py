@@ -12,12 +12,13 @@ from importlib.metadata import version
 from pathlib import Path
 
 
-def made_by(command: str, *packages: str) -> str:
+def made_by(command: str, *packages: str, timed: bool = True) -> str:
     """The line under a title: command, day, machine, load and versions.
 
     Args:
         command: What was run.
         packages: Distributions whose versions matter, torch and transformers aside.
+        timed: Whether threads and load are told: only where times were measured just now do they matter.
 
     Returns:
         One paragraph. The load is that of the last minute when this is called: call it before measuring.
@@ -26,9 +27,9 @@ def made_by(command: str, *packages: str) -> str:
 
     names = ("torch", "transformers", *packages)
     versions = ", ".join(f"{name} {version(name)}" for name in names)
-    machine = (
-        f"{os.cpu_count()} CPU cores, {torch.get_num_threads()} threads, load {os.getloadavg()[0]:.1f} at the start"
-    )
+    machine = f"{os.cpu_count()} CPU cores"
+    if timed:
+        machine += f", threads: {torch.get_num_threads()}, load {os.getloadavg()[0]:.1f} at the start"
     return f"`{command}`, {time.strftime('%Y-%m-%d')}: {machine}; Python {platform.python_version()}, {versions}."
 
 

@@ -97,7 +97,7 @@ def main() -> None:
         }
     print(json.dumps(found, indent=1))
     if arguments.write:
-        made = made_by(f"python -m benchmarks.frontier.inside {arguments.kind} {arguments.seed} --write")
+        made = made_by(f"python -m benchmarks.frontier.inside {arguments.kind} {arguments.seed} --write", timed=False)
         content = {"made": made, "readings": found}
         (HERE / "inside.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
         layers_figure(found).savefig(HERE / "inside.png", dpi=160)

@@ -21,7 +21,7 @@ def write_page(outcomes: Sequence[Outcome], write: bool) -> str:
     """The page; with ``write`` it, the plot and the outcomes are put beside this file, and a table into the README."""
     if not outcomes:
         return "There is nothing to report yet."
-    made = made_by("python -m benchmarks.frontier --write", "bitsandbytes", "compressed-tensors")
+    made = made_by("python -m benchmarks.frontier --write", "bitsandbytes", "compressed-tensors", timed=False)
     text = page(outcomes, made)
     if write:
         (HERE / "results.md").write_text(text, encoding="utf-8")

@@ -72,7 +72,7 @@ def page(report: Mapping[str, Any], models: Sequence[str], kind: str, seed: int)
     lines = [
         "# Attacks that were not rehearsed",
         "",
-        made_by(f"python -m benchmarks.frontier.unseen {kind} {seed} --write"),
+        made_by(f"python -m benchmarks.frontier.unseen {kind} {seed} --write", timed=False),
         "",
         f"{kind}, seed {seed}. Recovered shares by answer probability (p) and multiple choice (mc) with 95 % "
         "intervals over facts; 0 is what the same attack makes of a model that never knew, 1 what it makes of the "
