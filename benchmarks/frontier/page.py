@@ -66,4 +66,4 @@ def page(outcomes: Sequence[Outcome], made: str) -> str:
         seeds = sorted({one.seed for one in mine})
         lines += [f"## {kind}", "", f"{KINDS[kind].says}; seeds {', '.join(map(str, seeds))}.", ""]
         lines += [kind_table(mine, NEVER), ""]
-    return "\n".join([*lines, "## Methods", "", methods_table(), ""])
+    return "\n".join([*lines, "## Methods", "", methods_table(outcomes), ""])

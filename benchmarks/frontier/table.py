@@ -87,7 +87,8 @@ def _fluency(outcomes: Sequence[Outcome]) -> str:
     return show(fmean(values) if values else None, 2)
 
 
-def methods_table() -> str:
-    """What each method is."""
+def methods_table(outcomes: Sequence[Outcome]) -> str:
+    """What each method is of which there is an outcome."""
     lines = ["| method | what |", "|---|---|"]
-    return "\n".join([*lines, *(f"| {method.name} | {method.says} |" for method in METHODS.values())])
+    there = {one.method for one in outcomes}
+    return "\n".join([*lines, *(f"| {one.name} | {one.says} |" for one in METHODS.values() if one.name in there)])

@@ -13,6 +13,7 @@ from benchmarks.frontier.outcome import JUDGED, outcome_of
 from benchmarks.frontier.plot import frontier_figure
 from benchmarks.frontier.summary import README, filled, read_results, summary, write_results
 from benchmarks.frontier.table import interval, kind_table, plain_costs, reaches, relative_cost
+from hf_unlearn.reporting.words import show
 
 
 def report_of(method, identity=0.02, packed=0.05, rtt=0.08, kept=0.98, fluency=0.99):
@@ -132,3 +133,15 @@ def test_the_readme_shows_the_results_that_are_there():
     text = README.read_text(encoding="utf-8")
     assert "<!-- frontier -->" in text
     assert filled(text, summary(*read_results())) == text
+
+
+def test_the_page_on_drawn_texts_tells_what_was_kept():
+    page = (README.parent / "docs" / "drawn-texts.md").read_text(encoding="utf-8")
+    _, outcomes = read_results()
+    found = {(one.kind, one.method): one for one in outcomes if one.kind in ("years-tenth", "years-drawn")}
+    names = {"`auto`": "auto", "NPO + KL": PLAIN}
+    for told, method in names.items():
+        for kind, words in (("years-tenth", told), ("years-drawn", f"{told} with drawn texts")):
+            one = found[kind, method]
+            shares = (one.utility, *(one.rtt[metric] for metric in JUDGED))
+            assert f"| {words} | {' | '.join(show(share, 2) for share in shares)} |" in page
