@@ -86,6 +86,10 @@ METHODS: dict[str, Method] = {
             f"{PLAIN} with adapters of rank 32, embeddings and head whole",
             {**_ONE_PASS, **_LORA, "loss_type": "npo", "beta": 0.1},
         ),
-        Method("auto-lora", "auto with the same adapters", {**_AUTO, **_LORA, "robust": "auto"}),
+        Method(
+            "auto-lora",
+            "auto with adapters of rank 32, embeddings and head whole",
+            {**_AUTO, **_LORA, "robust": "auto"},
+        ),
     )
 }
