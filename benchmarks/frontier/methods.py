@@ -77,10 +77,10 @@ METHODS: dict[str, Method] = {
         ),
         Method(
             "auto-unrehearsed",
-            "the same without rehearsals",
+            "auto without rehearsals",
             {**_AUTO, "robust": [{"name": "auto", "rehearse_passes": 0}]},
         ),
-        Method("auto-short", "the same with nine rounds", {**_AUTO, "robust": "auto", "num_train_epochs": 16}),
+        Method("auto-short", "auto with nine rounds", {**_AUTO, "robust": "auto", "num_train_epochs": 16}),
         Method(
             "npo-kl-lora",
             f"{PLAIN} with adapters of rank 32, embeddings and head whole",

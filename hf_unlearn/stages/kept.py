@@ -1,4 +1,4 @@
-"""What the retain term of a method is trained on: rows of the retain set, of further sets, and texts of the target."""
+"""Rows that a recipe names for the retain term: those of the retain set that are at hand, and of further sets."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from ..recipe import ControlSpec, MethodSpec
 from ..recipe.checks import UNTRAINED_CONTROLS
 from ..trainer.presets import completed
 from .context import RunContext, Subject
-from .drawn import drawn_texts
+from .drawn import Drawn, drawn_texts
 from .kept import named_inputs, named_rows
 from .units import Unit, fingerprint
 
@@ -47,14 +47,15 @@ class TrainingPlan:
 
 def training_plans(context: RunContext, target: Subject, never: Subject | None) -> list[TrainingPlan]:
     """All models to train: methods first, then controls."""
-    plans = [_method_plan(context, method, target) for method in context.recipe.methods if method.checkpoint is None]
+    methods = [method for method in context.recipe.methods if method.checkpoint is None]
+    drawn = drawn_texts(context, target) if methods else None
+    plans = [_method_plan(context, method, target, drawn) for method in methods]
     trained = [control for control in context.recipe.controls if control.kind not in UNTRAINED_CONTROLS]
     return plans + [_control_plan(context, control, target, never) for control in trained]
 
 
-def _method_plan(context: RunContext, method: MethodSpec, target: Subject) -> TrainingPlan:
+def _method_plan(context: RunContext, method: MethodSpec, target: Subject, drawn: Drawn | None) -> TrainingPlan:
     """Positive controls need no more than forget and retain; methods keep what the recipe names besides."""
-    drawn = drawn_texts(context, target)
     rows = named_rows(context) + (drawn.rows if drawn else ())
     bundle = replace(context.bundle, retain=RowSet(rows, context.bundle.retain.score))
     digest = drawn.digest if drawn else None
