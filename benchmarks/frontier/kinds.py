@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from hf_unlearn.data.planted_kinds import fact_kind
+
 FORMATS = ("bnb-int8", "bnb-nf4", "bnb-fp4", "rtn-int4-g128", "rtn-int4-g32")
 METRICS = ("probability", "extraction_strength", "exact_match", "mc_accuracy")
 TUNING_SEEDS = (100, 101, 102)
@@ -121,6 +123,10 @@ def _years_with(name: str, says: str, **changed: Any) -> Kind:
 
 
 _NEOX = {**YEARS.model["scratch"], "architecture": "gpt_neox", "kv_heads": _SMALL["heads"]}
+_DRAWN = {"texts": 4000, "max_new_tokens": 30}
+_STATING = tuple(text.replace("{name}", "") for text in fact_kind("birth_year").train_templates)
+"""The sentences that state the facts, without whom they are about: with no fact kept, nothing else tells that their
+words are ordinary."""
 _TWICE = {name: 2 * _SMALL[name] for name in _SMALL}
 
 MAIN: dict[str, Kind] = {kind.name: kind for kind in (YEARS, TRADES, TOFU)}
@@ -143,9 +149,14 @@ CONDITIONS: dict[str, Kind] = {
         _years_with(
             "years-drawn",
             "methods see a tenth of the retain facts, generic text, and what the target writes by itself",
-            data={**YEARS.data, "retain_at_hand": 0.1, "keep_drawn": {"texts": 4000, "max_new_tokens": 30}},
+            data={**YEARS.data, "retain_at_hand": 0.1, "keep_drawn": _DRAWN},
         ),
         _years_with("years-generic", "methods see generic text alone", data={**YEARS.data, "retain_at_hand": 0.0}),
+        _years_with(
+            "years-generic-drawn",
+            "methods see generic text, and what the target writes by itself",
+            data={**YEARS.data, "retain_at_hand": 0.0, "keep_drawn": {**_DRAWN, "ordinary": list(_STATING)}},
+        ),
     )
 }
 """The first kind under other conditions, to which nothing was tuned but how texts are drawn."""

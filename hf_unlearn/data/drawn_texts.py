@@ -29,6 +29,8 @@ class DrawSpec:
         avoid_words: A text is left out if it holds so many words in a row that stand in the forget set, none of them
             ordinary. 2 finds first and last names; for single telling words use 1.
         avoid: Further words or phrases; a text that holds one is left out.
+        ordinary: Words that say nothing of whom a text is about, beside those that kept sets show to be so: the words
+            of the sentences that state facts, where no facts of the same kind are kept.
         seed: Of the draws.
     """
 
@@ -38,6 +40,7 @@ class DrawSpec:
     temperature: float = 0.5
     avoid_words: int = 2
     avoid: tuple[str, ...] = ()
+    ordinary: tuple[str, ...] = ()
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -69,29 +72,28 @@ def without_forgotten(
     texts: Iterable[str],
     forget: Iterable[Example],
     kept: Iterable[Sequence[Example]],
-    size: int,
-    avoid: Iterable[str] = (),
+    spec: DrawSpec,
 ) -> Sifted:
     """Leaves out drawn texts that touch the forget set.
 
     A run of words within a forget row's prompt or within its answer marks a text, unless one of the words is ordinary:
-    many groups of a set that is kept anyway hold it (:data:`ORDINARY_SHARE`, :data:`ORDINARY_GROUPS`). So first and
-    last name together tell who is meant, while "was born", "the year" and "of Ada" tell nothing. How often the target
-    itself says a word decides nothing: it may speak of little but what it is to forget. Words are compared without
-    regard to case and punctuation.
+    many groups of a set that is kept anyway hold it (:data:`ORDINARY_SHARE`, :data:`ORDINARY_GROUPS`), or it is named
+    as such. So first and last name together tell who is meant, while "was born", "the year" and "of Ada" tell nothing.
+    How often the target itself says a word decides nothing: it may speak of little but what it is to forget. Words are
+    compared without regard to case and punctuation.
 
     Args:
         texts: What a model wrote; repetitions and empty ones are dropped.
         forget: The forget set, with all that its rows say.
         kept: The sets that are kept beside the texts.
-        size: Words in a row that mark a text.
-        avoid: Further texts that mark one, ordinary or not.
+        spec: How many words in a row mark a text, what marks one beside them, and which words are ordinary.
     """
     different = list(dict.fromkeys(stripped for text in texts if (stripped := text.strip())))
-    ordinary = set().union(*(_ordinary_words(rows) for rows in kept))
+    named = (word for text in spec.ordinary for word in words(text))
+    ordinary = set(named).union(*(_ordinary_words(rows) for rows in kept))
     parts = [words(part) for row in forget for part in row_parts(row)]
-    marks = {run for part in parts for run in runs(part, size) if ordinary.isdisjoint(run)}
-    marks |= {tuple(found) for text in avoid if (found := words(text))}
+    marks = {run for part in parts for run in runs(part, spec.avoid_words) if ordinary.isdisjoint(run)}
+    marks |= {tuple(found) for text in spec.avoid if (found := words(text))}
     sizes = sorted({len(mark) for mark in marks})
     left = [text for text in different if _untouched(words(text), sizes, marks)]
     return Sifted(tuple(left), len(different), len(different) - len(left))

@@ -86,14 +86,15 @@ def draw_job(
 
     def build(folder: Path) -> None:
         nonlocal told
-        sifted = without_forgotten(write_texts(model, spec, dtype), forget, kept, spec.avoid_words, spec.avoid)
+        sifted = without_forgotten(write_texts(model, spec, dtype), forget, kept, spec)
         fitting = _fitting(sifted.texts, model, max_length)
         told = (
             f"the target wrote {sifted.different} different texts in {spec.texts}: {sifted.touching} share words with "
             f"the forget set and are left out, {len(fitting)} are kept"
         )
         if not fitting:
-            raise RequestError(f"data.keep_drawn: {told}; raise texts or avoid_words, or name other starts")
+            mend = "raise texts or avoid_words, or name ordinary words or other starts"
+            raise RequestError(f"data.keep_drawn: {told}; {mend}")
         (folder / TEXTS_FILE).write_text(json.dumps(fitting, indent=0, ensure_ascii=False), encoding="utf-8")
 
     unit.run(build)

@@ -23,7 +23,7 @@ KEPT = [row(f"{name} was born in the year", " 1971.") for name in PEOPLE]
 
 def sift(*texts: str, size: int = 2, kept=(KEPT,), **more):
     """What is left of the texts."""
-    found = without_forgotten(texts, FORGET, kept, size, **more)
+    found = without_forgotten(texts, FORGET, kept, DrawSpec(avoid_words=size, **more))
     assert found.different == len(texts) and found.touching == len(texts) - len(found.texts)
     return found.texts
 
@@ -61,6 +61,17 @@ def test_few_kept_groups_make_no_word_ordinary():
     assert sift(*texts, kept=(KEPT[:5],)) == texts
 
 
+def test_words_can_be_named_as_ordinary_where_no_kept_set_shows_them():
+    texts = ("Cy Moss WAS born in the year.", "Ada Kwon was born.")
+    assert sift(*texts, kept=()) == ()
+    assert sift(*texts, kept=(), ordinary=("was born in", "Year")) == (texts[0],)
+
+
+def test_a_name_is_no_mark_where_it_is_named_as_ordinary():
+    assert sift("Ada Kwon was born.", ordinary=("kwon",)) == ("Ada Kwon was born.",)
+    assert sift("Ada Kwon was born.", ordinary=("kwon",), avoid=("Ada Kwon",)) == ()
+
+
 def test_sets_are_looked_at_one_by_one():
     generic = [row("", f"Sentence {number}.") for number in range(100)]
     texts = ("Cy Moss was born.",)
@@ -76,11 +87,11 @@ def test_answers_in_other_words_are_looked_for_and_wrong_ones_are_not():
     variants = (("paraphrased", (" in some harbour town",)), ("perturbed", (" atop some hill",)))
     forget = [row("Where does Ada live?", " there", variants=variants)]
     texts = ("They met near a harbour town.", "They met atop some hill.")
-    assert without_forgotten(texts, forget, [KEPT], 2).texts == ("They met atop some hill.",)
+    assert without_forgotten(texts, forget, [KEPT], DrawSpec()).texts == ("They met atop some hill.",)
 
 
 def test_repetitions_and_empty_texts_are_dropped():
-    found = without_forgotten(["The lamp is lit. ", " The lamp is lit.", "", "  "], [], [], 2)
+    found = without_forgotten(["The lamp is lit. ", " The lamp is lit.", "", "  "], [], [], DrawSpec())
     assert found.texts == ("The lamp is lit.",) and found.different == 1
 
 
