@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
+from torch import nn
+
 from ..data.pairing import PairedRows
 from ..errors import RequestError
 from . import ROBUST
 from .base import StepContext, TermWeights, TrainingContext, TrainingPart
 from .cycles import Cycles
+
+logger = logging.getLogger(__name__)
 
 AUTO_SETTINGS: Mapping[str, Any] = {
     "loss_type": "ga",
@@ -99,7 +104,14 @@ class Auto(TrainingPart):
         return rows
 
     def prepare(self, context: TrainingContext) -> None:
-        """Sizes the phases."""
+        """Sizes the phases, and says so where much of what is to be forgotten is out of reach."""
+        if frozen := frozen_ends(context.model):
+            logger.warning(
+                "auto: nothing of %s is trained, and facts stand there too, so that little is forgotten for good: "
+                "train them as well (with adapters: modules_to_save: [%s])",
+                " and ".join(frozen),
+                ", ".join(name.rpartition(".")[2] for name in frozen),
+            )
         self._steps = context.max_steps
         self._cycles = self.sized(context.max_steps, self._epochs)
         self._cycles.prepare(context)
@@ -162,3 +174,15 @@ class Auto(TrainingPart):
     def load_state(self, folder: Path) -> None:
         """Reads it back."""
         self._cycles.load_state(folder)
+
+
+def frozen_ends(model: nn.Module) -> list[str]:
+    """Names of the input embeddings and of the output head, as far as nothing of them is trained.
+
+    Args:
+        model: A transformers model, or one with adapters on it.
+    """
+    names = {id(module): name for name, module in model.named_modules(remove_duplicate=False)}
+    ends = (getattr(model, find)() for find in ("get_input_embeddings", "get_output_embeddings"))
+    found = [end for end in ends if end is not None and not any(each.requires_grad for each in end.parameters())]
+    return list(dict.fromkeys(names[id(end)] for end in found))

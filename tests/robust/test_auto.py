@@ -4,13 +4,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from tiny_run import tiny_model, tiny_trainer, weights
 from transformers import TrainerCallback
 
 from hf_unlearn.data.encoding import EncodedRow
 from hf_unlearn.data.pairing import PairedRows
 from hf_unlearn.errors import RequestError
-from hf_unlearn.robust.auto import AUTO_SETTINGS, Auto
+from hf_unlearn.robust.auto import AUTO_SETTINGS, Auto, frozen_ends
 from hf_unlearn.trainer.presets import completed
 from hf_unlearn.trainer.train import make_config
 
@@ -125,6 +126,33 @@ def test_a_method_with_auto_can_be_made_and_a_typo_is_refused():
     assert isinstance(config.build_parts()[0], Auto)
     with pytest.raises(RequestError, match="did you mean 'auto'"):
         make_config({"robust": "auot", "learning_rate": 1e-3}, Path("unused"), 0)
+
+
+LORA = {"r": 2, "target_modules": ["q_proj"]}
+
+
+@pytest.mark.parametrize(
+    ("more", "frozen"),
+    [
+        ({}, ["embed_tokens", "lm_head"]),
+        ({"modules_to_save": ["embed_tokens"]}, ["lm_head"]),
+        ({"modules_to_save": ["embed_tokens", "lm_head"]}, []),
+        ({"target_modules": ["q_proj", "embed_tokens", "lm_head"]}, []),
+    ],
+)
+def test_adapters_that_leave_out_embeddings_or_head_are_warned_about(tmp_path, caplog, more, frozen):
+    model = get_peft_model(tiny_model(), LoraConfig(**{**LORA, **more}))
+    assert [name.rpartition(".")[2] for name in frozen_ends(model)] == frozen
+    part = {"name": "auto", **SIZES}
+    tiny_trainer(tmp_path, model, robust=[part], loss_type="ga", max_steps=20).train()
+    said = [record.getMessage() for record in caplog.records if record.name == "hf_unlearn.robust.auto"]
+    assert len(said) == bool(frozen)
+    if frozen:
+        assert f"modules_to_save: [{', '.join(frozen)}]" in said[0]
+
+
+def test_a_model_trained_whole_is_not_warned_about():
+    assert frozen_ends(tiny_model()) == []
 
 
 WRONG = [{"unlearn_passes": 0}, {"heal_passes": -1}, {"heal_retain_passes": 0}, {"rehearse_passes": -1}, {"last": 1.0}]
