@@ -16,6 +16,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from benchmarks.frontier.anew import operations_anew
 from benchmarks.frontier.arguments import add_run_arguments, sources_of
 from benchmarks.frontier.cells import NEVER, Cell
 from benchmarks.frontier.kinds import KINDS, MAIN
@@ -55,7 +56,7 @@ def _run(kind: str, seed: int, arguments: argparse.Namespace) -> None:
     cell = Cell(KINDS[kind], seed, methods, out, arguments.folds, sources_of(arguments), arguments.workers)
     report = cell.run()
     found = [outcome_of(report, cell.training_of(name), kind, seed, name) for name in names]
-    found.append(outcome_of(report, {}, kind, seed, NEVER))
+    found.append(outcome_of(report, {"floating_point_ops": operations_anew(out / "recipe.yaml")}, kind, seed, NEVER))
     kept = {one.method: one.plain() for one in found}
     path = out / OUTCOMES
     before: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}

@@ -54,7 +54,7 @@ def outcome_of(report: Mapping[str, Any], training: Mapping[str, Any], kind: str
 
     Args:
         report: The report of the cell.
-        training: What training wrote down of the method; empty for a model that was built and not unlearned.
+        training: What training wrote down of the method.
         kind: Kind of fact.
         seed: The cell's.
         method: The model's name in the report.

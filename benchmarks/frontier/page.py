@@ -49,7 +49,8 @@ def page(outcomes: Sequence[Outcome], made: str) -> str:
         "FP4 and two round-to-nearest formats of 4 bits. *RTT*: retraining on four fifths of the facts, asked for "
         "the last fifth, best of all rates and epochs. *Retain kept*: probability of the retain answers over the "
         "target's; *fluency*: that of free text over the target's; each the least over full precision and formats. "
-        "*Cost*: floating-point operations of training over those of NPO + KL. *Reach it*: shares from "
+        "*Cost*: floating-point operations of training over those of NPO + KL; of never-knew-2 those of training anew "
+        "without the facts. *Reach it*: shares from "
         f"{LOWEST} to {HIGHEST} everywhere, at least {KEPT} kept, fluency at least {FLUENT}, at most {MOST_COST:.0f} "
         "times the cost.",
         "",

@@ -68,8 +68,6 @@ def _panel(panel: Axes, outcomes: Sequence[Outcome], kind: str, names: Sequence[
             label=name,
             capsize=2,
         )
-        if name == NEVER:  # built, not unlearned
-            continue
         cost = fmean(relative_cost(one, costs) for one in mine)
         panel.annotate(f"{cost:.1f}x", (x, y), textcoords="offset points", xytext=(6, 5), fontsize=7)
     panel.set_xlim(-0.2, 1.1)

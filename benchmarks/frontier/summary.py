@@ -53,8 +53,8 @@ def _cells(outcomes: Sequence[Outcome], costs: dict[tuple[str, int], float]) -> 
         return "– | – | –"
     shares = " / ".join(show(fmean(one.rtt[metric] for one in outcomes), 2) for metric in JUDGED)
     seeds = len({one.seed for one in outcomes})
-    cost = "" if outcomes[0].method == NEVER else f"{fmean(relative_cost(one, costs) for one in outcomes):.1f}"
-    return f"{shares} ({seeds}) | {show(fmean(one.utility for one in outcomes), 2)} | {cost}"
+    cost = fmean(relative_cost(one, costs) for one in outcomes)
+    return f"{shares} ({seeds}) | {show(fmean(one.utility for one in outcomes), 2)} | {cost:.1f}"
 
 
 def filled(text: str, block: str) -> str:

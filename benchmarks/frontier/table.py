@@ -46,7 +46,7 @@ def kind_table(outcomes: Sequence[Outcome], never: str) -> str:
 
     Args:
         outcomes: Of that kind, all seeds.
-        never: The control that never knew; costs nothing that could be compared.
+        never: The control that never knew: it reaches nothing, and costs what training anew costs.
     """
     costs = plain_costs(outcomes)
     lines = [
@@ -65,13 +65,10 @@ def kind_table(outcomes: Sequence[Outcome], never: str) -> str:
             _cell(mine, lambda one: one.utility),
             _fluency(mine),
         ]
-        if name == never:
-            cost, reached = "", ""
-        else:
-            factors = [relative_cost(one, costs) for one in mine]
-            cost = f"{fmean(factors):.1f}"
-            reached = f"{sum(reaches(one, factor) for one, factor in zip(mine, factors, strict=True))} of {len(mine)}"
-        lines.append(f"| {name} | {' | '.join(cells)} | {cost} | {reached} |")
+        factors = [relative_cost(one, costs) for one in mine]
+        reached = f"{sum(reaches(one, factor) for one, factor in zip(mine, factors, strict=True))} of {len(mine)}"
+        told = "" if name == never else reached
+        lines.append(f"| {name} | {' | '.join(cells)} | {fmean(factors):.1f} | {told} |")
     return "\n".join(lines)
 
 

@@ -91,7 +91,7 @@ def test_the_table_has_a_line_for_each_method_that_was_run():
     found = [
         *(outcome(seed=seed) for seed in (0, 1)),
         *(outcome(other, seed, 3e9, rtt=rtt) for seed, rtt in ((0, 0.05), (1, 0.25))),
-        *(outcome(NEVER, seed, 0.0) for seed in (0, 1)),
+        *(outcome(NEVER, seed, 1.5e9) for seed in (0, 1)),
     ]
     costs = plain_costs(found)
     assert relative_cost(found[2], costs) == 3.0
@@ -99,6 +99,7 @@ def test_the_table_has_a_line_for_each_method_that_was_run():
     assert [line.split(" | ")[0].strip("| ") for line in lines[2:]] == [PLAIN, other, NEVER]
     assert lines[3].endswith("| 3.0 | 1 of 2 |")
     assert "0.15 [-1.12, 1.42]" in lines[3]
+    assert lines[4].endswith("| 1.5 |  |")  # what training anew costs; it reaches nothing
 
 
 def test_the_plot_has_a_panel_for_each_kind_and_shades_what_was_to_be_reached():
@@ -113,13 +114,13 @@ def test_the_summary_has_means_over_seeds_and_what_they_cost():
     found = [
         *(outcome(seed=seed, rtt=0.4 + seed / 5) for seed in (0, 1)),
         *(outcome(other, seed=seed, operations=3e9, kept=0.9) for seed in (0, 1)),
-        outcome(NEVER, operations=0.0),
+        outcome(NEVER, operations=2e9),
     ]
     lines = summary("Made by hand.", found).splitlines()
     assert lines[0] == "Made by hand."
     assert f"| {PLAIN} | 0.50 / 0.50 (2) | 0.98 | 1.0 |" in lines
     assert f"| {other} | 0.08 / 0.08 (2) | 0.90 | 3.0 |" in lines
-    assert f"| {NEVER} | 0.08 / 0.08 (1) | 0.98 |  |" in lines
+    assert f"| {NEVER} | 0.08 / 0.08 (1) | 0.98 | 2.0 |" in lines
 
 
 def test_results_are_read_as_they_were_written(tmp_path):
