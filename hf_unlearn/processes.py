@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
+
+from .errors import HfUnlearnError
 
 if TYPE_CHECKING:
     from accelerate import PartialState
@@ -53,6 +56,22 @@ def gather(value: T) -> list[T]:
     values: list[Any] = [None] * world_size()
     torch.distributed.all_gather_object(values, value)
     return values
+
+
+def first_does(action: Callable[[], None]) -> None:
+    """Let the first process do something while the others wait for it.
+
+    Raises:
+        HfUnlearnError: What the action raised, in every process: none waits for one that has given up.
+    """
+    error = None
+    if is_first():
+        try:
+            action()
+        except HfUnlearnError as raised:
+            error = raised
+    if (found := gather(error)[0]) is not None:
+        raise found
 
 
 def part() -> None:

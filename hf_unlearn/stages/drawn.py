@@ -13,7 +13,7 @@ from ..data.encoding import TextFormat, encode_prompt, load_tokenizer
 from ..data.example import Example
 from ..errors import RequestError
 from ..jobs import Job
-from ..processes import is_first, wait_for_all
+from ..processes import first_does
 from .context import RunContext, Subject
 from .kept import named_inputs, named_sets
 from .units import Unit, fingerprint
@@ -48,13 +48,17 @@ def draw_stage(context: RunContext, target: Subject) -> None:
     if spec is None or all(method.checkpoint is not None for method in context.recipe.methods):
         return
     unit = _unit(context, target, spec)
-    if is_first() and not unit.done:
+
+    def draw() -> None:
+        if unit.done:
+            return
         length, dtype = context.recipe.data.max_length, context.recipe.model.dtype
         arguments = (unit, target.folder, spec, tuple(context.bundle.forget), named_sets(context), length, dtype)
         jobs = [Job("texts of the target", draw_job, arguments)]
         for _, said in context.progress.follow("draw", len(jobs), context.workers.run(jobs)):
             context.progress.say(said)
-    wait_for_all()
+
+    first_does(draw)
 
 
 def drawn_texts(context: RunContext, target: Subject) -> Drawn | None:

@@ -14,7 +14,7 @@ from ..data.example import DataBundle, Example
 from ..errors import RequestError
 from ..evaluation.fetching import fetch
 from ..jobs import Job
-from ..processes import is_first, wait_for_all
+from ..processes import first_does
 from ..trainer.scratch import ScratchSpec, build_tokenizer, knows, scratch_cache_key, train_scratch_model
 from .context import Role, RunContext, Subject
 from .units import file_digests, fingerprint
@@ -84,10 +84,12 @@ def _scratch_models(context: RunContext, spec: ScratchSpec) -> tuple[Subject, Su
             f"never_knew its own seed, and not {spec.seed + NEVER_KNEW_SEED}, which is that of the never-knew model"
         )
     waiting = [job for job, folder in jobs if not folder.exists()]
-    if is_first():
+
+    def build() -> None:
         for _ in context.progress.follow("models", len(waiting), context.workers.run(waiting)):
             pass
-    wait_for_all()
+
+    first_does(build)
     target, never = (folder for _, folder in jobs[:2])
     _check_known(context, target)
     return _subject("target", "target", target), _subject("never_knew", "never_knew", never)

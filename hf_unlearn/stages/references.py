@@ -13,7 +13,7 @@ from ..errors import RequestError
 from ..evaluation.records import read_records
 from ..evaluation.run import RECORDS_FILE, evaluate_folder, fact_scores
 from ..jobs import Job
-from ..processes import gather, is_first, wait_for_all, world_size
+from ..processes import first_does, is_first, wait_for_all, world_size
 from ..verification.intervals import Bootstrap
 from ..verification.references import (
     IDENTITY,
@@ -40,14 +40,7 @@ def reference_stage(context: RunContext, target: Subject, never: Subject | None)
     """
     subjects = [target, *([never] if never is not None else [])]
     _score(context, target, subjects)
-    message = ""
-    if is_first():
-        try:
-            check_references(context, target, subjects)
-        except RequestError as error:
-            message = str(error)
-    if message := gather(message)[0]:
-        raise RequestError(message)
+    first_does(lambda: check_references(context, target, subjects))
 
 
 def check_references(context: RunContext, target: Subject, subjects: Sequence[Subject]) -> None:

@@ -12,7 +12,7 @@ from ..data.encoding import TextFormat
 from ..data.example import DataBundle
 from ..errors import RequestError
 from ..jobs import Job
-from ..processes import is_first, wait_for_all
+from ..processes import first_does, is_first, wait_for_all
 from .context import RunContext, Subject
 from .drawn import draw_stage
 from .models import audited_subjects, control_subject, never_knew_seed, second_never_knew
@@ -67,11 +67,10 @@ def model_digest(unit: Unit) -> str:
 
 def plan_job(plan: TrainingPlan, target: Path, text_format: TextFormat, seed: int, dtype: str) -> None:
     """Train one model and, before it, what it starts from. Under several processes all of them call this together."""
-    if plan.first is not None and not plan.first.done:
-        first = plan.first
-        train_job(first.unit, first.source, first.bundle, text_format, first.settings, seed, dtype)
-    if plan.first is not None and is_first():
-        _check_learned(plan, target, text_format)
+    if (first := plan.first) is not None:
+        if not first.done:
+            train_job(first.unit, first.source, first.bundle, text_format, first.settings, seed, dtype)
+        first_does(lambda: _check_learned(plan, target, text_format))
     train_job(plan.unit, plan.source, plan.bundle, text_format, plan.settings, seed, dtype)
 
 

@@ -22,7 +22,7 @@ from ..evaluation.generation import Prompt, generate
 from ..evaluation.passes import Passes
 from ..evaluation.spec import Sampling
 from ..losses.base import LabelScores, label_positions
-from ..processes import is_first, wait_for_all
+from ..processes import first_does
 from .reference import evaluating
 from .rows import encode_dataset, read_rows
 from .sharding import placed
@@ -122,9 +122,12 @@ class TargetWriter:
         prompts = [encode_prompt(row, self.tokenizer, self.text_format) for row in rows]
         digest = self._digest(prompts, rows, wish)
         path = Path(str(self.args.output_dir), KEPT_FILE)
-        if is_first() and _read(path, digest) is None:
-            _keep(path, digest, self._write(prompts, rows, wish))
-        wait_for_all()
+
+        def write() -> None:
+            if _read(path, digest) is None:
+                _keep(path, digest, self._write(prompts, rows, wish))
+
+        first_does(write)
         kept = _read(path, digest)
         if kept is None:
             raise RequestError(f"{path} cannot be read by every process: put output_dir on storage that all share")
