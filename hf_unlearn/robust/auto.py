@@ -39,6 +39,7 @@ AUTO_SETTINGS: Mapping[str, Any] = {
         "heal_passes": 1.0,
         "heal_retain_passes": 1.55,
         "rehearse_passes": 0.45,
+        "until_gone": True,
         "last": 0.13,
         "seed": 0,
     },
@@ -48,8 +49,9 @@ AUTO_SETTINGS: Mapping[str, Any] = {
 class Auto(TrainingPart):
     """:class:`~.cycles.Cycles` whose phases are told in passes over the forget set, with a last phase of healing.
 
-    How many rounds there are follows from the length of the run (``num_train_epochs`` or ``max_steps``): more rounds
-    forget more surely. In the last phase the learning rate falls to zero in a straight line, whatever the schedule.
+    Rounds end when what the rehearsals bring back is gone, the run a last phase later. How many there can be at most
+    follows from the length of the run (``num_train_epochs`` or ``max_steps``). In the last phase the learning rate
+    falls to zero in a straight line, whatever the schedule.
 
     Cost: that of :class:`~.cycles.Cycles`.
 
@@ -61,6 +63,7 @@ class Auto(TrainingPart):
             rows more of it brings forget facts back and keeps nothing more.
         rehearse_passes: Of the forget set in each rehearsal; 0 for none. A rehearsal learns half of the facts, at
             twice the learning rate.
+        until_gone: Whether rounds end when rehearsals bring nothing back; otherwise there are as many as fit.
         last: Share of the run's steps that only heal, at its end.
         seed: Of what rehearsals draw.
 
@@ -74,6 +77,7 @@ class Auto(TrainingPart):
     heal_passes: float = 1.0
     heal_retain_passes: float = 1.55
     rehearse_passes: float = 0.45
+    until_gone: bool = True
     last: float = 0.13
     seed: int = 0
     _epochs: float = field(default=0.0, init=False, repr=False)
@@ -143,6 +147,7 @@ class Auto(TrainingPart):
             rounds=rounds,
             rehearse_steps=rehearse,
             rehearse_rate=2.0,
+            until_gone=self.until_gone and rehearse > 0,
             seed=self.seed,
         )
 
@@ -153,19 +158,30 @@ class Auto(TrainingPart):
     def before_step(self, context: StepContext) -> None:
         """The round's rehearsal and its end; in the last phase the learning rate falls."""
         self._cycles.before_step(context)
-        first = self._cycles.rounds * (self._cycles.unlearn_steps + self._cycles.heal_steps)
+        first, end = self._last_phase()
         if context.step >= first:
-            left = (self._steps - context.step) / (self._steps - first)
+            left = (end - context.step) / (end - first) if context.step < end else 0.0
             for group in context.optimizer.param_groups:
                 group["lr"] *= left
+
+    def ended(self, step: int) -> bool:
+        """Whether the last phase is over, as far as it is known by now when it begins."""
+        return step >= self._last_phase()[1]
+
+    def _last_phase(self) -> tuple[int, int]:
+        """Its first step, and the one after its last."""
+        first = self._cycles.rounds_to_make * self._cycles.round_steps
+        if self._cycles.rounds_to_make == self._cycles.rounds:
+            return first, self._steps
+        return first, min(self._steps, math.ceil(first / (1 - self.last)))
 
     def finish(self, context: TrainingContext) -> None:
         """See :meth:`.cycles.Cycles.finish`; with a last phase there is nothing left to take back."""
         self._cycles.finish(context)
 
     def outcome(self) -> Mapping[str, Any]:
-        """How many rounds there were, and what rehearsals cost."""
-        return {"rounds": self._cycles.rounds, **self._cycles.outcome()}
+        """How many rounds there were, what rehearsals cost, and what they brought back."""
+        return {"rounds": self._cycles.rounds_to_make, **self._cycles.outcome()}
 
     def save_state(self, folder: Path) -> None:
         """What the rehearsal of the current phase changed."""

@@ -230,6 +230,14 @@ class TrainingPart:
     def after_step(self, result: StepResult) -> None:
         """Called after every optimizer step."""
 
+    def ended(self, step: int) -> bool:
+        """Whether the run may end here, before its set length. One part is enough to end it.
+
+        Args:
+            step: Optimizer steps taken so far.
+        """
+        return False
+
     def finish(self, context: TrainingContext) -> None:
         """Called once after the last step, before the model is saved: the weights may be changed in place.
 

@@ -13,6 +13,7 @@ from torch import nn
 from ..errors import RequestError
 from . import ROBUST
 from .base import StepContext, TermWeights, TrainingContext, TrainingPart
+from .brought_back import BroughtBack
 from .rehearsal import Rehearsal
 from .state import load_tensors, save_tensors
 from .weights import trained_parameters
@@ -31,6 +32,7 @@ REHEARSAL_FILE = "cycles_rehearsal.safetensors"
         "rehearse_steps": 0,
         "rehearse_share": 0.5,
         "rehearse_rate": 1.0,
+        "until_gone": False,
         "perturb": 0.0,
         "seed": 0,
     },
@@ -49,6 +51,9 @@ class Cycles(TrainingPart):
     some of the facts are learned again, are unlearned together with what that brought back, and what the rehearsal
     changed is taken back before healing.
 
+    With ``until_gone`` rounds end when the rehearsals bring nothing back of the facts that they do not teach
+    (:class:`.brought_back.BroughtBack`): more of them would only push right answers below chance.
+
     Cost: a forward and a backward pass of one term alone in each step, and ``rehearse_steps`` such steps more a
     round; the optimizer's state is made anew twice a round. With a rehearsal a copy of the trained weights.
 
@@ -59,6 +64,7 @@ class Cycles(TrainingPart):
         rehearse_steps: Steps of the attack that is rehearsed before each phase of unlearning; 0 for none.
         rehearse_share: Of the groups of facts, how many the rehearsal learns.
         rehearse_rate: Learning rate of the rehearsal, as a multiple of the step's own.
+        until_gone: Rounds end when rehearsals bring nothing back, and after ``rounds`` at the latest.
         perturb: Before healing, weights move by this share towards noise (as in UNDO, arXiv 2506.06278).
         seed: Of what the rehearsal draws.
 
@@ -74,10 +80,13 @@ class Cycles(TrainingPart):
     rehearse_steps: int = 0
     rehearse_share: float = 0.5
     rehearse_rate: float = 1.0
+    until_gone: bool = False
     perturb: float = 0.0
     seed: int = 0
     _context: TrainingContext | None = field(default=None, init=False, repr=False)
     _rehearsal: Rehearsal = field(init=False, repr=False)
+    _brought_back: BroughtBack = field(default_factory=BroughtBack, init=False, repr=False)
+    _last_round: int | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
         for name in ("unlearn_steps", "heal_steps"):
@@ -94,6 +103,10 @@ class Cycles(TrainingPart):
             raise RequestError(f"cycles: rehearse_rate is {self.rehearse_rate}; it must be above 0")
         if not 0 <= self.perturb < 1:
             raise RequestError(f"cycles: perturb is {self.perturb}; it must be a share from 0 to under 1")
+        if self.until_gone and not self.rehearse_steps:
+            raise RequestError(
+                "cycles: until_gone asks what rehearsals bring back: set rehearse_steps, or leave it out"
+            )
         self._rehearsal = Rehearsal(self.rehearse_steps, self.rehearse_share, self.seed)
 
     @property
@@ -101,52 +114,85 @@ class Cycles(TrainingPart):
         """Only a rehearsal and noise look at whole tensors."""
         return self.rehearse_steps > 0 or self.perturb > 0
 
+    @property
+    def round_steps(self) -> int:
+        """Steps of a round."""
+        return self.unlearn_steps + self.heal_steps
+
+    @property
+    def rounds_to_make(self) -> int:
+        """After so many rounds only the retain term goes on, as far as that is known by now; 0 for no end."""
+        return self.rounds if self._last_round is None else self._last_round + 1
+
     def prepare(self, context: TrainingContext) -> None:
         """Keeps what a rehearsal is made with."""
         self._context = context
 
     def term_weights(self, step: int) -> TermWeights:
         """Forget alone, then retain alone."""
-        round_number, position = divmod(step, self.unlearn_steps + self.heal_steps)
-        ended = self.rounds and round_number >= self.rounds
-        unlearning = not ended and position < self.unlearn_steps
+        round_number, position = divmod(step, self.round_steps)
+        unlearning = not self._ended(round_number) and position < self.unlearn_steps
         return TermWeights(forget=1.0, retain=0.0) if unlearning else TermWeights(forget=0.0, retain=1.0)
 
     def before_step(self, context: StepContext) -> None:
         """Momentum of one phase would carry its direction into the next: each starts without any."""
-        round_number, position = divmod(context.step, self.unlearn_steps + self.heal_steps)
+        round_number, position = divmod(context.step, self.round_steps)
         if position in (0, self.unlearn_steps):
             context.optimizer.state.clear()
-        if self.rounds and round_number >= self.rounds:
+        if self._ended(round_number):
             return
         if position == 0 and self.rehearse_steps:
             assert self._context is not None  # `prepare` comes before the first step
             rate = self.rehearse_rate * context.optimizer.param_groups[0]["lr"]
             self._rehearsal.learn(self._context, context.model, rate, round_number)
+            if self.until_gone:
+                self._look(self._context, round_number)
         if position == self.unlearn_steps:
             self._rehearsal.take_back(context.model)
             if self.perturb:
                 perturb_weights(context.model, self.perturb, seed=context.step)
+
+    def _look(self, context: TrainingContext, round_number: int) -> None:
+        others = self._rehearsal.others(context, round_number)
+        self._brought_back.look(context, others, seed=f"brought-back-{self.seed}-{round_number}")
+        if self._brought_back.gone:
+            self._last_round = round_number
+
+    def _ended(self, round_number: int) -> bool:
+        return bool(self.rounds_to_make) and round_number >= self.rounds_to_make
 
     def finish(self, context: TrainingContext) -> None:
         """A run that ends within a phase of unlearning must not keep what its rehearsal taught."""
         self._rehearsal.take_back(context.model)
 
     def outcome(self) -> Mapping[str, Any]:
-        """What rehearsals cost: it is not among the steps' own."""
-        return {"floating_point_ops": self._rehearsal.floating_point_ops} if self.rehearse_steps else {}
+        """What rehearsals and looks cost, which is not among the steps' own, and what was brought back."""
+        if not self.rehearse_steps:
+            return {}
+        operations = self._rehearsal.floating_point_ops + self._brought_back.floating_point_ops
+        found = self._brought_back.preferences
+        return {"floating_point_ops": operations, **({"brought_back": found} if found else {})}
 
     def save_state(self, folder: Path) -> None:
-        """What the rehearsal of the current phase changed."""
+        """What the rehearsal of the current phase changed, and what rehearsals brought back."""
         if self.rehearse_steps:
-            counted = {"floating_point_ops": torch.tensor(self._rehearsal.floating_point_ops)}
-            save_tensors(folder / REHEARSAL_FILE, {**self._rehearsal.learned, **counted})
+            kept = {
+                "floating_point_ops": torch.tensor(self._rehearsal.floating_point_ops),
+                "look_operations": torch.tensor(self._brought_back.floating_point_ops),
+                "preferences": torch.tensor(self._brought_back.preferences, dtype=torch.float64),
+                "last_round": torch.tensor(-1 if self._last_round is None else self._last_round),
+            }
+            save_tensors(folder / REHEARSAL_FILE, {**self._rehearsal.learned, **kept})
 
     def load_state(self, folder: Path) -> None:
         """Reads it back."""
         if self.rehearse_steps:
             tensors = load_tensors(folder / REHEARSAL_FILE, "cycles")
             self._rehearsal.floating_point_ops = int(tensors.pop("floating_point_ops"))
+            operations, preferences = int(tensors.pop("look_operations")), tensors.pop("preferences").tolist()
+            self._brought_back = BroughtBack(preferences, operations)
+            last_round = int(tensors.pop("last_round"))
+            self._last_round = None if last_round < 0 else last_round
             self._rehearsal.learned = tensors
 
 

@@ -99,14 +99,34 @@ class Rehearsal:
                 parameter.sub_(self.learned[name].to(parameter))
         self.learned = {}
 
+    def others(self, context: TrainingContext, number: int) -> list[EncodedRow]:
+        """Forget rows that a rehearsal does not teach.
+
+        Args:
+            context: Of the run.
+            number: Which rehearsal of the run it is.
+        """
+        chosen = self._chosen(context, self._draw(number))
+        return [row for row in context.forget_rows if _group(row) not in chosen]
+
     def _batches(self, context: TrainingContext, number: int) -> Iterator[Sequence[EncodedRow]]:
-        draw = random.Random(f"rehearsal-{self.seed}-{number}")
-        groups = sorted({row.group or row.id for row in context.forget_rows})
-        chosen = set(draw.sample(groups, max(1, round(self.share * len(groups)))))
-        rows = [row for row in context.forget_rows if (row.group or row.id) in chosen]
+        draw = self._draw(number)
+        chosen = self._chosen(context, draw)
+        rows = [row for row in context.forget_rows if _group(row) in chosen]
         left = self.steps
         while left:
             draw.shuffle(rows)
             for start in range(0, len(rows), context.rows_per_step)[:left]:
                 yield rows[start : start + context.rows_per_step]
                 left -= 1
+
+    def _draw(self, number: int) -> random.Random:
+        return random.Random(f"rehearsal-{self.seed}-{number}")
+
+    def _chosen(self, context: TrainingContext, draw: random.Random) -> set[str]:
+        groups = sorted({_group(row) for row in context.forget_rows})
+        return set(draw.sample(groups, max(1, round(self.share * len(groups)))))
+
+
+def _group(row: EncodedRow) -> str:
+    return row.group or row.id

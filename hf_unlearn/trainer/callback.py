@@ -52,7 +52,9 @@ class RunCallback(TrainerCallback):
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Kept with the last checkpoint, so that a run resumed from it reports the same."""
-        if state.global_step >= state.max_steps:
+        """A part may end the run. The last step's means are kept with its checkpoint, for a run resumed from it."""
+        if any(part.ended(state.global_step) for part in self._trainer.parts):
+            control.should_training_stop = True
+        if control.should_training_stop or state.global_step >= state.max_steps:
             means = self._trainer.step_means.means(self._trainer.accelerator)
             state.log_history.append({"step": state.global_step, **{FINAL_STEP + key: means[key] for key in means}})
