@@ -17,8 +17,8 @@ from .base import TrainingContext
 
 MOST_ROWS = 128
 """Rows that are looked at in a round: few enough to cost little."""
-ROUNDS = 3
-"""What is gone once is looked at again: the mean over so many rounds counts."""
+LEAST_LOOKS = 3
+"""Before so many nothing is said to be gone."""
 
 
 @dataclass
@@ -46,8 +46,13 @@ class BroughtBack:
 
     @property
     def gone(self) -> bool:
-        """Whether the last rounds brought nothing back."""
-        return len(self.preferences) >= ROUNDS and fmean(self.preferences[-ROUNDS:]) <= 0
+        """Whether the later half of all looks found nothing in the mean.
+
+        An attack that goes on for longer than a rehearsal brings back more: what is gone has to stay gone, for longer
+        the longer it took.
+        """
+        looks = len(self.preferences)
+        return looks >= LEAST_LOOKS and fmean(self.preferences[looks // 2 :]) <= 0
 
     def look(self, context: TrainingContext, rows: Sequence[EncodedRow], seed: str) -> None:
         """Asks the model as it stands. All processes call this together, and share the rows.
