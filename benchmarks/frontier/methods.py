@@ -73,7 +73,9 @@ METHODS: dict[str, Method] = {
             },
         ),
         Method(
-            "auto", "26 rounds of ascent and healing, an attack rehearsed before each", {**_AUTO, "robust": "auto"}
+            "auto",
+            "rounds of ascent and healing, an attack rehearsed before each, until it brings nothing back",
+            {**_AUTO, "robust": "auto"},
         ),
         Method(
             "auto-unrehearsed",

@@ -10,7 +10,7 @@ WHP = {"name": "who-is-harry-potter", "learning_rate": 1e-2, "epochs": 1, "batch
 LAYERED = {"name": "layered-folds", "folds": 2}
 REHEARSED = {
     **{"name": "cycles", "unlearn_steps": 2, "heal_steps": 1, "rounds": 1},
-    **{"rehearse_steps": 2, "rehearse_rate": 0.02},
+    **{"rehearse_steps": 2, "rehearse_rate": 0.02, "until_gone": True},
 }
 
 
@@ -35,6 +35,10 @@ def test_two_processes_end_as_one(tmp_path, settings):
     job = {"model": str(model), "folder": str(tmp_path), "saved": "both", "settings": settings}
     made = run_job(tmp_path, job)
     assert made["processes"] == 2
+    looks = [part.outcome().get("brought_back", []) for part in alone.parts]
+    for one, two in zip(looks, made["told"], strict=True):
+        assert two.get("brought_back", []) == pytest.approx(one, abs=1e-5)
+    assert any(looks) == (settings["robust"] == [REHEARSED])
     both = load_file(tmp_path / "both" / "model.safetensors")
     moved = 0.0
     for name, value in weights(alone.model).items():

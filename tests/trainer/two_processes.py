@@ -72,6 +72,7 @@ def main(job: dict[str, Any]) -> None:
             "processes": trainer.accelerator.num_processes,
             "largest": max(math.prod(shape) for shape in shapes),
             "log": logged(trainer),
+            "told": [dict(part.outcome()) for part in trainer.parts],
         }
         (folder / "made.json").write_text(json.dumps(made), encoding="utf-8")
     # Threads of the group that outlive it can end the process with an error.
