@@ -19,7 +19,7 @@ _ONE_PASS: dict[str, Any] = {
 }
 _AUTO: dict[str, Any] = {"per_device_train_batch_size": 32, "learning_rate": 1e-3}
 _LORA: dict[str, Any] = {
-    "peft": {"r": 32, "lora_alpha": 64, "modules_to_save": ["embed_tokens", "lm_head"]},
+    "peft": {"r": 64, "lora_alpha": 64, "modules_to_save": ["embed_tokens", "lm_head"]},
     "learning_rate": 1e-3,
 }
 
@@ -85,13 +85,13 @@ METHODS: dict[str, Method] = {
         Method("auto-short", "auto with nine rounds", {**_AUTO, "robust": "auto", "num_train_epochs": 16}),
         Method(
             "npo-kl-lora",
-            f"{PLAIN} with adapters of rank 32, embeddings and head whole",
+            f"{PLAIN} with adapters of rank 64, embeddings and head whole",
             {**_ONE_PASS, **_LORA, "loss_type": "npo", "beta": 0.1},
         ),
         Method(
             "auto-lora",
-            "auto with adapters of rank 32, embeddings and head whole",
-            {**_AUTO, **_LORA, "robust": "auto"},
+            "auto with adapters of rank 64, embeddings and head whole, for up to 110 passes",
+            {**_AUTO, **_LORA, "robust": "auto", "num_train_epochs": 110},
         ),
     )
 }

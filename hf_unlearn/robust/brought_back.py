@@ -19,6 +19,8 @@ MOST_ROWS = 128
 """Rows that are looked at in a round: few enough to cost little."""
 LEAST_LOOKS = 3
 """Before so many nothing is said to be gone."""
+LATER_SHARE = 0.6
+"""Of all looks, the share whose mean says whether it is."""
 
 
 @dataclass
@@ -46,13 +48,14 @@ class BroughtBack:
 
     @property
     def gone(self) -> bool:
-        """Whether the later half of all looks found nothing in the mean.
+        """Whether the later looks (:data:`LATER_SHARE`) found nothing in the mean.
 
         An attack that goes on for longer than a rehearsal brings back more: what is gone has to stay gone, for longer
         the longer it took.
         """
         looks = len(self.preferences)
-        return looks >= LEAST_LOOKS and fmean(self.preferences[looks // 2 :]) <= 0
+        later = self.preferences[looks - round(LATER_SHARE * looks) :]
+        return looks >= LEAST_LOOKS and fmean(later) <= 0
 
     def look(self, context: TrainingContext, rows: Sequence[EncodedRow], seed: str) -> None:
         """Asks the model as it stands. All processes call this together, and share the rows.

@@ -12,7 +12,7 @@ from torch.nn.functional import log_softmax
 from hf_unlearn.data.encoding import EncodedRow
 from hf_unlearn.errors import RequestError
 from hf_unlearn.robust.auto import Auto
-from hf_unlearn.robust.brought_back import LEAST_LOOKS, MOST_ROWS, BroughtBack, answer_pairs
+from hf_unlearn.robust.brought_back import LATER_SHARE, LEAST_LOOKS, MOST_ROWS, BroughtBack, answer_pairs
 from hf_unlearn.robust.cycles import Cycles
 from hf_unlearn.trainer.callback import FINAL_STEP
 from hf_unlearn.trainer.moments import training_context
@@ -99,13 +99,14 @@ def test_nothing_is_noted_where_nothing_can_be_compared(tmp_path):
     assert looked.preferences == [] and not looked.gone
 
 
-def test_what_is_gone_has_to_stay_gone_for_as_long_as_it_took():
-    assert LEAST_LOOKS == 3
+def test_what_is_gone_has_to_stay_gone_for_longer_than_it_took():
+    assert (LEAST_LOOKS, LATER_SHARE) == (3, 0.6)
     assert not BroughtBack([-1.0, -1.0]).gone
-    assert BroughtBack([2.0, 0.2, -0.4]).gone
-    assert not BroughtBack([3.0, 2.0, 1.0, 0.0, -0.5]).gone  # 1, 0 and -0.5
-    assert BroughtBack([3.0, 2.0, 1.0, 0.0, -0.5, -1.0]).gone
-    assert not BroughtBack([3.0, 2.0, -1.0, -0.5, 0.1, 0.6]).gone  # what had gone came back
+    assert BroughtBack([2.0, 0.2, -0.4]).gone  # the later two
+    assert not BroughtBack([3.0, 2.0, 1.0, 0.0, -0.5]).gone  # the later three: 1, 0 and -0.5
+    assert not BroughtBack([3.0, 2.0, 1.0, 0.0, -0.5, -0.2]).gone  # 1, 0, -0.5, -0.2
+    assert BroughtBack([3.0, 2.0, 1.0, 0.0, -0.5, -0.5]).gone
+    assert not BroughtBack([3.0, 2.0, -1.0, -0.5, 0.1, 1.6]).gone  # what had gone came back
 
 
 def test_without_rehearsals_nothing_can_be_brought_back():
