@@ -53,14 +53,19 @@ def page(trials: list[dict[str, Any]]) -> str:
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for trial in trials:
-        shares = [trial["shares"][name][metric][0] for name in ("identity", "rtt") for metric in JUDGED]
-        cells = " | ".join(show(share, 2) for share in shares)
+        cells = " | ".join(show(_share(trial, name, metric), 2) for name in ("identity", "rtt") for metric in JUDGED)
         prototype = " *prototype*" if trial.get("prototype") else ""
         lines.append(
             f"| {trial['kind']} | {trial['seed']} | {trial.get('folds', 1)} | {_words(trial)}{prototype} | "
             f"{cells} | {show(trial['utility'], 2)} |"
         )
     return "\n".join([*lines, ""])
+
+
+def _share(trial: Mapping[str, Any], transform: str, metric: str) -> float | None:
+    """Nothing where too few groups of facts were attacked for a share."""
+    found = trial["shares"].get(transform, {}).get(metric)
+    return None if found is None else float(found[0])
 
 
 def _settings(trial: Mapping[str, Any]) -> dict[str, Any]:
