@@ -51,7 +51,8 @@ def rounds_figure(found: Mapping[str, Mapping[str, Sequence[float]]]) -> Figure:
     panels = figure.subplots(1, len(found), squeeze=False)[0]
     for panel, (kind, seeds) in zip(panels, found.items(), strict=True):
         for seed, values in seeds.items():
-            panel.plot(range(1, len(values) + 1), values, marker="o", ms=2.5, lw=1, label=f"seed {seed}")
+            rounds = range(1, len(values) + 1)
+            panel.plot(rounds, values, color=f"C{int(seed) % 10}", marker="o", ms=2.5, lw=1, label=f"seed {seed}")
         panel.axhline(0.0, color="black", lw=0.8, ls=":")
         panel.set_title(kind, fontsize=10)
         panel.set_xlabel("round")
