@@ -63,7 +63,8 @@ class Auto(TrainingPart):
             rows more of it brings forget facts back and keeps nothing more.
         rehearse_passes: Of the forget set in each rehearsal; 0 for none. A rehearsal learns half of the facts, at
             twice the learning rate.
-        until_gone: Whether rounds end when rehearsals bring nothing back; otherwise there are as many as fit.
+        until_gone: Whether rounds end when rehearsals bring nothing back, once half of those that fit were made;
+            otherwise there are as many as fit.
         last: Share of the run's steps that only heal, at its end.
         seed: Of what rehearsals draw.
 

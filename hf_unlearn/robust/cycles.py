@@ -64,7 +64,8 @@ class Cycles(TrainingPart):
         rehearse_steps: Steps of the attack that is rehearsed before each phase of unlearning; 0 for none.
         rehearse_share: Of the groups of facts, how many the rehearsal learns.
         rehearse_rate: Learning rate of the rehearsal, as a multiple of the step's own.
-        until_gone: Rounds end when rehearsals bring nothing back, and after ``rounds`` at the latest.
+        until_gone: Rounds end when rehearsals bring nothing back, after half of ``rounds`` at the earliest and after
+            ``rounds`` at the latest.
         perturb: Before healing, weights move by this share towards noise (as in UNDO, arXiv 2506.06278).
         seed: Of what the rehearsal draws.
 
@@ -155,7 +156,8 @@ class Cycles(TrainingPart):
     def _look(self, context: TrainingContext, round_number: int) -> None:
         others = self._rehearsal.others(context, round_number)
         self._brought_back.look(context, others, seed=f"brought-back-{self.seed}-{round_number}")
-        if self._brought_back.gone:
+        # A model that healing does not restore prefers nothing, whatever it still holds.
+        if self._brought_back.gone and 2 * (round_number + 1) >= self.rounds:
             self._last_round = round_number
 
     def _ended(self, round_number: int) -> bool:

@@ -158,6 +158,13 @@ def test_a_run_ends_a_last_phase_after_nothing_came_back(tmp_path):
     assert any(FINAL_STEP in name for entry in trainer.state.log_history for name in entry)
 
 
+def test_half_of_the_rounds_that_fit_are_made_in_any_case(tmp_path):
+    trainer = auto_trainer(tmp_path, blank_model(), max_steps=72)  # ten rounds in 50 steps
+    trainer.train()
+    assert trainer.parts[0].outcome()["rounds"] == 5
+    assert trainer.state.global_step == 36
+
+
 def test_a_run_goes_on_while_something_comes_back(tmp_path):
     trainer = auto_trainer(tmp_path, knowing_model(tmp_path / "learn"))
     trainer.train()
@@ -191,4 +198,4 @@ def test_a_resumed_run_ends_where_an_uninterrupted_one_does(tmp_path, step):
 def test_without_a_last_phase_the_run_ends_with_its_rounds(tmp_path):
     trainer = auto_trainer(tmp_path, blank_model(), robust=[{**AUTO, "last": 0.0}])
     trainer.train()
-    assert trainer.state.global_step == 15
+    assert trainer.state.global_step == 20  # eight rounds fit, four are made
