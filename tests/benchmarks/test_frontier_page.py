@@ -139,10 +139,12 @@ def test_the_readme_shows_the_results_that_are_there():
 def test_the_page_on_drawn_texts_tells_what_was_kept():
     page = (README.parent / "docs" / "drawn-texts.md").read_text(encoding="utf-8")
     _, outcomes = read_results()
-    found = {(one.kind, one.method): one for one in outcomes if one.kind in ("years-tenth", "years-drawn")}
-    names = {"`auto`": "auto", "NPO + KL": PLAIN}
-    for told, method in names.items():
-        for kind, words in (("years-tenth", told), ("years-drawn", f"{told} with drawn texts")):
+    found = {(one.kind, one.method): one for one in outcomes}
+    kinds = {("a tenth", ""): "years-tenth", ("a tenth", " with drawn texts"): "years-drawn"}
+    kinds |= {("none", ""): "years-generic", ("none", " with drawn texts"): "years-generic-drawn"}
+    for name, method in (("`auto`", "auto"), ("NPO + KL", PLAIN)):
+        for (at_hand, drawn), kind in kinds.items():
             one = found[kind, method]
             shares = (one.utility, *(one.rtt[metric] for metric in JUDGED))
-            assert f"| {words} | {' | '.join(show(share, 2) for share in shares)} |" in page
+            cells = [name + drawn, at_hand, *(show(share, 2) for share in shares)]
+            assert f"| {' | '.join(cells)} |" in page
