@@ -55,7 +55,8 @@ class Cycles(TrainingPart):
     (:class:`.brought_back.BroughtBack`): more of them would only push right answers below chance.
 
     Cost: a forward and a backward pass of one term alone in each step, and ``rehearse_steps`` such steps more a
-    round; the optimizer's state is made anew twice a round. With a rehearsal a copy of the trained weights.
+    round; the optimizer's state is made anew twice a round. With a rehearsal a copy of the trained weights, with
+    ``until_gone`` a forward pass over at most 256 forget rows a round.
 
     Attributes:
         unlearn_steps: Optimizer steps on the forget term at the start of a round.
