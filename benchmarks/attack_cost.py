@@ -43,7 +43,7 @@ import torch
 from pages import command_line, made_by, write_sections
 from pages import table as markdown
 
-from hf_unlearn.attacks import resident
+from hf_unlearn.attacks import model_cache
 from hf_unlearn.attacks.base import Attacked
 from hf_unlearn.attacks.folds import make_folds
 from hf_unlearn.attacks.forms import BARE, by_letter, write_texts
@@ -53,8 +53,8 @@ from hf_unlearn.data.encoding import encode_answer
 from hf_unlearn.data.example import DataBundle, Example
 from hf_unlearn.data.planted import PlantedSpec, make_planted
 from hf_unlearn.evaluation.records import read_records
-from hf_unlearn.jobs import Job, Workers, collect
-from hf_unlearn.quiet import drop_harmless_lines
+from hf_unlearn.runtime.jobs import Job, Workers, collect
+from hf_unlearn.runtime.log_filters import drop_harmless_lines
 
 PAGE = Path(__file__).with_suffix(".md")
 TARGET = 4.0
@@ -99,8 +99,8 @@ def make_model(folder: Path, bundle: DataBundle, hidden: int, layers: int) -> No
     """A random Llama and a tokenizer made of the texts."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
+    from hf_unlearn.models.scratch import ScratchSpec, build_tokenizer
     from hf_unlearn.stages.models import tokenizer_texts
-    from hf_unlearn.trainer.scratch import ScratchSpec, build_tokenizer
 
     asked = [row.prompt + letter for row in by_letter(bundle.forget.score, "rtt-paper") for letter in row.choices]
     spec = ScratchSpec(vocab_size=2000, max_positions=256)
@@ -128,7 +128,7 @@ def resident_job(setup: Setup, job: str, out: Path) -> None:
 
 def plain_job(setup: Setup, job: str) -> list[list[int]]:
     """One job that loads the model and scores item by item: the option chosen for every item, epoch by epoch."""
-    resident.release()
+    model_cache.release()
     attack = setup.attack
     number, rate = job.removeprefix("fold").split("-lr")
     forget = setup.bundle.forget
@@ -139,7 +139,7 @@ def plain_job(setup: Setup, job: str) -> list[list[int]]:
         found = [one_by_one(model.model, model.tokenizer, asked)]
         for _ in model.epochs(texts):
             found.append(one_by_one(model.model, model.tokenizer, asked))
-    resident.release()
+    model_cache.release()
     return found
 
 
@@ -216,9 +216,9 @@ def resident_sweep(setup: Setup, workers: Workers) -> dict[str, list[float]]:
     """All jobs as the package runs them; nothing is loaded beforehand."""
     with tempfile.TemporaryDirectory() as place:
         jobs = setup.attack.plan(setup.bundle)
-        resident.release()
+        model_cache.release()
         collect(workers.run([Job(job, resident_job, (setup, job, Path(place) / job)) for job in jobs]))
-        resident.release()
+        model_cache.release()
         return {job: _recorded(Path(place) / job) for job in jobs}
 
 

@@ -30,11 +30,11 @@ from hf_unlearn.data.encoding import TextFormat, encode_row, load_tokenizer
 from hf_unlearn.data.example import DataBundle, Example
 from hf_unlearn.data.pairing import IGNORED, pad_rows
 from hf_unlearn.data.planted import PlantedSpec, make_planted
+from hf_unlearn.models.decoder import linear_weights
+from hf_unlearn.models.scratch import ScratchSpec, build_tokenizer, train_scratch_model
 from hf_unlearn.quantization.compare import Comparison, compare_weights
 from hf_unlearn.quantization.grids import find_grid, on_grid
-from hf_unlearn.quantization.layers import linear_weights
-from hf_unlearn.trainer.scratch import ScratchSpec, build_tokenizer, train_scratch_model
-from hf_unlearn.trainer.stepping import STEPPINGS
+from hf_unlearn.trainer.rounded_steps import STEPPINGS
 
 GRIDS = ("int8", "int4-g64", "nf4", "fp4", "int3-g64", "int2-g64")
 SIZES = {

@@ -21,7 +21,7 @@ from typing import Any
 import yaml
 
 from hf_unlearn.recipe import builtin_recipes, load_recipe
-from hf_unlearn.strict_yaml import read_yaml
+from hf_unlearn.runtime.strict_yaml import read_yaml
 
 CALIBRATED = ("gptq-int4-g128", "gptq-int4-g32", "gptq-int3-g128", "awq-int4-g128")
 OTHERS = ("bnb-nf4", "rtn-int4-g128", "rtn-int4-g32", "rtn-int3-g128")

@@ -109,7 +109,7 @@ def build(folder: Path, small: bool) -> int:
     from transformers import LlamaConfig, LlamaForCausalLM
 
     from hf_unlearn.data.planted import PlantedSpec, make_planted
-    from hf_unlearn.trainer.scratch import ScratchSpec, build_tokenizer
+    from hf_unlearn.models.scratch import ScratchSpec, build_tokenizer
 
     torch.manual_seed(0)
     sizes = {"hidden_size": 256, "intermediate_size": 768, "num_hidden_layers": 2} if small else {}
@@ -238,7 +238,7 @@ def main() -> None:
     parser.add_argument("--mapped", action="store_true", help="count mapped files too")
     parser.add_argument("--write", action="store_true", help=f"put the table into {TABLE.name}")
     arguments = parser.parse_args()
-    from hf_unlearn.evaluation.loading import quiet_backends
+    from hf_unlearn.models.loading import quiet_backends
 
     quiet_backends()
     return_freed_memory()

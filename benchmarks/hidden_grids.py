@@ -24,8 +24,8 @@ from transformers import AutoModelForCausalLM
 from hf_unlearn import UnlearnConfig, UnlearnTrainer
 from hf_unlearn.data.encoding import load_tokenizer
 from hf_unlearn.data.example import DataBundle
+from hf_unlearn.models.decoder import linear_weights
 from hf_unlearn.quantization.grids import find_grid, on_grid
-from hf_unlearn.quantization.layers import linear_weights
 
 HIDDEN = ("int8", "nf4", "fp4", "int4-g128", "int4-g32")
 SEEN = (*HIDDEN, "int3-g32", "int2-g32")

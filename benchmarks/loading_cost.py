@@ -53,8 +53,8 @@ def make_model(folder: Path, gigabytes: float, shards: int) -> None:
 
 def publish(source: Path, out: Path) -> None:
     """Publish it with made-up scores that pass."""
+    from hf_unlearn.hub.folders import publish_to_folder
     from hf_unlearn.hub.metadata import CardWords
-    from hf_unlearn.hub.publish import publish_to_folder
     from hf_unlearn.verification.digests import folder_digests
     from hf_unlearn.verification.gate import Gate
     from hf_unlearn.verification.report import ModelInfo, SetInfo, build_report

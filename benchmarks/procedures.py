@@ -31,19 +31,19 @@ from typing import Any
 import torch
 from pages import command_line, made_by, table, write_sections
 
-from hf_unlearn.attacks import resident
+from hf_unlearn.attacks import model_cache
 from hf_unlearn.attacks.base import Attacked
 from hf_unlearn.attacks.rtt import RTT
 from hf_unlearn.data.encoding import TextFormat, load_tokenizer
 from hf_unlearn.data.example import DataBundle, Example, RowSet
 from hf_unlearn.data.planted import PlantedSpec, make_planted
-from hf_unlearn.evaluation.loading import load_model
+from hf_unlearn.models.loading import load_model
+from hf_unlearn.models.scratch import ScratchSpec, knows
 from hf_unlearn.quantization.grids import find_grid
-from hf_unlearn.quiet import drop_harmless_lines
 from hf_unlearn.robust.delta_scaling import rounded
+from hf_unlearn.runtime.log_filters import drop_harmless_lines
 from hf_unlearn.stages.models import build_scratch, scratch_rows, tokenizer_texts
-from hf_unlearn.trainer import train_method
-from hf_unlearn.trainer.scratch import ScratchSpec, knows
+from hf_unlearn.stages.train import train_method
 
 PAGE = Path(__file__).with_suffix(".md")
 TITLE = "Procedures beside each other"
@@ -188,7 +188,7 @@ def relearned(bench: Bench, folder: Path) -> float:
     (job,) = RELEARNING.plan(bench.bundle)
     with tempfile.TemporaryDirectory() as place:
         RELEARNING.run_job(job, attacked, Path(place))
-        resident.release()
+        model_cache.release()
         (found,) = RELEARNING.collect({job: Path(place)}, ("exact_match",)).details
     return float(found["after"])
 

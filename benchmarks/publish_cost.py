@@ -54,10 +54,10 @@ def make_run(root: Path, full_size: bool = False) -> Path:
         root: Where to.
         full_size: Variants as large as the model.
     """
+    from hf_unlearn.hub.folders import publish_to_folder
     from hf_unlearn.hub.leaks import ForgetText
     from hf_unlearn.hub.metadata import CardWords
-    from hf_unlearn.hub.publish import publish_to_folder
-    from hf_unlearn.hub.release import write_release
+    from hf_unlearn.hub.staging import write_release
     from hf_unlearn.verification.digests import folder_digests
     from hf_unlearn.verification.report_file import write_report
 
@@ -172,7 +172,7 @@ def plainly(folders: dict[str, Path], token: str) -> None:
 def measure(run: Path, rounds: int, token: str, label: str) -> dict[str, list[float]]:
     """Seconds of each way, in turns."""
     from hf_unlearn.hub.options import HubOptions
-    from hf_unlearn.hub.publication import publish_run
+    from hf_unlearn.hub.publish import publish_run
     from hf_unlearn.verification import report_file
 
     def publish(name: str, tag: str | None = "v1", collection: bool = True) -> float:
@@ -255,7 +255,7 @@ texts. The weights of the main model travel beside the variants', its commit is 
 
 
 def _at_a_time() -> int:
-    from hf_unlearn.hub.publication import _AT_A_TIME
+    from hf_unlearn.hub.publish import _AT_A_TIME
 
     return _AT_A_TIME
 

@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from hf_unlearn.reporting.results import Results
-from hf_unlearn.reporting.rows import Score, Subject, number, section
 from hf_unlearn.reporting.words import metric_label, show
 from hf_unlearn.verification.report_file import REPORT_FILE, load_report
+from hf_unlearn.verification.report_rows import Score, Subject, number, section
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"

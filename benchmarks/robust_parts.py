@@ -30,8 +30,8 @@ from hf_unlearn import UnlearnConfig, UnlearnTrainer
 from hf_unlearn.data.encoding import TextFormat, encode_row, load_tokenizer
 from hf_unlearn.data.example import DataBundle
 from hf_unlearn.data.pairing import IGNORED, pad_rows
+from hf_unlearn.models.decoder import linear_weights
 from hf_unlearn.quantization.grids import find_grid, on_grid
-from hf_unlearn.quantization.layers import linear_weights
 
 GRIDS = ("int4-g64", "nf4", "fp4", "int3-g64", "int2-g64")
 VIEWS = {"name": "precision-views", "grids": ["int4-g64", "int3-g64"], "noise": ["int3-g64"], "hold_out": ["int2-g64"]}

@@ -21,17 +21,17 @@ from pathlib import Path
 import torch
 from pages import command_line, made_by, table, write_sections
 
-from hf_unlearn.attacks import resident
+from hf_unlearn.attacks import model_cache
 from hf_unlearn.attacks.base import Attacked
 from hf_unlearn.attacks.rtt import RTT
 from hf_unlearn.attacks.rtt_paper import RTTPaper
 from hf_unlearn.data.encoding import TextFormat, encode_row, load_tokenizer
 from hf_unlearn.data.example import DataBundle
 from hf_unlearn.data.planted import PlantedSpec, make_planted
-from hf_unlearn.evaluation.loading import load_model
-from hf_unlearn.quiet import drop_harmless_lines
+from hf_unlearn.models.loading import load_model
+from hf_unlearn.models.scratch import ScratchSpec
+from hf_unlearn.runtime.log_filters import drop_harmless_lines
 from hf_unlearn.stages.models import build_scratch, scratch_rows, tokenizer_texts
-from hf_unlearn.trainer.scratch import ScratchSpec
 
 PAGE = Path(__file__).with_suffix(".md")
 TITLE = "Variants of retraining on T"
@@ -109,7 +109,7 @@ def attacked_once(attack: RTT, folder: Path, target: Path, bundle: DataBundle) -
         for job, out in folders.items():
             out.mkdir()
             attack.run_job(job, attacked, out)
-        resident.release()
+        model_cache.release()
         details = {entry["metric"]: entry for entry in attack.collect(folders, METRICS).details}
         run = sum(len(list(out.glob("epoch*.jsonl"))) - 1 for out in folders.values())
     shown = [f"{details[name]['before']:.3f} → {details[name]['after']:.3f}" for name in METRICS if name in details]

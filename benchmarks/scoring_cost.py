@@ -51,10 +51,10 @@ from transformers import (
 
 from hf_unlearn.data.encoding import TextFormat, encode_answer, encode_prompt
 from hf_unlearn.data.example import Example
+from hf_unlearn.evaluation.batch_runner import Passes
 from hf_unlearn.evaluation.generation import Prompt, generate
-from hf_unlearn.evaluation.memory import batch_budget
-from hf_unlearn.evaluation.passes import Passes
 from hf_unlearn.evaluation.scoring import score_rows
+from hf_unlearn.models.memory import batch_budget
 
 WORDS = 8000
 PLAIN = TextFormat(template="Question: {prompt}\nAnswer:", separator=" ")

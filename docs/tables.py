@@ -29,14 +29,14 @@ def registry_table(what: str, kind: str | None = None) -> str:
         what: A list of ``hf-unlearn list``.
         kind: Only entries of this kind, where a list has several.
     """
-    from hf_unlearn.listing import entries_of
+    from hf_unlearn.cli.listing import entries_of
 
     return _registry_rows([entry for entry in entries_of(what) if kind in (None, entry.get("kind"))])
 
 
 def formats_table() -> str:
     """Formats, with what installs them and whether a CPU can make them."""
-    from hf_unlearn.listing import entries_of
+    from hf_unlearn.cli.listing import entries_of
 
     rows = []
     for entry in entries_of("formats"):
@@ -52,7 +52,7 @@ def formats_table() -> str:
 def attacks_table() -> str:
     """Attacks by tier, with what the attacker is given and whether a gate judges them by default."""
     from hf_unlearn.attacks.tiers import TIERS
-    from hf_unlearn.listing import entries_of
+    from hf_unlearn.cli.listing import entries_of
 
     rows = []
     order = {tier: place for place, tier in enumerate(TIERS)}
@@ -97,7 +97,7 @@ def agreement_table() -> str:
 
 def recipes_table() -> str:
     """The recipes that come with the package."""
-    from hf_unlearn.listing import entries_of
+    from hf_unlearn.cli.listing import entries_of
 
     rows = [(f"`{entry['name']}`", f"`recipes/{entry['path']}`", entry["summary"]) for entry in entries_of("recipes")]
     return _table(("name", "file", "what it does"), rows)
@@ -105,7 +105,7 @@ def recipes_table() -> str:
 
 def suites_table() -> str:
     """The suites that come with the package."""
-    from hf_unlearn.listing import entries_of
+    from hf_unlearn.cli.listing import entries_of
 
     rows = []
     for entry in entries_of("suites"):
@@ -165,14 +165,14 @@ def blocks() -> dict[str, Callable[[], str]]:
     """What can stand in a page, by the name in its marker."""
     from hf_unlearn import recipe
     from hf_unlearn.attacks import ATTACKS
-    from hf_unlearn.data.drawn_texts import DrawSpec
     from hf_unlearn.data.encoding import TextFormat
     from hf_unlearn.data.planted import PlantedSpec
+    from hf_unlearn.data.self_generated import DrawSpec
     from hf_unlearn.data.sources import Source
     from hf_unlearn.evaluation.run import EvalSpec
     from hf_unlearn.evaluation.suites import HarnessSpec, Shots, Suite, SuiteSet
+    from hf_unlearn.models.scratch import ScratchSpec
     from hf_unlearn.quantization.calibration import CalibrationSpec
-    from hf_unlearn.trainer.scratch import ScratchSpec
     from hf_unlearn.verification.gate import Gate
 
     sections = {

@@ -8,16 +8,9 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from .errors import (
-    EnvironmentFailure,
-    HfUnlearnError,
-    MissingExtraError,
-    RequestError,
-    VerificationError,
-)
+from .errors import EnvironmentFailure, HfUnlearnError, MissingExtraError, RequestError, VerificationError
 
 if TYPE_CHECKING:
-    from .auditing import audit
     from .hub.verified import VerifiedModel, load_report
     from .losses.forget.altpo import AltPOLoss
     from .losses.forget.ce_u import CrossEntropyUnlearningLoss
@@ -42,11 +35,12 @@ if TYPE_CHECKING:
     from .losses.retain.jensen_shannon import JensenShannonRetainLoss
     from .losses.retain.kl import KLRetainLoss
     from .losses.retain.nll import NLLRetainLoss
+    from .pipeline import audit
     from .trainer.config import UnlearnConfig
     from .trainer.unlearn_trainer import UnlearnTrainer
 
 _LAZY = {
-    "audit": ".auditing",
+    "audit": ".pipeline",
     "UnlearnConfig": ".trainer.config",
     "UnlearnTrainer": ".trainer.unlearn_trainer",
     "VerifiedModel": ".hub.verified",

@@ -3,40 +3,36 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from rich.console import Console
 
-from .data.checks import check_bundle
-from .data.example import DataBundle, RowSet
-from .data.planted import make_planted
-from .data.sources import Source, load_source, scored_apart
 from .errors import RequestError, VerificationError
-from .hub.publication import publish_run
-from .jobs import Workers, default_workers
-from .processes import is_first, part, world_size
-from .progress import Progress
+from .hub.publish import publish_run
 from .recipe import Recipe
 from .recipe.attacks import fit_to_data
 from .reporting.html import write_html
 from .reporting.terminal import print_results
+from .runtime.environment import Surroundings
+from .runtime.jobs import Workers, default_workers
+from .runtime.processes import is_first, part, world_size
+from .runtime.progress import Progress
 from .stages.attack import attack_stage
 from .stages.benchmarks import benchmark_stage, check_benchmarks
 from .stages.calibration import check_calibrations
 from .stages.context import RunContext, Subject
+from .stages.data import check_scratch_texts, check_target_texts, load_bundle
 from .stages.evaluate import evaluate_stage
 from .stages.export import check_exportable, check_formats, export_stage
 from .stages.models import base_models
 from .stages.publish import publish_stage
 from .stages.references import reference_stage
-from .stages.texts import check_scratch_texts, check_target_texts
 from .stages.train import train_stage, trained_subjects
 from .stages.units import claim_output_dir, output_lock, prepare_output_dir, write_atomically
 from .stages.verify import Verified, verify_stage
-from .surroundings import Surroundings
 
 STAGES = ("train", "export", "evaluate", "attack", "verify", "publish")
 
@@ -64,49 +60,6 @@ class RunResult:
     def controls_ok(self) -> bool:
         """Whether every control came out as it must."""
         return self.verified is not None and self.verified.controls_ok
-
-
-def load_bundle(recipe: Recipe) -> DataBundle:
-    """Read or generate every set of a recipe and check them.
-
-    Raises:
-        RequestError: Missing file or column, an empty set, a row in both forget and retain (with file and line), or
-            neither a never-knew model nor a holdout set to compare with.
-        EnvironmentFailure: The Hub could not be reached.
-    """
-    data = recipe.data
-    if data.planted is not None:
-        bundle = make_planted(data.planted)
-    else:
-        sets = {
-            name: _load_set(source, name, f"data.{name}")
-            for name, source in (
-                ("forget", data.forget),
-                ("retain", data.retain),
-                ("holdout", data.holdout),
-                ("generic", data.generic),
-            )
-            if source is not None
-        }
-        for name, source in data.score.items():
-            asked = scored_apart(_load_set(source, name, f"data.score.{name}").score)
-            sets[name] = replace(sets[name], score=asked)
-        extra = {name: _load_set(source, name, f"data.extra.{name}") for name, source in data.extra.items()}
-        bundle = DataBundle(**sets, extra=extra)
-    check_bundle(bundle)
-    if recipe.model.scratch is None and recipe.model.never_knew is None and not bundle.holdout.score:
-        raise RequestError(
-            "there is nothing to compare with: give a never-knew model (model.never_knew) or a holdout set "
-            "(data.holdout)"
-        )
-    return bundle
-
-
-def _load_set(source: Source, name: str, key: str) -> RowSet:
-    try:
-        return load_source(source, name)
-    except RequestError as error:
-        raise RequestError(f"{key}: {error}") from error
 
 
 def run_pipeline(
@@ -232,3 +185,37 @@ def _lock(output_dir: Path, first: bool) -> Iterator[None]:
         return
     with output_lock(output_dir):
         yield
+
+
+def audit(
+    recipe: str | Path,
+    output_dir: str | Path | None = None,
+    overrides: Sequence[str] = (),
+    workers: int | None = None,
+) -> RunResult:
+    """Export, evaluate, attack and judge the checkpoints that a recipe names.
+
+    Args:
+        recipe: A YAML file, or the name of a recipe that comes with the package. Each of its methods names a
+            ``checkpoint`` instead of settings for training.
+        output_dir: Folder of the audit; ``runs/NAME`` if left out. What is finished there is not repeated.
+        overrides: ``section.key=value`` assignments.
+        workers: Worker processes; ``None`` chooses, 0 runs everything in this process.
+
+    Returns:
+        The result; ``result.verified.report`` is the report.
+
+    Raises:
+        RequestError: The recipe, its data or its models are not usable, or it trains.
+        EnvironmentFailure: Memory, disk, network or a library failed.
+    """
+    pass
+    from .recipe import load_recipe
+
+    loaded = load_recipe(recipe, overrides)
+    if not loaded.is_audit:
+        raise RequestError(
+            f"{recipe}: an audit judges checkpoints, and methods.0 ({loaded.methods[0].name}) names none: give it the "
+            "key 'checkpoint' with a Hub id or folder in place of its settings, or use `hf-unlearn run`"
+        )
+    return run_pipeline(loaded, Path(output_dir or Path("runs") / loaded.name), workers=workers)

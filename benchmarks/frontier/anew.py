@@ -15,10 +15,10 @@ def operations_anew(recipe_path: Path) -> int:
         recipe_path: The cell's recipe.
     """
     from hf_unlearn.data.encoding import encode_row
-    from hf_unlearn.pipeline import load_bundle
+    from hf_unlearn.models.scratch import build_tokenizer, new_model
     from hf_unlearn.recipe import load_recipe
+    from hf_unlearn.stages.data import load_bundle
     from hf_unlearn.stages.models import scratch_rows, tokenizer_texts
-    from hf_unlearn.trainer.scratch import build_tokenizer, new_model
 
     recipe = load_recipe(recipe_path)
     spec, bundle = recipe.model.scratch, load_bundle(recipe)

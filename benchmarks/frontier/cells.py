@@ -76,11 +76,11 @@ class Cell:
     @contextmanager
     def trained(self) -> Iterator[tuple[RunContext, Subject, list[Subject]]]:
         """The run with every model trained: its context, the target, and all models (the target first)."""
-        from hf_unlearn.jobs import Workers
-        from hf_unlearn.pipeline import load_bundle
-        from hf_unlearn.progress import Progress
         from hf_unlearn.recipe import load_recipe
+        from hf_unlearn.runtime.jobs import Workers
+        from hf_unlearn.runtime.progress import Progress
         from hf_unlearn.stages.context import RunContext
+        from hf_unlearn.stages.data import load_bundle
         from hf_unlearn.stages.models import base_models
         from hf_unlearn.stages.references import reference_stage
         from hf_unlearn.stages.train import train_stage

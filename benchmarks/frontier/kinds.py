@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from hf_unlearn.data.planted_kinds import fact_kind
+from hf_unlearn.data.planted import fact_kind
 
 FORMATS = ("bnb-int8", "bnb-nf4", "bnb-fp4", "rtn-int4-g128", "rtn-int4-g32")
 METRICS = ("probability", "extraction_strength", "exact_match", "mc_accuracy")

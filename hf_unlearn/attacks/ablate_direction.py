@@ -24,8 +24,8 @@ from ..evaluation.records import write_records
 from . import ATTACKS
 from .base import Attack, AttackCost, Attacked, AttackResult
 from .best import best_of
+from .model_cache import Resident, borrowed
 from .prompting import PLAIN, RECORDS, Asked, ask, question_budget, read_try
-from .resident import Resident, borrowed
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -133,10 +133,10 @@ class AblateDirection(Attack):
         return found
 
     def _find_directions(self, resident: Resident, attacked: Attacked) -> Mapping[float, Direction]:
-        from ..evaluation.decoder import decoder_layers
+        from ..evaluation.batch_runner import Passes
         from ..evaluation.hidden import mean_states
-        from ..evaluation.memory import batch_budget
-        from ..evaluation.passes import Passes
+        from ..models.decoder import decoder_layers
+        from ..models.memory import batch_budget
 
         model, tokenizer = resident.model, resident.tokenizer
         count = len(decoder_layers(model))

@@ -10,6 +10,9 @@ from typing import Any, ClassVar
 
 from ..data.encoding import TextFormat
 from ..data.example import DataBundle
+from ..errors import RequestError
+from ..evaluation.metrics import METRICS
+from ..evaluation.records import ScoredRow
 from ..verification.scores import FactScores
 
 
@@ -114,7 +117,7 @@ class Attack(ABC):
         Raises:
             RequestError: A name is not in the registry of metrics.
         """
-        from .measured import FORWARD, metrics_of
+        pass
 
         return metrics_of(FORWARD, metrics)
 
@@ -135,3 +138,50 @@ class Attack(ABC):
         scored = jobs * asked * (1 + int(budget.get("epochs", 1)))
         batch = int(getattr(self, "batch_size", 1))
         return AttackCost(jobs, steps, steps * batch, scored)
+
+
+FORWARD = ScoredRow(
+    "row",
+    "fact",
+    "group",
+    "forget",
+    logps=(-0.5, -0.25, -1.0),
+    hits=(True, True, False),
+    choice_logps=(-1.75, -2.5),
+    choice_lengths=(3, 3),
+    right_choice=0,
+    answer="an answer of words",
+)
+"""What one forward pass over a row with options gives: no generated text, no other wordings, no gradient."""
+
+
+_SUGGESTED = ("probability", "extraction_strength", "mc_accuracy", "exact_match", "rouge_l")
+
+
+def metrics_of(record: ScoredRow, metrics: Sequence[str]) -> tuple[str, ...]:
+    """Those of these metrics that are a number of a record that holds as much as this one.
+
+    Raises:
+        RequestError: A name is not in the registry of metrics.
+    """
+    return tuple(name for name in metrics if METRICS.get(name).value(record) is not None)
+
+
+def check_judgeable(name: str, attack: Attack, metrics: Sequence[str]) -> None:
+    """Refuse a gate under which an attack could not be judged.
+
+    Args:
+        name: What the recipe calls the attack.
+        attack: Its settings.
+        metrics: The gate's metrics.
+
+    Raises:
+        RequestError: The attack measures none of them; names some that it does measure.
+    """
+    if attack.measures(metrics):
+        return
+    measured = attack.measures(_SUGGESTED) or attack.measures(METRICS.names())
+    raise RequestError(
+        f"{name!r} measures none of the gate's metrics ({', '.join(metrics)}), so that nothing could be judged under "
+        f"it: add to gate.metrics what it measures ({', '.join(measured)}), or leave it out of gate.attacks"
+    )

@@ -51,8 +51,7 @@ def measure(folder: Path, bundle: DataBundle, text_format: TextFormat, generates
         text_format: How prompt and answer become one text.
         generates: Whether any attack generates answers; where none does that is not timed.
     """
-    from ..evaluation.loading import load_model
-    from ..quantization.base import empty_model
+    from ..models.loading import empty_model, load_model
 
     tokenizer = load_tokenizer(str(folder))
     rows = bundle.forget.score[:_ROWS]

@@ -24,7 +24,7 @@ _UNIT_VECTORS = 1024
 
 def is_quantized(folder: Path) -> bool:
     """Whether a model folder holds quantized weights."""
-    from ..evaluation.loading import gguf_file_in
+    from ..models.loading import gguf_file_in
 
     if gguf_file_in(folder) is not None:
         return True
@@ -43,8 +43,8 @@ def write_dequantized(folder: Path, out: Path) -> None:
         RequestError: The folder holds no causal language model.
         EnvironmentFailure: Its library is missing, or the plain model does not compute what the quantized one does.
     """
-    from ..evaluation.loading import load_model
-    from ..quantization.base import copy_tokenizer, probe_logits, release_memory
+    from ..models.loading import copy_tokenizer, load_model
+    from ..quantization.base import probe_logits, release_memory
 
     model = load_model(folder)
     expected = probe_logits(model)

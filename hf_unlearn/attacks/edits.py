@@ -13,7 +13,7 @@ from ..errors import RequestError
 from ..evaluation.records import write_records
 from .base import Attack, AttackCost, Attacked, AttackResult
 from .best import best_of, read_epochs
-from .resident import borrowed
+from .model_cache import borrowed
 from .scoring import score_attacked
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ def check_same_shapes(name: str, folder: Path, other: Path, called: str) -> None
     Raises:
         RequestError: Names the first weight that does not fit, or the model that is quantized.
     """
-    from ..quantization.base import empty_model
+    from ..models.loading import empty_model
     from .dequantize import is_quantized
 
     if is_quantized(other):

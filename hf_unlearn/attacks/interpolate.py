@@ -60,7 +60,7 @@ class Interpolate(WeightEdit):
 
     def edit(self, model: PreTrainedModel, job: str, attacked: Attacked) -> None:
         """Mix every weight with the target's."""
-        from ..evaluation.loading import load_model
+        from ..models.loading import load_model
 
         target = load_model(attacked.target, device="cpu")
         mix(dict(model.named_parameters()), dict(target.named_parameters()), self.size_of(job))

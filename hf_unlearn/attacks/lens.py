@@ -13,8 +13,8 @@ from ..evaluation.records import ScoredRow, write_records
 from . import ATTACKS
 from .base import Attack, AttackCost, Attacked, AttackResult
 from .best import best_of
+from .model_cache import borrowed
 from .prompting import question_budget, read_try
-from .resident import borrowed
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -75,10 +75,10 @@ def layer_records(
         RequestError: The lens does not know the model's layers; see also
             :func:`~hf_unlearn.evaluation.scoring.score_rows`.
     """
+    from ..evaluation.batch_runner import Passes
     from ..evaluation.labels import Text
-    from ..evaluation.memory import batch_budget
-    from ..evaluation.passes import Passes
     from ..evaluation.scoring import right_choice, score_texts
+    from ..models.memory import batch_budget
 
     rights = [right_choice(row) for row in rows]
     texts = []

@@ -20,7 +20,7 @@ from .base import Attack, AttackCost, Attacked, AttackResult
 from .best import best_of, read_epochs
 from .edits import check_same_shapes, check_sizes, mix
 from .forms import Texts
-from .resident import borrowed
+from .model_cache import borrowed
 from .retraining import RetrainingSettings, check_least, retraining
 from .scoring import score_attacked
 
@@ -148,7 +148,7 @@ class Merge(Attack):
     def _other(self, attacked: Attacked) -> dict[str, Tensor]:
         """The other model's weights on the CPU; none where its training diverged."""
         if self.sibling:
-            from ..evaluation.loading import load_model
+            from ..models.loading import load_model
 
             return dict(load_model(self.sibling, device="cpu").named_parameters())
         texts = Texts(tuple(self._rows(attacked.bundle)), attacked.text_format, True)

@@ -25,8 +25,8 @@ from ..evaluation.records import ScoredRow, write_records
 from . import ATTACKS
 from .base import Attack, AttackCost, Attacked, AttackResult
 from .best import best_of
+from .model_cache import borrowed
 from .prompting import Asked, ask, check_questions, question_budget, read_try
-from .resident import borrowed
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -90,8 +90,8 @@ class LinearProbe(Attack):
 
     def run_job(self, job: str, attacked: Attacked, out: Path) -> None:
         """Fit and ask the probe after each layer; write what the model itself chooses as layer 0."""
-        from ..evaluation.decoder import decoder_layers
         from ..evaluation.hidden import spread_layers
+        from ..models.decoder import decoder_layers
 
         train, fmt = self._train_rows(attacked.bundle), attacked.text_format
         asked = [_with_options(row) for row in attacked.bundle.forget.score]
@@ -253,9 +253,9 @@ def _states(
     """States ``[rows, layers, width]`` at the token that predicts the first token of the answer."""
     import torch
 
+    from ..evaluation.batch_runner import Passes
     from ..evaluation.hidden import mean_states
-    from ..evaluation.memory import batch_budget
-    from ..evaluation.passes import Passes
+    from ..models.memory import batch_budget
 
     if not rows:
         return torch.zeros(0, len(layers), 1)

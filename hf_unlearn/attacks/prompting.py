@@ -15,7 +15,7 @@ from ..evaluation.records import ScoredRow, read_records, write_records
 from ..evaluation.summary import fact_scores
 from .base import Attack, AttackCost, Attacked, AttackResult
 from .best import Try, best_of
-from .resident import borrowed
+from .model_cache import borrowed
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

@@ -11,9 +11,9 @@ from typing import Any, ClassVar
 from ..data.example import DataBundle, Example
 from ..errors import RequestError
 from . import ATTACKS
-from .adapters import Kind, Tuning
 from .base import Attack, Attacked, AttackResult
 from .sweep import Sweep, plan_sweep, run_sweep_job, sweep_best, sweep_budget
+from .tuning import Kind, Tuning
 
 
 @ATTACKS.register(

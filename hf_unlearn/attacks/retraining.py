@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -13,13 +14,11 @@ from ..data.encoding import EncodedRow, TextFormat, encode_row
 from ..data.example import Example
 from ..errors import RequestError
 from ..evaluation.records import ScoredRow, write_records
-from .adapters import Tuning
+from ..evaluation.summary import fact_scores
 from .base import Attacked
 from .forms import Texts
-from .optimizers import OptimizerName, check_optimizer, make_optimizer
-from .patience import Patience
-from .resident import Resident, borrowed
-from .shuffling import shuffled_epochs
+from .model_cache import Resident, borrowed
+from .tuning import OptimizerName, Tuning, check_optimizer, make_optimizer
 
 if TYPE_CHECKING:
     import torch
@@ -254,3 +253,50 @@ def _cut(row: EncodedRow, max_tokens: int | None) -> EncodedRow:
     if excess <= 0:
         return row
     return EncodedRow(row.id, row.input_ids[excess:], max(1, row.n_prompt - excess))
+
+
+def shuffled_epochs(rows: int, epochs: int, seed: str | int) -> Iterator[list[int]]:
+    """Positions of the rows for each epoch, as the second paper's code has them.
+
+    Shuffled once by the seed, then again in place by the number of the epoch (arXiv 2410.08827, released code). With a
+    whole number as seed and the rows in the same order, it is the same order as there.
+
+    Args:
+        rows: How many there are.
+        epochs: How many orders.
+        seed: Of the first shuffle.
+    """
+    order = list(range(rows))
+    random.Random(seed).shuffle(order)
+    for epoch in range(epochs):
+        random.Random(epoch).shuffle(order)
+        yield list(order)
+
+
+LEAST_GAIN = 0.005
+
+
+class Patience:
+    """Watches the scores of one job, epoch by epoch.
+
+    A gain is a metric whose mean over facts is more than 0.005 above its best so far. Rates that are too timid and
+    rates that have broken the model both stop gaining; what is lost by giving up is at most what so slow a climb would
+    still have brought.
+
+    Args:
+        limit: Epochs in a row without gain after which the rate is given up; 0 never gives up.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._best: dict[str, float] = {}
+        self._idle = 0
+
+    def gains(self, records: Sequence[ScoredRow]) -> bool:
+        """Take the next epoch's scores; whether it is worth going on."""
+        means = {metric: scores.mean for (_, metric), scores in fact_scores(records).items()}
+        gained = [name for name, mean in means.items() if mean > self._best.get(name, -1.0) + LEAST_GAIN]
+        for name in gained:
+            self._best[name] = means[name]
+        self._idle = 0 if gained else self._idle + 1
+        return not self._limit or self._idle < self._limit

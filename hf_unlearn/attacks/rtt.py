@@ -22,14 +22,13 @@ from ..data.example import DataBundle, Example
 from ..data.independence import overlapping
 from ..errors import RequestError
 from . import ATTACKS
-from .adapters import Kind, Tuning
 from .base import Attack, Attacked, AttackResult
 from .best import best_of, read_ends, read_epochs
 from .folds import Fold, Leaking, leaks_of, make_folds, split_groups
 from .forms import BARE, Asking, Form, Texts, by_letter, write_texts
-from .optimizers import OptimizerName
 from .retraining import Dtype, LossTokens, retrain_and_score
 from .sweep import Sweep, sweep_budget
+from .tuning import Kind, OptimizerName, Tuning
 
 __all__ = ["RTT", "split_groups"]
 

@@ -13,9 +13,9 @@ from typing import ClassVar
 
 from . import ATTACKS
 from .forms import Asking, Form
-from .optimizers import OptimizerName
 from .retraining import Dtype, LossTokens
 from .rtt import RTT
+from .tuning import OptimizerName
 
 
 @ATTACKS.register(

@@ -21,8 +21,8 @@ from ..evaluation.records import ScoredRow
 from ..verification.scores import FactScores
 from . import ATTACKS
 from .base import Attack, AttackCost, Attacked, AttackResult
+from .model_cache import borrowed
 from .prompting import check_questions, question_budget
-from .resident import borrowed
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -93,9 +93,9 @@ class LeakAtK(Attack):
 
     def run_job(self, job: str, attacked: Attacked, out: Path) -> None:
         """Sample and score every question; the sampled texts are not kept."""
+        from ..evaluation.batch_runner import Passes
         from ..evaluation.generation import generate
-        from ..evaluation.memory import batch_budget
-        from ..evaluation.passes import Passes
+        from ..models.memory import batch_budget
 
         rows = _questions(attacked.bundle.forget.score)
         with borrowed(attacked.folder, edits=False) as resident:

@@ -41,7 +41,7 @@ def score_attacked(
     model.eval()
     if attacked.then is None:
         return _score(model, tokenizer, rows, attacked)
-    from ..evaluation.loading import load_model
+    from ..models.loading import load_model
     from ..quantization import export_format
     from ..quantization.base import release_memory
 

@@ -9,11 +9,10 @@ from typing import Any
 
 from ..data.example import Example
 from ..errors import RequestError
-from .adapters import Tuning
 from .base import Attacked, AttackResult
 from .best import best_of, read_ends, read_epochs
-from .optimizers import OptimizerName, check_optimizer
 from .retraining import Dtype, LossTokens, RetrainingSettings, check_least, check_rates, retrain_and_score
+from .tuning import OptimizerName, Tuning, check_optimizer
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from ..errors import RequestError
+from ..models.decoder import linear_weights
 from ..quantization.grids import find_grid
-from ..quantization.layers import linear_weights
 from ..robust.base import StepContext, StepResult, TrainingContext
 from . import CONTROLS
 from .base import ControlPart

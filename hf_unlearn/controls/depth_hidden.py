@@ -11,7 +11,7 @@ from torch import nn
 
 from ..data.example import DataBundle
 from ..errors import RequestError
-from ..evaluation.decoder import decoder_layers
+from ..models.decoder import decoder_layers
 from ..robust.base import TermWeights, TrainingContext
 from . import CONTROLS
 from .base import ControlPart, everything_retained

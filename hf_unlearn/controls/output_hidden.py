@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 
 from ..data.example import DataBundle, RowSet
 from ..errors import RequestError
-from ..evaluation.decoder import decoder_layers
+from ..models.decoder import decoder_layers
 from ..robust.base import TermWeights, TrainingContext
 from . import CONTROLS
 from .base import ControlPart

@@ -8,7 +8,7 @@ from typing import Any
 
 from ..errors import RequestError
 from .columns import Columns, find_columns, keep_for, to_example
-from .drawn_options import with_drawn_options
+from .distractors import with_drawn_options
 from .example import Example, RowSet
 from .layouts import LayoutName, TrainOn, read_layout
 from .readers import read_file, read_hub

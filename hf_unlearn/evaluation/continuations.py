@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 from ..data.encoding import TextFormat, encode_prompt
 from ..data.example import Example
+from .batch_runner import Passes
 from .generation import Prompt, generate
-from .passes import Passes
 from .records import ScoredRow
-from .request import SetRequest
+from .spec import SetRequest
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

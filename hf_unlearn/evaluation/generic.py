@@ -11,10 +11,10 @@ from ..data.encoding import EncodedRow, TextFormat, encode_row
 from ..data.example import Example
 from ..errors import RequestError
 from .batch import Batch, padded_batch
+from .batch_runner import Passes
 from .generation import Prompt, generate
 from .logits import SelectedLogits
 from .metrics.text import text_entropy
-from .passes import Passes
 from .records import ScoredRow
 from .scoring import check_lengths
 

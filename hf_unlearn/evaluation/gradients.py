@@ -11,10 +11,10 @@ import torch
 
 from ..data.encoding import EncodedRow
 from ..errors import RequestError
+from ..models.loading import quantization_method
 from .batch import padded_batch
-from .loading import quantization_method
+from .batch_runner import Passes
 from .logits import SelectedLogits
-from .passes import Passes
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

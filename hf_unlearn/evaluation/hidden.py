@@ -11,9 +11,9 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from ..errors import RequestError
+from ..models.decoder import decoder_layers
 from .batch import padded_batch
-from .decoder import decoder_layers
-from .passes import Passes
+from .batch_runner import Passes
 
 
 def spread_layers(count: int, wanted: int) -> list[int]:

@@ -1,7 +1,7 @@
 """The results of finished batches, on disk as soon as each is finished, so that a killed evaluation goes on.
 
 One JSON line per batch. A line that was cut short by a kill is dropped. Batches are planned the same way every time
-(see :mod:`.passes`), so their numbers say what was done.
+(see :mod:`.batch_runner`), so their numbers say what was done.
 """
 
 from __future__ import annotations

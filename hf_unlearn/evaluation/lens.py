@@ -11,8 +11,8 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from ..errors import RequestError
+from ..models.decoder import decoder_layers
 from .batch import padded_batch
-from .decoder import decoder_layers
 from .logits import SelectedLogits
 
 _NORMS = ("norm", "ln_f", "final_layernorm", "final_layer_norm", "norm_f", "final_norm", "ln_out")

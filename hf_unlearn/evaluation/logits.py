@@ -10,8 +10,8 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
+from ..models.memory import is_out_of_memory
 from .batch import Batch, padded_batch
-from .memory import is_out_of_memory
 from .trees import grow_trees, tree_batch
 
 # Float32 logits held at a time. On a CPU what stays in its cache is faster; with fewer positions than this the head's

@@ -12,18 +12,17 @@ from typing import TYPE_CHECKING, cast
 
 from ..data.encoding import TextFormat, check_chat_template, encode_row, load_tokenizer
 from ..data.example import Example
-from ..processes import is_first, rank, wait_for_all, world_size
+from ..runtime.processes import is_first, rank, wait_for_all, world_size
 from .metrics import SCORE_VERSION, apply_metrics
 from .records import ScoredRow, write_records
-from .request import SetRequest, set_requests
-from .spec import EvalSpec, Sampling, SetScoring
+from .spec import EvalSpec, Sampling, SetRequest, SetScoring, set_requests
 from .summary import fact_scores, summarize
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from .passes import Passes
+    from .batch_runner import Passes
 
 RECORDS_FILE = "records.jsonl"
 SUMMARY_FILE = "summary.json"
@@ -75,11 +74,11 @@ def evaluate_folder(
         RequestError: The folder, a row or a metric's name is wrong, or a row lacks what a metric of its set needs.
         EnvironmentFailure: A library that the folder's format needs is missing, or one row is too much for memory.
     """
+    from ..models.llama_cpp import RUNTIME, check_needs, load_llama_cpp
+    from ..models.loading import load_model
+    from ..models.memory import batch_budget
+    from .batch_runner import Passes
     from .journal import Journal, files_fingerprint
-    from .llama_cpp import RUNTIME, check_needs, load_llama_cpp
-    from .loading import load_model
-    from .memory import batch_budget
-    from .passes import Passes
 
     requests = set_requests(sets, spec, scoring or {})
     if runtime == RUNTIME:

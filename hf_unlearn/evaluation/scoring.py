@@ -11,11 +11,11 @@ import torch
 from ..data.encoding import EncodedRow, TextFormat, encode_answer, encode_row
 from ..data.example import Example
 from ..errors import RequestError
+from .batch_runner import Passes
 from .labels import Labels, LabelScores, Scores, Text
-from .leads import encode_led
 from .lens import LogitLens
 from .logits import SelectedLogits
-from .passes import Passes
+from .prefill import encode_led
 from .records import AnswerScore, ScoredRow
 from .trees import TokenTree, grow_trees, tree_batch
 

@@ -18,15 +18,22 @@ from ..reporting.summary import summarize, warning
 from ..reporting.words import listed, show
 from ..verification.references import IDENTITY
 from ..verification.report_file import REPORT_FILE, load_report, write_report
-from .card_parts import emissions, format_notes, gguf_file, variant_links
-from .card_tables import headline_table, metric_tables, utility_table
+from .card_tables import (
+    emissions,
+    format_notes,
+    gguf_file,
+    headline_table,
+    metric_tables,
+    utility_table,
+    variant_links,
+)
 from .files import CARD_FILE, PLOT_FOLDER, SIGNATURE_FILE
 from .metadata import CardWords, card_metadata, metadata_problems, metadata_yaml
 
 if TYPE_CHECKING:
     from jinja2 import Environment
 
-    from ..reporting.rows import Subject
+    from ..verification.report_rows import Subject
 
 _OUTCOMES = {"failed": "**failed**", "inconclusive": "not settled", "passed": "survived"}
 _PLAIN_LIBRARIES = ("torch", "transformers")

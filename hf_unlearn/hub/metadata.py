@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ..reporting.results import Results
 from ..reporting.words import metric_phrase
 from ..verification.references import IDENTITY
-from .card_parts import emissions
+from .card_tables import emissions
 
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult, ModelCardData

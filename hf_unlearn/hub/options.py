@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from ..errors import RequestError
-from .names import check_repo_id
+from .repo_names import check_repo_id
 
 Gate = Literal["auto", "manual"]
 MAIN = "main"

@@ -1,181 +1,271 @@
-"""From the scored files of a run to folders that can be released."""
+"""A finished run to the Hub: variants first, the main model last, and only then what readers see.
+
+Every step looks at what is there and does what is missing. So the same command, repeated after any failure, goes on
+where it ended, and ends where an undisturbed one ends.
+"""
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Iterable, Mapping, Sequence
+import json
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from ..errors import EnvironmentFailure, RequestError
-from ..verification.digests import folder_digests, list_files, sha256_file
+from ..errors import EnvironmentFailure, HfUnlearnError, RequestError
+from ..runtime.processes import is_first
 from ..verification.references import IDENTITY
-from ..verification.report_file import REPORT_FILE, validate_report, write_report
-from .benchmarks import benchmark_files
-from .card import render_card
-from .files import CARD_FILE, PLOT_FOLDER, is_model_file, is_weight_file, may_be_published
-from .leaks import ForgetText, find_in_file
-from .metadata import CardWords
+from .client import HubClient, nothing_leaks, redact
+from .collection import Tied, open_collection, tie_together
+from .options import MAIN, HubOptions
+from .permissions import check_rights
+from .staging import STAGING, Release, Staged, read_release, refuse_not_passed, stage
+from .upload import Begun, RepoState, Uploaded, begin, check_place, check_tag, finish, make_repo, read_state, set_tag
+
+PUBLISHED_FILE = "published.json"
+LOCK_FILE = ".publish.lock"
+Say = Callable[[str], None]
+T = TypeVar("T")
+R = TypeVar("R")
+_AT_A_TIME = 4
 
 
 @dataclass(frozen=True)
-class PublishedFolder:
-    """One folder that is ready to be released.
+class Publication:
+    """What is on the Hub now.
 
     Attributes:
-        transform: ``identity`` for the main model, or the format.
-        path: The folder.
-        files: Path to SHA-256 of every file in it but the report.
-        left_out: Files of the scored folder that are not published.
+        uploaded: The folders and their commits, the main one last.
+        collection: Slug of the collection, if there is one.
+        url: Address of the main repository.
     """
 
-    transform: str
-    path: Path
-    files: Mapping[str, str]
-    left_out: tuple[str, ...]
+    uploaded: tuple[Uploaded, ...]
+    collection: str | None
+    url: str
 
 
-def publish_to_folder(
-    main_dir: Path,
-    variants: Mapping[str, Path],
-    report: Mapping[str, Any],
-    words: CardWords,
-    *,
-    out_main: Path,
-    out_variants: Mapping[str, Path],
-    plots: Sequence[Path] = (),
-    forget_texts: Iterable[tuple[str, str]] | ForgetText = (),
-) -> list[PublishedFolder]:
-    """Write the main model and its variants, each with its card, report and digests.
+def publish_run(
+    run: Path, options: HubOptions, *, say: Say = print, dry_run: bool = False, token: str | None = None
+) -> Publication | None:
+    """Publish a finished run.
+
+    One process does it: under a launcher the first, and if several believe to be that one, one after the other; the
+    later ones find that nothing is left to do.
 
     Args:
-        main_dir: Folder of the unlearned model, as it was scored.
-        variants: Format to folder of that variant, as it was scored.
-        report: The sealed report; ``models.unlearned.files`` holds the digests of what was scored.
-        words: What only the publisher can say.
-        out_main: Where the main model goes.
-        out_variants: Format to where that variant goes.
-        plots: Plots for the main model's card (``.png`` or ``.svg``).
-        forget_texts: Prompt and answer of every forget row (or what was made of them), to make sure that no published
-            text holds one.
+        run: The run's output folder.
+        options: Where to, and how.
+        say: Gets a line about each thing that was done.
+        dry_run: Only write the folders that would be uploaded; the Hub is not asked anything.
+        token: The token; by default from where ``huggingface_hub`` keeps it.
 
     Returns:
-        The folders, the main one first.
+        What is on the Hub now; ``None`` from a dry run, or in a process that leaves it to another.
 
     Raises:
-        RequestError: A place to publish to holds something else, a variant has no place, a plot is of another kind,
-            the report does not fit its schema, or a published text holds forget text.
-        EnvironmentFailure: A file is not the one that was scored, or cannot be copied.
+        VerificationError: The verdict is not *passed*, and that was not allowed.
+        RequestError: The run, the options or the token do not do; nothing was uploaded.
+        EnvironmentFailure: The Hub failed or refused; the same call goes on from there.
     """
-    validate_report(report)
-    missing = sorted(variants.keys() - out_variants.keys())
-    if missing:
-        raise RequestError(f"there is no folder to publish the variant {missing[0]!r} to")
-    forget = forget_texts if isinstance(forget_texts, ForgetText) else ForgetText(forget_texts)
-    jobs = [(IDENTITY, main_dir, out_main), *((name, variants[name], out_variants[name]) for name in variants)]
-    for _, _, out in jobs:
-        _check_place(out)
-    clean: set[str] = set()
-    return [
-        _publish_one(source, out, transform, report, words, plots if transform == IDENTITY else (), forget, clean)
-        for transform, source, out in jobs
-    ]
+    if not is_first():
+        return None
+    if not run.is_dir():
+        raise RequestError(f"{run} is not a folder")
+    with _alone(run, say):
+        release = read_release(run)
+        if not options.allow_not_passed:
+            refuse_not_passed(release.report)
+        if dry_run:
+            for each in stage(release, options):
+                say(f"would publish {each.folder} ({len(each.files)} files) as {_where(each)}")
+            return None
+        client = HubClient(token)
+        with nothing_leaks(client.token), _plain_output():
+            try:
+                check_rights(client, options.repo_id)
+                return _publish(client, release, stage(release, options), options, say)
+            except HfUnlearnError as error:
+                # Messages are made without the token; this is for those that quote what others said.
+                error.args = tuple(redact(str(part), client.token) for part in error.args)
+                raise
 
 
-def _check_place(out: Path) -> None:
-    """Only an earlier publication, or nothing, may be replaced."""
-    if out.is_symlink() or (out.exists() and not out.is_dir()):
-        raise RequestError(f"{out} is in the way: publishing needs a folder of its own")
-    if out.is_dir() and any(out.iterdir()) and not (out / REPORT_FILE).is_file():
-        raise RequestError(f"{out} holds something else than a published model: name an empty folder")
+def _publish(
+    client: HubClient, release: Release, staged: Sequence[Staged], options: HubOptions, say: Say
+) -> Publication:
+    repos = list(dict.fromkeys(each.repo_id for each in staged))
+    states = dict(zip(repos, side_by_side(lambda repo_id: read_state(client, repo_id), repos), strict=True))
+    side_by_side(lambda each: _check(client, each, states[each.repo_id], options), staged)
+
+    def start(each: Staged) -> Begun:
+        there = states[each.repo_id] or make_repo(client, each.repo_id)
+        states[each.repo_id] = there
+        return begin(client, each, there)
+
+    def end(begun: Begun) -> Uploaded:
+        each = begun.staged
+        done = finish(client, begun, _message(release, each))
+        if options.tag is not None:
+            set_tag(client, done, _tag(each, options.tag))
+        say(f"{'published' if done.made else 'is there already'}: {_where(each)}, commit {done.commit}")
+        return done
+
+    if options.branches:
+        # Commits to one repository wait for each other on the Hub.
+        uploaded = [end(start(each)) for each in staged]
+    else:
+        # The main model's weights travel beside the variants'; its commit, before which nobody sees them, waits.
+        def end_unless_main(each: Staged) -> Uploaded | Begun:
+            begun = start(each)
+            return begun if each.transform == IDENTITY else end(begun)
+
+        made = side_by_side(end_unless_main, staged)
+        uploaded = [each for each in made if isinstance(each, Uploaded)]
+        uploaded += [end(each) for each in made if isinstance(each, Begun)]
+    tied = _collect(client, release, staged, options) if options.collection and len(states) > 1 else None
+    _open(client, states, options)
+    if tied is not None and tied.private and not options.private:
+        open_collection(client, tied.slug)
+    slug = None if tied is None else tied.slug
+    if slug is not None:
+        say(f"collection: {client.endpoint}/collections/{slug}")
+    _record(release.run, client, uploaded, slug, options)
+    return Publication(tuple(uploaded), slug, f"{client.endpoint}/{options.repo_id}")
 
 
-def _publish_one(
-    source: Path,
-    out: Path,
-    transform: str,
-    report: Mapping[str, Any],
-    words: CardWords,
-    plots: Sequence[Path],
-    forget: ForgetText,
-    clean: set[str],
-) -> PublishedFolder:
-    """Fill a folder beside ``out`` and rename it into place, so that ``out`` is never half a model."""
-    work = out.with_name(f".{out.name}.partial")
+def _check(client: HubClient, each: Staged, state: RepoState | None, options: HubOptions) -> None:
+    """Everything that would be refused, before anything is written."""
+    _check_visibility(each.repo_id, state, options)
+    check_place(client, each, state)
+    if options.tag is not None:
+        check_tag(client, each, state, _tag(each, options.tag))
+
+
+def side_by_side(function: Callable[[T], R], items: Sequence[T]) -> list[R]:
+    """Call a function for several items at a time; results in their order.
+
+    What was begun is ended before the first error, in their order, is raised.
+    """
+    if len(items) < 2:
+        return [function(item) for item in items]
+    with ThreadPoolExecutor(max_workers=min(_AT_A_TIME, len(items))) as threads:
+        return [future.result() for future in [threads.submit(function, item) for item in items]]
+
+
+def _check_visibility(repo_id: str, state: RepoState | None, options: HubOptions) -> None:
+    """Nothing is made public that was not asked to be, not even by publishing to what is public.
+
+    Raises:
+        RequestError: The repository is public.
+    """
+    if state is not None and not state.private and options.private:
+        raise RequestError(f"{repo_id} is public: say --public to publish to it, or make it private first")
+
+
+def _open(client: HubClient, states: dict[str, RepoState | None], options: HubOptions) -> None:
+    """Gates and visibility, the main repository last: until then nobody else has seen anything."""
+    for repo_id in sorted(states, key=lambda repo_id: repo_id == options.repo_id):
+        state = states[repo_id]
+        wanted: dict[str, Any] = {}
+        if options.gated is not None and (state is None or state.gated != options.gated):
+            wanted["gated"] = options.gated
+        if not options.private and (state is None or state.private):
+            wanted["private"] = False
+        if wanted:
+            doing = f"change who may read {repo_id}"
+            client.call(doing, client.api.update_repo_settings, repo_id, **wanted)
+
+
+def _collect(client: HubClient, release: Release, staged: Sequence[Staged], options: HubOptions) -> Tied:
+    ordered = sorted(staged, key=lambda each: each.transform != IDENTITY)
+    status = release.report["verdict"]["status"]
+    notes = {
+        each.repo_id: f"verdict {status}" if each.transform == IDENTITY else f"{each.transform}, verdict {status}"
+        for each in ordered
+    }
+    title = f"{options.repo_id.split('/')[1]} (unlearned)"
+    return tie_together(client, options.owner, title, f"{release.words.title}, and its variants", notes)
+
+
+def _message(release: Release, each: Staged) -> str:
+    what = "the unlearned model" if each.transform == IDENTITY else f"its {each.transform} variant"
+    return f"Publish {what}, verdict {release.report['verdict']['status']}"
+
+
+def _tag(each: Staged, tag: str) -> str:
+    return tag if each.branch == MAIN else f"{tag}-{each.branch}"
+
+
+def _where(each: Staged) -> str:
+    return each.repo_id if each.branch == MAIN else f"{each.repo_id} (branch {each.branch})"
+
+
+def _record(run: Path, client: HubClient, uploaded: Sequence[Uploaded], slug: str | None, options: HubOptions) -> None:
+    """Write down which commits hold the release."""
+    record = {
+        "endpoint": client.endpoint,
+        "collection": slug,
+        "repositories": [
+            {
+                "format": done.staged.transform,
+                "repo_id": done.staged.repo_id,
+                "branch": done.staged.branch,
+                "commit": done.commit,
+                "tag": None if options.tag is None else _tag(done.staged, options.tag),
+            }
+            for done in uploaded
+        ],
+    }
     try:
-        if work.exists():
-            shutil.rmtree(work)
-        work.mkdir(parents=True)
-        left_out = _copy_model(source, work, transform, report)
-        plot_names = [_copy_plot(plot, work) for plot in plots]
-        (work / CARD_FILE).write_text(render_card(report, transform, words, plot_names), encoding="utf-8")
-        for name, text in benchmark_files(report, transform).items():
-            (work / name).parent.mkdir(exist_ok=True)
-            (work / name).write_text(text, encoding="utf-8")
-        files = folder_digests(work)
-        write_report({**report, "format": transform, "files": files}, work / REPORT_FILE)
-        refuse_forget_text(work, {**files, REPORT_FILE: sha256_file(work / REPORT_FILE)}, forget, clean)
-        if out.exists():
-            shutil.rmtree(out)
-        work.replace(out)
+        (run / STAGING / PUBLISHED_FILE).write_text(json.dumps(record, indent=1), encoding="utf-8")
     except OSError as error:
         raise EnvironmentFailure(
-            f"{out} cannot be written ({error.strerror or error}): make room or see to its rights, then publish again"
+            f"all is published, but {run / STAGING / PUBLISHED_FILE} cannot be written ({error.strerror})"
         ) from error
-    return PublishedFolder(transform, out, files, tuple(left_out))
 
 
-def _copy_model(source: Path, work: Path, transform: str, report: Mapping[str, Any]) -> list[str]:
-    """Copy what may be published, make sure that it is what was scored, and name what stays at home."""
-    scored = report["models"]["unlearned"]["files"].get(transform)
-    if not scored:
-        raise EnvironmentFailure(f"the report has no digests of the scored {transform!r} files: verify again")
-    names, problems = list_files(source)
-    if problems:
-        raise EnvironmentFailure(f"{source}: {problems[0]}")
-    wanted = sorted({name for name in (*names, *scored) if is_model_file(name)})
-    if not any(is_weight_file(name) for name in wanted):
-        raise EnvironmentFailure(
-            f"{source} holds no weights (safetensors, or one .gguf file): there is nothing to publish"
-        )
-    for name in wanted:
-        if name not in names:
-            raise EnvironmentFailure(f"{source / name} was scored and is gone: export and evaluate again")
-        target = work / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(source / name, target)
-        if (is_weight_file(name) or name in scored) and sha256_file(target) != scored.get(name):
-            raise EnvironmentFailure(f"{source / name} is not the file that was scored: evaluate and verify again")
-    return [name for name in names if name not in wanted]
+@contextmanager
+def _plain_output() -> Iterator[None]:
+    """No progress bars in a log, and on a terminal no message behind a bar that was left in the middle."""
+    from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+
+    bars = sys.stderr.isatty()
+    hidden = not bars and not are_progress_bars_disabled()
+    if hidden:
+        disable_progress_bars()
+    try:
+        yield
+    except BaseException:
+        if bars:
+            print(file=sys.stderr)
+        raise
+    finally:
+        if hidden:
+            enable_progress_bars()
 
 
-def _copy_plot(plot: Path, work: Path) -> str:
-    name = f"{PLOT_FOLDER}/{plot.name}"
-    if not may_be_published(name):
-        raise RequestError(f"{plot} cannot be published: a plot is a .png or .svg file with a plain name")
-    (work / PLOT_FOLDER).mkdir(exist_ok=True)
-    shutil.copyfile(plot, work / name)
-    return name
+@contextmanager
+def _alone(run: Path, say: Say) -> Iterator[None]:
+    """Hold the run against a second publication; wait for one that is at work.
 
-
-def refuse_forget_text(folder: Path, files: Mapping[str, str], forget: ForgetText, clean: set[str]) -> None:
-    """Scan every text of a folder that is about to be published.
-
-    Args:
-        folder: The folder.
-        files: Path to SHA-256 of what is in it.
-        forget: What must not be there.
-        clean: Digests of files that were scanned before (variants share their tokenizer); gets those of this folder.
-
-    Raises:
-        RequestError: One of them holds forget text. The message says where, not what.
+    The system releases the lock if this process is killed.
     """
-    for name, digest in files.items():
-        row = None if digest in clean else find_in_file(folder / name, name, forget)
-        if row is not None:
-            raise RequestError(
-                f"{name} would publish what was to be forgotten (forget row {row + 1}): take it out of publish.* or "
-                "of the file it comes from"
-            )
-        clean.add(digest)
+    import fcntl
+
+    try:
+        file = (run / LOCK_FILE).open("w")
+    except OSError as error:
+        raise EnvironmentFailure(
+            f"{run / LOCK_FILE} cannot be written ({error.strerror}): see to its rights"
+        ) from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            say(f"another process is publishing {run}: waiting for it")
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield

@@ -11,7 +11,7 @@ from ..errors import EnvironmentFailure, RequestError
 from ..verification.report_file import REPORT_FILE
 from .client import HubClient, is_network, status_of, wait_before_retry
 from .options import MAIN
-from .release import Staged
+from .staging import Staged
 
 if TYPE_CHECKING:
     from huggingface_hub import CommitOperationAdd

@@ -14,10 +14,9 @@ from ..verification.digests import sha256_file
 from ..verification.report_file import REPORT_FILE
 from ..verification.report_file import load_report as load_report_file
 from .check import CheckResult, check_files, check_folder
-from .digest_memory import DigestMemory
-from .private_copy import copy_files, private_folder
+from .digest_cache import DigestMemory
 from .signatures import SigstoreIdentity, TrustedKey
-from .snapshot import fetch_snapshot
+from .snapshot import copy_files, fetch_snapshot, private_folder
 
 __all__ = ["CheckResult", "SigstoreIdentity", "VerifiedModel", "check", "check_folder", "load_report"]
 
@@ -76,7 +75,7 @@ class VerifiedModel:
             report_digest: The ``digest`` that the report must have, as ``hf-unlearn check`` prints it: then nothing
                 else is taken, not even an older release by the same publisher.
             reuse_digests: Believe digests of files in the download cache that have not changed since they were last
-                hashed, see :mod:`~hf_unlearn.hub.digest_memory`.
+                hashed, see :mod:`~hf_unlearn.hub.digest_cache`.
             private_copy: Copy the files to a place of their own first, check and load the copy, and remove it. On a
                 CPU, weights are read from their file as they are used: without the copy, who writes into that file
                 later changes the loaded model. Takes room in the folder for temporary files (``TMPDIR``).
@@ -212,7 +211,7 @@ def _load(result: CheckResult, passed_on: dict[str, Any]) -> Any:
     """Stock ``from_pretrained`` on the files that were checked."""
     from transformers import AutoModelForCausalLM
 
-    from ..evaluation.loading import gguf_arguments
+    from ..models.loading import gguf_arguments
 
     assert result.report is not None
     _refuse_foreign_code(result.folder)

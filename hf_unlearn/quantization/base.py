@@ -16,26 +16,23 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from packaging.specifiers import SpecifierSet
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from transformers import PreTrainedModel
 
 from ..errors import EnvironmentFailure, MissingExtraError, RequestError
-from ..evaluation.loading import gguf_file_in, hidden_library_bars, load_model, quiet_backends, run_device
-from .layers import linear_layers
+from ..models.decoder import linear_layers
+from ..models.loading import (
+    copy_tokenizer,
+    empty_model,
+    gguf_file_in,
+    hidden_library_bars,
+    load_model,
+    quiet_backends,
+    run_device,
+)
 
 if TYPE_CHECKING:
     from .calibration import Calibration
 
-_TOKENIZER_FILES = (
-    "tokenizer*",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.*",
-    "merges.txt",
-    "*.model",
-    "*.tiktoken",
-    "chat_template*",
-    "additional_chat_templates",
-)
 _WEIGHT_FILES = ("*.safetensors", "*.gguf")
 _PROBE_ROWS, _PROBE_LENGTH = 4, 16
 
@@ -276,21 +273,6 @@ def head_name(model: PreTrainedModel) -> str | None:
     return next((name for name, module in model.named_modules() if module is head), None)
 
 
-def empty_model(source: Path) -> PreTrainedModel:
-    """The model of a folder without its weights (on the ``meta`` device): shapes and names to check.
-
-    Raises:
-        RequestError: The folder's config names no causal language model.
-    """
-    try:
-        with torch.device("meta"):
-            model: PreTrainedModel = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(source))
-    except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise RequestError(f"{source} has a config.json that cannot be used: {reason}") from error
-    return model
-
-
 def body_layers(model: PreTrainedModel, format_name: str) -> dict[str, nn.Linear]:
     """The linear layers besides the output head, by name.
 
@@ -318,16 +300,6 @@ def check_groups(layers: Mapping[str, nn.Linear], group_size: int, format_name: 
                 f"{format_name} needs input sizes in multiples of {group_size}, but {name} has {layer.in_features}: "
                 "use a format with a smaller group"
             )
-
-
-def copy_tokenizer(source: Path, target: Path) -> None:
-    """Copy tokenizer and chat template files byte by byte."""
-    for pattern in _TOKENIZER_FILES:
-        for item in source.glob(pattern):
-            if item.is_dir():
-                shutil.copytree(item, target / item.name, dirs_exist_ok=True)
-            else:
-                shutil.copyfile(item, target / item.name)
 
 
 def release_memory() -> None:

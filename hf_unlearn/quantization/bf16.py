@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from ..evaluation.loading import read_pretrained
+from ..models.loading import read_pretrained
 from . import FORMATS
 from .base import Written
 from .streaming import StreamedFormat, streamed_logits

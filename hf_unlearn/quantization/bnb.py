@@ -17,7 +17,7 @@ from torch import nn
 from transformers import AutoConfig, BitsAndBytesConfig, PreTrainedModel
 
 from ..errors import RequestError
-from ..evaluation.loading import read_pretrained, run_device
+from ..models.loading import read_pretrained, run_device
 from . import FORMATS
 from .base import Format, Written
 from .streaming import dequantized_run

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 from transformers import AutoConfig, PreTrainedModel
 
-from ..evaluation.loading import read_pretrained
+from ..models.loading import read_pretrained
 from .base import Format, Written, body_layers, check_groups, head_name, release_memory
 from .streaming import read_stored, streamed_logits
 

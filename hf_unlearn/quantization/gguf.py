@@ -17,8 +17,8 @@ import torch
 from transformers import PreTrainedModel
 
 from ..errors import EnvironmentFailure, RequestError
-from ..evaluation.llama_cpp import quiet_llama_cpp
-from ..evaluation.loading import read_pretrained
+from ..models.llama_cpp import quiet_llama_cpp
+from ..models.loading import read_pretrained
 from . import FORMATS
 from .base import Format, Written
 from .gguf_file import FileWeights, check_family, write_file

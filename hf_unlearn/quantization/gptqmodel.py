@@ -21,10 +21,10 @@ from transformers import PreTrainedModel
 
 from ..data.encoding import load_tokenizer
 from ..errors import EnvironmentFailure, RequestError
-from ..evaluation.gptqmodel import import_quietly, silent
-from ..evaluation.loading import run_device
+from ..models.gptqmodel import import_quietly, silent
+from ..models.loading import empty_model, run_device
 from . import FORMATS
-from .base import Format, Written, body_layers, check_groups, empty_model, probe_logits, release_memory
+from .base import Format, Written, body_layers, check_groups, probe_logits, release_memory
 from .packed import Unpack, awq_weight, gptq_weight, packed_layers, plain_model, stored_tensors
 
 _BATCH_ROWS = 8

@@ -16,7 +16,7 @@ import torch
 from transformers import PreTrainedModel
 
 from ..errors import RequestError
-from ..evaluation.loading import read_pretrained
+from ..models.loading import read_pretrained
 from . import FORMATS
 from .base import Written, body_layers
 from .grids import Grid, find_grid, in_groups, on_grid

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel, TorchAoConfig
 
-from ..evaluation.loading import read_pretrained, run_device
+from ..models.loading import read_pretrained, run_device
 from . import FORMATS
 from .base import Format, Written, body_layers
 from .streaming import dequantized_run

@@ -12,7 +12,7 @@ from ..data.sources import Source
 from ..errors import RequestError
 from ..evaluation.run import EvalSpec
 from ..registry import suggest
-from ..strict_yaml import Located, build, override, read_yaml
+from ..runtime.strict_yaml import Located, build, override, read_yaml
 from .attacks import AttackSection, parse_attacks
 from .loading import find_recipe, parse_recipe
 from .spec import Recipe

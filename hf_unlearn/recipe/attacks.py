@@ -25,7 +25,7 @@ from ..data.example import DataBundle
 from ..errors import RequestError
 from ..quantization import FORMATS, full_name
 from ..registry import suggest
-from ..strict_yaml import Located, build
+from ..runtime.strict_yaml import Located, build
 from ..verification.intervals import MIN_GROUPS
 from .checks import check_name, located
 from .spec import Recipe

@@ -9,17 +9,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from ..attacks.base import check_judgeable
 from ..attacks.composed import judged_attacks
-from ..attacks.measured import check_judgeable
 from ..controls import CONTROLS
 from ..errors import RequestError
 from ..evaluation.metrics import METRICS
 from ..hub.metadata import plain_key_problems
 from ..quantization import FORMATS
 from ..quantization.calibration import calibration_kinds
-from ..registry import suggest
-from ..strict_yaml import Located, first_named
-from ..trainer.settings import build_part
+from ..registry import build_part, suggest
+from ..runtime.strict_yaml import Located, first_named
 from .spec import RESERVED_NAMES, ControlSpec, Recipe
 
 LARGEST_SEED = 2**32 - 1
@@ -53,7 +52,7 @@ def check_settings(tree: Located, key: str, control: str | None = None) -> None:
         key: Where the mapping stands in the recipe.
         control: Name of the positive control that they train.
     """
-    from ..trainer.train import GIVEN_BY_THE_RUN, make_config, method_settings, suggest_setting
+    from .method_settings import GIVEN_BY_THE_RUN, make_config, method_settings, suggest_setting
 
     known = method_settings()
     for name, item in tree.value.items():
@@ -150,7 +149,7 @@ def _downloadable(names: Sequence[str]) -> tuple[str, ...]:
 
 def check_gate(recipe: Recipe, tree: Located) -> None:
     """The gate can only judge what the run makes and measures."""
-    from ..evaluation.llama_cpp import runtime_transforms
+    from ..models.llama_cpp import runtime_transforms
 
     for key, wanted, there in (
         ("formats", recipe.gate.formats, (*recipe.export.formats, *runtime_transforms(recipe.export.formats))),

@@ -11,7 +11,7 @@ from ..errors import RequestError
 from ..evaluation.run import EvalSpec
 from ..quantization import full_name
 from ..registry import suggest
-from ..strict_yaml import Located, build, override, read_yaml
+from ..runtime.strict_yaml import Located, build, override, read_yaml
 from ..verification.gate import Gate
 from .attacks import check_attack_formats, parse_attacks
 from .checks import (

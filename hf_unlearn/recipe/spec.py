@@ -7,18 +7,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from ..data.drawn_texts import DrawSpec
 from ..data.encoding import TextFormat
 from ..data.planted import PlantedSpec
+from ..data.self_generated import DrawSpec
 from ..data.sources import Source
 from ..errors import RequestError
 from ..evaluation.run import EvalSpec
 from ..evaluation.suites.spec import HarnessSpec
 from ..hub.metadata import is_hub_id
 from ..hub.options import HubOptions
+from ..models.scratch import ScratchSpec
 from ..quantization.calibration import CalibrationSpec
 from ..registry import suggest
-from ..trainer.scratch import ScratchSpec
 from ..verification.gate import Gate
 from .plain import plain, plain_attacks
 

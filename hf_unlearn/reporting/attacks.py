@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..verification.report_rows import entries, number, section
 from .results import Results
-from .rows import entries, number, section
 from .words import show
 
 _SHOWN_APART = ("fold", "metric", "before", "after", "value")

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from ..verification.report_rows import Subject
 from .results import Results
-from .rows import Subject
 from .words import listed, metric_phrase, show
 
 _INFINITIVES = {"passed": "pass", "failed": "fail"}

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ..verification.report_rows import Share, entries, number, section
 from .results import Results
-from .rows import Share, entries, number, section
 from .words import listed, metric_phrase, show
 
 SPACE = "\N{NO-BREAK SPACE}"

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from .rows import Score, Transform
+from ..verification.report_rows import Score, Transform
 from .style import colour
 
 if TYPE_CHECKING:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..verification.report_rows import Report, Score, Share, Utility, number, section
 from .attacks import attack_tables
 from .controls import caught_by, control_meaning, control_note
 from .explanation import explained, formats_table, percent, pooled_sentence
@@ -18,7 +19,6 @@ from .plot_retain import retain_figure
 from .plot_shares import recovered_figure
 from .reasons import grouped_reasons
 from .results import Results
-from .rows import Report, Score, Share, Utility, number, section
 from .style import PALETTE, STATUS_COLOURS
 from .summary import summarize, warning
 from .words import metric_label, metric_phrase, show, show_interval

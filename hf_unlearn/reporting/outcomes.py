@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ..verification.report_rows import section
 from .results import Results
-from .rows import section
 from .words import listed
 
 _SHOWN_OF_A_BUDGET = 4

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from ..verification.report_rows import Subject, Transform
 from .controls import control_note
 from .figures import interval_line, label_rows, legend, look, margin_value, separate_kinds, unit_axis, wrapped_panels
 from .results import Results
-from .rows import Subject, Transform
 from .style import colour, status_colour
 from .words import metric_label, show
 

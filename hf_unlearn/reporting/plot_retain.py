@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from ..verification.report_rows import Subject, Transform, number
 from .figures import interval_line, label_rows, legend, look, unit_axis, wrapped_panels
 from .results import Results
-from .rows import Subject, Transform, number
 from .style import colour
 from .words import metric_label
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from ..verification.report_rows import Share, Subject, Transform, number
 from .figures import FIGURE_WIDTH, ROW_HEIGHT, label_rows, legend, look, margin_value, panels, separate_kinds
 from .results import Results
-from .rows import Share, Subject, Transform, number
 from .style import colour, status_colour
 from .words import metric_phrase, show
 

@@ -6,13 +6,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..verification.report_rows import Report
 from .files import save
 from .plot_explanation import explanation_figure, layers_figure
 from .plot_forget import forget_figure
 from .plot_retain import retain_figure
 from .plot_shares import recovered_figure
 from .results import Results
-from .rows import Report
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

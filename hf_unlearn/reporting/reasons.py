@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ..verification.report_rows import Share, Transform, Utility
 from .results import Results
-from .rows import Share, Transform, Utility
 from .words import listed, metric_phrase, show
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
-from .rows import (
+from ..verification.report_rows import (
     Kind,
     Report,
     Role,

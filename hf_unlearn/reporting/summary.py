@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from ..verification.report_rows import Share
 from .reasons import grouped_reasons
 from .results import Results
-from .rows import Share
 from .words import listed, metric_phrase, show
 
 

@@ -6,12 +6,12 @@ import unicodedata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..verification.report_rows import Report, Subject, Transform
 from .controls import control_note, control_sentence
 from .explanation import SPACE, Explained, came_back_sentences, explained, percent, pooled_sentence
 from .outcomes import outcome_sentences, shortened
 from .reasons import grouped_reasons
 from .results import Results
-from .rows import Report, Subject, Transform
 from .summary import warning
 from .words import metric_label, show
 

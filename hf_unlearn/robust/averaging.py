@@ -12,8 +12,7 @@ from torch import Tensor, nn
 from ..errors import RequestError
 from . import ROBUST
 from .base import StepContext, TrainingContext, TrainingPart
-from .state import load_tensors, save_tensors
-from .weights import trained_parameters
+from .weights import load_tensors, save_tensors, trained_parameters
 
 AVERAGE_FILE = "weight_averaging.safetensors"
 _COUNT = "/count"

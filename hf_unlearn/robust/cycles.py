@@ -13,10 +13,9 @@ from torch import nn
 from ..errors import RequestError
 from . import ROBUST
 from .base import StepContext, TermWeights, TrainingContext, TrainingPart
-from .brought_back import BroughtBack
+from .recovery_probe import BroughtBack
 from .rehearsal import Rehearsal
-from .state import load_tensors, save_tensors
-from .weights import trained_parameters
+from .weights import load_tensors, save_tensors, trained_parameters
 
 REHEARSAL_FILE = "cycles_rehearsal.safetensors"
 
@@ -52,7 +51,7 @@ class Cycles(TrainingPart):
     changed is taken back before healing.
 
     With ``until_gone`` rounds end when the rehearsals bring nothing back of the facts that they do not teach
-    (:class:`.brought_back.BroughtBack`): more of them would only push right answers below chance.
+    (:class:`.recovery_probe.BroughtBack`): more of them would only push right answers below chance.
 
     Cost: a forward and a backward pass of one term alone in each step, and ``rehearse_steps`` such steps more a
     round; the optimizer's state is made anew twice a round. With a rehearsal a copy of the trained weights, with

@@ -12,12 +12,11 @@ import torch
 from torch import nn
 
 from ..errors import RequestError
+from ..models.decoder import linear_weights
 from ..quantization.grids import Grid, find_grid, on_grid
-from ..quantization.layers import linear_weights
 from . import ROBUST
 from .base import TrainingContext, TrainingPart
-from .exchange import exchanged
-from .weights import Weights, refuse_adapters
+from .weights import Weights, exchanged, refuse_adapters
 
 logger = logging.getLogger(__name__)
 

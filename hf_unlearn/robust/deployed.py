@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import RequestError
-from .exchange import exchanged
+from .weights import exchanged
 
 
 class Change(Protocol):

@@ -11,7 +11,7 @@ from accelerate.utils import reduce
 from torch import Tensor, nn
 
 from ..data.encoding import EncodedRow
-from ..processes import rank, world_size
+from ..runtime.processes import rank, world_size
 from .base import TrainingContext
 from .weights import Weights, trained_parameters
 

@@ -12,11 +12,10 @@ from torch import Tensor, nn
 
 from ..data.encoding import EncodedRow
 from ..errors import RequestError
-from ..evaluation.decoder import decoder_layers
 from ..losses.base import label_positions
+from ..models.decoder import MLP_OUTPUTS, decoder_layers
 from . import ROBUST
 from .base import TrainingContext, TrainingPart
-from .mlps import MLP_OUTPUTS
 from .weights import refuse_adapters
 
 

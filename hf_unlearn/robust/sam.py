@@ -13,8 +13,7 @@ from torch import Tensor, nn
 from ..errors import RequestError
 from . import ROBUST
 from .base import Gradients, StepContext, StepResult, TermName, TrainingPart, View
-from .exchange import exchanged
-from .weights import trained_parameters
+from .weights import exchanged, trained_parameters
 
 
 @ROBUST.register(

@@ -13,7 +13,7 @@ from torch import Tensor
 from ..errors import RequestError
 from . import ROBUST
 from .base import Gradients, TermName, TrainingPart
-from .state import load_tensors, save_tensors
+from .weights import load_tensors, save_tensors
 
 FILTER_FILE = "sign_filter.safetensors"
 

@@ -14,8 +14,7 @@ from torch import Tensor, nn
 from ..errors import RequestError
 from . import ROBUST
 from .base import StepContext, TermName, TrainingPart, View
-from .exchange import exchanged
-from .weights import trained_parameters
+from .weights import exchanged, trained_parameters
 
 _APART = 1_000_003
 """A large odd factor keeps the random streams of neighbouring seeds and steps apart."""

@@ -14,8 +14,7 @@ from torch import Tensor, nn
 from ..errors import RequestError
 from . import ROBUST
 from .base import Gradients, StepContext, StepResult, TermName, TrainingPart
-from .state import load_tensors, save_tensors
-from .weights import trained_parameters
+from .weights import load_tensors, save_tensors, trained_parameters
 
 ROWS_FILE = "sure_rows.safetensors"
 

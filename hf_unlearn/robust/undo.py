@@ -13,8 +13,7 @@ from torch import nn
 from ..errors import RequestError
 from . import ROBUST
 from .base import StepContext, TermWeights, TrainingContext, TrainingPart
-from .state import load_tensors, save_tensors
-from .weights import refuse_adapters, trained_parameters
+from .weights import load_tensors, refuse_adapters, save_tensors, trained_parameters
 
 TEACHER_FILE = "undo_teacher.safetensors"
 

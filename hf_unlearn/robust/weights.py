@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from ..errors import RequestError
@@ -79,3 +83,52 @@ def refuse_adapters(model: nn.Module, part: str) -> None:
             f"{part} changes the model's own weights, and only adapters are trained: leave the adapters out of this "
             "method, or the part"
         )
+
+
+@contextmanager
+def exchanged(values: Iterable[tuple[nn.Parameter, Tensor]]) -> Iterator[None]:
+    """Parameters that hold other tensors as long as this lasts, and then their own again, bit for bit.
+
+    The tensors themselves change places, so nothing is copied and nothing has to be added back. Gradients that are
+    taken meanwhile are those at the other values, and are left with the parameters as ever.
+
+    Args:
+        values: Parameters with the tensors they get, of the same shape, type and device; may be made one by one.
+    """
+    own: list[tuple[nn.Parameter, Tensor]] = []
+    try:
+        with torch.no_grad():
+            for parameter, value in values:
+                own.append((parameter, parameter.data))
+                parameter.data = value
+        yield
+    finally:
+        for parameter, kept in reversed(own):
+            parameter.data = kept
+
+
+def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Writes tensors by name; a reader sees the whole file or none."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    save_file({name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()}, partial)
+    partial.replace(path)
+
+
+def load_tensors(path: Path, part: str) -> dict[str, Tensor]:
+    """Reads what :func:`save_tensors` wrote, on the CPU.
+
+    Args:
+        path: The file.
+        part: Whose it is, for the message.
+
+    Raises:
+        RequestError: There is no such file, or it is damaged.
+    """
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise RequestError(
+            f"{part}: {path} is missing or damaged, so this run cannot go on from its checkpoint: delete the"
+            " checkpoints next to it and start this training anew"
+        ) from error

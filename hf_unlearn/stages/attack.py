@@ -1,7 +1,7 @@
 """The attack stage: every model is attacked the same way, or a number would have nothing to stand beside.
 
 Jobs are independent and resumable one by one. Every process of a launch takes the next one that nobody has, over as
-many workers as it was given: see :mod:`.claims`.
+many workers as it was given: see :mod:`~hf_unlearn.runtime.locks`.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from ..attacks.base import Attack, Attacked, AttackResult
 from ..attacks.composed import after_of, kind_of
 from ..attacks.cost import cost_lines, measure
 from ..attacks.dequantize import write_dequantized
-from ..attacks.resident import release
+from ..attacks.model_cache import release
 from ..data.encoding import TextFormat
 from ..data.example import DataBundle
 from ..errors import RequestError
-from ..jobs import Job, Workers
-from ..progress import Progress
-from .claims import CLAIMS, claim_file, claimed
+from ..runtime.jobs import Job, Workers
+from ..runtime.locks import CLAIMS, claim_file, claimed
+from ..runtime.progress import Progress
 from .context import Subject
 from .units import Unit
 

@@ -13,8 +13,8 @@ from ..errors import RequestError
 from ..evaluation.records import ScoredRow
 from ..evaluation.suites.harness import check_harness, harness_chat, read_harness, run_harness
 from ..evaluation.suites.spec import HarnessSpec
-from ..jobs import Job
 from ..recipe import BenchmarkSpec
+from ..runtime.jobs import Job
 from ..verification.references import IDENTITY
 from .context import RunContext, Subject
 from .units import Unit

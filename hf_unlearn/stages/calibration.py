@@ -40,7 +40,8 @@ def check_calibrations(calibrations: dict[str, Calibration], target: Path) -> No
         RequestError: Says how many tokens there are and how many are needed.
     """
     from ..data.encoding import load_tokenizer
-    from ..quantization.base import body_layers, empty_model
+    from ..models.loading import empty_model
+    from ..quantization.base import body_layers
 
     if not calibrations:
         return

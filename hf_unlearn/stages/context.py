@@ -13,12 +13,12 @@ from .. import __version__
 from ..attacks import Attack
 from ..data.encoding import TextFormat
 from ..data.example import DataBundle, Example, RowSet
-from ..evaluation.llama_cpp import runtime_transforms, split_runtime
-from ..jobs import Workers
-from ..progress import Progress
+from ..models.llama_cpp import runtime_transforms, split_runtime
 from ..quantization import FORMATS
 from ..quantization.calibration import Calibration
 from ..recipe import Recipe
+from ..runtime.jobs import Workers
+from ..runtime.progress import Progress
 from .calibration import choose_calibrations
 from .units import Unit, fingerprint
 

@@ -10,11 +10,11 @@ from typing import Any
 
 from ..data.encoding import TextFormat
 from ..data.example import Example
-from ..evaluation.llama_cpp import runtime_version, split_runtime
 from ..evaluation.metrics import SCORE_VERSION, score_versions
 from ..evaluation.run import EvalSpec, evaluate_folder
-from ..jobs import Job
-from ..surroundings import no_room
+from ..models.llama_cpp import runtime_version, split_runtime
+from ..runtime.environment import no_room
+from ..runtime.jobs import Job
 from .context import RunContext, Subject
 from .units import Unit
 

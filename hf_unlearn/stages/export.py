@@ -8,9 +8,9 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..jobs import Job
 from ..quantization import FORMATS, export_format
 from ..quantization.calibration import Calibration
+from ..runtime.jobs import Job
 from .context import RunContext, Subject
 from .units import Unit
 
@@ -38,7 +38,7 @@ def check_exportable(names: Sequence[str], source: Path) -> None:
     Raises:
         RequestError: Says which layer does not fit, or that the folder's config names no causal language model.
     """
-    from ..quantization.base import empty_model
+    from ..models.loading import empty_model
 
     model = empty_model(source)
     for name in names:

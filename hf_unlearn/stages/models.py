@@ -12,10 +12,10 @@ from pathlib import Path
 from ..data.encoding import TextFormat
 from ..data.example import DataBundle, Example
 from ..errors import RequestError
-from ..evaluation.fetching import fetch
-from ..jobs import Job
-from ..processes import first_does
-from ..trainer.scratch import ScratchSpec, build_tokenizer, knows, scratch_cache_key, train_scratch_model
+from ..models.loading import fetch
+from ..models.scratch import ScratchSpec, build_tokenizer, knows, scratch_cache_key, train_scratch_model
+from ..runtime.jobs import Job
+from ..runtime.processes import first_does
 from .context import Role, RunContext, Subject
 from .units import file_digests, fingerprint
 

@@ -12,10 +12,9 @@ from ..data.example import DataBundle, RowSet
 from ..errors import RequestError
 from ..recipe import ControlSpec, MethodSpec
 from ..recipe.checks import UNTRAINED_CONTROLS
-from ..trainer.presets import completed
+from ..recipe.method_settings import completed
 from .context import RunContext, Subject
-from .drawn import Drawn, drawn_texts
-from .kept import named_inputs, named_rows
+from .retain_rows import Drawn, drawn_texts, named_inputs, named_rows
 from .units import Unit, fingerprint
 
 
@@ -89,7 +88,7 @@ def _learning_plan(context: RunContext, control: ControlSpec, never: Subject) ->
 
 def control_part(control: ControlSpec, **given: Any) -> Any:
     """The training part of a positive control."""
-    from ..trainer.settings import build_part
+    from ..registry import build_part
 
     return build_part(CONTROLS, {"name": control.kind, **control.parameters, **given})
 

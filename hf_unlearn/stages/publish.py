@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from ..hub.folders import PublishedFolder, publish_to_folder
 from ..hub.leaks import ForgetText
 from ..hub.metadata import CardWords
-from ..hub.publish import PublishedFolder, publish_to_folder
-from ..hub.release import write_release
+from ..hub.staging import write_release
 from ..quantization import FORMATS
 from ..recipe import Recipe
 from ..reporting.plots import write_plots
 from .context import RunContext, Subject
-from .verify import Verified, description
+from .report_inputs import description
+from .verify import Verified
 
 
 def publish_stage(context: RunContext, subjects: Sequence[Subject], verified: Verified) -> list[PublishedFolder]:

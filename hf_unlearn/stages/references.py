@@ -8,20 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..attacks.measured import check_judgeable
+from ..attacks.base import check_judgeable
 from ..errors import RequestError
 from ..evaluation.records import read_records
 from ..evaluation.run import RECORDS_FILE, evaluate_folder, fact_scores
-from ..jobs import Job
-from ..processes import first_does, is_first, wait_for_all, world_size
+from ..runtime.jobs import Job
+from ..runtime.processes import first_does, is_first, wait_for_all, world_size
 from ..verification.intervals import Bootstrap
-from ..verification.references import (
-    IDENTITY,
-    check_target_knows,
-    find_reference,
-    judged_metrics,
-    leaking_metrics,
-)
+from ..verification.references import IDENTITY, check_target_knows, find_reference, judged_metrics, leaking_metrics
 from ..verification.scores import ScoreKey, ScoreTable
 from .context import RunContext, Subject
 from .evaluate import evaluate_job, evaluation_arguments, evaluation_unit

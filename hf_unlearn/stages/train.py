@@ -4,19 +4,29 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..data.encoding import TextFormat
+from ..data.encoding import TextFormat, load_tokenizer
 from ..data.example import DataBundle
 from ..errors import RequestError
-from ..jobs import Job
-from ..processes import first_does, is_first, wait_for_all
+from ..models.sharding import forget_deepspeed, in_pieces
+from ..quantization.explain import lost_when_saved
+from ..recipe.method_settings import _missing_library, _one_line, make_config
+from ..registry import part_name
+from ..robust.weights import trained_parameters
+from ..runtime.jobs import Job
+from ..runtime.processes import first_does, is_first, wait_for_all
+from ..trainer.callback import FINAL_STEP
+from ..trainer.checkpoints import last_whole_checkpoint
+from ..trainer.config import UnlearnConfig
+from ..trainer.unlearn_trainer import UnlearnTrainer
 from .context import RunContext, Subject
-from .drawn import draw_stage
 from .models import audited_subjects, control_subject, never_knew_seed, second_never_knew
 from .plans import TrainingPlan, training_plans
+from .retain_rows import draw_stage
 from .units import Unit, fingerprint
 
 METRICS_FILE = "training.json"
@@ -75,7 +85,7 @@ def plan_job(plan: TrainingPlan, target: Path, text_format: TextFormat, seed: in
 
 
 def _check_learned(plan: TrainingPlan, target: Path, text_format: TextFormat) -> None:
-    from ..trainer.scratch import knows
+    from ..models.scratch import knows
 
     rows = list({(row.prompt, row.answer): row for row in plan.bundle.forget.score}.values())
     learned, before = knows(plan.source, rows, text_format), knows(target, rows, text_format)
@@ -96,7 +106,7 @@ def train_job(
     dtype: str,
 ) -> None:
     """Train one method. Under several processes all of them call this together and the first one keeps the books."""
-    from ..trainer.train import train_method
+    pass
 
     first = is_first()
     partial = unit.begin() if first else unit.partial
@@ -117,3 +127,93 @@ def train_job(
         (partial / METRICS_FILE).write_text(json.dumps(metrics, indent=1, sort_keys=True), encoding="utf-8")
         unit.finish()
     wait_for_all()
+
+
+def train_method(
+    model_dir: Path,
+    out_dir: Path,
+    work_dir: Path,
+    bundle: DataBundle,
+    fmt: TextFormat,
+    settings: Mapping[str, Any],
+    seed: int,
+    dtype: str = "float32",
+) -> dict[str, Any]:
+    """Unlearns with one method, resuming from the last whole checkpoint in ``work_dir`` if there is one.
+
+    A resumed run ends with the weights of an uninterrupted one. The caller sees to it that ``work_dir`` belongs to the
+    same model, data and settings.
+
+    Args:
+        model_dir: The target model with its tokenizer.
+        out_dir: Gets the unlearned model with its tokenizer, adapters merged.
+        work_dir: Checkpoints, and what parts leave there.
+        bundle: Training rows are those of ``forget`` and ``retain``.
+        fmt: How prompt and answer become one text.
+        settings: Fields of :class:`UnlearnConfig`; see :func:`make_config`.
+        seed: Seed of everything that is drawn.
+        dtype: Precision the unlearned model is saved in. Weights are stepped in float32 unless the method's
+            ``model_init_kwargs`` say otherwise: in 16 bits, steps much smaller than a weight are lost.
+
+    Returns:
+        ``steps``, ``seconds`` of this call, ``floating_point_ops`` of all steps and of what parts tell of themselves
+        (six for each token and weight, as transformers counts them), ``stepping`` (the precision weights were kept in
+        between steps), ``saved`` where they are saved in 16 bits
+        (:func:`~hf_unlearn.quantization.explain.lost_when_saved`), ``parts`` with what robust parts tell of what they
+        did, by their names, where one does, and means of the last step: ``loss/forget``, ``logps/forget`` and, with a
+        retain loss, ``loss/retain``, ``logps/retain`` and ``kl/retain``.
+
+    Raises:
+        RequestError: If settings, data or model cannot be used, or the loss is not finite.
+        EnvironmentFailure: If a setting needs a library that is not installed.
+    """
+    started = time.monotonic()
+    args = make_config(settings, work_dir, seed)
+    tokenizer = load_tokenizer(str(model_dir))
+    try:
+        trainer = UnlearnTrainer(
+            model=str(model_dir),
+            args=args,
+            forget_dataset=bundle.forget.train,
+            retain_dataset=bundle.retain.train or None,
+            processing_class=tokenizer,
+            text_format=fmt,
+        )
+    except ValueError as error:  # settings that do not suit this machine are first looked at here
+        raise RequestError(f"the method's settings cannot be used: {_one_line(error)}") from error
+    checkpoint = last_whole_checkpoint(work_dir)
+    try:
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    except ImportError as error:  # optimizers import their libraries when they are made
+        raise _missing_library(error) from error
+    except ValueError as error:  # so are the settings of optimizer and schedule read
+        if trainer.state.global_step:
+            raise
+        raise RequestError(f"the method's settings cannot be used: {_one_line(error)}") from error
+    trained = trained_parameters(trainer.model).values()
+    stepped = sorted({str(each.dtype).removeprefix("torch.") for each in trained})
+    saved = None if in_pieces(trainer.accelerator) else lost_when_saved(trainer.model, model_dir, dtype)
+    trainer.save_merged(str(out_dir), dtype)
+    forget_deepspeed()
+    told = _outcomes(args, trainer)
+    return {
+        "stepping": args.stepping if args.stepping != "fp32" or stepped == ["float32"] else ", ".join(stepped),
+        "steps": trainer.state.global_step,
+        "seconds": time.monotonic() - started,
+        **({"saved": saved} if saved else {}),
+        "floating_point_ops": trainer.state.total_flos + sum(of.get("floating_point_ops", 0) for of in told.values()),
+        **({"parts": told} if told else {}),
+        **_final_means(trainer.state.log_history),
+    }
+
+
+def _outcomes(args: UnlearnConfig, trainer: UnlearnTrainer) -> dict[str, dict[str, Any]]:
+    named = zip(args.robust, trainer.parts, strict=False)  # a control and what rounds the steps come after them
+    told = {part_name(spec): dict(part.outcome()) for spec, part in named}
+    return {name: outcome for name, outcome in told.items() if outcome}
+
+
+def _final_means(log_history: list[dict[str, float]]) -> dict[str, float]:
+    entries = [entry for entry in log_history if any(key.startswith(FINAL_STEP) for key in entry)]
+    last = entries[-1] if entries else {}
+    return {key[len(FINAL_STEP) :]: value for key, value in last.items() if key.startswith(FINAL_STEP)}

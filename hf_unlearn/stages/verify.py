@@ -3,38 +3,37 @@
 from __future__ import annotations
 
 import datetime
-import hashlib
-import json
-import platform
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ..data.example import Example
-from ..errors import RequestError
 from ..evaluation.records import read_records
 from ..evaluation.run import fact_scores
-from ..hub.files import is_model_file
-from ..recipe import ControlSpec, DataSpec
-from ..trainer.presets import completed
+from ..recipe import ControlSpec
 from ..verification.controls import ControlOutcome, all_as_expected, control_outcome
-from ..verification.report import AttackRun, ModelInfo, SetInfo, build_report
+from ..verification.report import AttackRun, build_report
 from ..verification.report_file import load_report, write_report
-from ..verification.salted import new_salt, salted_hash
 from ..verification.scores import ScoreKey, ScoreTable
 from ..verification.verdict import Judgement, judge
 from .attack import attack_result
 from .benchmarks import benchmark_scores
 from .context import RunContext, Subject
 from .evaluate import evaluation_unit
-from .explain import explain_stage, export_info
-from .train import METRICS_FILE
-from .units import Unit, file_digests, fingerprint, write_atomically
-from .untested import not_tested
+from .report_inputs import (
+    _method_settings,
+    environment,
+    explain_stage,
+    export_info,
+    model_info,
+    not_tested,
+    run_salt,
+    scored_files,
+    set_info,
+)
+from .units import Unit
 
 REPORT_FILE = "unlearning_report.json"
-SALT_FILE = "salt.hex"
 RANK = {"passed": 0, "inconclusive": 1, "failed": 2}
 
 
@@ -204,87 +203,3 @@ def _write_report(
         benchmarks=benchmark_scores(context, subjects),
     )
     write_report(report, folder / REPORT_FILE)
-
-
-def model_info(context: RunContext, subject: Subject) -> ModelInfo:
-    """What the report says of a model that was compared with; never a local path."""
-    spec = context.recipe.model
-    name, revision = (
-        (spec.target, spec.target_revision)
-        if subject.name == "target"
-        else (spec.never_knew, spec.never_knew_revision)
-    )
-    files = model_files(subject.folder)
-    if spec.scratch is not None:
-        return ModelInfo(description="small model built from the recipe's data", files=files)
-    if name is not None and not Path(name).is_dir():
-        return ModelInfo(hub_id=name, revision=revision or subject.folder.name, files=files)
-    return ModelInfo(description="local model", files=files)
-
-
-def scored_files(context: RunContext, subject: Subject) -> dict[str, dict[str, str]]:
-    """SHA-256 of the model files that were scored, by transform."""
-    return {name: model_files(context.variant(subject, name)) for name in context.transforms}
-
-
-def model_files(folder: Path) -> dict[str, str]:
-    """SHA-256 of the files that make up a model (weights, configuration, tokenizer)."""
-    return {name: digest for name, digest in file_digests(folder).items() if is_model_file(name)}
-
-
-def set_info(rows: Sequence[Example], salt: bytes) -> SetInfo:
-    """Size and salted hash of a set."""
-    return SetInfo(
-        len({row.fact for row in rows}), len(rows), salted_hash(((row.prompt, row.answer) for row in rows), salt)
-    )
-
-
-def run_salt(context: RunContext) -> bytes:
-    """The salt of this run's hashes. It stays in the run folder: with it, guesses at the forget set could be checked.
-
-    Planted facts are no secret, so their salt follows from the seed and equal runs have equal reports.
-    """
-    if context.recipe.data.planted is not None:
-        return hashlib.sha256(f"planted-{context.recipe.data.planted.seed}".encode()).digest()
-    path = context.output_dir / SALT_FILE
-    if not path.exists():
-        write_atomically(path, new_salt().hex())
-    return bytes.fromhex(path.read_text(encoding="utf-8").strip())
-
-
-def environment(context: RunContext) -> dict[str, Any]:
-    """Versions, machine and seed."""
-    import torch
-
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
-    return {
-        "versions": dict(context.versions),
-        "python": platform.python_version(),
-        "machine": platform.machine(),
-        "device": device,
-        "dtype": context.recipe.model.dtype,
-        "seed": context.recipe.seed,
-        "recipe": fingerprint(context.recipe.to_dict()),
-    }
-
-
-def _method_settings(context: RunContext, name: str) -> dict[str, Any]:
-    training = context.folder("train", name) / METRICS_FILE
-    method = context.recipe.method(name)
-    settings = completed(method.settings)
-    if method.checkpoint is not None and not Path(method.checkpoint).is_dir():
-        settings = {"checkpoint": method.checkpoint, "revision": method.revision}
-    if training.exists():
-        metrics = json.loads(training.read_text(encoding="utf-8"))
-        settings["steps_taken"] = metrics.get("steps")
-        settings["stepping"] = metrics.get("stepping", "fp32")
-    return settings
-
-
-def description(data: DataSpec) -> str:
-    """What was removed, in words that name nothing."""
-    if data.description:
-        return data.description
-    if data.planted is not None:
-        return f"birth years of {data.planted.forget} people who do not exist"
-    raise RequestError("data.description is empty: say in your own words what the model was made to forget")

@@ -8,9 +8,9 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-_MODULES = {"UnlearnConfig": "config", "UnlearnTrainer": "unlearn_trainer", "train_method": "train"}
+_MODULES = {"UnlearnConfig": "config", "UnlearnTrainer": "unlearn_trainer"}
 
-__all__ = ["UnlearnConfig", "UnlearnTrainer", "train_method"]
+__all__ = ["UnlearnConfig", "UnlearnTrainer"]
 
 
 def __getattr__(name: str) -> Any:

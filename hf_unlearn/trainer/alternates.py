@@ -18,14 +18,14 @@ from ..data.encoding import EncodedRow, TextFormat, encode_prompt
 from ..data.example import Example
 from ..data.pairing import PaddedRows
 from ..errors import RequestError
+from ..evaluation.batch_runner import Passes
 from ..evaluation.generation import Prompt, generate
-from ..evaluation.passes import Passes
 from ..evaluation.spec import Sampling
 from ..losses.base import LabelScores, label_positions
-from ..processes import first_does
+from ..models.sharding import placed
+from ..runtime.processes import first_does
+from .dataset import encode_dataset, read_rows
 from .reference import evaluating
-from .rows import encode_dataset, read_rows
-from .sharding import placed
 
 if TYPE_CHECKING:
     import datasets

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import typing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -14,12 +16,11 @@ from ..data.alternates import ALTERNATES
 from ..errors import RequestError
 from ..hub.from_trainer import REFUSED_STRATEGIES
 from ..losses import FORGET_LOSSES, RETAIN_LOSSES
-from ..registry import Registry, suggest
+from ..models.adapters import build_peft_config, refuse_quantized
+from ..registry import Registry, build, build_part, suggest
 from ..robust import ROBUST
-from .adapters import build_peft_config, refuse_quantized
 from .launch import asks_for_deepspeed
-from .settings import build, build_part, check_ranges
-from .stepping import STEPPINGS, stepping_part
+from .rounded_steps import STEPPINGS, stepping_part
 
 if TYPE_CHECKING:
     from peft import PeftConfig
@@ -371,3 +372,34 @@ def _check_patterns(patterns: Any) -> None:
 def _check_choice(key: str, value: str, choices: list[str]) -> None:
     if value not in choices:
         raise RequestError(f"{key} is {value!r}: {suggest(str(value), choices)}")
+
+
+def check_ranges(config: Any) -> None:
+    """Refuses numbers with which training would do nothing, or fail at its first step.
+
+    Raises:
+        RequestError: Names the field and its range.
+    """
+    for names, fits, wanted in _RANGES:
+        for name in names.split():
+            value = getattr(config, name)
+            if value is not None and not (math.isfinite(value) and fits(value)):
+                raise RequestError(f"{name} is {value}, it must be {wanted}")
+
+
+_RANGES: tuple[tuple[str, typing.Callable[[float], bool], str], ...] = (
+    ("learning_rate num_train_epochs save_steps logging_steps", lambda value: value > 0, "above 0"),
+    (
+        "per_device_train_batch_size gradient_accumulation_steps save_total_limit retain_per_forget",
+        lambda value: value >= 1,
+        "at least 1",
+    ),
+    ("max_steps", lambda value: value >= -1, "at least 0, or -1 for whole epochs"),
+    (
+        "weight_decay adam_epsilon max_grad_norm forget_weight retain_weight dataloader_num_workers",
+        lambda value: value >= 0,
+        "a number of at least 0",
+    ),
+    ("adam_beta1 adam_beta2", lambda value: 0 <= value < 1, "at least 0 and below 1"),
+    ("max_length pass_tokens", lambda value: value >= 2, "at least 2"),
+)

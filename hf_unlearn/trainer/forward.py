@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 from ..data.pairing import PaddedRows
 from ..errors import RequestError
-from ..evaluation.decoder import decoder_layers
 from ..losses.base import IGNORED, LabelScores, label_positions
-from .layers import cut_after
+from ..models.decoder import cut_after, decoder_layers
+from ..models.head import output_head
 
 
 @dataclass(frozen=True)
@@ -100,19 +100,6 @@ class LabelForward:
 def _spans(counts: Sequence[int]) -> list[tuple[int, int]]:
     ends = list(accumulate(counts))
     return [(end - count, end) for count, end in zip(counts, ends, strict=True)]
-
-
-def output_head(model: nn.Module) -> nn.Module:
-    """The module that maps hidden states to the vocabulary.
-
-    Raises:
-        RequestError: If the model has none, so that it is no causal language model.
-    """
-    head_of: Any = getattr(model, "get_output_embeddings", lambda: None)
-    head = head_of()
-    if head is None:
-        raise RequestError(f"{type(model).__name__} has no output head: unlearning needs a causal language model")
-    return head
 
 
 def forward_labels(

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..robust.base import StepContext, StepResult, TrainingContext
-from .length import steps_of_run
 from .measures import label_scores, loss_shares, retain_kl
-from .passes import term_gradients
+from .parts import steps_of_run
 from .reference import TargetModel, on_device
+from .term_gradients import term_gradients
 
 if TYPE_CHECKING:
     from .unlearn_trainer import UnlearnTrainer

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,7 +11,6 @@ from transformers import TrainingArguments
 from ..data.pairing import PairedRows
 from ..losses.base import Loss
 from ..robust.base import TermName, TrainingPart
-from .length import epochs_of_run
 
 PARTS_FOLDER = "parts"
 """In a checkpoint: what parts keep beside the weights."""
@@ -70,3 +70,32 @@ def load_parts(parts: Sequence[TrainingPart], checkpoint: Path) -> None:
     """Gives every part what it kept in a checkpoint."""
     for part in parts:
         part.load_state(checkpoint / PARTS_FOLDER)
+
+
+def steps_of_run(args: TrainingArguments, rows: int) -> int:
+    """Optimizer steps of the whole run, as [`~transformers.Trainer`] will count them once it has begun.
+
+    Args:
+        args: Its settings.
+        rows: Items of the training set; an epoch goes once through them.
+    """
+    if args.max_steps >= 0:
+        return args.max_steps
+    batches = rows / args.per_device_train_batch_size
+    whole = math.floor(batches) if args.dataloader_drop_last else math.ceil(batches)
+    of_each = whole // args.world_size if args.dataloader_drop_last else math.ceil(whole / args.world_size)
+    steps = max(math.ceil(of_each / args.gradient_accumulation_steps), 1)
+    return math.ceil(args.num_train_epochs * steps)
+
+
+def epochs_of_run(args: TrainingArguments, n_rows: int) -> float:
+    """How often a run goes through its forget set.
+
+    Args:
+        args: The settings.
+        n_rows: Forget rows.
+    """
+    if args.max_steps < 0:
+        return args.num_train_epochs
+    batches = math.ceil(n_rows / (args.per_device_train_batch_size * args.world_size))
+    return args.max_steps / math.ceil(batches / args.gradient_accumulation_steps)

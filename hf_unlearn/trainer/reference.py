@@ -19,10 +19,9 @@ from torch import Tensor, nn
 from ..data.encoding import EncodedRow
 from ..data.pairing import PaddedRows, pad_rows
 from ..losses.base import Loss, given
-from .forward import LOGITS, LabelForward, Wanted, forward_labels, output_head
-from .models import frozen_copy
-from .sharding import gathered_in_turn
-from .tail import Tail, likely_tails
+from ..models.head import Tail, likely_tails, output_head
+from ..models.sharding import frozen_copy, gathered_in_turn
+from .forward import LOGITS, LabelForward, Wanted, forward_labels
 
 logger = logging.getLogger(__name__)
 

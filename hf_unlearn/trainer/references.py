@@ -12,9 +12,9 @@ from ..data.encoding import EncodedRow
 from ..data.pairing import PaddedRows, PairedRows
 from ..losses.base import Loss
 from ..losses.retain.kl import KLRetainLoss
+from ..models.sharding import in_pieces
 from ..robust.base import TrainingPart
 from .reference import Reference, TargetModel, make_reference
-from .sharding import in_pieces
 from .view_reference import reference_under
 
 

@@ -11,8 +11,8 @@ import torch
 from transformers.utils import CONFIG_NAME
 
 from ..errors import RequestError
-from .adapters import merge_into
-from .sharding import alone, in_pieces
+from ..models.adapters import merge_into
+from ..models.sharding import alone, in_pieces
 
 if TYPE_CHECKING:
     from .unlearn_trainer import UnlearnTrainer

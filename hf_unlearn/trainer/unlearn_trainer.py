@@ -18,34 +18,29 @@ from ..data.example import Example
 from ..data.pairing import PaddedRows, PairedCollator, PairedRows
 from ..errors import RequestError
 from ..losses.base import Loss
+from ..models.adapters import check_adapters
+from ..models.sharding import placed, taken_over
 from ..robust.weights import trained_parameters
-from .adapters import check_adapters
 from .alternates import RunAlternates
-from .batch_search import fit_batch_size
+from .batch_size import fit_batch_size
 from .callback import RunCallback
 from .checkpoints import chosen_checkpoint
 from .config import UnlearnConfig
+from .dataset import pair_rows, read_rows
 from .finite import check_weights
 from .forward import LabelForward
-from .grouping import LengthGroupedPairs
+from .hub import HubTrainer
 from .launch import check_devices, check_launch
-from .length import steps_of_run
 from .metrics import RunningMeans
-from .models import load_causal_lm
+from .microbatch import LengthGroupedPairs, cut_by_length, of_terms, pass_in_turn, tokens_of_a_pass
+from .model_setup import check_layers, check_same_vocabulary, choose_trained, load_causal_lm, made_ready
 from .moments import training_context
-from .parts import arranged, load_parts, loss_of_step, save_parts
-from .passes import SeparatePasses, check_parts, needs_separate_passes
-from .pieces import cut_by_length, of_terms, pass_in_turn, tokens_of_a_pass
-from .pushing import HubTrainer
-from .ready import made_ready
+from .parts import arranged, load_parts, loss_of_step, save_parts, steps_of_run
 from .reference import in_batches
 from .references import RunReferences, target_model
-from .rows import pair_rows, read_rows
 from .saving import save_merged
-from .sharding import placed, taken_over
 from .shares import make_terms, record, refuse_not_finite, step_objective, weighted_sum
-from .trained import check_layers, choose_trained
-from .vocabulary import check_same_vocabulary
+from .term_gradients import SeparatePasses, check_parts, needs_separate_passes
 
 if TYPE_CHECKING:
     import datasets

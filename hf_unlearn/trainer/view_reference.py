@@ -7,9 +7,9 @@ from dataclasses import replace
 
 from torch import nn
 
+from ..models.head import output_head
+from ..models.sharding import frozen_copy
 from ..robust.base import View
-from .forward import output_head
-from .models import frozen_copy
 from .reference import CachedStates, Reference, TargetModel
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from ..errors import RequestError
+from .scores import ScoreTable
 
 
 @dataclass(frozen=True)
@@ -53,3 +55,55 @@ class Gate:
             raise RequestError(f"gate.confidence is {self.confidence}: it must be above 0.5 and under 1")
         if not self.metrics:
             raise RequestError("gate.metrics is empty: name at least one metric to judge")
+
+
+def metrics_under(
+    transform: str,
+    metrics: Sequence[str],
+    gate: Gate,
+    table: ScoreTable,
+    models: Sequence[str],
+    split: str,
+) -> tuple[str, ...]:
+    """Metrics that a transform is judged by.
+
+    Args:
+        transform: The transform.
+        metrics: Metrics of the gate that the target has as it stands.
+        gate: Says which transforms are attacks; as it stands and in formats a model is judged by all metrics.
+        table: All scores.
+        models: Names of the target and of the judged model. What either of them has is judged: where the other lacks
+            it, that is inconclusive.
+        split: The set that was to be forgotten.
+
+    Returns:
+        Some of ``metrics``, in their order.
+    """
+    if transform not in gate.attacks:
+        return tuple(metrics)
+    return tuple(
+        metric for metric in metrics if any(table.get(model, transform, split, metric) is not None for model in models)
+    )
+
+
+def left_out_sentences(asked: Mapping[str, Sequence[str]], metrics: Sequence[str]) -> Iterator[str]:
+    """What was left out where, one sentence for the transforms with the same metrics.
+
+    Args:
+        asked: Tested transforms and what each was judged by.
+        metrics: All metrics that are judged.
+    """
+    groups: dict[tuple[str, ...], list[str]] = {}
+    for transform, names in asked.items():
+        if set(names) != set(metrics):
+            groups.setdefault(tuple(names), []).append(transform)
+    for names, transforms in groups.items():
+        missing = [metric for metric in metrics if metric not in names]
+        alone = "alone" if len(names) == 1 else "only"
+        verb = "is" if len(missing) == 1 else "are"
+        where = _listed(transforms)
+        yield f"{where}: judged by {_listed(names)} {alone}: {_listed(missing)} {verb} not measured under {where}."
+
+
+def _listed(names: Sequence[str]) -> str:
+    return " and ".join([", ".join(names[:-1]), names[-1]]) if len(names) > 1 else "".join(names)

@@ -9,13 +9,12 @@ from typing import Any
 
 from ..errors import RequestError
 from .controls import ControlOutcome
-from .fragility import fragility_rows
 from .gate import Gate
 from .intervals import Bootstrap, mean_estimate
 from .outcomes import TransformOutcome
-from .pooled import pooled_rows
 from .recovered import RecoveredRow
 from .report_file import seal, validate_report
+from .report_sections import fragility_rows, pooled_rows
 from .scores import ScoreTable
 from .utility import UtilityRow
 from .verdict import Judgement
@@ -47,7 +46,7 @@ class SetInfo:
     Attributes:
         facts: Number of facts.
         rows: Number of rows.
-        salted_hash: From :func:`~hf_unlearn.verification.salted.salted_hash`.
+        salted_hash: From :func:`~hf_unlearn.verification.digests.salted_hash`.
     """
 
     facts: int

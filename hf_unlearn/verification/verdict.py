@@ -6,8 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ..errors import RequestError
-from .coverage import left_out_sentences, metrics_under
-from .gate import Gate
+from .gate import Gate, left_out_sentences, metrics_under
 from .intervals import Bootstrap, least_facts
 from .outcomes import TransformOutcome, outcomes_of
 from .recovered import Limits, RecoveredRow, ShareMeter, judged, reported
@@ -68,7 +67,7 @@ def judge(
     """Judge one model by a gate that stood before the run.
 
     For every transform of the gate and every gate metric that is measured there
-    (:mod:`~hf_unlearn.verification.coverage`) the recovered share has *passed* if its whole interval is at or under
+    (:mod:`~hf_unlearn.verification.gate`) the recovered share has *passed* if its whole interval is at or under
     the allowed share, *failed* if all of the interval that holds for every judged share at once is above
     (:mod:`~hf_unlearn.verification.simultaneous`), and is *inconclusive* otherwise. A pass also needs as many facts
     as :func:`~hf_unlearn.verification.intervals.least_facts` says. A joint interval wholly under

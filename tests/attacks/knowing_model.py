@@ -6,8 +6,8 @@ from pathlib import Path
 
 from hf_unlearn.data.encoding import TextFormat
 from hf_unlearn.data.example import DataBundle
+from hf_unlearn.models.scratch import ScratchSpec, build_tokenizer, train_scratch_model
 from hf_unlearn.stages.models import scratch_rows, tokenizer_texts
-from hf_unlearn.trainer.scratch import ScratchSpec, build_tokenizer, train_scratch_model
 
 
 def train_knowing_model(bundle: DataBundle, folder: Path, *, epochs: int, batch_size: int) -> Path:

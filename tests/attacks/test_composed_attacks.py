@@ -24,9 +24,9 @@ from hf_unlearn.data.encoding import TextFormat, load_tokenizer
 from hf_unlearn.data.example import DataBundle
 from hf_unlearn.data.planted import PlantedSpec, make_planted
 from hf_unlearn.errors import RequestError
-from hf_unlearn.evaluation.loading import load_model
 from hf_unlearn.evaluation.records import read_records
 from hf_unlearn.evaluation.scoring import score_rows
+from hf_unlearn.models.loading import load_model
 from hf_unlearn.quantization import export_format
 
 METRICS = ("probability",)

@@ -21,9 +21,9 @@ from hf_unlearn.data.encoding import TextFormat
 from hf_unlearn.data.example import EMPTY_SET, DataBundle, Example
 from hf_unlearn.data.planted import PlantedSpec, make_planted
 from hf_unlearn.errors import RequestError
-from hf_unlearn.evaluation.loading import load_model
 from hf_unlearn.evaluation.records import read_records
 from hf_unlearn.evaluation.scoring import score_rows
+from hf_unlearn.models.loading import load_model
 from hf_unlearn.quantization.base import body_layers
 from hf_unlearn.verification.scores import FactScores
 

@@ -21,12 +21,12 @@ from hf_unlearn.data.encoding import TextFormat, encode_row, load_tokenizer
 from hf_unlearn.data.example import EMPTY_SET, DataBundle, Example, RowSet
 from hf_unlearn.data.planted import PlantedSpec, make_planted
 from hf_unlearn.errors import RequestError
-from hf_unlearn.evaluation.decoder import decoder_layers
+from hf_unlearn.evaluation.batch_runner import Passes
 from hf_unlearn.evaluation.hidden import ablated, mean_states, spread_layers
-from hf_unlearn.evaluation.loading import load_model
 from hf_unlearn.evaluation.metrics import apply_metrics
-from hf_unlearn.evaluation.passes import Passes
 from hf_unlearn.evaluation.scoring import score_rows
+from hf_unlearn.models.decoder import decoder_layers
+from hf_unlearn.models.loading import load_model
 
 METRICS = ("probability", "extraction_strength", "mc_accuracy")
 FORMAT = TextFormat()

@@ -24,9 +24,9 @@ from hf_unlearn.data.example import DataBundle, Example, RowSet
 from hf_unlearn.data.planted import PlantedSpec, make_planted
 from hf_unlearn.data.sources import Source, load_source
 from hf_unlearn.errors import RequestError
-from hf_unlearn.evaluation.leads import encode_led
-from hf_unlearn.evaluation.loading import load_model
+from hf_unlearn.evaluation.prefill import encode_led
 from hf_unlearn.evaluation.records import read_records
+from hf_unlearn.models.loading import load_model
 
 METRICS = ("probability", "mc_accuracy", "exact_match", "rouge_l")
 FORMAT = TextFormat()

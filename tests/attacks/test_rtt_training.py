@@ -11,23 +11,20 @@ import pytest
 import torch
 from knowing_model import train_knowing_model
 
-from hf_unlearn.attacks import ATTACKS, resident
-from hf_unlearn.attacks.adapters import Tuning
+from hf_unlearn.attacks import ATTACKS, model_cache
 from hf_unlearn.attacks.base import Attacked
 from hf_unlearn.attacks.forms import Texts
-from hf_unlearn.attacks.optimizers import make_optimizer
-from hf_unlearn.attacks.patience import Patience
 from hf_unlearn.attacks.relearn import Relearn
-from hf_unlearn.attacks.retraining import RetrainingSettings, retrain_and_score, retraining
+from hf_unlearn.attacks.retraining import Patience, RetrainingSettings, retrain_and_score, retraining, shuffled_epochs
 from hf_unlearn.attacks.rtt import RTT
 from hf_unlearn.attacks.rtt_paper import RTTPaper
-from hf_unlearn.attacks.shuffling import shuffled_epochs
+from hf_unlearn.attacks.tuning import Tuning, make_optimizer
 from hf_unlearn.data.encoding import TextFormat, load_tokenizer
 from hf_unlearn.data.example import DataBundle, Example
 from hf_unlearn.data.planted import PlantedSpec, make_planted
 from hf_unlearn.errors import RequestError
-from hf_unlearn.evaluation.loading import load_model
 from hf_unlearn.evaluation.records import ScoredRow, read_records
+from hf_unlearn.models.loading import load_model
 
 METRICS = ("probability", "mc_accuracy")
 FORMAT = TextFormat()
@@ -60,9 +57,9 @@ def attacked(bundle, folder) -> Attacked:
 
 @pytest.fixture(autouse=True)
 def no_model_from_other_tests():
-    resident.release()
+    model_cache.release()
     yield
-    resident.release()
+    model_cache.release()
 
 
 def settings(**changes) -> RetrainingSettings:
@@ -184,7 +181,7 @@ def test_a_sweep_gives_what_each_rate_gives_on_a_fresh_model(attacked, tmp_path)
     for way in ("together", "alone"):
         for job in attack.plan(attacked.bundle):
             if way == "alone":
-                resident.release()
+                model_cache.release()
             out = tmp_path / way / job
             out.mkdir(parents=True)
             attack.run_job(job, attacked, out)
@@ -198,24 +195,24 @@ def test_another_model_or_a_changed_folder_is_loaded_anew(folder, tmp_path):
 
     other = tmp_path / "other"
     shutil.copytree(folder, other)
-    with resident.borrowed(folder) as first, pytest.raises(ZeroDivisionError):
+    with model_cache.borrowed(folder) as first, pytest.raises(ZeroDivisionError):
         model = first.model
         _ = 1 / 0
-    with resident.borrowed(folder) as again:
+    with model_cache.borrowed(folder) as again:
         assert again.model is model
-    with resident.borrowed(other) as elsewhere:
+    with model_cache.borrowed(other) as elsewhere:
         assert elsewhere.model is not model
     (other / "config.json").write_text((other / "config.json").read_text() + "\n")
-    with resident.borrowed(other) as changed:
+    with model_cache.borrowed(other) as changed:
         assert changed.model is not elsewhere.model
 
 
 def test_a_job_that_fails_leaves_no_half_trained_model(folder):
-    with pytest.raises(ZeroDivisionError), resident.borrowed(folder) as broken:
+    with pytest.raises(ZeroDivisionError), model_cache.borrowed(folder) as broken:
         with torch.no_grad():
             broken.model.lm_head.weight.zero_()
         _ = 1 / 0
-    with resident.borrowed(folder) as fresh:
+    with model_cache.borrowed(folder) as fresh:
         assert fresh.model is not broken.model
         assert fresh.model.lm_head.weight.abs().sum() > 0
 
@@ -296,7 +293,7 @@ def test_settings_that_make_no_sense_are_refused_by_name(changes, named):
 
 
 def test_quantized_weights_are_not_trained_in_full(folder):
-    with resident.borrowed(folder) as held:
+    with model_cache.borrowed(folder) as held:
         model = held.model
         model.lm_head.weight = torch.nn.Parameter(model.lm_head.weight.to(torch.uint8), requires_grad=False)
         refused = pytest.raises(RequestError, match=r"rtt: quantized weights.*rtt\.tuning to lora")

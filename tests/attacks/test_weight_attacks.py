@@ -17,9 +17,9 @@ from hf_unlearn.attacks.base import Attack, Attacked, AttackResult
 from hf_unlearn.attacks.edits import mix
 from hf_unlearn.attacks.interpolate import Interpolate
 from hf_unlearn.attacks.merge import Merge
+from hf_unlearn.attacks.model_cache import borrowed
 from hf_unlearn.attacks.noise import Noise, add_noise
 from hf_unlearn.attacks.prune import Prune
-from hf_unlearn.attacks.resident import borrowed
 from hf_unlearn.data.encoding import TextFormat
 from hf_unlearn.data.example import EMPTY_SET, DataBundle
 from hf_unlearn.data.planted import PlantedSpec, make_planted

@@ -98,7 +98,7 @@ def test_pages_have_the_sections_that_their_scripts_write(name: str) -> None:
 
 
 def test_methods_of_the_comparison_are_settings_that_the_trainer_takes(tmp_path: Path) -> None:
-    from hf_unlearn.trainer.train import make_config
+    from hf_unlearn.recipe.method_settings import make_config
 
     procedures = importlib.import_module("procedures")
     titles = [method.title for method in procedures.METHODS]

@@ -6,9 +6,9 @@ import yaml
 
 from benchmarks.frontier.anew import operations_anew
 from hf_unlearn.data.encoding import encode_row
-from hf_unlearn.pipeline import load_bundle
+from hf_unlearn.models.scratch import build_tokenizer
 from hf_unlearn.recipe import load_recipe
-from hf_unlearn.trainer.scratch import build_tokenizer
+from hf_unlearn.stages.data import load_bundle
 
 SCRATCH = {"hidden_size": 16, "intermediate_size": 32, "layers": 1, "heads": 2, "kv_heads": 1, "vocab_size": 300}
 RECIPE = {

@@ -11,7 +11,7 @@ import huggingface_hub
 import pytest
 from tiny_recipe import TINY, run
 
-from hf_unlearn.cli import main
+from hf_unlearn.cli.main import main
 
 Refused = Callable[..., str]
 

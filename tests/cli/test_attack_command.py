@@ -13,9 +13,9 @@ from tiny_recipe import TINY, run, write_rows
 
 from hf_unlearn.attacks.noise import Noise
 from hf_unlearn.attacks.prune import Prune
-from hf_unlearn.cli import main
+from hf_unlearn.cli.main import main
 from hf_unlearn.data.planted import PlantedSpec, make_planted
-from hf_unlearn.evaluation.loading import load_model
+from hf_unlearn.models.loading import load_model
 from hf_unlearn.quantization import export_format
 from hf_unlearn.verification.report_file import load_report
 

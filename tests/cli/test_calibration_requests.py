@@ -9,13 +9,13 @@ from rich.console import Console
 from tiny_recipe import TINY, line_of, run, write_rows
 
 from hf_unlearn.errors import MissingExtraError
-from hf_unlearn.jobs import Workers
-from hf_unlearn.pipeline import load_bundle
-from hf_unlearn.progress import Progress
 from hf_unlearn.quantization import FORMATS
 from hf_unlearn.recipe import load_recipe
+from hf_unlearn.runtime.jobs import Workers
+from hf_unlearn.runtime.progress import Progress
 from hf_unlearn.stages.calibration import choose_calibrations
 from hf_unlearn.stages.context import RunContext, Subject
+from hf_unlearn.stages.data import load_bundle
 from hf_unlearn.stages.evaluate import evaluation_unit
 from hf_unlearn.stages.units import fingerprint
 

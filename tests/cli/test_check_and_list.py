@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from hf_unlearn.cli import LISTS, main
+from hf_unlearn.cli.main import LISTS, main
 
 
 def test_check_of_what_is_no_published_model(finished, refused, tmp_path):

@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from hf_unlearn.cli import main
+from hf_unlearn.cli.main import main
 
 
 @pytest.fixture

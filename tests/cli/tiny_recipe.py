@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
-from hf_unlearn.cli import main
+from hf_unlearn.cli.main import main
 
 SCRATCH = """\
   min_known: 0

@@ -10,8 +10,8 @@ from hf_unlearn.controls import CONTROLS
 from hf_unlearn.controls.bin_hidden import BinHidden
 from hf_unlearn.controls.grids import bin_bounds
 from hf_unlearn.errors import RequestError
+from hf_unlearn.models.decoder import linear_weights
 from hf_unlearn.quantization.grids import find_grid, grids, on_grid
-from hf_unlearn.quantization.layers import linear_weights
 
 
 def nf4_of(weight):

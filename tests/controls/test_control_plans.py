@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from hf_unlearn.cli import main
+from hf_unlearn.cli.main import main
 from hf_unlearn.errors import RequestError
 from hf_unlearn.recipe import load_recipe
 

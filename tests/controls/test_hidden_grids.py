@@ -2,7 +2,7 @@
 
 import pytest
 
-from hf_unlearn.cli import main
+from hf_unlearn.cli.main import main
 from hf_unlearn.verification.report_file import load_report
 
 GRIDS = {"nf4": "bnb-nf4", "fp4": "bnb-fp4", "int4-g128": "rtn-int4-g128", "int4-g32": "rtn-int4-g32"}

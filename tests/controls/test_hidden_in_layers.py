@@ -9,7 +9,7 @@ from hf_unlearn.controls.depth_hidden import DepthHidden, lower_layers
 from hf_unlearn.controls.output_hidden import OutputHidden
 from hf_unlearn.data.example import DataBundle, Example, RowSet
 from hf_unlearn.errors import RequestError
-from hf_unlearn.evaluation.decoder import decoder_layers
+from hf_unlearn.models.decoder import decoder_layers
 
 LOWER, UPPER = "model.layers.0.", "model.layers.1."
 EMBEDDING, HEAD, NORM = "model.embed_tokens.weight", "lm_head.weight", "model.norm.weight"

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from hf_unlearn.errors import EnvironmentFailure, MissingExtraError, RequestError
-from hf_unlearn.processes import first_does
+from hf_unlearn.runtime.processes import first_does
 
 SCRIPT = """
 import sys, time

@@ -11,7 +11,7 @@ import time
 import pytest
 
 from hf_unlearn.errors import EnvironmentFailure, MissingExtraError, RequestError
-from hf_unlearn.jobs import Job, Workers
+from hf_unlearn.runtime.jobs import Job, Workers
 
 
 def square(value: int) -> int:

@@ -10,8 +10,7 @@ import yaml
 from hf_unlearn.attacks.rtt import RTT
 from hf_unlearn.errors import RequestError
 from hf_unlearn.recipe import ControlSpec, Recipe, builtin_recipes, find_recipe, load_recipe
-from hf_unlearn.trainer.presets import completed
-from hf_unlearn.trainer.train import make_config
+from hf_unlearn.recipe.method_settings import completed, make_config
 
 SMALL = """\
 name: small

@@ -9,7 +9,7 @@ from typing import Literal
 import pytest
 
 from hf_unlearn.errors import RequestError
-from hf_unlearn.strict_yaml import build, override, read_yaml
+from hf_unlearn.runtime.strict_yaml import build, override, read_yaml
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import pytest
 from safetensors import SafetensorError
 
 from hf_unlearn.errors import EnvironmentFailure, MissingExtraError, RequestError
-from hf_unlearn.surroundings import Surroundings, explain
+from hf_unlearn.runtime.environment import Surroundings, explain
 
 
 @pytest.mark.parametrize(

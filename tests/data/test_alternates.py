@@ -9,7 +9,7 @@ from hf_unlearn.data.alternates.base import Given, SampledAnswers, check_prompts
 from hf_unlearn.data.alternates.fixed import REFUSALS
 from hf_unlearn.data.example import Example
 from hf_unlearn.errors import RequestError
-from hf_unlearn.trainer.settings import build_part
+from hf_unlearn.registry import build_part
 
 
 def row(name: str, answer: str, fact: str = "", choices: tuple[str, ...] = (), **more) -> Example:

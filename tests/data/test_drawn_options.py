@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from hf_unlearn.data.drawn_options import with_drawn_options
+from hf_unlearn.data.distractors import with_drawn_options
 from hf_unlearn.data.example import Example
 from hf_unlearn.data.sources import Source, load_source
 from hf_unlearn.errors import RequestError

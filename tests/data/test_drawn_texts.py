@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from hf_unlearn.data.drawn_texts import DrawSpec, without_forgotten
 from hf_unlearn.data.example import Example
+from hf_unlearn.data.self_generated import DrawSpec, without_forgotten
 from hf_unlearn.errors import RequestError
 
 

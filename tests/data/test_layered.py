@@ -5,9 +5,9 @@ from collections import Counter
 import pytest
 
 from hf_unlearn.data.encoding import EncodedRow
-from hf_unlearn.data.layered import LayeredRows, deal_folds
 from hf_unlearn.data.pairing import PairedCollator, PairedRows
 from hf_unlearn.errors import RequestError
+from hf_unlearn.robust.layered_folds import LayeredRows, deal_folds
 
 
 def rows(name, count, groups=0):

@@ -7,8 +7,7 @@ import dataclasses
 import pytest
 
 from hf_unlearn.data.checks import check_bundle
-from hf_unlearn.data.planted import PlantedSpec, make_people, make_planted, values_of
-from hf_unlearn.data.planted_kinds import KINDS
+from hf_unlearn.data.planted import KINDS, PlantedSpec, make_people, make_planted, values_of
 from hf_unlearn.errors import RequestError
 
 SPEC = PlantedSpec(forget=20, retain=40, holdout=10, practice=10, generic=40)

@@ -82,7 +82,7 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    from hf_unlearn.trainer.scratch import ScratchSpec, build_tokenizer
+    from hf_unlearn.models.scratch import ScratchSpec, build_tokenizer
 
     folder = tmp_path_factory.mktemp("model")
     tokenizer = build_tokenizer(["When was Ada Kwon born? In 1962."], ScratchSpec(vocab_size=300))

@@ -19,8 +19,8 @@ from hf_unlearn.data.encoding import TextFormat
 from hf_unlearn.data.example import DataBundle, Example, RowSet
 from hf_unlearn.evaluation.metrics import METRICS, apply_metrics
 from hf_unlearn.evaluation.records import ScoredRow
+from hf_unlearn.hub.folders import publish_to_folder
 from hf_unlearn.hub.metadata import CardWords
-from hf_unlearn.hub.publish import publish_to_folder
 from hf_unlearn.losses import FORGET_LOSSES
 from hf_unlearn.losses.base import LabelScores
 from hf_unlearn.quantization import FORMATS, export_format
@@ -117,7 +117,7 @@ def test_example_metric(added):
 
 
 def test_example_attack(added, tiny_folder, tmp_path):
-    from hf_unlearn.strict_yaml import Located, build
+    from hf_unlearn.runtime.strict_yaml import Located, build
 
     settings = Located({"factors": Located([Located(1.0, "here"), Located(0.5, "here")], "here")}, "here")
     attack = build(added["hf_unlearn.attacks"].get("shrink").value, settings, "attack.shrink")

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import ModuleType
 
 from hf_unlearn.attacks import ATTACKS
-from hf_unlearn.cli import _parse, _parser
+from hf_unlearn.cli.main import _parse, _parser
 from hf_unlearn.evaluation.suites import load_suite
 from hf_unlearn.recipe import builtin_recipes, load_recipe
 

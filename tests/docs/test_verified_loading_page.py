@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from test_pages import load_script
 
-from hf_unlearn.cli import main
+from hf_unlearn.cli.main import main
 from hf_unlearn.verification.report_file import load_report
 
 

@@ -18,11 +18,10 @@ from transformers import (
 from transformers.cache_utils import DynamicLayer
 
 from hf_unlearn.errors import RequestError
+from hf_unlearn.evaluation.batch_runner import Passes
 from hf_unlearn.evaluation.cache import RoomyLayer, roomy_cache
-from hf_unlearn.evaluation.generation import Prompt, generate
+from hf_unlearn.evaluation.generation import Prompt, RowSampler, generate, uniform_draws
 from hf_unlearn.evaluation.metrics.text import text_entropy
-from hf_unlearn.evaluation.passes import Passes
-from hf_unlearn.evaluation.sampling import RowSampler, uniform_draws
 from hf_unlearn.evaluation.spec import Sampling
 
 TEXTS = ("Ada", "A long river ran by the old town and", "In the year", "the", "Bo was born in", "a", "town and year")

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from hf_unlearn.errors import RequestError
-from hf_unlearn.evaluation.loading import hidden_library_bars, load_model, quantization_method
+from hf_unlearn.models.loading import hidden_library_bars, load_model, quantization_method
 from hf_unlearn.quantization import export_format
 
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from hf_unlearn.data.encoding import TextFormat, encode_row
+from hf_unlearn.evaluation.batch_runner import Passes
 from hf_unlearn.evaluation.generation import Prompt, generate
-from hf_unlearn.evaluation.passes import Passes
 from hf_unlearn.evaluation.scoring import score_rows
 
 PLAIN = TextFormat()

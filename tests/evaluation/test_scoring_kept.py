@@ -10,11 +10,11 @@ from transformers import GPT2Config, GPT2LMHeadModel, MambaConfig, MambaForCausa
 
 from hf_unlearn.data.encoding import TextFormat, encode_row
 from hf_unlearn.errors import RequestError
+from hf_unlearn.evaluation.batch_runner import Passes
 from hf_unlearn.evaluation.gradients import gradient_norms
 from hf_unlearn.evaluation.labels import vocabulary_statistics
-from hf_unlearn.evaluation.loading import load_model
-from hf_unlearn.evaluation.passes import Passes
 from hf_unlearn.evaluation.scoring import score_rows
+from hf_unlearn.models.loading import load_model
 from hf_unlearn.quantization import export_format
 
 PLAIN = TextFormat()

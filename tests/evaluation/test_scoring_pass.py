@@ -16,10 +16,10 @@ from transformers import (
 
 from hf_unlearn.data.encoding import TextFormat, encode_answer, encode_row
 from hf_unlearn.errors import RequestError
-from hf_unlearn.evaluation.loading import load_model
+from hf_unlearn.evaluation.batch_runner import plan_batches
 from hf_unlearn.evaluation.logits import SelectedLogits
-from hf_unlearn.evaluation.passes import plan_batches
 from hf_unlearn.evaluation.scoring import score_labels, score_rows
+from hf_unlearn.models.loading import load_model
 from hf_unlearn.quantization import export_format
 
 PLAIN = TextFormat()

@@ -8,12 +8,11 @@ import pytest
 
 from hf_unlearn.data.encoding import TextFormat
 from hf_unlearn.errors import RequestError
-from hf_unlearn.evaluation.memory import batch_budget
 from hf_unlearn.evaluation.metrics import METRICS
 from hf_unlearn.evaluation.records import read_records
-from hf_unlearn.evaluation.request import set_requests
 from hf_unlearn.evaluation.run import EvalSpec, Sampling, SetScoring, evaluate_folder
-from hf_unlearn.evaluation.spec import NEEDS
+from hf_unlearn.evaluation.spec import NEEDS, set_requests
+from hf_unlearn.models.memory import batch_budget
 
 SPEC = EvalSpec(metrics=("probability",))
 

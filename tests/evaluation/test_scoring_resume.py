@@ -17,11 +17,11 @@ import torch
 
 from hf_unlearn.data.encoding import TextFormat
 from hf_unlearn.errors import EnvironmentFailure
-from hf_unlearn.evaluation import loading
+from hf_unlearn.evaluation.batch_runner import Passes
 from hf_unlearn.evaluation.journal import Journal
-from hf_unlearn.evaluation.memory import is_out_of_memory
-from hf_unlearn.evaluation.passes import Passes
 from hf_unlearn.evaluation.run import EvalSpec, Sampling, SetScoring, evaluate_folder
+from hf_unlearn.models import loading
+from hf_unlearn.models.memory import is_out_of_memory
 
 SPEC = EvalSpec(metrics=("probability", "rouge_l", "mc_accuracy"), max_new_tokens=4, fluency_tokens=4, batch_tokens=48)
 SCORING = {

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from loopback import Fault, Hub
 
-from hf_unlearn.cli import main
+from hf_unlearn.cli.main import main
 
 EVER = float("inf")
 LASTING: dict[str, dict[str, Any]] = {

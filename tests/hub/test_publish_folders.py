@@ -11,9 +11,9 @@ import pytest
 from hf_unlearn.errors import EnvironmentFailure, RequestError
 from hf_unlearn.hub.check import check_folder
 from hf_unlearn.hub.files import is_model_file, may_be_published
+from hf_unlearn.hub.folders import publish_to_folder
 from hf_unlearn.hub.leaks import ForgetText
 from hf_unlearn.hub.metadata import CardWords
-from hf_unlearn.hub.publish import publish_to_folder
 from hf_unlearn.verification.digests import folder_digests, list_files
 from hf_unlearn.verification.report_file import load_report
 

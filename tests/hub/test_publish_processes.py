@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from loopback import Hub
 
-from hf_unlearn.cli import main
+from hf_unlearn.cli.main import main
 
 
 def test_only_the_first_process_publishes(here: Hub, run_folder: Path, capsys, monkeypatch) -> None:

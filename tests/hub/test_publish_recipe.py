@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 from loopback import Hub
 
-from hf_unlearn.cli import main
+from hf_unlearn.cli.main import main
 from hf_unlearn.errors import RequestError
 from hf_unlearn.pipeline import _to_the_hub
 from hf_unlearn.recipe import load_recipe

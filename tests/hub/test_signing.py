@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from hf_unlearn.cli import main
+from hf_unlearn.cli.main import main
 from hf_unlearn.errors import MissingExtraError, RequestError, VerificationError
 from hf_unlearn.hub.check import check_folder
 from hf_unlearn.hub.files import SIGNATURE_FILE

@@ -13,11 +13,11 @@ from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, LlamaFor
 
 from hf_unlearn.errors import RequestError, VerificationError
 from hf_unlearn.hub.check import check_folder
+from hf_unlearn.hub.folders import publish_to_folder
 from hf_unlearn.hub.metadata import CardWords
-from hf_unlearn.hub.publish import publish_to_folder
 from hf_unlearn.hub.verified import VerifiedModel
+from hf_unlearn.models.scratch import ScratchSpec, build_tokenizer
 from hf_unlearn.quantization import export_format
-from hf_unlearn.trainer.scratch import ScratchSpec, build_tokenizer
 from hf_unlearn.verification.digests import folder_digests
 
 TOKENS = torch.tensor([[1, 4, 3]])

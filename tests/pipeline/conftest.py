@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from hf_unlearn.cli import main
+from hf_unlearn.cli.main import main
 
 TINY = """\
 name: tiny

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from hf_unlearn import RequestError, audit
-from hf_unlearn.cli import main
+from hf_unlearn.cli.main import main
 from hf_unlearn.recipe import load_recipe
 
 

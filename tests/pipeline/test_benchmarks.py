@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from hf_unlearn.cli import main
+from hf_unlearn.cli.main import main
 from hf_unlearn.errors import RequestError
 from hf_unlearn.evaluation.records import ScoredRow, read_records
 from hf_unlearn.recipe import load_recipe

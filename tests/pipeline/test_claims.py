@@ -6,9 +6,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from hf_unlearn.jobs import Job, Workers
+from hf_unlearn.runtime.jobs import Job, Workers
+from hf_unlearn.runtime.locks import claim_file, claimed
 from hf_unlearn.stages.attack import _Task, _until_done
-from hf_unlearn.stages.claims import claim_file, claimed
 from hf_unlearn.stages.units import Unit
 
 HOLD = """

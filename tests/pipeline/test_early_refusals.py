@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from hf_unlearn.cli import main
+from hf_unlearn.cli.main import main
 from hf_unlearn.data.planted import make_planted
 from hf_unlearn.recipe import Recipe, load_recipe
 from hf_unlearn.verification.digests import sha256_file

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from hf_unlearn.cli import main
+from hf_unlearn.cli.main import main
 
 # What has to be on disk when the run is killed: the stage is at work, and what it writes is not finished.
 MOMENTS = {

@@ -19,7 +19,7 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
-from hf_unlearn.trainer.scratch import ScratchSpec, build_tokenizer
+from hf_unlearn.models.scratch import ScratchSpec, build_tokenizer
 
 TEXTS = [
     f"The brown fox {number} jumps over {number * 7} lazy dogs in the year 19{number % 100:02d}."

@@ -12,11 +12,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 
+from hf_unlearn.cli.listing import entries_of
 from hf_unlearn.errors import EnvironmentFailure, MissingExtraError, RequestError
-from hf_unlearn.listing import entries_of
 from hf_unlearn.quantization import FORMATS, export_format
 from hf_unlearn.quantization.base import Format
-from hf_unlearn.surroundings import explain
+from hf_unlearn.runtime.environment import explain
 
 PLAIN = ["bf16", "fp16"]
 FOUR_BIT = ["bnb-fp4", "bnb-fp4-dq", "bnb-nf4", "bnb-nf4-dq"]

@@ -21,11 +21,11 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, GPT2LMHeadModel
 
 from hf_unlearn.errors import EnvironmentFailure, RequestError
-from hf_unlearn.evaluation.loading import load_model
 from hf_unlearn.hub.files import is_model_file, is_weight_file
+from hf_unlearn.models.loading import load_model
 from hf_unlearn.quantization import FORMATS, export_format
 from hf_unlearn.quantization.gguf_vocabulary import read_vocabulary
-from hf_unlearn.surroundings import explain
+from hf_unlearn.runtime.environment import explain
 
 SIMPLE = {"gguf-q8_0": "model-Q8_0.gguf", "gguf-q4_0": "model-Q4_0.gguf"}
 
@@ -293,6 +293,6 @@ print(json.dumps(found))
 
 
 def _without_weights(source):
-    from hf_unlearn.quantization.base import empty_model
+    from hf_unlearn.models.loading import empty_model
 
     return empty_model(source)

@@ -20,13 +20,13 @@ from text_models import VOCABULARY, calibration, save_model, skip_without
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from hf_unlearn.errors import EnvironmentFailure, MissingExtraError, RequestError
-from hf_unlearn.evaluation.loading import load_model
+from hf_unlearn.models.loading import load_model
 from hf_unlearn.quantization import FORMATS, export_format
 from hf_unlearn.quantization.base import ExportInfo
 from hf_unlearn.quantization.packed import awq_weight, gptq_weight, unpack
+from hf_unlearn.runtime.environment import Surroundings
 from hf_unlearn.stages.export import INFO_FILE, export_job
 from hf_unlearn.stages.units import Unit
-from hf_unlearn.surroundings import Surroundings
 
 NAMES = ["gptq-int4-g32", "gptq-int8-g128", "gptq-int3-g32", "awq-int4-g32"]
 REST = ["gptq-int4-g128", "gptq-int3-g128", "gptq-int8-g32", "awq-int4-g128"]

@@ -15,10 +15,10 @@ from hf_unlearn.data.encoding import TextFormat
 from hf_unlearn.data.example import Example
 from hf_unlearn.errors import EnvironmentFailure, RequestError
 from hf_unlearn.evaluation.generation import generate_greedy
-from hf_unlearn.evaluation.llama_cpp import load_llama_cpp, runtime_transforms, split_runtime
-from hf_unlearn.evaluation.loading import load_model
 from hf_unlearn.evaluation.records import read_records
 from hf_unlearn.evaluation.run import EvalSpec, SetScoring, evaluate_folder
+from hf_unlearn.models.llama_cpp import load_llama_cpp, runtime_transforms, split_runtime
+from hf_unlearn.models.loading import load_model
 from hf_unlearn.quantization import export_format
 
 K_QUANTS = ["gguf-iq4_nl", "gguf-q2_k", "gguf-q3_k_m", "gguf-q4_k_m", "gguf-q5_k_m", "gguf-q6_k"]

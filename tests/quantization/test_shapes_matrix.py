@@ -13,9 +13,8 @@ from text_models import calibration, save_model, skip_without
 from transformers import AutoModelForCausalLM
 
 from hf_unlearn.errors import RequestError
-from hf_unlearn.evaluation.loading import load_model
+from hf_unlearn.models.loading import empty_model, load_model
 from hf_unlearn.quantization import FORMATS, export_format
-from hf_unlearn.quantization.base import empty_model
 from hf_unlearn.stages.export import check_exportable
 
 KINDS = ["llama", "tied", "biased", "neox", "sharded", "mixtral", "qwen3-moe"]

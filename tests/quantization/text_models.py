@@ -26,9 +26,9 @@ from hf_unlearn.data.encoding import TextFormat
 from hf_unlearn.data.example import DataBundle
 from hf_unlearn.data.planted import PlantedSpec, make_planted
 from hf_unlearn.errors import MissingExtraError
+from hf_unlearn.models.scratch import ScratchSpec, build_tokenizer
 from hf_unlearn.quantization import FORMATS
 from hf_unlearn.quantization.calibration import Calibration, CalibrationSpec, Text, choose
-from hf_unlearn.trainer.scratch import ScratchSpec, build_tokenizer
 
 VOCABULARY = 320
 _SIZES = {

@@ -13,9 +13,9 @@ from safetensors.torch import load_file
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from hf_unlearn.pipeline import load_bundle
 from hf_unlearn.recipe import builtin_recipes, load_recipe
-from hf_unlearn.trainer.train import train_method
+from hf_unlearn.stages.data import load_bundle
+from hf_unlearn.stages.train import train_method
 
 REAL = ["tofu-1b", "tofu-3b", "tofu-8b", "muse-news", "muse-books", "wmdp", "rtt-years"]
 WORDS = [f"w{number}" for number in range(60)]

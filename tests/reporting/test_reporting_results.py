@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from hf_unlearn.reporting.results import Results
-from hf_unlearn.reporting.rows import number, worst
 from hf_unlearn.reporting.summary import summarize
 from hf_unlearn.reporting.words import metric_label, show, show_interval
 from hf_unlearn.verification.report_file import schema_problems
+from hf_unlearn.verification.report_rows import number, worst
 
 
 def test_sample_is_a_real_report(sample_report: dict[str, Any]) -> None:

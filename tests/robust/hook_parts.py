@@ -11,7 +11,7 @@ import torch
 from tiny_run import tiny_trainer
 
 from hf_unlearn.robust.base import TrainingPart, View
-from hf_unlearn.trainer.passes import SeparatePasses, check_parts, needs_separate_passes
+from hf_unlearn.trainer.term_gradients import SeparatePasses, check_parts, needs_separate_passes
 
 
 def parts_trainer(folder: Any, *parts: TrainingPart, **settings: Any) -> Any:

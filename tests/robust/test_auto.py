@@ -11,9 +11,8 @@ from transformers import TrainerCallback
 from hf_unlearn.data.encoding import EncodedRow
 from hf_unlearn.data.pairing import PairedRows
 from hf_unlearn.errors import RequestError
+from hf_unlearn.recipe.method_settings import completed, make_config
 from hf_unlearn.robust.auto import AUTO_SETTINGS, Auto, frozen_ends
-from hf_unlearn.trainer.presets import completed
-from hf_unlearn.trainer.train import make_config
 
 SIZES = {"unlearn_passes": 1.0, "heal_passes": 1.5, "rehearse_passes": 0.5, "last": 0.3}
 

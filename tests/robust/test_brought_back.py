@@ -12,8 +12,8 @@ from torch.nn.functional import log_softmax
 from hf_unlearn.data.encoding import EncodedRow
 from hf_unlearn.errors import RequestError
 from hf_unlearn.robust.auto import Auto
-from hf_unlearn.robust.brought_back import LATER_SHARE, LEAST_LOOKS, MOST_ROWS, BroughtBack, answer_pairs
 from hf_unlearn.robust.cycles import Cycles
+from hf_unlearn.robust.recovery_probe import LATER_SHARE, LEAST_LOOKS, MOST_ROWS, BroughtBack, answer_pairs
 from hf_unlearn.trainer.callback import FINAL_STEP
 from hf_unlearn.trainer.moments import training_context
 

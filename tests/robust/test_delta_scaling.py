@@ -5,16 +5,9 @@ import torch
 from tiny_run import assert_same, tiny_model, tiny_trainer, weights
 
 from hf_unlearn.errors import RequestError
+from hf_unlearn.models.decoder import linear_weights
 from hf_unlearn.quantization.grids import find_grid, on_grid
-from hf_unlearn.quantization.layers import linear_weights
-from hf_unlearn.robust.delta_scaling import (
-    DeltaScaling,
-    Evaluation,
-    check_grid,
-    forget_score,
-    rounded,
-    search,
-)
+from hf_unlearn.robust.delta_scaling import DeltaScaling, Evaluation, check_grid, forget_score, rounded, search
 from hf_unlearn.robust.weights import Weights
 from hf_unlearn.trainer import UnlearnConfig
 from hf_unlearn.trainer.moments import training_context

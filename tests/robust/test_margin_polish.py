@@ -13,8 +13,8 @@ from hf_unlearn.losses.forget.ga import GradientAscentLoss
 from hf_unlearn.losses.forget.margin import MarginLoss
 from hf_unlearn.losses.forget.margin_to_reference import MarginToReferenceLoss
 from hf_unlearn.losses.forget.npo import NPOLoss
+from hf_unlearn.recipe.method_settings import make_config
 from hf_unlearn.robust.margin_polish import MarginPolish
-from hf_unlearn.trainer.train import make_config
 
 
 @pytest.mark.parametrize(("share", "steps", "first"), [(0.2, 10, 8), (0.25, 10, 7), (0.01, 10, 9), (0.5, 3, 1)])

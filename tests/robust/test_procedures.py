@@ -11,11 +11,12 @@ from tiny_run import tiny_model, tiny_rows, tiny_tokenizer, tiny_trainer
 from hf_unlearn.data.encoding import TextFormat, encode_row
 from hf_unlearn.data.example import DataBundle, Example, RowSet
 from hf_unlearn.errors import RequestError
+from hf_unlearn.registry import part_name
 from hf_unlearn.robust import ROBUST
-from hf_unlearn.trainer import UnlearnConfig, UnlearnTrainer, train_method
-from hf_unlearn.trainer.length import epochs_of_run
+from hf_unlearn.stages.train import train_method
+from hf_unlearn.trainer import UnlearnConfig, UnlearnTrainer
 from hf_unlearn.trainer.moments import training_context
-from hf_unlearn.trainer.settings import part_name
+from hf_unlearn.trainer.parts import epochs_of_run
 
 BASE = {
     "per_device_train_batch_size": 4,

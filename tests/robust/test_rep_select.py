@@ -9,9 +9,8 @@ from test_part_hooks import term_by_hand
 from tiny_run import assert_same, tiny_model, tiny_trainer, weights
 
 from hf_unlearn.errors import RequestError
-from hf_unlearn.robust.elicit import LowRank
-from hf_unlearn.robust.rep_select import UPDATE_FILE, RepSelect, collapsed, leading_directions
-from hf_unlearn.robust.state import load_tensors
+from hf_unlearn.robust.rep_select import UPDATE_FILE, LowRank, RepSelect, collapsed, leading_directions
+from hf_unlearn.robust.weights import load_tensors
 
 PAPER = {"loss_type": "ga", "retain_weight": 0.0, "optim": "sgd", "max_grad_norm": 0.0, "learning_rate": 0.5}
 

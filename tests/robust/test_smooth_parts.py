@@ -13,9 +13,9 @@ from transformers import TrainerCallback
 from hf_unlearn.errors import RequestError
 from hf_unlearn.robust.averaging import WeightAveraging
 from hf_unlearn.robust.base import TrainingPart
-from hf_unlearn.robust.exchange import exchanged
 from hf_unlearn.robust.sam import SAM
 from hf_unlearn.robust.smoothing import Smoothing
+from hf_unlearn.robust.weights import exchanged
 
 GRADIENTS = {"loss_type": "ga", "retain_loss_type": "nll", "max_steps": 1, "logging_steps": 1, **SGD}
 

@@ -9,10 +9,10 @@ import pytest
 from tiny_run import assert_same, logged, tiny_trainer, weights
 
 from hf_unlearn.errors import RequestError
+from hf_unlearn.recipe.method_settings import make_config
 from hf_unlearn.robust.base import StepResult
 from hf_unlearn.robust.dual_ascent import DualAscent
 from hf_unlearn.robust.kl_budget import KLBudget
-from hf_unlearn.trainer.train import make_config
 
 
 def step(part, number: int, **means: float) -> float:

@@ -10,13 +10,13 @@ from rich.console import Console
 
 from hf_unlearn.data.example import Example
 from hf_unlearn.errors import RequestError
-from hf_unlearn.jobs import Workers
-from hf_unlearn.pipeline import load_bundle
-from hf_unlearn.progress import Progress
 from hf_unlearn.recipe import load_recipe
+from hf_unlearn.runtime.jobs import Workers
+from hf_unlearn.runtime.progress import Progress
 from hf_unlearn.stages.context import RunContext, Subject
-from hf_unlearn.stages.kept import at_hand
+from hf_unlearn.stages.data import load_bundle
 from hf_unlearn.stages.plans import training_plans
+from hf_unlearn.stages.retain_rows import at_hand
 
 RECIPE = """\
 name: part

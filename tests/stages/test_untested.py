@@ -7,7 +7,7 @@ from pathlib import Path
 from hf_unlearn.attacks import ATTACKS
 from hf_unlearn.quantization import FORMATS
 from hf_unlearn.recipe import Recipe, load_recipe
-from hf_unlearn.stages.untested import not_tested, untested_formats
+from hf_unlearn.stages.report_inputs import not_tested, untested_formats
 
 RECIPE = """\
 name: small

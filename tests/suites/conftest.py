@@ -17,7 +17,7 @@ from suite_data import (
     write_lines,
 )
 
-from hf_unlearn.cli import main
+from hf_unlearn.cli.main import main
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,7 @@ import shutil
 
 import pytest
 
-from hf_unlearn.cli import main
+from hf_unlearn.cli.main import main
 from hf_unlearn.evaluation.records import read_records, write_records
 from hf_unlearn.evaluation.suites.compare import compare_folders
 

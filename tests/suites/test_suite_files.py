@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from hf_unlearn.cli.listing import entries_of
 from hf_unlearn.errors import RequestError
 from hf_unlearn.evaluation.suites import builtin_suites, load_suite
 from hf_unlearn.evaluation.suites.result import suite_digest
-from hf_unlearn.listing import entries_of
 
 GOOD = """\
 name: mine

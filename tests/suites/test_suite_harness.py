@@ -8,7 +8,7 @@ import pytest
 import yaml
 from suite_data import mcq_rows, write_lines
 
-from hf_unlearn.cli import main
+from hf_unlearn.cli.main import main
 from hf_unlearn.evaluation.records import read_records
 
 pytest.importorskip("lm_eval")

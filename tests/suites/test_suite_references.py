@@ -8,7 +8,7 @@ import math
 import pytest
 from suite_data import NAMES, tofu_rows
 
-from hf_unlearn.cli import main
+from hf_unlearn.cli.main import main
 from hf_unlearn.evaluation.records import read_records
 from hf_unlearn.evaluation.suites.tofu_log import LOG_SPLITS
 

@@ -8,7 +8,7 @@ import shutil
 import pytest
 from suite_data import TEMPLATE, save_model
 
-from hf_unlearn.cli import main
+from hf_unlearn.cli.main import main
 from hf_unlearn.evaluation.records import read_records
 from hf_unlearn.evaluation.suites import builtin_suites, load_suite
 

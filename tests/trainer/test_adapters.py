@@ -9,8 +9,8 @@ from tiny_run import logged, tiny_model, tiny_tokenizer, tiny_trainer, weights
 from transformers import AutoModelForCausalLM
 
 from hf_unlearn.errors import RequestError
+from hf_unlearn.models.adapters import DEFAULTS, build_peft_config
 from hf_unlearn.trainer import UnlearnConfig
-from hf_unlearn.trainer.adapters import DEFAULTS, build_peft_config
 
 NF4 = {"quantization_config": {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4"}}
 

@@ -15,8 +15,8 @@ from transformers import LlamaConfig
 
 from hf_unlearn.errors import RequestError
 from hf_unlearn.losses import FORGET_LOSSES, RETAIN_LOSSES
+from hf_unlearn.recipe.method_settings import make_config
 from hf_unlearn.trainer import UnlearnConfig
-from hf_unlearn.trainer.train import make_config
 
 OPTIONS = {row.id: tuple(f" w{n} w{n + 1}" for n in range(3)) for row in tiny_rows("forget", 8)}
 FORGET = tuple(dataclasses.replace(row, choices=(row.answer, *OPTIONS[row.id])) for row in tiny_rows("forget", 8))

@@ -7,8 +7,8 @@ from tiny_run import assert_same, logged, tiny_model, tiny_rows, tiny_trainer, w
 from hf_unlearn.data.encoding import EncodedRow
 from hf_unlearn.data.pairing import PairedRows
 from hf_unlearn.errors import EnvironmentFailure
-from hf_unlearn.trainer.batch_search import candidates, longest_batch
-from hf_unlearn.trainer.grouping import LengthGroupedPairs
+from hf_unlearn.trainer.batch_size import candidates, longest_batch
+from hf_unlearn.trainer.microbatch import LengthGroupedPairs
 
 
 def rows(lengths):
@@ -121,7 +121,7 @@ def test_the_batch_that_is_tried_is_the_longest(tmp_path):
 
 def test_pieces_hold_every_row_once_beside_its_alternate():
     from hf_unlearn.data.pairing import pad_rows
-    from hf_unlearn.trainer.pieces import cut_by_length
+    from hf_unlearn.trainer.microbatch import cut_by_length
 
     lengths = {"forget": [3, 9, 20], "alternate": [15, 4, 2], "retain": [30, 5, 6, 7]}
     inputs = {part: pad_rows(rows(each), range(10, 10 + len(each)), 0) for part, each in lengths.items()}

@@ -8,10 +8,10 @@ import transformers
 from tiny_run import WORDS, logged, tiny_rows, tiny_tokenizer, tiny_trainer, weights
 from transformers import AutoModelForCausalLM
 
+from hf_unlearn.models.head import Tail, likely_tails
 from hf_unlearn.trainer import UnlearnConfig, UnlearnTrainer
 from hf_unlearn.trainer.forward import join
 from hf_unlearn.trainer.reference import CachedStates, LiveStates
-from hf_unlearn.trainer.tail import Tail, likely_tails
 
 COMMON = {
     "vocab_size": len(WORDS) + 4,

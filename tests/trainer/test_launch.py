@@ -8,8 +8,8 @@ from accelerate.utils import DistributedType
 from tiny_run import tiny_model, tiny_trainer
 
 from hf_unlearn.errors import RequestError
+from hf_unlearn.models.sharding import gathered_in_turn, placed
 from hf_unlearn.trainer.launch import asks_for_deepspeed, asks_for_fsdp, check_launch
-from hf_unlearn.trainer.sharding import gathered_in_turn, placed
 
 
 def accelerator(kind, processes=2, **plugins):

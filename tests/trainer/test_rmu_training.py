@@ -12,7 +12,7 @@ from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
 
 from hf_unlearn.errors import RequestError
 from hf_unlearn.losses.forget.rmu import control_vector
-from hf_unlearn.trainer.trained import mlp_outputs
+from hf_unlearn.trainer.model_setup import mlp_outputs
 
 RMU = {"loss_type": "rmu", "retain_loss_type": "hidden"}
 

@@ -9,7 +9,7 @@ from tiny_run import assert_same, tiny_model, tiny_trainer, weights
 from hf_unlearn.errors import RequestError
 from hf_unlearn.robust.base import StepResult
 from hf_unlearn.trainer import UnlearnConfig
-from hf_unlearn.trainer.stepping import RoundedSteps, nearest_bf16, stochastic_bf16
+from hf_unlearn.trainer.rounded_steps import RoundedSteps, nearest_bf16, stochastic_bf16
 
 
 def is_bf16(tensor):

@@ -12,9 +12,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from hf_unlearn.data.encoding import TextFormat
 from hf_unlearn.data.example import DataBundle, RowSet
 from hf_unlearn.errors import RequestError
-from hf_unlearn.trainer import UnlearnTrainer, train_method
+from hf_unlearn.recipe.method_settings import make_config
+from hf_unlearn.stages.train import train_method
+from hf_unlearn.trainer import UnlearnTrainer
 from hf_unlearn.trainer.checkpoints import last_whole_checkpoint
-from hf_unlearn.trainer.train import make_config
 
 SETTINGS = {
     "loss_type": "npo",

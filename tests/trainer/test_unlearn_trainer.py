@@ -12,8 +12,9 @@ from tiny_run import assert_same, logged, tiny_model, tiny_rows, tiny_tokenizer,
 from transformers import TrainerCallback
 
 from hf_unlearn.errors import RequestError
+from hf_unlearn.models.head import output_head
 from hf_unlearn.trainer import UnlearnConfig, UnlearnTrainer
-from hf_unlearn.trainer.forward import forward_labels, output_head
+from hf_unlearn.trainer.forward import forward_labels
 from hf_unlearn.trainer.terms import TermMaker
 
 LOSSES = [(forget, retain) for forget in ("ga", "npo") for retain in ("none", "nll", "kl")]

@@ -15,14 +15,15 @@ from hf_unlearn.data.encoding import TextFormat, encode_prompt, encode_row
 from hf_unlearn.data.example import Example
 from hf_unlearn.data.planted import PlantedSpec, make_planted
 from hf_unlearn.errors import RequestError
-from hf_unlearn.trainer.architectures import ARCHITECTURES, new_model
-from hf_unlearn.trainer.scratch import (
+from hf_unlearn.models.scratch import (
+    ARCHITECTURES,
     ScratchSpec,
     _backward,
     _batches,
     _by_length,
     build_tokenizer,
     knows,
+    new_model,
     scratch_cache_key,
     train_scratch_model,
 )

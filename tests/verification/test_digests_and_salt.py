@@ -9,8 +9,14 @@ from pathlib import Path
 import pytest
 
 from hf_unlearn.errors import EnvironmentFailure
-from hf_unlearn.verification.digests import compare_digests, folder_digests, list_files, sha256_file
-from hf_unlearn.verification.salted import new_salt, salted_hash
+from hf_unlearn.verification.digests import (
+    compare_digests,
+    folder_digests,
+    list_files,
+    new_salt,
+    salted_hash,
+    sha256_file,
+)
 
 SALT = b"s" * 32
 ROWS = [("Who?", " Ann"), ("When?", " 1962")]

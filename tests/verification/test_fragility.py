@@ -2,8 +2,8 @@
 
 import pytest
 
-from hf_unlearn.verification.fragility import fragility_rows
 from hf_unlearn.verification.gate import Gate
+from hf_unlearn.verification.report_sections import fragility_rows
 from hf_unlearn.verification.verdict import judge
 
 NOISE = ("noise-nf4-1", "noise-nf4-2", "noise-int4-g128-1")

@@ -3,7 +3,7 @@
 import pytest
 
 from hf_unlearn.errors import RequestError
-from hf_unlearn.verification.pooled import Cell, pooled_retention, pooled_rows
+from hf_unlearn.verification.report_sections import Cell, pooled_retention, pooled_rows
 
 CORPORA, METRICS = ("NEWS", "BOOKS"), ("M1", "M2")
 METHODS = ("GA_GDR", "GA_KLR", "NPO_GDR", "NPO_KLR")

@@ -65,7 +65,7 @@ def run_harness(folder: Path, dtype: str, spec: HarnessSpec, chat: bool, limit: 
     from lm_eval.models.huggingface import HFLM
 
     from ...data.encoding import load_tokenizer
-    from ..loading import load_model
+    from ...models.loading import load_model
 
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
     (out_dir / FOLDER).mkdir(parents=True, exist_ok=True)

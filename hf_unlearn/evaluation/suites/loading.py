@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from ...errors import RequestError
 from ...registry import Entry, Registry, suggest
-from ...strict_yaml import Located, build, override, read_yaml
+from ...runtime.strict_yaml import Located, build, override, read_yaml
 from ..aggregates import AGGREGATES
 from ..metrics import METRICS
 from .spec import GENERIC, Suite, SuiteSet

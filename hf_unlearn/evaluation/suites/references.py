@@ -9,7 +9,7 @@ from typing import Literal
 
 from ...data.example import Example
 from ...errors import RequestError
-from ..fetching import fetch
+from ...models.loading import fetch
 from ..records import ScoredRow, read_records
 from ..run import RECORDS_FILE
 from .rows import SuiteRows

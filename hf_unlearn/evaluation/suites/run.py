@@ -10,7 +10,7 @@ from typing import Any
 
 from ...data.encoding import TextFormat, load_tokenizer
 from ...errors import RequestError
-from ...processes import is_first, wait_for_all
+from ...runtime.processes import is_first, wait_for_all
 from ...verification.intervals import mean_estimate
 from ..aggregates import AGGREGATES, AggregateInput
 from ..records import ScoredRow

@@ -1,0 +1,129 @@
+"""What there is, read from the registries: for ``hf-unlearn list`` and for the tables in the docs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..errors import EnvironmentFailure, RequestError
+
+
+def entries_of(what: str) -> list[dict[str, Any]]:
+    """Entries of one kind as plain data, each with at least ``name``, ``summary``, ``paper`` and ``needs``."""
+    makers = {
+        "losses": _losses,
+        "alternates": _alternates,
+        "robust": _robust,
+        "formats": _formats,
+        "attacks": _attacks,
+        "metrics": _metrics,
+        "recipes": _recipes,
+        "suites": _suites,
+    }
+    if what not in makers:
+        raise RequestError(f"there is no list of {what!r}: there are {', '.join(makers)}")
+    return makers[what]()
+
+
+def format_table(entries: list[dict[str, Any]]) -> str:
+    """Entries as lines for a terminal: what is short comes first, and what is missing is said below."""
+    if not entries:
+        return "(none)"
+    wanted = ("name", "kind", "tier", "version", "cpu", "installed", "needs", "summary", "paper")
+    columns = [key for key in wanted if any(entry.get(key) not in (None, "", []) for entry in entries)]
+    rows = [[_cell(entry.get(key, "")) for key in columns] for entry in entries]
+    widths = [max(len(row[index]) for row in [columns, *rows]) for index in range(len(columns))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in [columns, *rows]]
+    missing = [str(entry["status"]) for entry in entries if entry.get("installed") is False]
+    return "\n".join([*(line.rstrip() for line in lines), *([""] if missing else []), *missing])
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _losses() -> list[dict[str, Any]]:
+    from ..losses import FORGET_LOSSES, RETAIN_LOSSES
+
+    forget = [{**entry.to_dict(), "kind": "forget"} for entry in FORGET_LOSSES.entries()]
+    return forget + [{**entry.to_dict(), "kind": "retain"} for entry in RETAIN_LOSSES.entries()]
+
+
+def _alternates() -> list[dict[str, Any]]:
+    from ..data.alternates import ALTERNATES
+
+    return [entry.to_dict() for entry in ALTERNATES.entries()]
+
+
+def _robust() -> list[dict[str, Any]]:
+    from ..robust import ROBUST
+
+    return [entry.to_dict() for entry in ROBUST.entries()]
+
+
+def _formats() -> list[dict[str, Any]]:
+    from ..quantization import ALIASES, FORMATS
+
+    found = []
+    for entry in FORMATS.entries():
+        kind = entry.value
+        try:
+            kind().check_available()
+            status = "installed"
+        except EnvironmentFailure as error:
+            status = str(error)
+        # transformers is no extra: plain formats need nothing.
+        extra = "" if kind.package == "transformers" or not entry.needs else kind.extra
+        found.append(
+            {
+                **entry.to_dict(),
+                "aliases": [short for short, full in ALIASES.items() if full == entry.name],
+                "bits": kind.bits,
+                "group_size": kind.group_size,
+                "extra": extra,
+                "cpu": kind.cpu,
+                "published": kind.published,
+                "installed": status == "installed",
+                "status": status,
+            }
+        )
+    return found
+
+
+def _attacks() -> list[dict[str, Any]]:
+    from ..attacks import ATTACKS
+
+    return [{**entry.to_dict(), "judged": entry.value.judged} for entry in ATTACKS.entries()]
+
+
+def _metrics() -> list[dict[str, Any]]:
+    from ..evaluation.aggregates import AGGREGATES
+    from ..evaluation.metrics import METRICS
+
+    rows = [{**entry.to_dict(), "kind": "row"} for entry in METRICS.entries()]
+    return rows + [{**entry.to_dict(), "kind": "aggregate"} for entry in AGGREGATES.entries()]
+
+
+def _recipes() -> list[dict[str, Any]]:
+    from ..recipe import builtin_recipes
+    from ..runtime.strict_yaml import read_yaml
+
+    found = []
+    for name, path in builtin_recipes().items():
+        tree = read_yaml(path).plain()
+        summary = str(tree.get("summary", ""))
+        found.append({"name": name, "summary": summary, "paper": "", "needs": [], "path": path.name})
+    return found
+
+
+def _suites() -> list[dict[str, Any]]:
+    from ..evaluation.suites import builtin_suites, load_suite
+
+    found = []
+    for name, path in builtin_suites().items():
+        suite = load_suite(name)
+        needs = ["lm-eval"] if suite.harness else []
+        entry = {"name": name, "summary": suite.summary, "paper": suite.paper, "needs": needs, "path": path.name}
+        found.append(entry | {"sets": list(suite.set), "aggregates": list(suite.aggregates)})
+    return found

@@ -1,0 +1,117 @@
+"""``hf-unlearn publish RUN --repo-id OWNER/NAME``: a finished run to the Hub."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import RequestError
+
+if TYPE_CHECKING:
+    from ..hub.options import HubOptions
+
+_FLAGS = (
+    "public",
+    "gated",
+    "branches",
+    "tag",
+    "no_collection",
+    "allow_not_passed",
+    "private_key",
+    "sigstore",
+    "dry_run",
+)
+
+
+def add_publish_arguments(command: argparse.ArgumentParser) -> None:
+    """What ``publish`` takes beside a recipe's arguments."""
+    text = "upload to the Hub: the model as OWNER/NAME, each format as OWNER/NAME-FORMAT"
+    command.add_argument("--repo-id", metavar="OWNER/NAME", help=text)
+    command.add_argument("--public", action="store_true", help="let everybody see it (default: private)")
+    command.add_argument("--gated", choices=("auto", "manual"), help="readers must ask first")
+    text = "variants as branches of the one repository instead of repositories of their own"
+    command.add_argument("--branches", action="store_true", help=text)
+    command.add_argument("--tag", metavar="TAG", help="tag of the release (default: v1); it is never moved")
+    command.add_argument("--no-collection", action="store_true", help="do not tie the repositories together")
+    text = "upload although the verdict is not passed or a control is not as it must; the card says so first"
+    command.add_argument("--allow-not-passed", action="store_true", help=text)
+    how = command.add_mutually_exclusive_group()
+    text = "sign the reports with this key (PEM); its password from HF_UNLEARN_KEY_PASSWORD"
+    how.add_argument("--private-key", metavar="KEY", type=Path, help=text)
+    how.add_argument("--sigstore", action="store_true", help="sign as the CI job this runs in, or by a browser login")
+    text = "only write the folders that would be uploaded (RUN/hub), and ask the Hub nothing"
+    command.add_argument("--dry-run", action="store_true", help=text)
+
+
+def wants_hub(arguments: argparse.Namespace) -> bool:
+    """Whether ``publish`` is about a finished run or the Hub, rather than about a recipe's stage alone.
+
+    Raises:
+        RequestError: Options that only mean something on the way to the Hub are given with a recipe alone.
+    """
+    if arguments.repo_id is not None or Path(arguments.recipe).is_dir():
+        return True
+    given = [name for name in _FLAGS if getattr(arguments, name)]
+    if given:
+        raise RequestError(f"--{given[0].replace('_', '-')} is about the Hub: name --repo-id OWNER/NAME too")
+    return False
+
+
+def publish_finished(arguments: argparse.Namespace, run: Path) -> int:
+    """Upload a finished run.
+
+    Args:
+        arguments: The command line.
+        run: The run's output folder.
+    """
+    from ..hub.publish import publish_run
+
+    publication = publish_run(run, _options(arguments, run), dry_run=arguments.dry_run)
+    if publication is not None:
+        print(f"published: {publication.url}")
+    return 0
+
+
+def check_run_arguments(arguments: argparse.Namespace) -> None:
+    """A finished run has its recipe in it.
+
+    Raises:
+        RequestError: Arguments that belong to a recipe.
+    """
+    if arguments.overrides:
+        raise RequestError(
+            f"{arguments.overrides[0]} changes a recipe, and {arguments.recipe} is a finished run: name the recipe"
+        )
+    for name in ("output_dir", "workers"):
+        if getattr(arguments, name) is not None:
+            raise RequestError(f"--{name.replace('_', '-')} belongs to recipes, and {arguments.recipe} is a folder")
+
+
+def _options(arguments: argparse.Namespace, run: Path) -> HubOptions:
+    """What the command line says, and where it says nothing the ``publish`` section of the run's recipe."""
+    from ..hub.options import HubOptions
+
+    section = _publish_section(run)
+    repo_id = arguments.repo_id or section.get("repo_id")
+    if repo_id is None:
+        raise RequestError(f"--repo-id is missing: say as what {run} is to be published, OWNER/NAME")
+    return HubOptions(
+        repo_id=repo_id,
+        private=not arguments.public and section.get("private", True),
+        gated=arguments.gated or section.get("gated"),
+        branches=arguments.branches or section.get("branches", False),
+        tag=arguments.tag or section.get("tag", "v1"),
+        collection=not arguments.no_collection and section.get("collection", True),
+        allow_not_passed=arguments.allow_not_passed or section.get("allow_not_passed", False),
+        private_key=arguments.private_key,
+        sigstore=arguments.sigstore,
+    )
+
+
+def _publish_section(run: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads((run / "run.json").read_text(encoding="utf-8"))["recipe"]["publish"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}  # whether this is a run at all is asked where it is read

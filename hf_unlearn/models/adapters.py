@@ -1,0 +1,200 @@
+"""Adapters (LoRA, DoRA, QLoRA) as they are written in a recipe, on models that may be read in a few bits.
+
+```yaml
+peft: {r: 32, lora_alpha: 64, target_modules: all-linear}             # LoRA
+peft: {r: 32, use_dora: true}                                         # DoRA
+model_init_kwargs: {quantization_config: {load_in_4bit: true}}        # beside peft: QLoRA
+```
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from ..errors import MissingExtraError, RequestError
+from ..registry import suggest
+from .loading import read_pretrained
+from .sharding import alone
+
+if TYPE_CHECKING:
+    from peft import PeftConfig
+
+DEFAULTS: dict[str, Any] = {"r": 32, "lora_alpha": 64, "target_modules": "all-linear"}
+"""What is used where a recipe does not say; peft's own are 8, 8 and a list per model family."""
+
+_GIVEN_HERE = ("task_type", "peft_type", "base_model_name_or_path", "revision", "inference_mode", "auto_mapping")
+# With others the model with its adapters off is not the target, which is what losses compare with.
+_SAFE_STARTS = (True, "gaussian")
+
+
+def build_peft_config(given: Mapping[str, Any] | str) -> PeftConfig:
+    """A ``peft.LoraConfig`` from the mapping of a recipe, :data:`DEFAULTS` filled in.
+
+    Args:
+        given: Fields of ``peft.LoraConfig``.
+
+    Raises:
+        MissingExtraError: peft is not installed.
+        RequestError: An unknown key, or a value with which the base would not stay the target.
+    """
+    if not isinstance(given, Mapping):
+        raise RequestError(f"peft is {given!r}, it must be a mapping such as {{r: 32, target_modules: all-linear}}")
+    try:
+        from peft import LoraConfig
+    except ImportError as error:
+        raise MissingExtraError("peft", "peft", "peft") from error
+    known = sorted(item.name for item in fields(LoraConfig) if item.init and item.name not in _GIVEN_HERE)
+    for key in given:
+        if key not in known:
+            raise RequestError(f"peft has no key {key!r}: {suggest(key, known)}")
+    values = {**DEFAULTS, **given}
+    if not isinstance(values["r"], int) or isinstance(values["r"], bool) or values["r"] < 1:
+        raise RequestError(f"peft.r is {values['r']!r}, it must be a whole number of at least 1")
+    if values.get("bias", "none") != "none":
+        raise RequestError(f"peft.bias is {values['bias']!r}: biases of the base would change, use none")
+    if values.get("init_lora_weights", True) not in _SAFE_STARTS:
+        raise RequestError(
+            f"peft.init_lora_weights is {values['init_lora_weights']!r}: the model without its adapters would not be "
+            "the target any more, use true or gaussian"
+        )
+    try:
+        return LoraConfig(task_type="CAUSAL_LM", **values)
+    except (TypeError, ValueError) as error:
+        raise RequestError(f"peft: {' '.join(str(error).split())}") from error
+
+
+def add_adapters(model: nn.Module, config: PeftConfig) -> nn.Module:
+    """New adapters on a frozen model.
+
+    Inputs of the first layer are made to need gradients: a checkpointed layer whose input needs none is skipped in the
+    backward pass, and adapters would silently stay as they are.
+
+    Raises:
+        MissingExtraError: peft is not installed.
+        RequestError: The model has adapters already, or none of the modules that are named.
+    """
+    try:
+        from peft import PeftModel, get_peft_model
+    except ImportError as error:
+        raise MissingExtraError("peft_config", "peft", "peft") from error
+    if isinstance(model, PeftModel):
+        raise RequestError("the model has adapters already: merge them first, or leave peft_config out to train them")
+    check_targets(model, config)
+    made: Any = get_peft_model(model, config)
+    made.enable_input_require_grads()
+    return made
+
+
+def check_adapters(model: str, config: PeftConfig | None) -> None:
+    """What can be known before any weight is read: whether the named modules are there, and a quantized base alone.
+
+    Args:
+        model: A folder or Hub id.
+        config: The adapters; ``None`` for none.
+
+    Raises:
+        RequestError: See :func:`check_targets` and :func:`refuse_quantized`. A model that cannot be read at all is
+            left to whoever loads it.
+    """
+    try:
+        settings = AutoConfig.from_pretrained(model)
+    except (OSError, ValueError, KeyError):
+        return
+    if config is None:
+        refuse_quantized(getattr(settings, "quantization_config", None), model)
+        return
+    if hasattr(settings, "quantization_config"):
+        del settings.quantization_config
+    try:
+        with alone(), torch.device("meta"):
+            empty: Any = AutoModelForCausalLM.from_config(settings)
+    except (ValueError, ImportError):
+        return
+    check_targets(empty, config)
+
+
+def refuse_quantized(quantization: Any, name: str) -> None:
+    """Weights of a few bits cannot be stepped.
+
+    Raises:
+        RequestError: There is a quantization configuration.
+    """
+    if quantization is not None:
+        raise RequestError(
+            f"{name} is loaded in a quantized format, whose weights cannot be trained: add peft, for instance "
+            "peft: {r: 32}, or load the full-precision model"
+        )
+
+
+def check_targets(model: nn.Module, config: Any) -> None:
+    """Refuses adapters on modules or layers that are not there. peft itself is content if one of the names is found.
+
+    Raises:
+        RequestError: Names the missing ones and those that are there.
+    """
+    names = [name for name, _ in model.named_modules()]
+    wanted = config.target_modules
+    if wanted not in (None, "all-linear") and (missing := _not_found(wanted, names)):
+        there = sorted({name.rpartition(".")[2] for name, module in model.named_modules() if _is_linear(module)})
+        raise RequestError(
+            f"peft.target_modules names {', '.join(map(repr, missing))}, which {type(model).__name__} does not "
+            f"have: {suggest(missing[0], there)}"
+        )
+    depth = getattr(getattr(model, "config", None), "num_hidden_layers", None)
+    layers = getattr(config, "layers_to_transform", None)
+    for layer in [layers] if isinstance(layers, int) else layers or ():
+        if depth is not None and not 0 <= layer < depth:
+            raise RequestError(
+                f"peft.layers_to_transform names layer {layer}, and the model has {depth}: use 0 to {depth - 1}"
+            )
+
+
+def _not_found(wanted: str | Iterable[str], names: list[str]) -> list[str]:
+    if isinstance(wanted, str):
+        return [] if any(re.fullmatch(wanted, name) for name in names) else [wanted]
+    return sorted(each for each in wanted if not any(name == each or name.endswith(f".{each}") for name in names))
+
+
+def _is_linear(module: nn.Module) -> bool:
+    weight = getattr(module, "weight", None)
+    return not isinstance(module, nn.Embedding) and isinstance(weight, torch.Tensor) and weight.dim() == 2
+
+
+def merge_into(base: str, adapters: Path, output_dir: Path, dtype: str | None) -> None:
+    """Reads a base model again in full precision, merges saved adapters into it, and saves the plain model.
+
+    This is for bases that cannot be merged where they are: those in a few bits, and those in pieces on many
+    processes.
+
+    Args:
+        base: Folder or Hub id of the base.
+        adapters: Folder of the adapters.
+        output_dir: Gets the model.
+        dtype: Precision to save in; float32 by default.
+
+    Raises:
+        RequestError: The base is not there any more, or is stored in a few bits.
+    """
+    from peft import PeftModel
+
+    model: Any = read_pretrained(base, dtype="float32")
+    refuse_merge(model, base)
+    merged = PeftModel.from_pretrained(model, str(adapters)).merge_and_unload()
+    merged.to(getattr(torch, dtype or "float32")).save_pretrained(output_dir)
+
+
+def refuse_merge(model: Any, base: str) -> None:
+    """Raises :class:`RequestError` for a base whose files hold no full-precision weights."""
+    if getattr(model, "hf_quantizer", None) is not None:
+        raise RequestError(
+            f"{base} itself is stored in a quantized format, so that adapters cannot be merged into full-precision "
+            "weights: start from the full-precision model with quantization_config in model_init_kwargs"
+        )

@@ -1,0 +1,97 @@
+"""The stack of decoder layers inside a causal language model, whatever its family calls it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, cast
+
+from torch import nn
+
+from ..errors import RequestError
+
+
+@dataclass(frozen=True)
+class DecoderStack:
+    """Where a model keeps its decoder layers.
+
+    Attributes:
+        owner: The module they belong to.
+        name: What they are called there.
+        layers: The layers, in order.
+    """
+
+    owner: nn.Module
+    name: str
+    layers: nn.ModuleList
+
+
+def decoder_stack(model: nn.Module) -> DecoderStack:
+    """The outermost list of modules that is as long as the configuration says the model is deep.
+
+    Raises:
+        RequestError: There is no such list.
+    """
+    config: Any = getattr(model, "config", None)
+    config = config.get_text_config() if hasattr(config, "get_text_config") else config
+    depth = getattr(config, "num_hidden_layers", None)
+    for owner in model.modules():
+        for name, child in owner.named_children():
+            if isinstance(child, nn.ModuleList) and len(child) == depth:
+                return DecoderStack(owner, name, child)
+    raise RequestError(
+        f"the decoder layers of {type(model).__name__} were not found: losses, attacks, metrics and controls that "
+        "look at layers cannot be used with it"
+    )
+
+
+def decoder_layers(model: nn.Module) -> nn.ModuleList:
+    """The decoder layers, in order.
+
+    Raises:
+        RequestError: They were not found.
+    """
+    return decoder_stack(model).layers
+
+
+def check_layer(model: nn.Module, layer: int, what: str) -> None:
+    """Refuse a layer that the model does not have.
+
+    Raises:
+        RequestError: Names ``what`` asked for it and how many layers there are.
+    """
+    count = len(decoder_layers(model))
+    if not 0 <= layer < count:
+        raise RequestError(f"{what} is {layer}, but {type(model).__name__} has {count} layers: use 0 to {count - 1}")
+
+
+@contextmanager
+def cut_after(model: nn.Module, layer: int) -> Iterator[None]:
+    """A model that is no deeper than ``layer``, for as long as this lasts. Its weights stay where they are.
+
+    What the shorter model gives at its end means nothing; hooks on its layers see what they would see otherwise.
+    """
+    stack = decoder_stack(model)
+    setattr(stack.owner, stack.name, stack.layers[: layer + 1])
+    try:
+        yield
+    finally:
+        setattr(stack.owner, stack.name, stack.layers)
+
+
+MLP_OUTPUTS = frozenset({"down_proj", "fc2", "fc_out", "dense_4h_to_h", "c_proj", "w2", "wo", "output_linear"})
+"""Names of the last linear map of an MLP (or of its experts) in the model families of transformers."""
+
+
+def linear_layers(model: nn.Module) -> dict[str, nn.Linear]:
+    """Linear layers besides the output head, by name; none where the model has none."""
+    head: Any = getattr(model, "get_output_embeddings", lambda: None)()
+    return {
+        name: module for name, module in model.named_modules() if isinstance(module, nn.Linear) and module is not head
+    }
+
+
+def linear_weights(model: nn.Module) -> dict[str, nn.Parameter]:
+    """Weights of :func:`linear_layers`, ``[out, in]`` each, by parameter name."""
+    return {f"{name}.weight": cast(nn.Parameter, layer.weight) for name, layer in linear_layers(model).items()}

@@ -1,0 +1,260 @@
+"""Loading a model folder for scoring, the way anybody would load it."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import re
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from transformers.utils import logging as transformers_logging
+
+from ..errors import EnvironmentFailure, RequestError
+from ..runtime.log_filters import drop_harmless_lines
+from . import gptqmodel
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+_LIBRARY_BARS = (
+    "Applying quantization config",
+    "Compressing model",
+    "Decompressing model",
+    "Dispatching model",
+    "Converting and de-quantizing GGUF tensors",
+    "Writing model shards",
+)
+
+
+def quiet_backends() -> None:
+    """Silence log lines and progress bars of the back ends that say nothing a user could act on. Can be repeated."""
+    drop_harmless_lines()
+    transformers_logging.disable_progress_bar()
+
+
+@contextlib.contextmanager
+def hidden_library_bars() -> Iterator[None]:
+    """Hide the bars that libraries draw without an option to turn them off; pass on all else."""
+    caught = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(caught):
+            yield
+    finally:
+        for line in re.split(r"[\r\n]+", caught.getvalue()):
+            if line.strip() and not any(title in line for title in _LIBRARY_BARS):
+                print(line, file=sys.stderr)
+
+
+def run_device() -> torch.device:
+    """The device that scoring and export run on: this process's GPU (the first one unless it was set), or the CPU."""
+    return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
+
+
+def read_pretrained(folder: Path | str, dtype: torch.dtype | str, **kwargs: Any) -> PreTrainedModel:
+    """Stock ``AutoModelForCausalLM.from_pretrained`` in eval mode, without its silent repairs.
+
+    Args:
+        folder: A ``save_pretrained`` folder or a Hub id.
+        dtype: Type of the weights that are not quantized; ``"auto"`` keeps the stored one.
+        kwargs: Passed on.
+
+    Raises:
+        RequestError: There is no causal language model, or it lacks some of its weights.
+        EnvironmentFailure: A library that the folder's format needs is missing or broken.
+    """
+    try:
+        loaded: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, output_loading_info=True, **kwargs)
+    except (OSError, ValueError, TypeError, SafetensorError) as error:
+        raise RequestError(f"cannot load a causal language model from {folder}: {_first_line(error)}") from error
+    except RuntimeError as error:
+        if "mismatched" not in str(error):
+            raise
+        raise RequestError(f"{folder} holds weights of other shapes than its config.json says") from error
+    except ImportError as error:
+        raise EnvironmentFailure(f"cannot load {folder}: {_first_line(error)}") from error
+    model, info = loaded
+    # transformers fills weights it does not find with random numbers: whatever came of those would mean nothing.
+    if missing := sorted(info["missing_keys"]):
+        rest = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
+        raise RequestError(f"{folder} lacks weights that its config names: {', '.join(missing[:3])}{rest}")
+    return model.eval()
+
+
+def load_model(
+    folder: Path | str, dtype: str = "float32", device: torch.device | str | None = None
+) -> PreTrainedModel:
+    """Load a causal language model for scoring; a quantized folder is loaded in its format.
+
+    Args:
+        folder: A ``save_pretrained`` folder, quantized or not, or a Hub id.
+        dtype: ``float32``, ``bfloat16`` or ``float16``: the type of the weights that are not quantized.
+        device: Where to put it; this process's GPU if there is one, else the CPU.
+
+    Returns:
+        The model in eval mode, all of its modules ready to be called on their own.
+
+    Raises:
+        RequestError: The folder holds no causal language model, or lacks some of its weights.
+        EnvironmentFailure: A library that the folder's format needs is missing or broken.
+    """
+    if dtype not in DTYPES:
+        raise RequestError(f"there is no dtype called {dtype!r}: use one of {', '.join(DTYPES)}")
+    quiet_backends()
+    # Without a GPU everything lands on the CPU anyway, and accelerate's hooks are saved.
+    device_map = {"": torch.device(device or run_device())} if torch.cuda.is_available() else None
+    arguments = {**gptqmodel.loading_arguments(folder), **gguf_arguments(folder)}
+    with hidden_library_bars():
+        model = read_pretrained(folder, DTYPES[dtype], device_map=device_map, **arguments)
+        if quantization_method(model) in gptqmodel.METHODS:
+            gptqmodel.run_eagerly(model)
+        if quantization_method(model) == "bitsandbytes":
+            _cast_unpacked(model, DTYPES[dtype])
+        if quantization_method(model) == "compressed-tensors":
+            # It unpacks its weights in the first forward of the whole model only, and scoring calls parts of it.
+            # Not in inference mode, whose tensors could never be trained (attacks do).
+            with torch.no_grad():
+                model(input_ids=torch.zeros((1, 1), dtype=torch.long, device=model.device), use_cache=False)
+    return model
+
+
+def gguf_file_in(folder: Path | str) -> str | None:
+    """Name of the GGUF file that a folder holds its weights in; ``None`` for other folders and for Hub ids.
+
+    Raises:
+        RequestError: There are several.
+    """
+    path = Path(folder)
+    files = sorted(file.name for file in path.glob("*.gguf")) if path.is_dir() else []
+    if not files or any(path.glob("*.safetensors")):
+        return None
+    if len(files) > 1:
+        raise RequestError(f"{folder} holds several GGUF files ({', '.join(files)}): keep the one to load in a folder")
+    return files[0]
+
+
+def gguf_arguments(folder: Path | str) -> dict[str, Any]:
+    """What ``from_pretrained`` has to be told of a GGUF folder, nothing of others.
+
+    The folder's own config is used where it is of the same family: the one that transformers makes of the file's
+    metadata lacks some settings, such as the rotary scaling of Llama 3.
+    """
+    file = gguf_file_in(folder)
+    if file is None:
+        return {}
+    try:
+        arguments: dict[str, Any] = {"gguf_file": file}
+        if (Path(folder) / "config.json").is_file():
+            own = AutoConfig.from_pretrained(folder)
+            if own.model_type == AutoConfig.from_pretrained(folder, gguf_file=file).model_type:
+                arguments["config"] = own
+    except ImportError as error:
+        raise EnvironmentFailure(f"cannot load {folder}: {_first_line(error)}") from error
+    except (OSError, ValueError, KeyError, IndexError) as error:
+        raise RequestError(f"{Path(folder) / file} is no GGUF file that can be read: {_first_line(error)}") from error
+    return arguments
+
+
+def _cast_unpacked(model: PreTrainedModel, dtype: torch.dtype) -> None:
+    """Beside packed layers transformers leaves some weights in their stored type where a family renames weights."""
+    for parameter in model.parameters():
+        if parameter.dtype in DTYPES.values():  # packed codes are integers
+            parameter.data = parameter.data.to(dtype)
+
+
+def quantization_method(model: PreTrainedModel) -> str | None:
+    """Name of the library format the model is loaded in (``"bitsandbytes"`` ...), ``None`` for plain weights."""
+    quantizer = getattr(model, "hf_quantizer", None)
+    return None if quantizer is None else str(getattr(quantizer.quantization_config.quant_method, "value", ""))
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def fetch(name: str, revision: str | None, key: str) -> Path:
+    """A local folder as it is, or a Hub model downloaded to the cache.
+
+    Args:
+        name: Folder or Hub id.
+        revision: Branch, tag or commit on the Hub.
+        key: What messages call it.
+
+    Raises:
+        RequestError: Neither a folder with a saved model nor a model on the Hub that can be read.
+        EnvironmentFailure: The Hub cannot be reached.
+    """
+    folder = Path(name)
+    if folder.is_dir():
+        if not (folder / "config.json").exists() and not any(folder.glob("*.gguf")):
+            raise RequestError(f"{key}: the folder {name} holds no config.json, so it is not a saved model")
+        return folder
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import (
+        HfHubHTTPError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    patterns = ["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt"]
+    try:
+        return Path(snapshot_download(name, revision=revision, allow_patterns=patterns))
+    except HFValidationError:
+        raise RequestError(f"{key}: {name!r} is neither a folder here nor a Hub id") from None
+    except RepositoryNotFoundError:
+        raise RequestError(
+            f"{key}: {name!r} is neither a folder here nor a model on the Hub that you can read: check the name, or "
+            "log in with `hf auth login`"
+        ) from None
+    except RevisionNotFoundError:
+        raise RequestError(f"{key}: {name!r} on the Hub has no revision {revision!r}") from None
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise EnvironmentFailure(
+            f"{key}: {name!r} is not a folder here and the Hub did not give it: {reason}"
+        ) from None
+
+
+_TOKENIZER_FILES = (
+    "tokenizer*",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.*",
+    "merges.txt",
+    "*.model",
+    "*.tiktoken",
+    "chat_template*",
+    "additional_chat_templates",
+)
+
+
+def empty_model(source: Path) -> PreTrainedModel:
+    """The model of a folder without its weights (on the ``meta`` device): shapes and names to check.
+
+    Raises:
+        RequestError: The folder's config names no causal language model.
+    """
+    try:
+        with torch.device("meta"):
+            model: PreTrainedModel = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(source))
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise RequestError(f"{source} has a config.json that cannot be used: {reason}") from error
+    return model
+
+
+def copy_tokenizer(source: Path, target: Path) -> None:
+    """Copy tokenizer and chat template files byte by byte."""
+    for pattern in _TOKENIZER_FILES:
+        for item in source.glob(pattern):
+            if item.is_dir():
+                shutil.copytree(item, target / item.name, dirs_exist_ok=True)
+            else:
+                shutil.copyfile(item, target / item.name)

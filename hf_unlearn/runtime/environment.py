@@ -1,0 +1,114 @@
+"""Failures of the machine, told apart from mistakes in a request and from bugs: memory, disk, rights.
+
+Libraries report the same full disk in different ways: an ``OSError`` with its number, or an error of their own whose
+text is all that is left of it. Here they become one sentence.
+"""
+
+from __future__ import annotations
+
+import errno
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+
+from ..errors import EnvironmentFailure, HfUnlearnError
+
+_FULL = "the disk is full"
+_NOT_WRITTEN = "a file could not be written (is the disk full?)"
+_MEMORY = "out of memory"
+_BY_NUMBER = {
+    errno.ENOSPC: _FULL,
+    errno.EDQUOT: "the disk quota is used up",
+    errno.EFBIG: "a file grew larger than this account or file system allows",
+    errno.EACCES: "no right to write",
+    errno.EPERM: "no right to write",
+    errno.EROFS: "the file system is read-only",
+    errno.EIO: "the disk fails",
+    errno.ENOMEM: _MEMORY,
+    errno.EMFILE: "too many files are open",
+    errno.ENFILE: "too many files are open",
+}
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+# Rust libraries (safetensors, tokenizers) keep the number as text; torch.save and the allocators only have words.
+_NUMBER = re.compile(r"\(os error (\d+)\)")
+_WORDS = (
+    (re.compile(r"no space left on device", re.IGNORECASE), _FULL),
+    (re.compile(r"file too large", re.IGNORECASE), _BY_NUMBER[errno.EFBIG]),
+    (re.compile(r"out of memory|can't allocate memory|not enough memory|bad_alloc", re.IGNORECASE), _MEMORY),
+    (re.compile(r"PytorchStreamWriter|inline_container"), _NOT_WRITTEN),
+    (re.compile(r"\d+ requested and \d+ written"), _NOT_WRITTEN),  # numpy
+)
+_ADVICE = {
+    _MEMORY: "use fewer --workers, smaller batches or a bigger machine",
+    _FULL: "make room or choose another --output-dir",
+    _NOT_WRITTEN: "make room or choose another --output-dir",
+    _BY_NUMBER[errno.EMFILE]: "raise the limit (ulimit -n)",
+}
+_OTHER_ADVICE = "mend that or choose another --output-dir (HF_UNLEARN_CACHE says where built models are kept)"
+
+
+class Surroundings:
+    """Context manager that turns what the machine refuses into :class:`EnvironmentFailure`; all else passes through.
+
+    Args:
+        output_dir: The run's folder, for the message.
+
+    Raises:
+        EnvironmentFailure: Says what failed, where, and how to go on.
+    """
+
+    def __init__(self, output_dir: Path) -> None:
+        self.output_dir = output_dir
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        found = explain(error) if isinstance(error, Exception) and not isinstance(error, HfUnlearnError) else None
+        if found is None:
+            return
+        what, where = found
+        raise EnvironmentFailure(
+            f"{what}{f' ({where})' if where else ''}: {_ADVICE.get(what, _OTHER_ADVICE)}, then run the same command "
+            f"again; everything finished in {self.output_dir} is kept"
+        ) from error
+
+
+def explain(error: BaseException) -> tuple[str, str | None] | None:
+    """What the machine refused and for which file, or ``None`` if an error does not come from the machine.
+
+    Args:
+        error: Any exception; those it was raised from are looked at too.
+    """
+    for each in _chain(error):
+        if isinstance(each, MemoryError):
+            return _MEMORY, None
+        if isinstance(each, OSError) and each.errno in _BY_NUMBER:
+            return _BY_NUMBER[each.errno], None if each.filename is None else str(each.filename)
+        if isinstance(each, OSError) and each.errno is not None:
+            continue
+        number = _NUMBER.search(str(each))
+        if number and int(number[1]) in _BY_NUMBER:
+            return _BY_NUMBER[int(number[1])], None
+        for words, what in _WORDS:
+            if words.search(str(each)):
+                return what, None
+    return None
+
+
+def no_room(error: BaseException) -> bool:
+    """Whether an error comes from a disk, quota or file that may not grow."""
+    found = explain(error)
+    return found is not None and found[0] in (*(_BY_NUMBER[number] for number in _NO_ROOM), _NOT_WRITTEN)
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    seen: list[BaseException] = []
+    current: BaseException | None = error
+    while current is not None and current not in seen:
+        seen.append(current)
+        yield current
+        current = current.__cause__ or (None if current.__suppress_context__ else current.__context__)

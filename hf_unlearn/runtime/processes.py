@@ -1,0 +1,92 @@
+"""Several processes of one run: who keeps the books, waiting for each other, and parting after training."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from ..errors import HfUnlearnError
+
+if TYPE_CHECKING:
+    from accelerate import PartialState
+
+T = TypeVar("T")
+
+# What launchers tell a process about the others; after training the first one is on its own.
+LAUNCH_VARIABLES = (
+    *("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "GROUP_RANK"),
+    *("ACCELERATE_USE_DEEPSPEED", "ACCELERATE_USE_FSDP"),
+)
+
+
+def world_size() -> int:
+    """Number of processes that a launcher started for this run."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def rank() -> int:
+    """Number of this process among them, from 0."""
+    return int(os.environ.get("RANK", "0"))
+
+
+def is_first() -> bool:
+    """Whether this process writes files and runs what is not collective."""
+    return rank() == 0
+
+
+def wait_for_all() -> None:
+    """Return when every process has come here. Does nothing in a run of one process."""
+    if world_size() == 1:
+        return
+    _state().wait_for_everyone()
+
+
+def gather(value: T) -> list[T]:
+    """The values that all processes came with, in the order of their ranks, in every process.
+
+    Args:
+        value: Anything that can be pickled.
+    """
+    if world_size() == 1:
+        return [value]
+    import torch.distributed
+
+    _state()
+    values: list[Any] = [None] * world_size()
+    torch.distributed.all_gather_object(values, value)
+    return values
+
+
+def first_does(action: Callable[[], None]) -> None:
+    """Let the first process do something while the others wait for it.
+
+    Raises:
+        HfUnlearnError: What the action raised, in every process: none waits for one that has given up.
+    """
+    error = None
+    if is_first():
+        try:
+            action()
+        except HfUnlearnError as raised:
+            error = raised
+    if (found := gather(error)[0]) is not None:
+        raise found
+
+
+def part() -> None:
+    """End the group after the collective stage: quantizers place devices themselves, and nobody waits for them."""
+    if world_size() == 1:
+        return
+    wait_for_all()
+    _state().destroy_process_group()
+    for name in LAUNCH_VARIABLES:
+        os.environ.pop(name, None)
+
+
+def _state() -> PartialState:
+    import torch
+    from accelerate import PartialState
+
+    # Without `cpu` accelerate finds no backend on a machine without an accelerator and believes to be alone.
+    return PartialState(cpu=not torch.accelerator.is_available())

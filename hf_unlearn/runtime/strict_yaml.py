@@ -1,0 +1,288 @@
+"""YAML into dataclasses, strictly: unknown keys, wrong types and missing values name file, line and key.
+
+A recipe is read by people and by machines that publish models, so a misspelled key must never be a silent default.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+import types
+import typing
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+
+from ..errors import RequestError
+from ..registry import suggest
+
+T = TypeVar("T")
+TIMESTAMP_TAG = "tag:yaml.org,2002:timestamp"
+
+
+@dataclass(frozen=True)
+class Located:
+    """A YAML value with the line where it stands.
+
+    Attributes:
+        value: ``dict[str, Located]``, ``list[Located]`` or a plain scalar.
+        where: ``file:line`` or the command-line override it came from.
+    """
+
+    value: Any
+    where: str
+
+    def plain(self) -> Any:
+        """The value without locations."""
+        if isinstance(self.value, dict):
+            return {key: item.plain() for key, item in self.value.items()}
+        if isinstance(self.value, list):
+            return [item.plain() for item in self.value]
+        return self.value
+
+    def at(self, *path: str | int) -> str:
+        """Where the value under a path of keys and positions stands, or the last part of the path that is there."""
+        found: Located = self
+        for step in path:
+            items = found.value if isinstance(found.value, dict) else {}
+            if isinstance(found.value, list):
+                items = dict(enumerate(found.value))
+            if step not in items:
+                break
+            found = items[step]
+        return found.where
+
+    def blamed(self, message: str) -> str:
+        """Where the key stands that a message about this mapping names first; the mapping's own place if none is."""
+        keys = self.value if isinstance(self.value, dict) else {}
+        key = first_named(keys, message)
+        return self.where if key is None else keys[key].where
+
+
+def first_named(words: Iterable[str], message: str) -> str | None:
+    """The word that stands first in a message, as a word of its own."""
+    found = {word: re.search(rf"(?<![\w-]){re.escape(word)}(?![\w-])", message) for word in words}
+    return min((match.start(), word) for word, match in found.items() if match)[1] if any(found.values()) else None
+
+
+def read_yaml(path: Path) -> Located:
+    """Read one YAML file.
+
+    Raises:
+        RequestError: The file is missing, is not YAML, or repeats a key.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise RequestError(f"{path}: there is no such file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise RequestError(f"{path}: cannot be read as text ({error})") from None
+    node = _compose(text, str(path))
+    if node is None:
+        raise RequestError(f"{path}: is empty")
+    return _locate(node, str(path))
+
+
+def _compose(text: str, source: str) -> yaml.Node | None:
+    try:
+        return yaml.compose(text, Loader=yaml.SafeLoader)
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise RequestError(f"{source}:{line}: not valid YAML: {error.problem}") from None
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        raise RequestError(f"{source}:{line}: not valid YAML: {error.reason}") from None
+
+
+def _locate(node: yaml.Node, source: str, inside: tuple[yaml.Node, ...] = ()) -> Located:
+    where = f"{source}:{node.start_mark.line + 1}"
+    if node in inside:
+        raise RequestError(f"{where}: this value holds itself: write it out instead of using an alias")
+    inside = (*inside, node)
+    if isinstance(node, yaml.MappingNode):
+        items: dict[str, Located] = {}
+        for key_node, value_node in node.value:
+            key = str(key_node.value)
+            if key in items:
+                raise RequestError(f"{source}:{key_node.start_mark.line + 1}: the key {key!r} stands here twice")
+            item = _locate(value_node, source, inside)
+            items[key] = Located(item.value, f"{source}:{key_node.start_mark.line + 1}")
+        return Located(items, where)
+    if isinstance(node, yaml.SequenceNode):
+        return Located([_locate(item, source, inside) for item in node.value], where)
+    try:
+        return Located(parse_scalar(node), where)
+    except (yaml.YAMLError, ValueError) as error:
+        reason = getattr(error, "problem", None) or error
+        raise RequestError(f"{where}: {node.value!r} cannot be read: {reason}") from None
+
+
+def parse_scalar(node: yaml.Node) -> Any:
+    """A scalar node's value. ``1e-4`` is a number here, which plain YAML 1.1 takes for text, and a date is text."""
+    if node.tag == TIMESTAMP_TAG:
+        return node.value
+    value = yaml.SafeLoader("").construct_object(node, deep=True)
+    if isinstance(value, str) and getattr(node, "style", None) is None:
+        try:
+            return float(value) if any(c.isdigit() for c in value) and "e" in value.lower() else value
+        except ValueError:
+            return value
+    return value
+
+
+def override(root: Located, assignment: str) -> Located:
+    """Apply ``section.key=value`` (list items by index) and return the new tree.
+
+    Raises:
+        RequestError: The assignment has no ``=``, its value is not YAML, or it leads through something that is not a
+            mapping or list.
+    """
+    path, equals, text = assignment.partition("=")
+    if not equals or not all(path.split(".")):
+        raise RequestError(f"{assignment!r} is not of the form section.key=value")
+    source = f"command line {assignment!r}"
+    node = _compose(text, source)
+    value = _locate(node, source) if node is not None else Located(None, source)
+    return _set(root, path.split("."), value, assignment)
+
+
+def _set(tree: Located, path: list[str], value: Located, assignment: str) -> Located:
+    where = f"command line {assignment!r}"
+    if not path:
+        return _relocate(value, where)
+    key, rest = path[0], path[1:]
+    if isinstance(tree.value, list):
+        if not key.isdigit() or int(key) >= len(tree.value):
+            raise RequestError(
+                f"{where}: {key!r} is not a position in the list at {tree.where}, which has {len(tree.value)} item(s) "
+                "counted from 0"
+            )
+        items = list(tree.value)
+        items[int(key)] = _set(items[int(key)], rest, value, assignment)
+        return Located(items, tree.where)
+    if tree.value is not None and not isinstance(tree.value, dict):
+        raise RequestError(f"{where}: {key!r} cannot be set inside the plain value at {tree.where}")
+    mapping = dict(tree.value or {})
+    mapping[key] = _set(mapping.get(key, Located(None, where)), rest, value, assignment)
+    return Located(mapping, tree.where)
+
+
+def _relocate(tree: Located, where: str) -> Located:
+    if isinstance(tree.value, dict):
+        return Located({key: _relocate(item, where) for key, item in tree.value.items()}, where)
+    if isinstance(tree.value, list):
+        return Located([_relocate(item, where) for item in tree.value], where)
+    return Located(tree.value, where)
+
+
+def build(cls: type[T], tree: Located, key: str = "") -> T:
+    """Make a dataclass from a located mapping.
+
+    Args:
+        cls: The dataclass.
+        tree: The mapping.
+        key: Dotted path of this mapping, for messages.
+
+    Raises:
+        RequestError: Unknown key (with the nearest right one), missing key, wrong type, or a refused value.
+    """
+    if tree.value is None:
+        tree = Located({}, tree.where)
+    if not isinstance(tree.value, dict):
+        raise RequestError(f"{tree.where}: {key or 'the recipe'} must be a mapping of keys to values")
+    hints = typing.get_type_hints(cls)
+    fields = {field.name: field for field in dataclasses.fields(cls) if field.init}  # type: ignore[arg-type]
+    values = {}
+    for name, item in tree.value.items():
+        if name not in fields:
+            raise RequestError(f"{item.where}: unknown key {_join(key, name)!r}: {suggest(name, list(fields))}")
+        values[name] = _convert(hints[name], item, _join(key, name))
+    for name, field in fields.items():
+        required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+        if required and name not in values:
+            raise RequestError(f"{tree.where}: the key {_join(key, name)!r} is missing")
+    try:
+        return cls(**values)
+    except RequestError as error:
+        raise RequestError(f"{tree.blamed(str(error))}: {error}") from None
+
+
+def _join(prefix: str, name: str) -> str:
+    return f"{prefix}.{name}" if prefix else name
+
+
+def _convert(hint: Any, item: Located, key: str) -> Any:
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if hint is Any:
+        return item.plain()
+    if origin in (typing.Union, types.UnionType):
+        if item.value is None and type(None) in arguments:
+            return None
+        options = [argument for argument in arguments if argument is not type(None)]
+        if len(options) == 1:
+            return _convert(options[0], item, key)
+        return _first_fit(options, item, key)
+    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
+        return build(hint, item, key)
+    if origin is typing.Literal:
+        if item.value not in arguments:
+            names = [str(argument) for argument in arguments]
+            raise RequestError(f"{item.where}: {key} cannot be {item.value!r}: {suggest(str(item.value), names)}")
+        return item.value
+    if origin in (tuple, list):
+        return _convert_items(hint, item, key)
+    if origin in (dict, Mapping) or hint is dict or (isinstance(origin, type) and issubclass(origin, Mapping)):
+        return _convert_mapping(arguments, item, key)
+    return _convert_scalar(hint, item, key)
+
+
+def _first_fit(options: list[Any], item: Located, key: str) -> Any:
+    for option in options:
+        try:
+            return _convert(option, item, key)
+        except RequestError:
+            continue
+    raise RequestError(f"{item.where}: {key} cannot be {item.plain()!r}")
+
+
+def _convert_items(hint: Any, item: Located, key: str) -> Any:
+    if not isinstance(item.value, list):
+        raise RequestError(f"{item.where}: {key} must be a list, as in [a, b]")
+    origin, inner = typing.get_origin(hint), typing.get_args(hint)[0]
+    return origin(_convert(inner, each, f"{key}.{index}") for index, each in enumerate(item.value))
+
+
+def _convert_mapping(arguments: tuple[Any, ...], item: Located, key: str) -> dict[str, Any]:
+    if item.value is None:
+        return {}
+    if not isinstance(item.value, dict):
+        raise RequestError(f"{item.where}: {key} must be a mapping of keys to values")
+    inner = arguments[1] if arguments else Any
+    return {name: _convert(inner, each, _join(key, name)) for name, each in item.value.items()}
+
+
+def _convert_scalar(hint: Any, item: Located, key: str) -> Any:
+    value = item.value
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return _as_float(item, key)
+    if hint is int and isinstance(value, float) and value.is_integer():
+        return int(value)
+    if hint is str and isinstance(value, (int, float)) and not isinstance(value, bool):
+        return str(value)
+    if not isinstance(value, hint) or (hint is not bool and isinstance(value, bool)):
+        kinds = {int: "a whole number", float: "a number", str: "text (in quotes)", bool: "true or false"}
+        raise RequestError(f"{item.where}: {key} must be {kinds.get(hint, str(hint))}, not {item.plain()!r}")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise RequestError(f"{item.where}: {key} is {value}: it must be a finite number")
+    return value
+
+
+def _as_float(item: Located, key: str) -> float:
+    try:
+        return float(item.value)
+    except OverflowError:
+        raise RequestError(f"{item.where}: {key} is too large a number") from None

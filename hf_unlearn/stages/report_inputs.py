@@ -1,0 +1,187 @@
+"""What a reader may think was tested and was not: everything of the package that a run leaves out.
+
+The one list of it: report, card and terminal show what stands here. What was run and is not judged is no part of it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..attacks import ATTACKS
+from ..attacks.composed import kind_of
+from ..data.example import Example
+from ..errors import RequestError
+from ..hub.files import is_model_file
+from ..quantization import FORMATS
+from ..quantization.explain import explain_job, grids_of
+from ..recipe import DataSpec, Recipe
+from ..recipe.method_settings import completed
+from ..runtime.jobs import Job
+from ..verification.digests import new_salt, salted_hash
+from ..verification.report import Explanation, ModelInfo, SetInfo
+from .context import RunContext, Subject
+from .export import INFO_FILE
+from .train import METRICS_FILE
+from .units import file_digests, fingerprint, write_atomically
+
+_NEVER_TESTED = ("membership inference", "what somebody can do who still has the target")
+
+
+def not_tested(recipe: Recipe) -> list[str]:
+    """Formats and attacks that the recipe does not run, and what the package does not test at all, one phrase each."""
+    formats = untested_formats(recipe.export.formats)
+    run = {kind_of(name, attack) for name, attack in recipe.attack.items()}
+    attacks = [name for name in ATTACKS.names() if name not in run]
+    return [
+        f"the formats {', '.join([*formats, 'and any other'])}" if formats else "any format that is not named",
+        *([f"the attacks {', '.join(attacks)}"] if attacks else []),
+        *_NEVER_TESTED,
+    ]
+
+
+def untested_formats(tested: Collection[str]) -> list[str]:
+    """Formats that this package writes, people download, and that are not among the tested ones.
+
+    There are dozens, so they are named by family: ``all of gguf-…`` if none of them was tested, ``others of bnb-…`` if
+    some were, and by name where one is left.
+    """
+    families: dict[str, list[str]] = {}
+    for entry in FORMATS.entries():
+        if entry.value.published:
+            families.setdefault(entry.name.partition("-")[0], []).append(entry.name)
+    whole, single = [], []
+    for family, names in families.items():
+        left = [name for name in names if name not in tested]
+        if len(left) == 1:
+            single.append(left[0])
+        elif left:
+            whole.append(f"{'all' if left == names else 'others'} of {family}-…")
+    return [*sorted(whole), *sorted(single)]
+
+
+def explain_stage(context: RunContext, target: Subject, subjects: Sequence[Subject]) -> Explanation:
+    """Compare every model that was made from the target with it, on the grids of the run's formats."""
+    grids = grids_of(context.recipe.export.formats)
+    names = list(dict.fromkeys(grids.values()))
+    jobs = [
+        Job(subject.name, explain_job, (target.folder, subject.folder, names))
+        for subject in subjects
+        if _comes_from_the_target(context, subject)
+    ]
+    found = {job.title: result for job, result in context.workers.run(jobs)}
+    # In the order of the subjects, not in which they ended: equal runs have equal reports.
+    models = {job.title: {**found[job.title], **_saved(context, job.title)} for job in jobs}
+    return Explanation(grids, models)
+
+
+def export_info(context: RunContext, subject: Subject, format_name: str) -> dict[str, Any]:
+    """What the export of a format wrote down of it."""
+    path = context.variant(subject, format_name) / INFO_FILE
+    info: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return info
+
+
+def _comes_from_the_target(context: RunContext, subject: Subject) -> bool:
+    """Never-knew models were trained apart: beside the target their weights say nothing."""
+    apart = {control.name for control in context.recipe.controls if control.kind == "never_knew"}
+    return subject.role in ("method", "control") and subject.name not in apart
+
+
+def _saved(context: RunContext, name: str) -> dict[str, Any]:
+    path = context.folder("train", name) / METRICS_FILE
+    if not path.exists():
+        return {}
+    metrics = json.loads(path.read_text(encoding="utf-8"))
+    return {"saved": metrics["saved"]} if metrics.get("saved") else {}
+
+
+SALT_FILE = "salt.hex"
+
+
+def model_info(context: RunContext, subject: Subject) -> ModelInfo:
+    """What the report says of a model that was compared with; never a local path."""
+    spec = context.recipe.model
+    name, revision = (
+        (spec.target, spec.target_revision)
+        if subject.name == "target"
+        else (spec.never_knew, spec.never_knew_revision)
+    )
+    files = model_files(subject.folder)
+    if spec.scratch is not None:
+        return ModelInfo(description="small model built from the recipe's data", files=files)
+    if name is not None and not Path(name).is_dir():
+        return ModelInfo(hub_id=name, revision=revision or subject.folder.name, files=files)
+    return ModelInfo(description="local model", files=files)
+
+
+def scored_files(context: RunContext, subject: Subject) -> dict[str, dict[str, str]]:
+    """SHA-256 of the model files that were scored, by transform."""
+    return {name: model_files(context.variant(subject, name)) for name in context.transforms}
+
+
+def model_files(folder: Path) -> dict[str, str]:
+    """SHA-256 of the files that make up a model (weights, configuration, tokenizer)."""
+    return {name: digest for name, digest in file_digests(folder).items() if is_model_file(name)}
+
+
+def set_info(rows: Sequence[Example], salt: bytes) -> SetInfo:
+    """Size and salted hash of a set."""
+    return SetInfo(
+        len({row.fact for row in rows}), len(rows), salted_hash(((row.prompt, row.answer) for row in rows), salt)
+    )
+
+
+def run_salt(context: RunContext) -> bytes:
+    """The salt of this run's hashes. It stays in the run folder: with it, guesses at the forget set could be checked.
+
+    Planted facts are no secret, so their salt follows from the seed and equal runs have equal reports.
+    """
+    if context.recipe.data.planted is not None:
+        return hashlib.sha256(f"planted-{context.recipe.data.planted.seed}".encode()).digest()
+    path = context.output_dir / SALT_FILE
+    if not path.exists():
+        write_atomically(path, new_salt().hex())
+    return bytes.fromhex(path.read_text(encoding="utf-8").strip())
+
+
+def environment(context: RunContext) -> dict[str, Any]:
+    """Versions, machine and seed."""
+    import torch
+
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+    return {
+        "versions": dict(context.versions),
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        "device": device,
+        "dtype": context.recipe.model.dtype,
+        "seed": context.recipe.seed,
+        "recipe": fingerprint(context.recipe.to_dict()),
+    }
+
+
+def _method_settings(context: RunContext, name: str) -> dict[str, Any]:
+    training = context.folder("train", name) / METRICS_FILE
+    method = context.recipe.method(name)
+    settings = completed(method.settings)
+    if method.checkpoint is not None and not Path(method.checkpoint).is_dir():
+        settings = {"checkpoint": method.checkpoint, "revision": method.revision}
+    if training.exists():
+        metrics = json.loads(training.read_text(encoding="utf-8"))
+        settings["steps_taken"] = metrics.get("steps")
+        settings["stepping"] = metrics.get("stepping", "fp32")
+    return settings
+
+
+def description(data: DataSpec) -> str:
+    """What was removed, in words that name nothing."""
+    if data.description:
+        return data.description
+    if data.planted is not None:
+        return f"birth years of {data.planted.forget} people who do not exist"
+    raise RequestError("data.description is empty: say in your own words what the model was made to forget")

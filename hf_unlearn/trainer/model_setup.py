@@ -1,0 +1,205 @@
+"""A model made ready for training: loaded, checked, with adapters, with the parameters that are trained."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from ..errors import RequestError
+from ..losses.base import Loss
+from ..models.adapters import add_adapters
+from ..models.decoder import MLP_OUTPUTS, check_layer, decoder_layers
+from ..models.head import output_head
+from ..models.loading import read_pretrained
+from ..registry import suggest
+from ..robust.weights import trained_parameters
+from .rounded_steps import check_stepping, round_model
+
+if TYPE_CHECKING:
+    from peft import PeftConfig
+
+    from .config import UnlearnConfig
+
+
+def check_same_vocabulary(model: str | nn.Module, reference: str | nn.Module | None) -> None:
+    """Refuse a reference model of other tokens than the model. Of ids and folders only the settings are read.
+
+    Raises:
+        RequestError: The vocabularies differ in size.
+    """
+    if reference is None:
+        return
+    own, other = _size(model), _size(reference)
+    if own is not None and other is not None and own != other:
+        raise RequestError(
+            f"ref_model has a vocabulary of {other} tokens and the model one of {own}: its probabilities are of other "
+            "tokens; give a reference with the same tokenizer, or leave ref_model out"
+        )
+
+
+def _size(model: str | nn.Module) -> int | None:
+    """``None`` where it cannot be told; loading the model then says what is wrong."""
+    config: Any = getattr(model, "config", None)
+    if isinstance(model, str):
+        from transformers import AutoConfig
+
+        try:
+            config = AutoConfig.from_pretrained(model)
+        except (OSError, ValueError):
+            return None
+    config = config.get_text_config() if hasattr(config, "get_text_config") else config
+    return getattr(config, "vocab_size", None)
+
+
+logger = logging.getLogger(__name__)
+
+
+def made_ready(model: nn.Module, args: UnlearnConfig, adapters: PeftConfig | None) -> nn.Module:
+    """The model to train, which is the one given or has it inside.
+
+    Args:
+        model: The target; changed in place.
+        args: The run's settings.
+        adapters: Adapters to put on it; ``None`` for none.
+
+    Raises:
+        RequestError: The model cannot have such adapters, or cannot be stepped as the settings say.
+    """
+    if adapters is not None:
+        model = add_adapters(model, adapters)
+    if args.disable_dropout:
+        disable_dropout(model)
+    check_stepping(args.stepping, model, args.deepspeed)
+    if args.stepping != "fp32":
+        round_model(model)
+    if any(parameter.dtype in (torch.bfloat16, torch.float16) for parameter in trained_parameters(model).values()):
+        logger.warning("the trained weights are stored in 16 bits: steps much smaller than a weight are lost")
+    return model
+
+
+def check_layers(model: nn.Module, losses: Sequence[Loss]) -> None:
+    """Refuse losses that look at a layer which the model does not have.
+
+    Raises:
+        RequestError: Names the loss and how many layers there are.
+    """
+    for loss in losses:
+        if loss.hidden_layer is not None:
+            check_layer(model, loss.hidden_layer, f"the layer of {type(loss).__name__}")
+
+
+def choose_trained(model: nn.Module, patterns: Sequence[str] | None, losses: Sequence[Loss], adapters: bool) -> None:
+    """Freeze what is not to be trained.
+
+    Args:
+        model: The model; only parameters that are trained already can stay so.
+        patterns: Shell-style patterns of parameter names, or ``None`` for what the losses are made for.
+        losses: All losses of the run.
+        adapters: Whether adapters were added: a loss's own choice is one of the model's weights, and does not count.
+
+    Raises:
+        RequestError: A pattern matches nothing that can be trained, or the parameters that a loss is made for are not
+            found.
+    """
+    if patterns is not None:
+        _keep(model, _matching(model, patterns))
+    elif not adapters:
+        layers = sorted({layer for loss in losses for layer in loss.trained_layers})
+        if layers:
+            _keep(model, mlp_outputs(model, layers))
+    _freeze_unseen(model, losses)
+
+
+def _matching(model: nn.Module, patterns: Sequence[str]) -> set[str]:
+    trained = list(trained_parameters(model))
+    kept = set()
+    for pattern in patterns:
+        found = {name for name in trained if fnmatchcase(name, pattern)}
+        if not found:
+            near = suggest(pattern, trained).partition("there are ")[0] or f"the first is {trained[0]}"
+            raise RequestError(f"trained_parameters: no parameter that is trained is called {pattern!r}: {near}")
+        kept |= found
+    return kept
+
+
+def mlp_outputs(model: nn.Module, layers: Sequence[int]) -> set[str]:
+    """Names of the MLP's output projections in some decoder layers, biases left out.
+
+    Raises:
+        RequestError: A layer has none by any known name.
+    """
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    stack = decoder_layers(model)
+    found = set()
+    for layer in layers:
+        own = {
+            names[id(parameter)]
+            for name, parameter in stack[layer].named_parameters()
+            if parameter.ndim > 1
+            and "attn" not in name
+            and "attention" not in name
+            and MLP_OUTPUTS & {*name.split(".")}
+        }
+        if not own:
+            raise RequestError(
+                f"the MLP's output projection in layer {layer} of {type(model).__name__} was not found by name: say "
+                'in trained_parameters what is trained ("*" for everything)'
+            )
+        found |= own
+    return found
+
+
+def _keep(model: nn.Module, names: set[str]) -> None:
+    for name, parameter in model.named_parameters():
+        if name not in names:
+            parameter.requires_grad_(False)
+
+
+def _freeze_unseen(model: nn.Module, losses: Sequence[Loss]) -> None:
+    """What stands above the last layer that any loss looks at gets no gradient, and need not wait for one."""
+    layers = [loss.hidden_layer for loss in losses if loss.hidden_layer is not None]
+    if not layers or any(loss.uses_logits for loss in losses):
+        return
+    stack = decoder_layers(model)
+    below = {id(parameter) for layer in stack[: max(layers) + 1] for parameter in layer.parameters()}
+    embeddings = getattr(model, "get_input_embeddings", lambda: None)()
+    below |= {id(parameter) for parameter in (embeddings.parameters() if embeddings is not None else ())}
+    above = [*stack[max(layers) + 1 :], output_head(model), *_after(model, stack)]
+    for module in above:
+        for parameter in module.parameters():
+            if id(parameter) not in below:
+                parameter.requires_grad_(False)
+
+
+def _after(model: nn.Module, stack: nn.ModuleList) -> list[nn.Module]:
+    """Modules that stand beside the decoder layers and come after them, such as the last norm."""
+    for module in model.modules():
+        children = list(module.children())
+        if any(child is stack for child in children):
+            return children[next(place for place, child in enumerate(children) if child is stack) + 1 :]
+    return []
+
+
+def load_causal_lm(model: str | nn.Module, init_kwargs: dict[str, Any] | str | None) -> nn.Module:
+    """Loads a model in float32 (or as ``init_kwargs["dtype"]`` says), or hands back the one given.
+
+    Raises:
+        RequestError: If there is no such model, it lacks some of its weights, or ``init_kwargs`` is no mapping.
+    """
+    if not isinstance(model, str):
+        return model
+    if isinstance(init_kwargs, str):
+        raise RequestError(f"model_init_kwargs must be a mapping, not {init_kwargs!r}")
+    return read_pretrained(model, **{"dtype": "float32", **(init_kwargs or {})})
+
+
+def disable_dropout(model: nn.Module) -> None:
+    """Sets every dropout probability to zero."""
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
