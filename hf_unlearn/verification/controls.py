@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from .utility import Status
+from .typed_json import Stated
+from .values import Status
 from .verdict import Judgement
 
 
 @dataclass(frozen=True)
 class ControlOutcome:
-    """What the verdict made of a control.
+    """What the verdict made of a control: a row of the report.
 
     Attributes:
         name: The control.
@@ -24,11 +25,11 @@ class ControlOutcome:
     """
 
     name: str
-    expected: Literal["passed", "failed"]
-    status: Status
+    expected: Stated[Literal["passed", "failed"]]
+    status: Stated[Status]
     caught_by: tuple[str, ...]
     required_by: tuple[str, ...]
-    ok: bool
+    ok: Stated[bool]
 
 
 def control_outcome(

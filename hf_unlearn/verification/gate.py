@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 from ..errors import RequestError
+from .references import IDENTITY
 from .scores import ScoreTable
+from .typed_json import Schema
+
+_Part = Annotated[float, Schema(minimum=0, maximum=1)]
 
 
 @dataclass(frozen=True)
 class Gate:
-    """What a release has to reach.
+    """What a release has to reach: the section of a recipe, and that of the report.
 
     Attributes:
         metrics: Metrics whose recovered share is judged (those that a set has no options for are left out there).
@@ -28,18 +33,18 @@ class Gate:
         draws: Bootstrap draws.
     """
 
-    metrics: tuple[str, ...] = ("extraction_strength", "probability", "mc_accuracy")
+    metrics: Annotated[tuple[str, ...], Schema(min_items=1)] = ("extraction_strength", "probability", "mc_accuracy")
     formats: tuple[str, ...] = ("bnb-int8", "bnb-nf4", "bnb-fp4", "rtn-int4-g128", "rtn-int4-g32")
     attacks: tuple[str, ...] = ("rtt",)
-    utility_sets: tuple[str, ...] = ()
-    max_recovered_share_formats: float = 0.10
-    max_recovered_share_attacks: float = 0.20
+    utility_sets: Annotated[tuple[str, ...], Schema(required=False)] = ()
+    max_recovered_share_formats: _Part = 0.10
+    max_recovered_share_attacks: _Part = 0.20
     min_recovered_share: float = -0.15
-    min_utility: float = 0.90
+    min_utility: _Part = 0.90
     max_generic_kl: float = 0.50
-    min_fluency: float = 0.80
-    confidence: float = 0.95
-    draws: int = 10_000
+    min_fluency: _Part = 0.80
+    confidence: _Part = 0.95
+    draws: Annotated[int, Schema(minimum=0)] = 10_000
 
     def __post_init__(self) -> None:
         for key in ("max_recovered_share_formats", "max_recovered_share_attacks", "min_utility", "min_fluency"):
@@ -55,6 +60,12 @@ class Gate:
             raise RequestError(f"gate.confidence is {self.confidence}: it must be above 0.5 and under 1")
         if not self.metrics:
             raise RequestError("gate.metrics is empty: name at least one metric to judge")
+
+    def limit(self, transform: str) -> float | None:
+        """Most recovered share that is allowed under a transform; ``None`` where it is not judged."""
+        if transform in self.attacks:
+            return self.max_recovered_share_attacks
+        return self.max_recovered_share_formats if transform in (IDENTITY, *self.formats) else None
 
 
 def metrics_under(

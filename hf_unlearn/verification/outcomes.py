@@ -2,40 +2,52 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from typing import Annotated, Literal
 
 from .recovered import RecoveredRow
-from .utility import Status, UtilityRow
+from .typed_json import Schema, Stated
+from .utility import UtilityRow
+from .values import Settings, Status
 
 Cause = Literal["knowledge", "over-forgetting", "utility"]
 
 
 @dataclass(frozen=True)
 class TransformOutcome:
-    """What came of one transform, over all metrics.
+    """What came of one transform, over all metrics: a row of the report.
 
     Attributes:
         transform: The transform.
+        kind: ``attack``, or ``format`` as the model stands and in a format.
         status: ``failed`` if any of its numbers failed, otherwise ``inconclusive`` if any is undecided.
         causes: Why it failed: forgotten knowledge that is there, an answer that is marked, lost use.
-        worst: The largest recovered share among the judged metrics; ``None`` where all are undefined.
+        worst_share: The largest recovered share among the judged metrics; ``None`` where all are undefined.
+        budget: What an attacker was given; empty for a format.
     """
 
     transform: str
-    status: Status
+    kind: Annotated[Literal["attack", "format"], Schema("The model as it stands counts as a format.")]
+    status: Stated[Status]
     causes: tuple[Cause, ...]
-    worst: float | None
+    worst_share: Annotated[float | None, Schema("Largest recovered share among the gate's metrics.")]
+    budget: Annotated[Settings, Schema("What the attacker was given; empty for a format.")] = field(
+        default_factory=dict
+    )
 
 
 def outcomes_of(
-    transforms: Sequence[str], recovered: Sequence[RecoveredRow], utility: Sequence[UtilityRow]
+    transforms: Sequence[str],
+    attacks: Collection[str],
+    recovered: Sequence[RecoveredRow],
+    utility: Sequence[UtilityRow],
 ) -> list[TransformOutcome]:
     """What came of each of these transforms.
 
     Args:
         transforms: Transforms that were tested, in the order of the gate.
+        attacks: Which of them are attacks.
         recovered: Judged recovered shares.
         utility: Judged utility numbers.
 
@@ -45,6 +57,7 @@ def outcomes_of(
     return [
         _outcome(
             name,
+            "attack" if name in attacks else "format",
             [row for row in recovered if row.transform == name],
             [row for row in utility if row.transform == name],
         )
@@ -52,7 +65,9 @@ def outcomes_of(
     ]
 
 
-def _outcome(name: str, shares: Sequence[RecoveredRow], utility: Sequence[UtilityRow]) -> TransformOutcome:
+def _outcome(
+    name: str, kind: Literal["attack", "format"], shares: Sequence[RecoveredRow], utility: Sequence[UtilityRow]
+) -> TransformOutcome:
     causes: list[Cause] = []
     if any(row.still_known for row in shares):
         causes.append("knowledge")
@@ -62,5 +77,5 @@ def _outcome(name: str, shares: Sequence[RecoveredRow], utility: Sequence[Utilit
         causes.append("utility")
     statuses = [*(row.status for row in shares), *(row.status for row in utility)]
     status: Status = "failed" if causes else "inconclusive" if "inconclusive" in statuses else "passed"
-    known = [row.recovered.value for row in shares if row.recovered.value is not None]
-    return TransformOutcome(name, status, tuple(causes), max(known, default=None))
+    known = [row.recovered_share for row in shares if row.recovered_share is not None]
+    return TransformOutcome(name, kind, status, tuple(causes), max(known, default=None))

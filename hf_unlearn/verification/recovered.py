@@ -3,51 +3,74 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Annotated, Literal
 
 from .intervals import Bootstrap, Drawn, Estimate, drawn_share, least_facts, more_needed, retention_ratio
 from .references import Reference
 from .scores import FactScores, ScoreTable
 from .simultaneous import Family
+from .typed_json import Maybe, Schema, Stated
+from .values import Count, Interval, finite
 
-RecoveredStatus = Literal["passed", "failed", "inconclusive", "reported"]
+RecoveredStatus = Annotated[
+    Literal["passed", "failed", "inconclusive", "reported"], Schema("reported: outside the gate.")
+]
 
 
 @dataclass(frozen=True)
 class RecoveredRow:
-    """How much of the forgotten knowledge is there under one transform, by one metric.
+    """How much of the forgotten knowledge is there under one transform, by one metric: a row of the report.
 
     Attributes:
         model: The judged model.
         transform: The transform.
         metric: The metric.
         retention_ratio: Score as a share of the target's; ``None`` where the target's is zero.
-        recovered: The recovered share with its interval.
+        recovered_share: 0 is a model that never knew, 1 is the target; ``None`` where it is undefined.
+        ci95: Interval of the share.
+        joint95: The interval that holds for all judged shares at once; ``None`` where the gate does not judge this
+            number, or it has no interval.
         threshold: Largest allowed share; ``None`` where the gate does not judge this number.
         status: ``reported`` where the gate does not judge it.
+        n: Facts it rests on.
         more_needed: Facts to add that would settle an inconclusive one; ``None`` where no number can be given.
         reason: Why it did not pass; empty where it did.
-        over_forgotten: Whether it failed because the share is clearly too low.
-        joint: The interval that holds for all judged shares at once; ``None`` where the gate does not judge this
-            number, or it has no interval.
+        over_forgotten: Whether it failed because the share is clearly too low. The oldest reports do not say it.
     """
 
     model: str
     transform: str
     metric: str
     retention_ratio: float | None
-    recovered: Estimate
+    recovered_share: float | None
+    ci95: Interval
+    joint95: Annotated[
+        Interval,
+        Schema("The interval that holds for all judged shares at once, by which a share fails.", since="1.2"),
+    ]
     threshold: float | None
-    status: RecoveredStatus
-    more_needed: int | None = None
+    status: Stated[RecoveredStatus]
+    n: Stated[Count]
+    more_needed: Annotated[int | None, Schema(minimum=1)] = None
     reason: str = ""
-    over_forgotten: bool = False
-    joint: tuple[float, float] | None = None
+    over_forgotten: Maybe[bool] = False
+
+    @property
+    def is_judged(self) -> bool:
+        """Whether the gate judges it; others are only reported."""
+        return self.threshold is not None
+
+    @property
+    def marks_the_answer(self) -> bool:
+        """Whether it lies clearly below a model that never knew."""
+        if self.over_forgotten is None:
+            return self.recovered_share is not None and self.recovered_share < 0
+        return self.over_forgotten
 
     @property
     def still_known(self) -> bool:
         """Whether it failed because forgotten knowledge is there."""
-        return self.status == "failed" and not self.over_forgotten
+        return self.status == "failed" and not self.marks_the_answer
 
 
 @dataclass(frozen=True)
@@ -136,13 +159,16 @@ def reported(model: str, measured: MeasuredShare) -> RecoveredRow:
     """A share that stands outside the gate."""
     share = measured.share.estimate
     return RecoveredRow(
-        model,
-        measured.transform,
-        measured.metric,
-        measured.retention_ratio,
-        share,
-        None,
-        "reported",
+        model=model,
+        transform=measured.transform,
+        metric=measured.metric,
+        retention_ratio=finite(measured.retention_ratio),
+        recovered_share=finite(share.value),
+        ci95=share.interval,
+        joint95=None,
+        threshold=None,
+        status="reported",
+        n=share.facts,
         reason=_sentence(share.undefined),
     )
 
@@ -160,7 +186,7 @@ def judged(model: str, measured: MeasuredShare, limits: Limits, family: Family) 
         more_needed=needed,
         reason=reason,
         over_forgotten=too_low,
-        joint=joint,
+        joint95=joint,
     )
 
 

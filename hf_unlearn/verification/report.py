@@ -1,25 +1,28 @@
-"""The verification report: everything that a reader needs, put together."""
+"""The verification report as one tree of dataclasses.
+
+Rows stand where they are measured (:mod:`~hf_unlearn.verification.recovered`,
+:mod:`~hf_unlearn.verification.utility`, ...); sections and what only describes a run stand here. The same types are
+written, read, and turned into the JSON schema.
+"""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal
 
-from ..errors import RequestError
 from .controls import ControlOutcome
+from .explanation import Explanation
 from .gate import Gate
-from .intervals import Bootstrap, mean_estimate
 from .outcomes import TransformOutcome
 from .recovered import RecoveredRow
-from .report_file import seal, validate_report
-from .report_sections import fragility_rows, pooled_rows
-from .scores import ScoreTable
+from .report_sections import PooledRow
+from .scores import ScoreRow
+from .typed_json import Maybe, Schema, Stated, from_json, to_json
 from .utility import UtilityRow
-from .verdict import Judgement
+from .values import Count, Files, Settings, Sha256, Status
 
-SCHEMA_VERSION = "1.2"
+SCHEMA_VERSION: Literal["1.2"] = "1.2"
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,42 @@ class ModelInfo:
     hub_id: str | None = None
     revision: str | None = None
     description: str = ""
-    files: Mapping[str, str] = field(default_factory=dict)
+    files: Files = field(default_factory=dict)
+
+
+_Model = Annotated[ModelInfo, Schema(define="model")]
+
+
+@dataclass(frozen=True)
+class UnlearnedModel:
+    """The release candidate.
+
+    Attributes:
+        name: Its method.
+        files: Transform to file name to SHA-256, as scored.
+    """
+
+    name: str
+    files: Annotated[
+        Mapping[str, Files], Schema("Transform (identity or a format) to the files that were scored.")
+    ] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Models:
+    """The models that the verdict compares."""
+
+    target: _Model
+    unlearned: UnlearnedModel
+    never_knew: _Model | None
+
+
+@dataclass(frozen=True)
+class Method:
+    """How the release candidate was made."""
+
+    name: str
+    settings: Settings
 
 
 @dataclass(frozen=True)
@@ -49,9 +87,9 @@ class SetInfo:
         salted_hash: From :func:`~hf_unlearn.verification.digests.salted_hash`.
     """
 
-    facts: int
-    rows: int
-    salted_hash: str
+    facts: Count
+    rows: Count
+    salted_hash: Sha256
 
 
 @dataclass(frozen=True)
@@ -69,187 +107,188 @@ class AttackRun:
 
     name: str
     model: str
-    folds: int
-    budget: Mapping[str, Any]
-    best: Sequence[Mapping[str, Any]] = ()
+    folds: Stated[Count]
+    budget: Settings
+    best: tuple[Settings, ...] = ()
 
 
 @dataclass(frozen=True)
-class Explanation:
-    """What unlearning did to weights, as quantizers see it.
+class JudgedCounts:
+    """How much was judged.
 
     Attributes:
-        grids: Format to the name of the grid it rounds to; formats without one are left out.
-        models: Model to what :func:`~hf_unlearn.quantization.explain.explain_folders` found, or to a ``reason``.
+        transforms: Transforms of the gate that were tested.
+        comparisons: Recovered shares that were judged together.
+        joint_factor: How many times as long their joint intervals are.
     """
 
-    grids: Mapping[str, str]
-    models: Mapping[str, Mapping[str, Any]]
+    transforms: Stated[Count]
+    comparisons: Annotated[Stated[Count], Schema("Recovered shares whose joint intervals hold at once.")]
+    joint_factor: Annotated[
+        Stated[float],
+        Schema("How many times as long joint intervals are as single ones, with many groups.", minimum=1),
+    ]
 
 
-def build_report(
-    *,
-    name: str,
-    created: str,
-    table: ScoreTable,
-    gate: Gate,
-    candidate: str,
-    candidates: Sequence[str],
-    judgements: Sequence[Judgement],
-    target: ModelInfo,
-    never_knew: ModelInfo | None,
-    unlearned_files: Mapping[str, Mapping[str, str]],
-    method: Mapping[str, Any],
-    data: Mapping[str, SetInfo],
-    controls: Sequence[ControlOutcome] = (),
-    attacks: Sequence[AttackRun] = (),
-    environment: Mapping[str, Any] | None = None,
-    not_tested: Sequence[str] = (),
-    notes: Sequence[str] = (),
-    formats: Sequence[Mapping[str, Any]] = (),
-    explanation: Explanation | None = None,
-    benchmarks: Sequence[Mapping[str, Any]] = (),
-) -> dict[str, Any]:
-    """Put everything that a reader needs into one sealed and validated report.
+@dataclass(frozen=True)
+class Verdict:
+    """The verdict on the release candidate."""
 
-    Args:
-        name: Name of the run.
+    status: Stated[Status]
+    reasons: tuple[str, ...]
+    candidate: str
+    judged: Annotated[Maybe[JudgedCounts], Schema("How much was judged.", since="1.2")] = None
+    outcomes: Annotated[
+        tuple[TransformOutcome, ...],
+        Schema("What came of every transform of the gate that was tested.", since="1.2"),
+    ] = ()
+
+
+@dataclass(frozen=True)
+class CandidateOutcome:
+    """The verdict on one of the methods that the release candidate was chosen from."""
+
+    name: str
+    status: Stated[Status]
+    reasons: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class FormatInfo:
+    """What the export of the candidate says of one format.
+
+    Attributes:
+        format: The format.
+        library: The library that wrote it.
+        version: That library's version.
+        bits: Bits per quantized weight, scales left out.
+        bytes: Size of the weight files.
+        quantized_share: Share of the parameters that are stored in ``bits``.
+        reload_error: Relative error of the logits once the files are loaded again.
+        tolerance: The greatest such error that the format allows.
+        group_size: Weights that share a scale; ``None`` where a whole row does, or nothing is scaled.
+        calibration: What it was calibrated with; ``None`` for formats that see no text.
+        more: Whatever else was recorded.
+    """
+
+    format: str
+    library: Maybe[str] = None
+    version: Maybe[str] = None
+    bits: Maybe[float] = None
+    bytes: Maybe[int] = None
+    quantized_share: Maybe[float] = None
+    reload_error: Maybe[float] = None
+    tolerance: Maybe[float] = None
+    group_size: Annotated[int | None, Schema(required=False)] = None
+    calibration: Annotated[Settings | None, Schema("The text a calibrated format saw.", required=False)] = None
+    more: Annotated[Settings, Schema(is_open=True)] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class BenchmarkScore:
+    """A score on a benchmark that is registered on the Hub."""
+
+    dataset: Annotated[str, Schema("Id of the data set on the Hub.")]
+    task: Annotated[str, Schema("Name of the task within the benchmark.")]
+    model: str
+    transform: str
+    value: float
+    dataset_revision: Maybe[str] = None
+    date: Annotated[Maybe[str], Schema("ISO 8601.")] = None
+    notes: Maybe[str] = None
+
+
+@dataclass(frozen=True)
+class Report:
+    """A verification report.
+
+    Attributes:
+        schema_version: Version of its layout.
         created: When, as ISO 8601.
-        table: Scores of all models.
-        gate: The gate that stood before the run.
-        candidate: The method whose model is to be released.
-        candidates: All methods it was chosen from.
-        judgements: Judgements on all candidates and controls; the candidate's is the verdict.
-        target: The model before unlearning.
-        never_knew: The model that never knew, if there is one.
-        unlearned_files: Transform (``identity`` or a format) to file name to SHA-256, as scored, of the candidate.
-        method: Settings of the candidate's method.
+        name: Name of the run.
+        format: What of ``models.unlearned.files`` the folder with this report holds; ``None`` outside of one.
+        verdict: The verdict on the release candidate.
+        models: The compared models.
+        method: How the candidate was made.
         data: Set name to size and salted hash.
+        gate: The gate that stood before the run; ``None`` where a threshold of it is missing.
+        scores: Scores of all models.
+        recovered: Recovered shares of all judged models.
+        utility: Utility numbers of all judged models.
+        candidates: All methods that the candidate was chosen from.
         controls: Outcomes of the controls; a method can be a control too.
         attacks: Attacks and what they spent.
-        environment: Versions, device, seeds.
-        not_tested: What else was not tested, in words.
+        not_tested: What was not tested, in words.
         notes: What else a reader must know.
-        formats: What the export of the candidate says of each format, calibration included.
-        explanation: Weights beside the target's, model by model.
-        benchmarks: Scores on public benchmarks; the section is left out without any.
-
-    Returns:
-        The report, with empty ``files`` and the digest set.
-
-    Raises:
-        RequestError: The candidate was not judged, or the report does not fit the schema.
+        environment: Versions, device, seeds.
+        files: Path to SHA-256 of every file of the folder with this report.
+        digest: From :func:`~hf_unlearn.verification.report_file.seal`.
+        formats: What the export of the candidate says of each format.
+        pooled: Pooled retention of several methods.
+        explanation: Weights beside the target's.
+        benchmarks: Scores on public benchmarks.
     """
-    by_subject = {judgement.subject: judgement for judgement in judgements}
-    if candidate not in by_subject:
-        raise RequestError(f"the release candidate {candidate!r} was not judged: there are {', '.join(by_subject)}")
-    verdict = by_subject[candidate]
-    settings = Bootstrap(gate.draws, gate.confidence)
-    report = {
-        "schema_version": SCHEMA_VERSION,
-        "created": created,
-        "name": name,
-        "format": None,
-        "verdict": {
-            "status": verdict.status,
-            "reasons": list(verdict.reasons),
-            "candidate": candidate,
-            "judged": {
-                "transforms": len(verdict.outcomes),
-                "comparisons": verdict.family.comparisons,
-                "joint_factor": verdict.family.factor,
-            },
-            "outcomes": [_outcome(outcome, gate, attacks) for outcome in verdict.outcomes],
-        },
-        "models": {
-            "target": asdict(target),
-            "unlearned": {"name": candidate, "files": {key: dict(files) for key, files in unlearned_files.items()}},
-            "never_knew": None if never_knew is None else asdict(never_knew),
-        },
-        "method": {"name": candidate, "settings": dict(method)},
-        "data": {set_name: asdict(info) for set_name, info in data.items()},
-        "gate": asdict(gate),
-        "scores": _scores(table, settings),
-        "recovered": [_recovered(row) for judgement in judgements for row in judgement.recovered],
-        "utility": [_utility(row) for judgement in judgements for row in judgement.utility],
-        "candidates": [
-            {"name": subject, "status": judgement.status, "reasons": list(judgement.reasons)}
-            for subject, judgement in by_subject.items()
-            if subject in candidates
-        ],
-        "controls": [asdict(outcome) for outcome in controls],
-        "attacks": [asdict(attack) for attack in attacks],
-        "not_tested": list(dict.fromkeys([*verdict.not_tested, *not_tested])),
-        "notes": list(dict.fromkeys([*verdict.notes, *notes])),
-        "environment": dict(environment or {}),
-        "files": {},
-        "formats": [dict(info) for info in formats],
-        "pooled": pooled_rows(table, candidates, gate.metrics),
-        "explanation": _explanation(explanation, judgements),
-        **({"benchmarks": [dict(score) for score in benchmarks]} if benchmarks else {}),
-    }
-    sealed = seal(report)
-    validate_report(sealed)
-    return sealed
 
+    schema_version: Annotated[
+        Stated[Literal["1.0", "1.1", "1.2"]],
+        Schema(
+            "1.1 adds formats, pooled and explanation; 1.2 adds verdict.judged, verdict.outcomes and joint95. "
+            "Earlier reports have none of them."
+        ),
+    ]
+    created: Annotated[Stated[str], Schema("ISO 8601.", pattern=r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}")]
+    name: str
+    format: Annotated[
+        str | None,
+        Schema(
+            "Which of models.unlearned.files the folder with this report holds; null outside a published folder."
+        ),
+    ]
+    verdict: Verdict
+    models: Models
+    method: Method
+    data: Mapping[str, SetInfo]
+    gate: Stated[Gate]
+    scores: tuple[ScoreRow, ...]
+    recovered: tuple[RecoveredRow, ...]
+    utility: tuple[UtilityRow, ...]
+    candidates: tuple[CandidateOutcome, ...]
+    controls: tuple[ControlOutcome, ...]
+    attacks: tuple[AttackRun, ...]
+    not_tested: tuple[str, ...]
+    notes: tuple[str, ...]
+    environment: Settings
+    files: Files = field(default_factory=dict)
+    digest: Annotated[
+        Stated[str],
+        Schema("SHA-256 of this file as canonical JSON without this key.", pattern="^[0-9a-f]{64}$"),
+    ] = None
+    formats: Annotated[
+        tuple[FormatInfo, ...], Schema("What the export of the candidate says of each format.", since="1.1")
+    ] = ()
+    pooled: Annotated[
+        tuple[PooledRow, ...],
+        Schema("Retention pooled over several methods and the gate's metrics.", since="1.1"),
+    ] = ()
+    explanation: Annotated[
+        Explanation | None,
+        Schema("Weights of the unlearned models beside the target's, as quantizers see them.", since="1.1"),
+    ] = None
+    benchmarks: Annotated[
+        Maybe[tuple[BenchmarkScore, ...]],
+        Schema("Scores on benchmarks that are registered on the Hub. May be missing."),
+    ] = None
 
-def _outcome(outcome: TransformOutcome, gate: Gate, attacks: Sequence[AttackRun]) -> dict[str, Any]:
-    """What came of a transform, with what an attacker was given."""
-    budget = next((attack.budget for attack in attacks if attack.name == outcome.transform), {})
-    return {
-        "transform": outcome.transform,
-        "kind": "attack" if outcome.transform in gate.attacks else "format",
-        "status": outcome.status,
-        "causes": list(outcome.causes),
-        "worst_share": _finite(outcome.worst),
-        "budget": dict(budget),
-    }
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> Report:
+        """A report as far as a document holds one: see :mod:`~hf_unlearn.verification.typed_json`.
 
+        Args:
+            document: What was read from JSON. Whether it is whole is not asked here.
+        """
+        return from_json(cls, document)
 
-def _finite(value: float | None) -> float | None:
-    return float(value) if value is not None and math.isfinite(value) else None
-
-
-def _pair(interval: tuple[float, float] | None) -> list[float] | None:
-    return None if interval is None else list(interval)
-
-
-def _scores(table: ScoreTable, settings: Bootstrap) -> list[dict[str, Any]]:
-    rows = []
-    for key, scores in sorted(table.scores.items()):
-        estimate = mean_estimate(scores, settings)
-        rows.append({**asdict(key), "value": estimate.value, "n": estimate.facts, "ci95": _pair(estimate.interval)})
-    return rows
-
-
-def _recovered(row: RecoveredRow) -> dict[str, Any]:
-    return {
-        "model": row.model,
-        "transform": row.transform,
-        "metric": row.metric,
-        "retention_ratio": _finite(row.retention_ratio),
-        "recovered_share": _finite(row.recovered.value),
-        "ci95": _pair(row.recovered.interval),
-        "joint95": _pair(row.joint),
-        "threshold": row.threshold,
-        "status": row.status,
-        "over_forgotten": row.over_forgotten,
-        "n": row.recovered.facts,
-        "more_needed": row.more_needed,
-        "reason": row.reason,
-    }
-
-
-def _explanation(explanation: Explanation | None, judgements: Sequence[Judgement]) -> dict[str, Any] | None:
-    if explanation is None:
-        return None
-    rows = [row for judgement in judgements for row in judgement.recovered]
-    return {
-        "grids": dict(explanation.grids),
-        "models": [{"model": name, **found} for name, found in explanation.models.items()],
-        "noise": fragility_rows(rows, explanation.grids),
-    }
-
-
-def _utility(row: UtilityRow) -> dict[str, Any]:
-    return {**asdict(row), "ratio": _finite(row.ratio)}
+    def to_json(self) -> dict[str, Any]:
+        """The document, with the keys that its version has."""
+        document: dict[str, Any] = to_json(self, self.schema_version or SCHEMA_VERSION)
+        return document

@@ -10,11 +10,12 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated
 
 from ..errors import RequestError
 from .recovered import RecoveredRow
 from .scores import ScoreTable
+from .typed_json import Schema
 
 TARGET = "target"
 
@@ -79,9 +80,26 @@ def pooled_retention(
     return sum(map(total, methods)) / whole if whole else None
 
 
+@dataclass(frozen=True)
+class PooledRow:
+    """What several methods leave under one transform: a row of the report.
+
+    Attributes:
+        transform: The transform.
+        retention: From :func:`pooled_retention`.
+        methods: The methods.
+        metrics: The metrics.
+    """
+
+    transform: str
+    retention: float
+    methods: tuple[str, ...]
+    metrics: tuple[str, ...]
+
+
 def pooled_rows(
     scores: ScoreTable, methods: Sequence[str], metrics: Sequence[str], *, target: str = TARGET, split: str = "forget"
-) -> list[dict[str, Any]]:
+) -> list[PooledRow]:
     """Pooled retention of a run's methods, for every transform that all of them were scored under.
 
     Args:
@@ -109,9 +127,7 @@ def pooled_rows(
         except RequestError:  # something was not scored under this transform
             continue
         if retention is not None:
-            rows.append(
-                {"transform": transform, "retention": retention, "methods": list(methods), "metrics": list(scored)}
-            )
+            rows.append(PooledRow(transform, retention, tuple(methods), tuple(scored)))
     return rows
 
 
@@ -119,7 +135,32 @@ def pooled_rows(
 NOISE_NAME = re.compile(r"noise-(?P<grid>.+)-(?P<draw>\d+)")
 
 
-def fragility_rows(recovered: Sequence[RecoveredRow], grids: Mapping[str, str]) -> list[dict[str, Any]]:
+@dataclass(frozen=True)
+class NoiseRow:
+    """A model in a format beside the same model under noise as large as the format's error: a row of the report.
+
+    Attributes:
+        model: The model.
+        metric: The metric.
+        format: The format.
+        grid: Its grid.
+        recovered_share: Recovered share in the format.
+        noise_share: Mean recovered share over the draws of noise.
+        noise_range: Least and largest over the draws.
+        draws: How many there are.
+    """
+
+    model: str
+    metric: str
+    format: str
+    grid: str
+    recovered_share: float
+    noise_share: Annotated[float, Schema("Mean over the draws.")]
+    noise_range: tuple[float, float]
+    draws: Annotated[int, Schema(minimum=1)]
+
+
+def fragility_rows(recovered: Sequence[RecoveredRow], grids: Mapping[str, str]) -> list[NoiseRow]:
     """Recovered shares of formats beside those of noise as large as their error.
 
     Args:
@@ -130,7 +171,7 @@ def fragility_rows(recovered: Sequence[RecoveredRow], grids: Mapping[str, str]) 
         Rows of the report: for every model, metric and format that has a noise transform, the format's share and mean,
         least and largest share over the draws.
     """
-    shares = {(row.model, row.metric, row.transform): row.recovered.value for row in recovered}
+    shares = {(row.model, row.metric, row.transform): row.recovered_share for row in recovered}
     rows = []
     for (model, metric, transform), share in shares.items():
         grid = grids.get(transform)
@@ -143,16 +184,16 @@ def fragility_rows(recovered: Sequence[RecoveredRow], grids: Mapping[str, str]) 
         ]
         if draws:
             rows.append(
-                {
-                    "model": model,
-                    "metric": metric,
-                    "format": transform,
-                    "grid": grid,
-                    "recovered_share": share,
-                    "noise_share": sum(draws) / len(draws),
-                    "noise_range": [min(draws), max(draws)],
-                    "draws": len(draws),
-                }
+                NoiseRow(
+                    model=model,
+                    metric=metric,
+                    format=transform,
+                    grid=grid,
+                    recovered_share=share,
+                    noise_share=sum(draws) / len(draws),
+                    noise_range=(min(draws), max(draws)),
+                    draws=len(draws),
+                )
             )
     return rows
 

@@ -1,9 +1,12 @@
-"""Scores as the verdict sees them: one number per fact, for a model under a transform."""
+"""Scores as the verdict sees them, one number per fact, and as the report has them, one per set."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+
+from .typed_json import Stated
+from .values import Count, Interval
 
 
 @dataclass(frozen=True, order=True)
@@ -39,6 +42,29 @@ class FactScores:
     def mean(self) -> float:
         """Mean over facts."""
         return sum(self.values.values()) / len(self.values)
+
+
+@dataclass(frozen=True)
+class ScoreRow:
+    """A mean over facts with its interval: a row of the report.
+
+    Attributes:
+        model: As in :class:`ScoreKey`.
+        transform: As in :class:`ScoreKey`.
+        split: As in :class:`ScoreKey`.
+        metric: As in :class:`ScoreKey`.
+        value: The mean; ``None`` where it is not a finite number.
+        n: Facts that were scored.
+        ci95: Interval of the mean.
+    """
+
+    model: str
+    transform: str
+    split: str
+    metric: str
+    value: float | None
+    n: Stated[Count]
+    ci95: Interval
 
 
 @dataclass

@@ -9,6 +9,8 @@ from typing import Literal
 from .gate import Gate
 from .references import IDENTITY
 from .scores import ScoreTable
+from .typed_json import Stated
+from .values import Status, finite
 
 UTILITY_METRICS = ("probability", "mc_accuracy")
 """Metrics on the retain set that are judged: can it still say the answer, and does it still know which one is right.
@@ -18,12 +20,11 @@ follows word for word, so that it falls when a model says a kept fact in other w
 """
 
 Kind = Literal["retain_score", "kept_score", "generic_kl", "fluency"]
-Status = Literal["passed", "failed", "inconclusive"]
 
 
 @dataclass(frozen=True)
 class UtilityRow:
-    """One judged utility number.
+    """One judged utility number: a row of the report.
 
     Attributes:
         model: The judged model.
@@ -46,8 +47,8 @@ class UtilityRow:
     value: float | None
     target_value: float | None
     ratio: float | None
-    threshold: float
-    status: Status
+    threshold: Stated[float]
+    status: Stated[Status]
     reason: str = ""
 
     @property
@@ -56,6 +57,16 @@ class UtilityRow:
         if self.kind == "kept_score":
             return self.metric.rpartition("/")[0]
         return "retain" if self.kind == "retain_score" else "generic"
+
+    @property
+    def is_ceiling(self) -> bool:
+        """Whether the threshold is the most that is allowed, not the least."""
+        return self.kind == "generic_kl"
+
+    @property
+    def shown(self) -> float | None:
+        """The number that is compared with the threshold."""
+        return self.value if self.is_ceiling else self.ratio
 
 
 def judge_utility(
@@ -112,10 +123,6 @@ def _mean(table: ScoreTable, model: str, transform: str, split: str, metric: str
     return None if scores is None else scores.mean
 
 
-def _finite(value: float | None) -> float | None:
-    return value if value is not None and math.isfinite(value) else None
-
-
 def _judge_ratio(
     table: ScoreTable, subject: str, target: str, transform: str, kind: Kind, metric: str, threshold: float
 ) -> UtilityRow:
@@ -141,7 +148,7 @@ def _judge_ratio(
                 f"{what} is {value:.2f}, {ratio:.2f} of the target's {before:.2f} (at least {threshold:.2f}).",
             )
     return UtilityRow(
-        subject, transform, kind, metric, _finite(value), _finite(before), ratio, threshold, status, reason
+        subject, transform, kind, metric, finite(value), finite(before), finite(ratio), threshold, status, reason
     )
 
 
@@ -161,7 +168,7 @@ def _judge_kl(table: ScoreTable, subject: str, transform: str, gate: Gate) -> Ut
         transform,
         "generic_kl",
         "kl_to_target",
-        _finite(value),
+        finite(value),
         None,
         None,
         gate.max_generic_kl,

@@ -21,7 +21,8 @@ from .references import (
 )
 from .scores import ScoreTable
 from .simultaneous import Family, family_of
-from .utility import Status, UtilityRow, judge_utility, utility_metrics
+from .utility import UtilityRow, judge_utility, utility_metrics
+from .values import Status
 
 
 @dataclass(frozen=True)
@@ -111,7 +112,7 @@ def judge(
         for name in scored
         for row in judge_utility(table, subject, target, name, gate, asked_for=name not in gate.attacks)
     ]
-    outcomes = outcomes_of(tested, recovered, utility)
+    outcomes = outcomes_of(tested, gate.attacks, recovered, utility)
     recovered += _reported_only(table, measure, {(row.transform, row.metric) for row in recovered})
 
     leaks = leaking_metrics(table, target, reference, metrics, settings)
@@ -210,7 +211,7 @@ def _reasons(
 
 def _worst(rows: Sequence[RecoveredRow]) -> str:
     """The row furthest from zero, with how many others there are."""
-    worst = max(rows, key=lambda row: abs(row.recovered.value or 0.0))
+    worst = max(rows, key=lambda row: abs(row.recovered_share or 0.0))
     others = [row.metric for row in rows if row is not worst]
     also = f" Also by {', '.join(others)}." if others else ""
     return f"{worst.metric}: {worst.reason}{also}"
