@@ -178,7 +178,6 @@ def measure(run: Path, rounds: int, token: str, label: str) -> dict[str, list[fl
     def publish(name: str, tag: str | None = "v1", collection: bool = True) -> float:
         # As in a new process: nothing is known of the report.
         report_file._shared_problems.cache_clear()
-        report_file._is_canonical.cache_clear()
         start = time.perf_counter()
         options = HubOptions(f"owner/{label}-{name}", tag=tag, collection=collection)
         publish_run(run, options, say=lambda text: None, token=token)

@@ -202,7 +202,7 @@ def _references(context: SingleModel, arguments: argparse.Namespace, request: At
 
 
 def _show(found: dict[str, Any], subjects: Sequence[Subject], out: Path, *, as_json: bool) -> None:
-    from ..reporting.attacked_model import print_attacks
+    from ..reporting.single_models import print_attacks
 
     if as_json:
         print(json.dumps(found, indent=1))

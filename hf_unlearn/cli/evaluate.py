@@ -44,7 +44,7 @@ def evaluate_with_suite(arguments: argparse.Namespace) -> int:
         raise RequestError("--workers belongs to recipes: an evaluation with --suite runs in this process")
     from ..evaluation.suites import Request, evaluate_suite, load_suite
     from ..models.loading import fetch
-    from ..reporting.suite_tables import print_evaluation
+    from ..reporting.single_models import print_evaluation
     from ..runtime.processes import is_first
     from ..runtime.progress import Progress
 
@@ -66,7 +66,7 @@ def evaluate_with_suite(arguments: argparse.Namespace) -> int:
 def compare(arguments: argparse.Namespace) -> int:
     """``hf-unlearn compare A B``."""
     from ..evaluation.suites.compare import compare_folders
-    from ..reporting.suite_tables import print_comparison
+    from ..reporting.single_models import print_comparison
 
     comparison = compare_folders(arguments.first, arguments.second)
     if not arguments.json:

@@ -8,18 +8,16 @@ https://huggingface.co/docs/hub/eval-results
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from typing import Any
+
+from ..verification.report import Report
 
 RESULTS_FOLDER = ".eval_results"
 
 
-def benchmark_files(report: Mapping[str, Any], transform: str) -> dict[str, str]:
+def benchmark_files(report: Report, transform: str) -> dict[str, str]:
     """The files for one published folder.
 
-    The report's optional section ``benchmarks`` is a list of scores, each with ``dataset`` (id on the Hub), ``task``
-    (its name within the benchmark), ``transform``, ``model``, ``value``, and maybe ``dataset_revision``, ``date``
-    (ISO 8601) and ``notes``. Those of the released model under ``transform`` are taken.
+    Of the report's ``benchmarks``, those of the released model under ``transform`` are taken.
 
     Args:
         report: The verification report.
@@ -31,19 +29,18 @@ def benchmark_files(report: Mapping[str, Any], transform: str) -> dict[str, str]
     import yaml
     from huggingface_hub import EvalResultEntry, eval_result_entries_to_yaml
 
-    candidate = report["verdict"]["candidate"]
     entries: dict[str, list[EvalResultEntry]] = {}
-    for score in report.get("benchmarks", ()):
-        if (score["model"], score["transform"]) != (candidate, transform):
+    for score in report.benchmarks or ():
+        if (score.model, score.transform) != (report.verdict.candidate, transform):
             continue
-        path = f"{RESULTS_FOLDER}/{_file_name(score['dataset'], score['task'])}.yaml"
+        path = f"{RESULTS_FOLDER}/{_file_name(score.dataset, score.task)}.yaml"
         entry = EvalResultEntry(
-            dataset_id=score["dataset"],
-            task_id=score["task"],
-            value=score["value"],
-            dataset_revision=score.get("dataset_revision"),
-            date=score.get("date", report["created"]),
-            notes=_notes(score.get("notes"), transform),
+            dataset_id=score.dataset,
+            task_id=score.task,
+            value=score.value,
+            dataset_revision=score.dataset_revision,
+            date=score.date or report.created,
+            notes=_notes(score.notes, transform),
         )
         entries.setdefault(path, []).append(entry)
     return {

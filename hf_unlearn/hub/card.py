@@ -10,11 +10,8 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from ..errors import EnvironmentFailure, RequestError
-from ..reporting.controls import control_meaning
-from ..reporting.outcomes import only_run
-from ..reporting.reasons import grouped_reasons
-from ..reporting.results import Results
-from ..reporting.summary import summarize, warning
+from ..reporting.results import Results, Subject
+from ..reporting.sentences import control_meaning, grouped_reasons, summarize, warning
 from ..reporting.words import listed, show
 from ..verification.references import IDENTITY
 from ..verification.report_file import REPORT_FILE, load_report, write_report
@@ -32,8 +29,6 @@ from .metadata import CardWords, card_metadata, metadata_problems, metadata_yaml
 
 if TYPE_CHECKING:
     from jinja2 import Environment
-
-    from ..verification.report_rows import Subject
 
 _OUTCOMES = {"failed": "**failed**", "inconclusive": "not settled", "passed": "survived"}
 _PLAIN_LIBRARIES = ("torch", "transformers")
@@ -69,7 +64,7 @@ class CardControl:
 
 
 def render_card(
-    report: Mapping[str, Any],
+    document: Mapping[str, Any],
     transform: str,
     words: CardWords,
     plots: Sequence[str] = (),
@@ -78,7 +73,7 @@ def render_card(
     """The README.md of one published folder.
 
     Args:
-        report: The verification report.
+        document: The verification report as JSON has it.
         transform: ``identity`` for the main model, or the format of a variant.
         words: What only the publisher can say.
         plots: Paths of plots relative to the folder.
@@ -92,11 +87,12 @@ def render_card(
     """
     revision = words.variant_revisions.get(transform)
     here = words.repo_id if transform == IDENTITY or revision else words.variant_repo_ids.get(transform)
-    results = results or Results(report)
-    candidate = report["verdict"]["candidate"]
+    results = results or Results(document)
+    report = results.report
+    candidate = report.verdict.candidate
     reasons = grouped_reasons(results, candidate, results.reasons)
-    formats = [name for name in report["models"]["unlearned"]["files"] if name != IDENTITY]
-    not_judged = only_run(results, candidate)
+    formats = [name for name in report.models.unlearned.files if name != IDENTITY]
+    not_judged = results.only_run(candidate)
     body = (
         card_environment()
         .get_template("card.md.j2")
@@ -106,7 +102,7 @@ def render_card(
             transform=transform,
             repo=here or "PATH/TO/THIS/FOLDER",
             revision=revision,
-            base=report["models"]["target"]["hub_id"] or words.base_model,
+            base=report.models.target.hub_id or words.base_model,
             variants=variant_links(words.repo_id, words.variant_repo_ids, words.variant_revisions),
             format_notes=format_notes(report, transform),
             formats_tested=[name for name in formats if name not in not_judged],
@@ -116,7 +112,7 @@ def render_card(
             main_repo=words.repo_id,
             summary=summarize(results),
             warning=warning(results),
-            reasons=reasons if report["verdict"]["status"] != "passed" else [],
+            reasons=reasons if report.verdict.status != "passed" else [],
             headline=headline_table(results, candidate),
             metrics=metric_tables(results, candidate),
             utility=utility_table(results, candidate),
@@ -126,7 +122,7 @@ def render_card(
             plots=[CardPlot(path, PurePosixPath(path).stem.replace("_", " ")) for path in plots],
         )
     )
-    metadata = card_metadata(report, transform, words, results).to_dict()
+    metadata = card_metadata(results, transform, words).to_dict()
     problems = metadata_problems(metadata)
     if problems:
         raise RequestError(f"the model card's metadata is not what the Hub accepts: {problems[0]}")
@@ -162,15 +158,15 @@ def rewrite_card(folder: Path, words: CardWords) -> None:
 def _attacks(results: Results, candidate: str) -> list[CardAttack]:
     """Attacks on the published model."""
     found = []
-    for run in results.report["attacks"]:
-        if run["model"] != candidate:
+    for run in results.report.attacks:
+        if run.model != candidate:
             continue
-        status = results.forget_status(candidate, run["name"])
+        status = results.forget_status(candidate, run.name)
         outcome = _OUTCOMES.get(status or "", "run, not judged")
-        of = f" of {run['budget']['folds']}" if run["budget"].get("folds", run["folds"]) != run["folds"] else ""
-        settings = {key: value for key, value in run["budget"].items() if key not in _TOLD_APART}
-        folds = "fold" if run["folds"] == 1 and not of else "folds"
-        found.append(CardAttack(run["name"], outcome, f"{run['folds']}{of} {folds}, {_as_words(settings)}"))
+        of = f" of {run.budget['folds']}" if run.budget.get("folds", run.folds) != run.folds else ""
+        settings = {key: value for key, value in run.budget.items() if key not in _TOLD_APART}
+        folds = "fold" if run.folds == 1 and not of else "folds"
+        found.append(CardAttack(run.name, outcome, f"{run.folds}{of} {folds}, {_as_words(settings)}"))
     return found
 
 

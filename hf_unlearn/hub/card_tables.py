@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from ..reporting.results import Results
 from ..reporting.words import metric_label, metric_phrase, show
 from ..verification.references import IDENTITY
-from ..verification.report_rows import Utility
+from ..verification.report import FormatInfo, Report
+from ..verification.utility import UtilityRow
+from ..verification.values import Interval, Settings
 
 
 @dataclass(frozen=True)
@@ -22,7 +24,7 @@ class MetricRow:
     unlearned: float | None
     never_knew: float | None
     share: float | None = None
-    interval: Sequence[float] | None = None
+    interval: Interval = None
     ratio: float | None = None
     status: str = ""
 
@@ -103,10 +105,10 @@ def headline_table(results: Results, candidate: str) -> HeadlineTable:
         status = results.status_under(candidate, transform.name)
         if row is None and status is None:
             continue  # neither scored by this metric nor judged by another one
-        target = results.score("target", transform.name, "retain", metric)
-        kept = results.score(candidate, transform.name, "retain", metric)
+        target = results.value("target", transform.name, "retain", metric)
+        kept = results.value(candidate, transform.name, "retain", metric)
         top = results.largest_share(candidate, transform.name)
-        most = f"{show(top.share, 2)} by {metric_phrase(top.metric)}" if top else "–"
+        most = f"{show(top.recovered_share, 2)} by {metric_phrase(top.metric)}" if top else "–"
         rows.append(
             HeadlineRow(
                 transform.name,
@@ -114,8 +116,8 @@ def headline_table(results: Results, candidate: str) -> HeadlineTable:
                 row.target if row else None,
                 row.unlearned if row else None,
                 row.never_knew if row else None,
-                target.value if target else None,
-                kept.value if kept else None,
+                target,
+                kept,
                 most,
                 status or "reported",
             )
@@ -156,22 +158,20 @@ def _metric_rows(results: Results, candidate: str, split: str, metric: str) -> l
     shares = {share.transform: share for share in results.shares(candidate) if share.metric == metric}
     rows = []
     for transform in results.transforms:
-        own = results.score(candidate, transform.name, split, metric)
+        own = results.value(candidate, transform.name, split, metric)
         if own is None:
             continue
-        target = results.score("target", transform.name, split, metric)
-        never = _never_knew(results, transform.name, split, metric)
         share = shares.get(transform.name) if split == "forget" else None
         rows.append(
             MetricRow(
                 transform.name,
                 transform.label,
-                target.value if target else None,
-                own.value,
-                never,
-                share.share if share else None,
-                (share.low, share.high) if share and share.low is not None and share.high is not None else None,
-                share.ratio if share else None,
+                results.value("target", transform.name, split, metric),
+                own,
+                _never_knew(results, transform.name, split, metric),
+                share.recovered_share if share else None,
+                share.ci95 if share else None,
+                share.retention_ratio if share else None,
                 (share.status or "") if share else "",
             )
         )
@@ -180,15 +180,12 @@ def _metric_rows(results: Results, candidate: str, split: str, metric: str) -> l
 
 def _never_knew(results: Results, transform: str, split: str, metric: str) -> float | None:
     """Without a never-knew model, what the target says of holdout facts stands in; nothing does on the retain set."""
-    models: Mapping[str, Any] = results.report["models"]
-    if models["never_knew"] is not None:
-        score = results.score("never_knew", transform, split, metric)
-    else:
-        score = results.score("target", transform, "holdout", metric) if split == "forget" else None
-    return score.value if score else None
+    if results.report.models.never_knew is not None:
+        return results.value("never_knew", transform, split, metric)
+    return results.value("target", transform, "holdout", metric) if split == "forget" else None
 
 
-def _utility_title(row: Utility) -> str:
+def _utility_title(row: UtilityRow) -> str:
     bound = f"at {'most' if row.is_ceiling else 'least'} {show(row.threshold, 2)}"
     if row.is_ceiling:
         return f"{metric_label(row.metric)}, {bound}"
@@ -196,10 +193,10 @@ def _utility_title(row: Utility) -> str:
     return f"{what} / target, {bound}"
 
 
-def _utility_cell(row: Utility | None) -> str:
+def _utility_cell(row: UtilityRow | None) -> str:
     if row is None:
         return "–"
-    parts = "" if row.is_ceiling else f" ({show(row.value)} / {show(row.target)})"
+    parts = "" if row.is_ceiling else f" ({show(row.value)} / {show(row.target_value)})"
     return f"{show(row.shown, 2)}{parts} {row.status}"
 
 
@@ -223,37 +220,36 @@ class VariantLink:
     revision: str | None
 
 
-def format_notes(report: Mapping[str, Any], transform: str) -> list[FormatNote]:
+def format_notes(report: Report, transform: str) -> list[FormatNote]:
     """What the report's ``formats`` section says: of all formats on the main card, of its own on a variant's.
 
     Args:
         report: The report; without that section there are no notes.
         transform: ``identity`` or a format.
     """
-    section = report.get("formats") or {}
-    infos = section.values() if isinstance(section, Mapping) else section
-    notes = []
-    for info in infos:
-        name = info.get("format")
-        if name and transform in (IDENTITY, name):
-            notes.append(FormatNote(name, _format_words(info)))
+    notes = [
+        FormatNote(info.format, _format_words(info))
+        for info in report.formats
+        if info.format and transform in (IDENTITY, info.format)
+    ]
     return sorted(notes, key=lambda note: note.name)
 
 
-def _format_words(info: Mapping[str, Any]) -> str:
+def _format_words(info: FormatInfo) -> str:
     parts = []
-    if info.get("bits"):
-        group = f", a scale for each {info['group_size']} of them" if info.get("group_size") else ""
-        parts.append(f"{info['bits']} bits per quantized weight{group}")
-    if info.get("quantized_share") is not None:
-        parts.append(f"{show(100 * info['quantized_share'], 1)} % of the parameters are quantized")
-    if info.get("library"):
-        parts.append(f"written by {info['library']} {info.get('version', '')}".strip())
-    if info.get("bytes"):
-        parts.append(f"{show(info['bytes'] / 1e6, 1)} MB of weights")
-    calibration = info.get("calibration")
-    if calibration:
-        known = ", ".join(f"{key} {_short(value)}" for key, value in calibration.items() if value not in (None, ""))
+    if info.bits:
+        group = f", a scale for each {info.group_size} of them" if info.group_size else ""
+        parts.append(f"{info.bits} bits per quantized weight{group}")
+    if info.quantized_share is not None:
+        parts.append(f"{show(100 * info.quantized_share, 1)} % of the parameters are quantized")
+    if info.library:
+        parts.append(f"written by {info.library} {info.version or ''}".strip())
+    if info.bytes:
+        parts.append(f"{show(info.bytes / 1e6, 1)} MB of weights")
+    if info.calibration:
+        known = ", ".join(
+            f"{key} {_short(value)}" for key, value in info.calibration.items() if value not in (None, "")
+        )
         parts.append(f"calibrated on text of this kind: {known}")
     return "; ".join(parts) or "nothing more is recorded"
 
@@ -279,14 +275,16 @@ def variant_links(repo_id: str | None, repo_ids: Mapping[str, str], revisions: M
     return sorted(links, key=lambda link: link.name)
 
 
-def gguf_file(report: Mapping[str, Any], transform: str) -> str | None:
+def gguf_file(report: Report, transform: str) -> str | None:
     """The file that a GGUF variant consists of; ``None`` for any other."""
-    names: Sequence[str] = report["models"]["unlearned"]["files"].get(transform, ())
+    names = report.models.unlearned.files.get(transform, ())
     return next((name for name in names if name.endswith(".gguf")), None)
 
 
-def emissions(report: Mapping[str, Any]) -> Mapping[str, Any] | None:
+def emissions(report: Report) -> Settings | None:
     """What the run emitted, where it was measured: at least ``grams`` of CO2 equivalents, maybe more."""
-    found = report["environment"].get("emissions")
-    measured = isinstance(found, Mapping) and isinstance(found.get("grams"), (int, float))
-    return found if measured and not isinstance(found["grams"], bool) else None
+    found = report.environment.get("emissions")
+    if not isinstance(found, Mapping):
+        return None
+    grams = found.get("grams")
+    return found if isinstance(grams, (int, float)) and not isinstance(grams, bool) else None

@@ -27,7 +27,6 @@ class CheckResult:
         commit: The commit on the Hub that the folder is; ``None`` for a plain folder.
         offline: Whether the commit was taken from the download cache without asking the Hub.
         stamps: What the file system said of each file just before it was read.
-        written: The report's bytes as they were read.
     """
 
     folder: Path
@@ -37,7 +36,6 @@ class CheckResult:
     commit: str | None = None
     offline: bool = False
     stamps: Mapping[str, FileStamp | None] = field(default_factory=dict, repr=False)
-    written: bytes = field(default=b"", repr=False)
 
     @property
     def intact(self) -> bool:
@@ -146,7 +144,7 @@ def check_files(
     problems += [f"{name}: is of a kind that is never published" for name in found if not may_be_published(name)]
     problems += _not_as_scored(report, found)
     problems += _not_tested(report)
-    return CheckResult(folder, tuple(sorted(set(problems))), report, signature, stamps=stamps, written=data)
+    return CheckResult(folder, tuple(sorted(set(problems))), report, signature, stamps=stamps)
 
 
 def _not_as_scored(report: dict[str, Any], found: dict[str, str]) -> list[str]:

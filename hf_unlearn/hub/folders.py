@@ -11,6 +11,7 @@ from typing import Any
 from ..errors import EnvironmentFailure, RequestError
 from ..verification.digests import folder_digests, list_files, sha256_file
 from ..verification.references import IDENTITY
+from ..verification.report import Report
 from ..verification.report_file import REPORT_FILE, validate_report, write_report
 from .benchmarks import benchmark_files
 from .card import render_card
@@ -110,7 +111,7 @@ def _publish_one(
         left_out = _copy_model(source, work, transform, report)
         plot_names = [_copy_plot(plot, work) for plot in plots]
         (work / CARD_FILE).write_text(render_card(report, transform, words, plot_names), encoding="utf-8")
-        for name, text in benchmark_files(report, transform).items():
+        for name, text in benchmark_files(Report.from_json(report), transform).items():
             (work / name).parent.mkdir(exist_ok=True)
             (work / name).write_text(text, encoding="utf-8")
         files = folder_digests(work)

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from ..reporting.results import Results
 from ..reporting.words import metric_phrase
+from ..verification.controls import all_as_expected
 from ..verification.references import IDENTITY
+from ..verification.values import Settings
 from .card_tables import emissions
 
 if TYPE_CHECKING:
@@ -136,16 +138,13 @@ def metadata_yaml(data: Mapping[str, Any]) -> str:
     return text.strip()
 
 
-def card_metadata(
-    report: Mapping[str, Any], transform: str, words: CardWords, results: Results | None = None
-) -> ModelCardData:
+def card_metadata(results: Results, transform: str, words: CardWords) -> ModelCardData:
     """The front matter of one published folder.
 
     Args:
-        report: The verification report.
+        results: The verification report.
         transform: ``identity`` for the main model, or the format of a variant.
         words: What only the publisher can say.
-        results: The report as it was read before; read anew by default.
 
     Returns:
         The metadata. ``base_model`` is left out where the base has no id on the Hub, and on a branch of the main
@@ -153,12 +152,13 @@ def card_metadata(
     """
     from huggingface_hub import ModelCardData
 
+    report = results.report
     variant = transform != IDENTITY
-    base = words.repo_id if variant else report["models"]["target"]["hub_id"] or words.base_model
+    base = words.repo_id if variant else report.models.target.hub_id or words.base_model
     if transform in words.variant_revisions:
         base = None
-    tags = ["unlearning", "hf_unlearn", f"unlearning-verdict:{report['verdict']['status']}"]
-    tags += [] if all(control["ok"] for control in report["controls"]) else ["unlearning-controls:failed"]
+    tags = ["unlearning", "hf_unlearn", f"unlearning-verdict:{report.verdict.status}"]
+    tags += [] if all_as_expected(report.controls) else ["unlearning-controls:failed"]
     relation = "quantized" if variant else "finetune"
     emitted = emissions(report)
     return ModelCardData(
@@ -169,13 +169,13 @@ def card_metadata(
         tags=[*tags, transform] if variant else tags,
         base_model=base,
         model_name=words.title,
-        eval_results=eval_results(results or Results(report), transform),
+        eval_results=eval_results(results, transform),
         base_model_relation=relation if base else None,
         co2_eq_emissions=_emissions(emitted) if emitted else None,
     )
 
 
-def _emissions(measured: Mapping[str, Any]) -> dict[str, Any]:
+def _emissions(measured: Settings) -> dict[str, Any]:
     """The Hub's key; what is not plain text is left out, as it knows only text there."""
     words = ("source", "training_type", "geographical_location", "hardware_used")
     texts = {key: measured[key] for key in words if isinstance(measured.get(key), str)}
@@ -198,7 +198,7 @@ def eval_results(results: Results, transform: str) -> list[EvalResult]:
         The entries by transform, as in the gate; numbers that are undefined are left out, because the Hub wants a
         value.
     """
-    subject = results.report["verdict"]["candidate"]
+    subject = results.report.verdict.candidate
     kept = dict.fromkeys(row.metric for row in results.utility(subject) if row.kind == "retain_score")
     found = []
     for under in results.transforms:
@@ -206,21 +206,21 @@ def eval_results(results: Results, transform: str) -> list[EvalResult]:
             continue
         for split, metrics in (("forget", results.gate_metrics), ("retain", tuple(kept))):
             for metric in metrics:
-                score = results.score(subject, under.name, split, metric)
-                before = results.score("target", under.name, split, metric)
-                if score is None:
+                value = results.value(subject, under.name, split, metric)
+                before = results.value("target", under.name, split, metric)
+                if value is None:
                     continue
                 args: dict[str, Any] = {"transform": under.name}
-                args |= {"target": before.value} if before else {}
+                args |= {} if before is None else {"target": before}
                 name = f"{metric_phrase(metric)} ({under.label})"
-                found.append(_eval_result(split, metric, score.value, name, args))
+                found.append(_eval_result(split, metric, value, name, args))
         for share in results.shares(subject):
-            if share.transform != under.name or share.share is None or not share.is_judged:
+            if share.transform != under.name or share.recovered_share is None or not share.is_judged:
                 continue
             args = {"transform": under.name, "metric": share.metric, "status": share.status}
-            args |= {"ci95": [share.low, share.high]} if share.low is not None else {}
+            args |= {"ci95": list(share.ci95)} if share.ci95 else {}
             name = f"recovered share by {metric_phrase(share.metric)} ({under.label})"
-            found.append(_eval_result("forget", "recovered_share", share.share, name, args))
+            found.append(_eval_result("forget", "recovered_share", share.recovered_share, name, args))
     return found
 
 

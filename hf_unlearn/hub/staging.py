@@ -245,7 +245,7 @@ def _stage_one(
     (work / CARD_FILE).write_bytes(card)
     files[CARD_FILE] = hashlib.sha256(card).hexdigest()
     # All of it but one digest has just been checked against the schema.
-    sealed = {REPORT_FILE: for_folder(report, checked.written, files)}
+    sealed = {REPORT_FILE: for_folder(report, files)}
     (work / REPORT_FILE).write_bytes(sealed[REPORT_FILE])
     _keep_signature(folder, work)
     _sign(work, options)

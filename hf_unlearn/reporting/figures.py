@@ -1,20 +1,63 @@
-"""What all plots share: the look, grids of panels, rows, intervals and legends."""
+"""What all plots share: colours, the look, grids of panels, rows, intervals, legends, and how a figure is written.
+
+The palette is that of Okabe and Ito (2008), which people with any of the usual colour deficiencies can tell apart; and
+no meaning hangs on colour alone. In the page every plot colour becomes a CSS variable, so that plots follow the
+reader's light or dark theme. The bytes of a written figure depend on the numbers alone.
+"""
 
 from __future__ import annotations
 
+import io
+import re
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from html import escape
 from itertools import pairwise
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..verification.report_rows import Score, Transform
-from .style import colour
+from ..verification.values import Interval
+from .results import Transform
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True)
+class Tone:
+    """One colour in both themes, as ``#rrggbb``."""
+
+    light: str
+    dark: str
+
+
+PALETTE: dict[str, Tone] = {
+    "ink": Tone("#1f2430", "#e8eaf0"),
+    "muted": Tone("#5c6370", "#a9b0bd"),
+    "line": Tone("#d4d8df", "#434a57"),
+    "blue": Tone("#0072b2", "#56b4e9"),
+    "vermillion": Tone("#d55e00", "#ff9a4d"),
+    "green": Tone("#00795b", "#3ecfa5"),
+    "amber": Tone("#8f6400", "#e8b84a"),
+    "wash": Tone("#fcf3ec", "#2b221d"),
+    "paper": Tone("#ffffff", "#171a21"),
+}
+STATUS_COLOURS = {"passed": "green", "failed": "vermillion", "inconclusive": "amber"}
+
+
+def colour(name: str) -> str:
+    """The light colour called ``name``."""
+    return PALETTE[name].light
+
+
+def status_colour(status: str | None) -> str:
+    """The light colour of a verdict."""
+    return colour(STATUS_COLOURS.get(status or "", "muted"))
+
 
 PANELS_PER_LINE = 4
 FIGURE_WIDTH = 11.0
@@ -47,6 +90,12 @@ _LOOK = {
     "svg.fonttype": "none",
     "svg.hashsalt": "hf_unlearn",
 }
+PNG_DPI = 160
+# A little over true size (4/3), so that the text of a plot is as large as that of the page.
+CSS_PIXELS_PER_POINT = 1.5
+# Recovered shares outside this are drawn at its edge, as arrows: one collapsed model must not flatten all others.
+SHARE_RANGE = (-0.5, 1.3)
+SHARE_MARKERS = {"passed": "o", "failed": "X", "inconclusive": "s"}
 
 
 @contextmanager
@@ -117,10 +166,10 @@ def unit_axis(ax: Axes) -> None:
     ax.set_xticks([0.0, 0.25, 0.5, 0.75, 1.0], ["0", "0.25", "0.5", "0.75", "1"])
 
 
-def interval_line(ax: Axes, row: float, score: Score, tone: str, *, width: float) -> None:
-    """The interval of a score as a line with ends; nothing where it has none."""
-    if score.low is not None and score.high is not None:
-        ax.plot([score.low, score.high], [row, row], color=colour(tone), linewidth=width, marker="|", ms=4, mew=width)
+def interval_line(ax: Axes, row: float, interval: Interval, tone: str, *, width: float) -> None:
+    """An interval as a line with ends; nothing where there is none."""
+    if interval is not None:
+        ax.plot(list(interval), [row, row], color=colour(tone), linewidth=width, marker="|", ms=4, mew=width)
 
 
 def legend(figure: Figure, keys: Sequence[Artist]) -> None:
@@ -135,3 +184,52 @@ def legend(figure: Figure, keys: Sequence[Artist]) -> None:
         handletextpad=0.5,
         columnspacing=1.6,
     )
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write a figure as SVG or PNG (by suffix), the same bytes for the same numbers."""
+    with look():
+        if path.suffix == ".svg":
+            path.write_text(svg_text(figure), encoding="utf-8")
+        else:
+            figure.savefig(path, format="png", dpi=PNG_DPI, metadata={"Software": None})
+
+
+def svg_text(figure: Figure) -> str:
+    """The figure as a stand-alone SVG document."""
+    buffer = io.BytesIO()
+    with look():
+        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    return buffer.getvalue().decode("utf-8")
+
+
+def inline_svg(figure: Figure, *, key: str, title: str) -> str:
+    """The figure as an ``<svg>`` element for a page: named for screen readers, scaled and coloured by the page.
+
+    Args:
+        figure: The figure.
+        key: Prefix of all ids in it, unique in the page.
+        title: What a screen reader says.
+    """
+    text = svg_text(figure)
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    text = re.sub(r"<!--.*?-->", "", text, flags=re.DOTALL)
+    # One rule for all elements: it would hold for the whole page, whose own style sheet has it for its plots.
+    text = re.sub(r"<defs>\s*<style.*?</style>\s*</defs>", "", text, count=1, flags=re.DOTALL)
+    text = re.sub(r"\s*\n\s*", "\n", text)
+    text = re.sub(r'\bid="', f'id="{key}-', text)
+    text = text.replace("url(#", f"url(#{key}-").replace('xlink:href="#', f'href="#{key}-')
+    for name, tone in PALETTE.items():
+        text = text.replace(tone.light, f"var(--{name})")
+    box = _view_box(text)
+    width = float(box.split()[2]) * CSS_PIXELS_PER_POINT
+    head = f'<svg role="img" aria-labelledby="{key}-title" viewBox="{box}" style="max-width: {width:.0f}px">'
+    return head + f'<title id="{key}-title">{escape(title)}</title>' + text[text.index(">") + 1 :].strip()
+
+
+def _view_box(svg: str) -> str:
+    found = re.search(r'viewBox="([^"]+)"', svg)
+    if found is None:
+        raise ValueError("the SVG writer of matplotlib left out the view box")
+    return found.group(1)

@@ -4,37 +4,45 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..verification.report_rows import Report, Score, Share, Utility, number, section
-from .attacks import attack_tables
-from .controls import caught_by, control_meaning, control_note
-from .explanation import explained, formats_table, percent, pooled_sentence
-from .files import inline_svg
-from .outcomes import outcome_sentences
+from ..verification.recovered import RecoveredRow
+from ..verification.scores import ScoreRow
+from ..verification.typed_json import to_json
+from ..verification.utility import UtilityRow
+from ..verification.values import Settings
+from .explanation import explained, formats_table, magnitude_label, pooled_sentence
+from .figures import PALETTE, STATUS_COLOURS, inline_svg
 from .plot_explanation import explanation_figure, layers_figure
-from .plot_forget import forget_figure
-from .plot_retain import retain_figure
-from .plot_shares import recovered_figure
-from .reasons import grouped_reasons
+from .plots import forget_figure, recovered_figure, retain_figure
 from .results import Results
-from .style import PALETTE, STATUS_COLOURS
-from .summary import summarize, warning
-from .words import metric_label, metric_phrase, show, show_interval
+from .sentences import (
+    caught_by,
+    control_meaning,
+    control_note,
+    grouped_reasons,
+    outcome_sentences,
+    summarize,
+    warning,
+)
+from .words import metric_label, metric_phrase, percent, show, show_interval
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+_Row = RecoveredRow | UtilityRow
 TEMPLATES = Path(__file__).parent / "templates"
 MARKS = {"passed": "✓", "failed": "✗", "inconclusive": "?"}
+_SHOWN_APART = ("fold", "metric", "before", "after", "value")
 
 
-def write_html(report: Report, path: Path | str) -> Path:
+def write_html(report: Mapping[str, Any], path: Path | str) -> Path:
     """Write the page.
 
     Args:
-        report: The report dictionary. Parts that are not there are left out of the page.
+        report: The report as JSON has it. Parts that are not there are left out of the page.
         path: The file to write; its folder is made if it is not there.
 
     Returns:
@@ -46,7 +54,7 @@ def write_html(report: Report, path: Path | str) -> Path:
     return path
 
 
-def render_html(report: Report) -> str:
+def render_html(report: Mapping[str, Any]) -> str:
     """The page as text: the same bytes for the same report."""
     from jinja2 import Environment, FileSystemLoader
 
@@ -59,17 +67,18 @@ def render_html(report: Report) -> str:
         keep_trailing_newline=True,
     )
     jinja.filters.update(
-        show=lambda value: show(number(value)),
-        short=lambda value: show(number(value), 2),
+        show=show,
+        short=lambda value: show(value, 2),
         metric=metric_label,
         phrase=metric_phrase,
         words=_words,
         transform=results.transform_label,
-        percent=lambda value: percent(number(value)),
+        percent=percent,
+        magnitude=magnitude_label,
     )
     return jinja.get_template("report.html.j2").render(
         results=results,
-        report=report,
+        report=results.report,
         summary=summarize(results),
         warning=warning(results),
         reasons=grouped_reasons(results, results.release.name, results.reasons)
@@ -88,9 +97,7 @@ def render_html(report: Report) -> str:
         interval=show_interval,
         counts=_counts,
         has_never_knew=any(subject.role == "never_knew" for subject in results.subjects),
-        settings=_settings(report),
-        not_tested=[str(item) for item in report.get("not_tested") or ()],
-        notes=[str(item) for item in report.get("notes") or ()],
+        settings=_settings(results),
         attacks=attack_tables(results),
         explained=explained(results),
         pooled=pooled_sentence(results),
@@ -128,31 +135,39 @@ def _inline(figure: Figure | None, key: str, title: str) -> Any:
     return Markup(inline_svg(figure, key=f"plot-{key}", title=f"{title}. The numbers are in the tables of this page."))
 
 
-def _by_transform(rows: Sequence[Share] | Sequence[Utility]) -> dict[str, dict[tuple[str, str], Share | Utility]]:
+def _by_transform(rows: Sequence[_Row]) -> dict[str, dict[tuple[str, str], _Row]]:
     """Transform to kind and metric to row; recovered shares are of the kind ``share``."""
-    found: dict[str, dict[tuple[str, str], Share | Utility]] = {}
+    found: dict[str, dict[tuple[str, str], _Row]] = {}
     for row in rows:
-        kind = row.kind if isinstance(row, Utility) else "share"
+        kind = row.kind if isinstance(row, UtilityRow) else "share"
         found.setdefault(row.transform, {})[kind, row.metric] = row
     return found
 
 
-def _counts(scores: Sequence[Score | None]) -> str:
+def _counts(scores: Sequence[ScoreRow | None]) -> str:
     """How many facts the scores of a row are over, each number once."""
     return ", ".join(dict.fromkeys(str(score.n) for score in scores if score is not None and score.n is not None))
 
 
-def _settings(report: Report) -> list[tuple[str, list[tuple[str, str]]]]:
+def _settings(results: Results) -> list[tuple[str, list[tuple[str, str]]]]:
     """Everything that says how it was measured, as titled key-value lists."""
-    results = Results(report)
-    parts: list[tuple[str, Mapping[str, Any]]] = [
-        ("Thresholds of the gate", results.thresholds),
-        ("Method", section(report, "method")),
-        ("Data", section(report, "data")),
-        ("Models", section(report, "models")),
-        ("Environment", section(report, "environment")),
+    report = results.report
+    parts = [
+        ("Thresholds of the gate", report.gate),
+        ("Method", report.method),
+        ("Data", report.data),
+        ("Models", report.models),
+        ("Environment", report.environment),
     ]
-    return [(title, flat_pairs(part)) for title, part in parts if part]
+    titled = [(title, flat_pairs(_sorted(to_json(part)))) for title, part in parts if part]
+    return [(title, pairs) for title, pairs in titled if pairs]
+
+
+def _sorted(value: Any) -> Any:
+    """A section in the order of a report's file, which is that of its keys."""
+    if isinstance(value, Mapping):
+        return {key: _sorted(value[key]) for key in sorted(value)}
+    return value
 
 
 def flat_pairs(value: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
@@ -177,4 +192,72 @@ def _words(value: Any) -> str:
         return ", ".join(_words(item) for item in value) or "none"
     if isinstance(value, (Mapping, list, tuple)):
         return json.dumps(value, sort_keys=True, ensure_ascii=False)
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+@dataclass(frozen=True)
+class AttackCell:
+    """What the strongest setting of one fold reached in one metric.
+
+    Attributes:
+        change: Score before and after, or the one that was recorded.
+        setting: The setting, as ``name value`` pairs.
+    """
+
+    change: str
+    setting: str
+
+
+@dataclass
+class AttackTable:
+    """An attack with one budget.
+
+    Attributes:
+        name: The attack.
+        budget: What it may spend on each model.
+        metrics: Metrics of which the strongest settings were recorded.
+        rows: Model, fold, and a cell per metric.
+    """
+
+    name: str
+    budget: Settings
+    metrics: list[str] = field(default_factory=list)
+    rows: list[tuple[str, str, dict[str, AttackCell]]] = field(default_factory=list)
+
+
+def attack_tables(results: Results) -> list[AttackTable]:
+    """One table per attack and budget, models in the order they are shown."""
+    order = {subject.name: i for i, subject in enumerate(results.subjects)}
+    labels = {subject.name: subject.label for subject in results.subjects}
+    tables: dict[str, AttackTable] = {}
+    for run in sorted(results.report.attacks, key=lambda run: order.get(run.model, len(order))):
+        model = run.model or "–"
+        key = json.dumps([run.name, run.budget], sort_keys=True, default=str)
+        table = tables.setdefault(key, AttackTable(run.name, run.budget))
+        folds: dict[str, dict[str, AttackCell]] = {}
+        for best in run.best:
+            metric = str(best.get("metric") or "score")
+            folds.setdefault(str(best.get("fold", "–")), {})[metric] = _attack_cell(best)
+            table.metrics += [metric] if metric not in table.metrics else []
+        if not folds:
+            folds = {str(run.folds or "–"): {}}
+        table.rows += [(labels.get(model, model), fold, cells) for fold, cells in folds.items()]
+    for table in tables.values():
+        table.metrics.sort(key=lambda name: results.metrics.index(name) if name in results.metrics else 99)
+    return list(tables.values())
+
+
+def _attack_cell(best: Settings) -> AttackCell:
+    before, after = _number(best.get("before")), _number(best.get("after"))
+    value = after if after is not None else _number(best.get("value"))
+    change = show(value) if before is None else f"{show(before)} → {show(value)}"
+    settings = [f"{str(key).replace('_', ' ')} {_setting_words(best[key])}" for key in best if key not in _SHOWN_APART]
+    return AttackCell(change, ", ".join(settings))
+
+
+def _number(value: Any) -> float | None:
+    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
+
+
+def _setting_words(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)

@@ -6,12 +6,21 @@ import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from .explanation import Explained, OnGrid, explained, percent
-from .figures import FIGURE_WIDTH, ROW_HEIGHT, label_rows, legend, look, margin_value
-from .plot_shares import SHARE_MARKERS, SHARE_RANGE
+from .explanation import Explained, InFormat, explained
+from .figures import (
+    FIGURE_WIDTH,
+    ROW_HEIGHT,
+    SHARE_MARKERS,
+    SHARE_RANGE,
+    colour,
+    label_rows,
+    legend,
+    look,
+    margin_value,
+    status_colour,
+)
 from .results import Results
-from .style import colour, status_colour
-from .words import show
+from .words import percent, show
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
@@ -30,22 +39,28 @@ def explanation_figure(results: Results) -> Figure | None:
     Returns:
         The figure, or ``None`` if the report explains nothing.
     """
-    shown = [row for row in explained(results) if row.grids]
+    shown = [row for row in explained(results) if row.formats]
     if not shown:
         return None
-    lines = max(len(row.grids) for row in shown)
+    lines = max(len(row.formats) for row in shown)
     with look():
         figure, grid = _panels(len(shown), 3, height=0.62 + ROW_HEIGHT * lines)
         for axes, row in zip(grid, shown, strict=True):
-            label_rows(axes[0], [on.format for on in row.grids])
-            _bars(axes[0], row.grids, "codes changed", lambda on: on.codes_changed, percent)
-            _bars(axes[1], row.grids, "mean update over step", lambda on: on.update_over_step, lambda x: show(x, 3))
-            _shares(axes[2], row.grids)
+            label_rows(axes[0], [on.format for on in row.formats])
+            _bars(axes[0], row.formats, "codes changed", lambda on: on.weights.codes_changed, percent)
+            _bars(
+                axes[1],
+                row.formats,
+                "mean update over step",
+                lambda on: on.weights.update_over_step,
+                lambda x: show(x, 3),
+            )
+            _shares(axes[2], row.formats)
             axes[0].annotate(
                 row.model, (0, 1), (0, 19), xycoords="axes fraction", textcoords="offset points",
                 fontsize=9.5, fontweight="bold",
             )  # fmt: skip
-        legend(figure, _share_keys(any(on.noise is not None for row in shown for on in row.grids)))
+        legend(figure, _share_keys(any(on.noise is not None for row in shown for on in row.formats)))
     return figure
 
 
@@ -58,7 +73,7 @@ def layers_figure(results: Results) -> Figure | None:
     shown = [row for row in explained(results) if row.layers]
     if not shown:
         return None
-    names = list(dict.fromkeys(on.format for row in shown for on in row.grids))
+    names = list(dict.fromkeys(on.format for row in shown for on in row.formats))
     with look():
         figure, grid = _panels(len(shown), 2, height=1.95, share_rows=False)
         for axes, row in zip(grid, shown, strict=True):
@@ -84,9 +99,9 @@ def _panels(rows: int, columns: int, *, height: float, share_rows: bool = True) 
 
 def _bars(
     ax: Axes,
-    rows: Sequence[OnGrid],
+    rows: Sequence[InFormat],
     title: str,
-    value_of: Callable[[OnGrid], float | None],
+    value_of: Callable[[InFormat], float | None],
     words: Callable[[float | None], str],
 ) -> None:
     """Bars from 0 to 1; a longer one ends at the edge, and the number beside it says how long it is."""
@@ -102,7 +117,7 @@ def _bars(
     ax.set_title(title)
 
 
-def _shares(ax: Axes, rows: Sequence[OnGrid]) -> None:
+def _shares(ax: Axes, rows: Sequence[InFormat]) -> None:
     low, high = SHARE_RANGE
     ax.grid(axis="x")
     ax.set_axisbelow(True)
@@ -111,11 +126,13 @@ def _shares(ax: Axes, rows: Sequence[OnGrid]) -> None:
     ax.axvline(0, color=colour("muted"), linewidth=0.8)
     for line, row in enumerate(rows):
         if row.noise is not None:
-            ax.plot(min(max(row.noise, low), high), line, "|", ms=13, mew=2.2, color=colour("muted"), zorder=3)
-        if row.share is None or row.share.share is None:
+            ax.plot(
+                min(max(row.noise.noise_share, low), high), line, "|", ms=13, mew=2.2, color=colour("muted"), zorder=3
+            )
+        if row.share is None or row.share.recovered_share is None:
             margin_value(ax, line, "–")
             continue
-        value = row.share.share
+        value = row.share.recovered_share
         marker = SHARE_MARKERS.get(row.share.status or "", "d")
         ax.plot(
             min(max(value, low), high), line, marker, ms=7.5, mfc=status_colour(row.share.status),
@@ -127,8 +144,10 @@ def _shares(ax: Axes, rows: Sequence[OnGrid]) -> None:
 
 def _by_layer(ax: Axes, row: Explained, names: Sequence[str]) -> None:
     places = range(len(row.layers))
+    grids = {found.format: found.grid for found in row.formats}
     for index, name in enumerate(names):
-        points = [(place, layer.codes.get(name)) for place, layer in enumerate(row.layers)]
+        on_grid = [layer.grids.get(grids.get(name, "")) for layer in row.layers]
+        points = [(place, on.codes_changed) for place, on in enumerate(on_grid) if on is not None]
         known = [(place, value) for place, value in points if value is not None]
         if known:
             ax.plot(
@@ -136,7 +155,7 @@ def _by_layer(ax: Axes, row: Explained, names: Sequence[str]) -> None:
                 clip_on=False,
             )  # fmt: skip
     step = max(1, len(row.layers) // 12)
-    ax.set_xticks(list(places)[::step], [layer.name for layer in row.layers][::step])
+    ax.set_xticks(list(places)[::step], [layer.layer for layer in row.layers][::step])
     ax.set_xlabel("layer")
     _unit_heights(ax)
     ax.set_title("codes changed, by layer")
@@ -144,8 +163,8 @@ def _by_layer(ax: Axes, row: Explained, names: Sequence[str]) -> None:
 
 def _by_magnitude(ax: Axes, row: Explained) -> None:
     places = range(len(row.magnitudes))
-    ax.bar(places, [bucket.weights for bucket in row.magnitudes], width=0.8, color=colour("line"))
-    moved = [bucket.moved for bucket in row.magnitudes]
+    ax.bar(places, [bucket.weights or 0.0 for bucket in row.magnitudes], width=0.8, color=colour("line"))
+    moved = [bucket.moved or 0.0 for bucket in row.magnitudes]
     ax.plot(places, moved, "o-", ms=4.5, color=colour("ink"), linewidth=1.3, clip_on=False)
     ax.set_xticks(places, [_power(bucket.high) for bucket in row.magnitudes])
     ax.set_xlabel("|weight| before, up to")

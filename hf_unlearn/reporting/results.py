@@ -1,71 +1,141 @@
-"""A verification report, read for people: models, transforms and scores in the order they are shown."""
+"""A verification report, read for people: models, transforms and scores in the order they are shown.
+
+Reports of other versions, of audits without a never-knew model, or with metrics left out are read as far as they go.
+What is not there is ``None``, never a guess.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
-from ..verification.report_rows import (
-    Kind,
-    Report,
-    Role,
-    Score,
-    Share,
-    Subject,
-    Transform,
-    Utility,
-    control_row,
-    entries,
-    interval,
-    number,
-    score_row,
-    section,
-    texts,
-    utility_row,
-    worst,
-)
+from ..verification.controls import ControlOutcome
+from ..verification.gate import Gate
+from ..verification.recovered import RecoveredRow
+from ..verification.references import IDENTITY
+from ..verification.report import CandidateOutcome, Report
+from ..verification.scores import ScoreRow
+from ..verification.utility import UtilityRow
+from ..verification.values import Interval, Status
 
 HEADLINE_METRICS = ("probability", "mc_accuracy")
+Role = Literal["target", "never_knew", "release", "candidate", "control", "other"]
+Kind = Literal["identity", "format", "attack"]
+
+# A worse status hides a better one when several are summed up in one cell.
+_SEVERITY = {"passed": 1, "inconclusive": 2, "failed": 3}
+
+
+def worst(statuses: Iterable[str | None]) -> str | None:
+    """The worst of several verdicts; ``None`` if none of them is a verdict."""
+    known = [status for status in statuses if status in _SEVERITY]
+    return max(known, key=lambda status: _SEVERITY[status]) if known else None
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A scored model.
+
+    Attributes:
+        name: As in the report.
+        role: What it is there for; ``release`` is the candidate that the verdict is about.
+        status: Its own verdict (references have none).
+        expected: The verdict that a control must get. A candidate that is a control too has one as well.
+        as_expected: Whether a control got it.
+        caught_by: Transforms that caught a control.
+        required_by: Transforms that had to be among them.
+        reasons: Why it got its verdict.
+    """
+
+    name: str
+    role: Role
+    status: Status | None = None
+    expected: Literal["passed", "failed"] | None = None
+    as_expected: bool | None = None
+    caught_by: tuple[str, ...] = ()
+    required_by: tuple[str, ...] = ()
+    reasons: tuple[str, ...] = ()
+
+    @property
+    def label(self) -> str:
+        """The name as people write it."""
+        return "never-knew" if self.name == "never_knew" else self.name
+
+    @property
+    def is_reference(self) -> bool:
+        """Whether other models are measured against this one."""
+        return self.role in ("target", "never_knew")
+
+    @property
+    def is_control(self) -> bool:
+        """Whether it is known beforehand what its verdict must be."""
+        return self.role == "control" or self.expected is not None
+
+    @property
+    def role_words(self) -> str:
+        """What it is there for, as people read it."""
+        role = {"target": "knows it all", "never_knew": "reference", "other": ""}.get(self.role, self.role)
+        return f"{role} and control" if self.is_control and self.role != "control" else role
+
+
+@dataclass(frozen=True)
+class Transform:
+    """Something done to a model before it is scored."""
+
+    name: str
+    kind: Kind
+
+    @property
+    def label(self) -> str:
+        """The name as people read it."""
+        return "as is" if self.kind == "identity" else self.name
+
+    @property
+    def where(self) -> str:
+        """The name within a sentence: ``as it stands``, ``in bnb-nf4``, ``after rtt``."""
+        if self.kind == "identity":
+            return "as it stands"
+        return f"{'after' if self.kind == 'attack' else 'in'} {self.name}"
 
 
 class Results:
     """Everything that is shown, looked up in a report.
 
     Args:
-        report: The report dictionary (see ``verification/unlearning_report.schema.json``).
+        document: The report as JSON has it (see ``verification/unlearning_report.schema.json``).
     """
 
-    def __init__(self, report: Report) -> None:
-        self.report = report
+    def __init__(self, document: Mapping[str, Any]) -> None:
+        self.report = Report.from_json(document)
         self._scores = {
-            (row["model"], row["transform"], row["split"], row["metric"]): score
-            for row in entries(report, "scores")
-            if (score := score_row(row)) is not None
+            (row.model, row.transform, row.split, row.metric): row
+            for row in self.report.scores
+            if row.value is not None and all((row.model, row.transform, row.split, row.metric))
         }
-        self._shares: dict[str, tuple[Share, ...]] = {}
-        self._utility: dict[str, tuple[Utility, ...]] = {}
+        self._shares: dict[str, tuple[RecoveredRow, ...]] = {}
+        self._utility: dict[str, tuple[UtilityRow, ...]] = {}
 
     @cached_property
     def name(self) -> str:
         """The name of the run."""
-        return str(self.report.get("name") or "unnamed run")
+        return self.report.name or "unnamed run"
 
     @cached_property
     def status(self) -> str:
         """The verdict on the release candidate."""
-        return str(section(self.report, "verdict").get("status") or "unknown")
+        return self.report.verdict.status or "unknown"
 
-    @cached_property
+    @property
     def reasons(self) -> tuple[str, ...]:
         """Why the verdict is what it is."""
-        return texts(section(self.report, "verdict").get("reasons"))
+        return self.report.verdict.reasons
 
-    @cached_property
-    def thresholds(self) -> Mapping[str, Any]:
-        """The gate."""
-        return section(self.report, "gate")
+    @property
+    def gate(self) -> Gate | None:
+        """The thresholds; ``None`` where they are not all there."""
+        return self.report.gate
 
     @cached_property
     def release(self) -> Subject | None:
@@ -81,17 +151,17 @@ class Results:
         found = [Subject("target", "target")] if self._scored("target") else []
         if self._scored("never_knew"):
             found.append(Subject("never_knew", "never_knew"))
-        candidates = [self._candidate(row) for row in entries(self.report, "candidates")]
-        released = self._release_name()
+        candidates = [self._candidate(row) for row in self.report.candidates]
+        released = self._release_name
         if released and all(subject.name != released for subject in candidates):
-            candidates.insert(0, Subject(released, "release", self.status, reasons=self.reasons))
-        controls = {row.name: row for row in map(control_row, entries(self.report, "controls"))}
+            candidates.insert(0, Subject(released, "release", self.report.verdict.status, reasons=self.reasons))
+        controls = {row.name: _control(row) for row in self.report.controls}
         for subject in sorted(candidates, key=lambda subject: subject.role != "release"):
             control = controls.pop(subject.name, None)
             found.append(_merged(subject, control) if control else subject)
         found += controls.values()
         known = {subject.name for subject in found}
-        rest = dict.fromkeys(key[0] for key in self._scores if key[0] not in known)
+        rest = dict.fromkeys(model for model, *_ in self._scores if model not in known)
         return (*found, *(Subject(name, "other") for name in rest))
 
     @cached_property
@@ -112,14 +182,13 @@ class Results:
     @cached_property
     def transforms(self) -> tuple[Transform, ...]:
         """The model as it stands, formats in the order of the gate, attacks."""
-        seen = dict.fromkeys([key[1] for key in self._scores] + [row["transform"] for row in self._recovered_rows])
-        gated = [*texts(self.thresholds.get("formats")), *texts(self.thresholds.get("attacks"))]
-        attacks = {*texts(self.thresholds.get("attacks"))}
-        attacks |= {str(row.get("name")) for row in entries(self.report, "attacks")}
+        seen = dict.fromkeys([key[1] for key in self._scores] + [row.transform for row in self._recovered])
+        gated = (*self.gate.formats, *self.gate.attacks) if self.gate else ()
+        attacks = {*(self.gate.attacks if self.gate else ()), *(run.name for run in self.report.attacks)}
         ordered = [*(name for name in gated if name in seen), *(name for name in seen if name not in gated)]
         kinds: dict[Kind, list[Transform]] = {"identity": [], "format": [], "attack": []}
         for name in ordered:
-            kind: Kind = "identity" if name == "identity" else "attack" if name in attacks else "format"
+            kind: Kind = "identity" if name == IDENTITY else "attack" if name in attacks else "format"
             kinds[kind].append(Transform(name, kind))
         return (*kinds["identity"], *kinds["format"], *kinds["attack"])
 
@@ -127,8 +196,8 @@ class Results:
     def metrics(self) -> tuple[str, ...]:
         """All metrics that were scored, the headline first, then the gate's, then the others."""
         seen = dict.fromkeys(key[3] for key in self._scores)
-        first = [name for name in (self.headline, *texts(self.thresholds.get("metrics"))) if name in seen]
-        return tuple(dict.fromkeys([*first, *seen]))
+        first = [name for name in (self.headline, *self._gated_metrics) if name in seen]
+        return tuple(name for name in dict.fromkeys([*first, *seen]) if name is not None)
 
     @cached_property
     def headline(self) -> str | None:
@@ -142,13 +211,13 @@ class Results:
     @cached_property
     def gate_metrics(self) -> tuple[str, ...]:
         """Metrics that the gate judges and a recovered share was computed for, in its order."""
-        return tuple(name for name in texts(self.thresholds.get("metrics")) if name in self.share_metrics)
+        return tuple(name for name in self._gated_metrics if name in self.share_metrics)
 
     @cached_property
     def share_metrics(self) -> tuple[str, ...]:
         """Metrics that a recovered share was computed for: the gate's in its order, then those only reported."""
-        seen = dict.fromkeys(str(row["metric"]) for row in self._recovered_rows)
-        first = [name for name in texts(self.thresholds.get("metrics")) if name in seen]
+        seen = dict.fromkeys(row.metric for row in self._recovered)
+        first = [name for name in self._gated_metrics if name in seen]
         return tuple(dict.fromkeys([*first, *seen]))
 
     @cached_property
@@ -158,9 +227,19 @@ class Results:
         first = [split for split in ("forget", "retain") if split in found]
         return (*first, *sorted(found.difference(first)))
 
-    def score(self, model: str, transform: str, split: str, metric: str | None) -> Score | None:
+    def score(self, model: str, transform: str, split: str, metric: str | None) -> ScoreRow | None:
         """The score under this key, or ``None`` if it was not measured."""
         return None if metric is None else self._scores.get((model, transform, split, metric))
+
+    def value(self, model: str, transform: str, split: str, metric: str | None) -> float | None:
+        """The mean under this key, or ``None`` if it was not measured."""
+        found = self.score(model, transform, split, metric)
+        return found.value if found else None
+
+    def interval(self, model: str, transform: str, split: str, metric: str | None) -> Interval:
+        """The interval of that mean, or ``None`` if it has none."""
+        found = self.score(model, transform, split, metric)
+        return found.ci95 if found else None
 
     def has_scores(self, split: str, metric: str | None) -> bool:
         """Whether any model has a score on this set in this metric."""
@@ -170,32 +249,32 @@ class Results:
         """Whether a model has any score on this set in this metric."""
         return any(key[0] == model and key[2:] == (split, metric) for key in self._scores)
 
-    def shares(self, model: str) -> tuple[Share, ...]:
+    def shares(self, model: str) -> tuple[RecoveredRow, ...]:
         """The recovered shares of a model, by transform, then metric, in the order they are shown."""
         if model not in self._shares:
             order = {transform.name: i for i, transform in enumerate(self.transforms)}
-            rows = [self._share(row) for row in self._recovered_rows if row.get("model") == model]
-            rows.sort(key=lambda share: (order[share.transform], self.share_metrics.index(share.metric)))
+            rows = [row for row in self._recovered if row.model == model]
+            rows.sort(key=lambda row: (order[row.transform], self.share_metrics.index(row.metric)))
             self._shares[model] = tuple(rows)
         return self._shares[model]
 
-    def utility(self, model: str) -> tuple[Utility, ...]:
+    def utility(self, model: str) -> tuple[UtilityRow, ...]:
         """The utility rows of a model in the order of the transforms."""
         if model not in self._utility:
             order = {transform.name: i for i, transform in enumerate(self.transforms)}
-            rows = [utility_row(row) for row in entries(self.report, "utility") if self._is_of(row, model)]
+            rows = [row for row in self.report.utility if (row.model or self._release_name) == model]
             self._utility[model] = tuple(sorted(rows, key=lambda row: order.get(row.transform, len(order))))
         return self._utility[model]
 
-    def largest_share(self, model: str, transform: str | None = None) -> Share | None:
+    def largest_share(self, model: str, transform: str | None = None) -> RecoveredRow | None:
         """The largest recovered share that the gate judges: over all transforms, or under one."""
-        shares = [share for share in self.shares(model) if share.is_judged and share.share is not None]
-        shares = [share for share in shares if transform in (None, share.transform)]
-        return max(shares, key=lambda share: share.share or 0.0, default=None)
+        shares = [row for row in self.shares(model) if row.is_judged and row.recovered_share is not None]
+        shares = [row for row in shares if transform in (None, row.transform)]
+        return max(shares, key=lambda row: row.recovered_share or 0.0, default=None)
 
     def forget_status(self, model: str, transform: str) -> str | None:
         """The worst verdict over the gate metrics."""
-        return worst(share.status for share in self.shares(model) if share.transform == transform)
+        return worst(row.status for row in self.shares(model) if row.transform == transform)
 
     def retain_status(self, model: str, transform: str) -> str | None:
         """The worst verdict over the utility checks."""
@@ -205,66 +284,62 @@ class Results:
         """The worst verdict over gate metrics and utility checks."""
         return worst((self.forget_status(model, transform), self.retain_status(model, transform)))
 
+    def only_run(self, model: str) -> list[str]:
+        """Transforms that a model was scored under and the gate does not judge, in the order they are shown."""
+        shares = self.shares(model)
+        judged = {row.transform for row in shares if row.is_judged}
+        return list(dict.fromkeys(row.transform for row in shares if row.transform not in judged))
+
     def limit(self, transform: str) -> float | None:
         """Most recovered share that the gate allows under a transform; ``None`` where the gate does not judge it."""
-        if transform in texts(self.thresholds.get("attacks")):
-            return number(self.thresholds.get("max_recovered_share_attacks"))
-        judged = ("identity", *texts(self.thresholds.get("formats")))
-        return number(self.thresholds.get("max_recovered_share_formats")) if transform in judged else None
+        return self.gate.limit(transform) if self.gate else None
 
     @cached_property
     def intervals(self) -> str:
         """What the intervals are, in words: ``95 % intervals`` unless the gate has another confidence."""
-        return f"{100 * (number(self.thresholds.get('confidence')) or 0.95):g} % intervals"
+        return f"{100 * (self.gate.confidence if self.gate else 0.95):g} % intervals"
+
+    def transform(self, name: str) -> Transform | None:
+        """The transform of this name, if anything was measured under it."""
+        return next((known for known in self.transforms if known.name == name), None)
 
     def transform_label(self, name: str) -> str:
         """The name of a transform as people read it."""
-        return next((known.label for known in self.transforms if known.name == name), name)
+        known = self.transform(name)
+        return known.label if known else name
 
     def where(self, name: str) -> str:
         """A transform within a sentence: ``as it stands``, ``in bnb-nf4``, ``after rtt``."""
-        return next((known.where for known in self.transforms if known.name == name), f"in {name}")
+        known = self.transform(name)
+        return known.where if known else f"in {name}"
 
     @cached_property
-    def _recovered_rows(self) -> list[dict[str, Any]]:
+    def _recovered(self) -> list[RecoveredRow]:
         """Recovered shares; a row that names no model is about the release."""
-        rows = entries(self.report, "recovered")
-        return [{"model": self._release_name(), **row} for row in rows if row.get("transform") and row.get("metric")]
+        rows = (row for row in self.report.recovered if row.transform and row.metric)
+        return [row if row.model else replace(row, model=self._release_name) for row in rows]
 
-    def _is_of(self, row: Mapping[str, Any], model: str) -> bool:
-        return row.get("model", self._release_name()) == model
+    @property
+    def _gated_metrics(self) -> tuple[str, ...]:
+        return self.gate.metrics if self.gate else ()
 
-    def _release_name(self) -> str | None:
-        named = section(self.report, "verdict").get("candidate")
-        named = named or section(section(self.report, "models"), "unlearned").get("name")
-        return str(named) if named else None
+    @cached_property
+    def _release_name(self) -> str:
+        return self.report.verdict.candidate or self.report.models.unlearned.name
 
     def _scored(self, model: str) -> bool:
         return any(key[0] == model for key in self._scores)
 
-    def _candidate(self, row: Mapping[str, Any]) -> Subject:
-        name = str(row.get("name"))
-        role: Role = "release" if name == self._release_name() else "candidate"
-        return Subject(name, role, row.get("status"), reasons=texts(row.get("reasons")))
+    def _candidate(self, row: CandidateOutcome) -> Subject:
+        role: Role = "release" if row.name == self._release_name else "candidate"
+        return Subject(row.name, role, row.status, reasons=row.reasons)
 
-    def _share(self, row: Mapping[str, Any]) -> Share:
-        low, high = interval(row.get("ci95"))
-        share = number(row.get("recovered_share"))
-        return Share(
-            model=str(row["model"]),
-            transform=str(row["transform"]),
-            metric=str(row["metric"]),
-            share=share,
-            low=low,
-            high=high,
-            ratio=number(row.get("retention_ratio")),
-            limit=number(row["threshold"]) if "threshold" in row else self.limit(str(row["transform"])),
-            status=row.get("status"),
-            n=row.get("n"),
-            more_needed=row.get("more_needed"),
-            over_forgotten=bool(row.get("over_forgotten", share is not None and share < 0)),
-            reason=str(row.get("reason") or ""),
-        )
+
+def _control(row: ControlOutcome) -> Subject:
+    as_expected = row.ok
+    if as_expected is None and row.status and row.expected:
+        as_expected = row.status == row.expected
+    return Subject(row.name, "control", row.status, row.expected, as_expected, row.caught_by, row.required_by)
 
 
 def _merged(candidate: Subject, control: Subject) -> Subject:

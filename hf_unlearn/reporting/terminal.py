@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from ..verification.report_rows import Report, Subject, Transform
-from .controls import control_note, control_sentence
-from .explanation import SPACE, Explained, came_back_sentences, explained, percent, pooled_sentence
-from .outcomes import outcome_sentences, shortened
-from .reasons import grouped_reasons
-from .results import Results
-from .summary import warning
-from .words import metric_label, show
+from .explanation import Explained, came_back_sentences, explained, pooled_sentence
+from .results import Results, Subject, Transform
+from .sentences import (
+    control_note,
+    control_sentence,
+    grouped_reasons,
+    outcome_sentences,
+    shortened,
+    warning,
+)
+from .words import SPACE, metric_label, percent, show
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,14 +35,16 @@ MAX_REASONS = 6
 MAX_NAME = 24
 
 
-def print_results(report: Report, console: Console | None = None, *, report_path: Path | str | None = None) -> None:
+def print_results(
+    report: Mapping[str, Any], console: Console | None = None, *, report_path: Path | str | None = None
+) -> None:
     """Print models against transforms, then the verdict, its reasons and the controls.
 
     Every cell has the forget score above the retain score in the headline metric. The marks sum up *all* gate metrics
     (forget line) and all utility checks (retain line) under that transform, and say without colour what colour says.
 
     Args:
-        report: The report dictionary.
+        report: The report as JSON has it.
         console: Where to print; standard output if left out.
         report_path: Where the report lies, to tell the reader.
     """
@@ -125,7 +131,7 @@ class _Printer:
 
     def explanation(self) -> None:
         """Weights beside the target's on every grid, noise beside formats, pooled retention."""
-        rows = [row for row in explained(self.results) if row.grids]
+        rows = [row for row in explained(self.results) if row.formats]
         if rows:
             self._blank()
             self._line(
@@ -148,18 +154,18 @@ class _Printer:
             padding=(0, 1, 0, 0),
             show_edge=False,
         )
-        names = list(dict.fromkeys(on.format for row in rows for on in row.grids))
+        names = list(dict.fromkeys(on.format for row in rows for on in row.formats))
         for title in ("model", "moved", "lost in\nbf16", *(name.replace("-", "-\n", 1) for name in names)):
             table.add_column(self._text(title), justify="left" if title == "model" else "right", overflow="fold")
         for row in rows:
-            codes = {on.format: on.codes_changed for on in row.grids}
+            codes = {on.format: on.weights.codes_changed for on in row.formats}
             cells = [row.moved, row.lost, *(codes.get(name) for name in names)]
             table.add_row(self._text(row.model), *(self._text(percent(cell)) for cell in cells))
         return table
 
     def closing(self, report_path: Path | str | None) -> None:
         """What was not tested and where the report lies."""
-        not_tested = [shortened(str(item)) for item in self.results.report.get("not_tested") or ()]
+        not_tested = [shortened(item) for item in self.results.report.not_tested]
         self._blank()
         if not_tested:
             self._line(f"Not tested: {', '.join(not_tested)}", style="dim")
@@ -233,10 +239,10 @@ class _Printer:
         retain = results.retain_status(subject.name, name)
         lines = []
         for split, status in (("forget", forget), ("retain", retain)):
-            score = results.score(subject.name, name, split, results.headline)
+            value = results.value(subject.name, name, split, results.headline)
             mark = self.marks.get(status or "", " ")
             style = "dim" if subject.is_reference else STYLES.get(status or "", "")
-            lines.append(self._text(show(score.value if score else None, digits) + mark, style=style))
+            lines.append(self._text(show(value, digits) + mark, style=style))
         return Text("\n").join(lines)
 
     def _outcome(self, subject: Subject) -> Text:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ..verification.values import Interval
+
+SPACE = "\N{NO-BREAK SPACE}"
 METRIC_LABELS = {
     "probability": "answer probability",
     "extraction_strength": "extraction strength",
@@ -39,6 +42,19 @@ def show(value: float | None, digits: int = 3) -> str:
     return text[1:] if text.startswith("-") and not text.strip("-0.") else text
 
 
-def show_interval(low: float | None, high: float | None) -> str:
+def show_interval(interval: Interval) -> str:
     """An interval in words, so that a minus sign cannot be taken for a dash; empty where there is none."""
-    return "" if low is None or high is None else f"{show(low)} to {show(high)}"
+    return "" if interval is None else f"{show(interval[0])} to {show(interval[1])}"
+
+
+def percent(share: float | None) -> str:
+    """A share as a percentage: whole ones, with decimals where it is small or nearly all."""
+    if share is None:
+        return "–"
+    if share in (0.0, 1.0):
+        return f"{100 * share:.0f}{SPACE}%"
+    digits = 0 if 0.1 <= share <= 0.9 else 1 if 0.01 <= share <= 0.99 else 2
+    text = f"{100 * share:.{digits}f}"
+    if not float(text):
+        return f"<{SPACE}0.01{SPACE}%"
+    return f">{SPACE}99.99{SPACE}%" if float(text) == 100 else f"{text}{SPACE}%"

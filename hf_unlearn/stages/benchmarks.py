@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 from ..data.encoding import load_tokenizer
 from ..errors import RequestError
@@ -16,6 +15,7 @@ from ..evaluation.suites.spec import HarnessSpec
 from ..recipe import BenchmarkSpec
 from ..runtime.jobs import Job
 from ..verification.references import IDENTITY
+from ..verification.report import BenchmarkScore
 from .context import RunContext, Subject
 from .units import Unit
 
@@ -61,8 +61,8 @@ def benchmark_job(unit: Unit, folder: Path, dtype: str, spec: BenchmarkSpec) -> 
     unit.run(build)
 
 
-def benchmark_scores(context: RunContext, subjects: Sequence[Subject]) -> list[dict[str, Any]]:
-    """What the report says of them: see :mod:`hf_unlearn.hub.benchmarks`.
+def benchmark_scores(context: RunContext, subjects: Sequence[Subject]) -> list[BenchmarkScore]:
+    """What the report says of them.
 
     Raises:
         RequestError: A task has not been run yet, or has no such metric.
@@ -77,14 +77,14 @@ def benchmark_scores(context: RunContext, subjects: Sequence[Subject]) -> list[d
         for task, dataset in spec.tasks.items():
             values = _values([record for record in records if record.set == task], task, spec.metric)
             scores.append(
-                {
-                    "dataset": dataset,
-                    "task": task,
-                    "model": subject.name,
-                    "transform": IDENTITY,
-                    "value": sum(values) / len(values),
-                    "notes": _notes(spec.harness(), spec.metric, len(values)),
-                }
+                BenchmarkScore(
+                    dataset=dataset,
+                    task=task,
+                    model=subject.name,
+                    transform=IDENTITY,
+                    value=sum(values) / len(values),
+                    notes=_notes(spec.harness(), spec.metric, len(values)),
+                )
             )
     return scores
 

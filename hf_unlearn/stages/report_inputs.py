@@ -1,7 +1,4 @@
-"""What a reader may think was tested and was not: everything of the package that a run leaves out.
-
-The one list of it: report, card and terminal show what stands here. What was run and is not judged is no part of it.
-"""
+"""What the report says of a run besides its scores: models, sets, settings, machine, and what was not tested."""
 
 from __future__ import annotations
 
@@ -23,17 +20,24 @@ from ..recipe import DataSpec, Recipe
 from ..recipe.method_settings import completed
 from ..runtime.jobs import Job
 from ..verification.digests import new_salt, salted_hash
-from ..verification.report import Explanation, ModelInfo, SetInfo
+from ..verification.explanation import ExplainedModel, Explanation
+from ..verification.report import FormatInfo, ModelInfo, SetInfo
+from ..verification.typed_json import from_json
 from .context import RunContext, Subject
 from .export import INFO_FILE
 from .train import METRICS_FILE
 from .units import file_digests, fingerprint, write_atomically
 
+SALT_FILE = "salt.hex"
 _NEVER_TESTED = ("membership inference", "what somebody can do who still has the target")
 
 
 def not_tested(recipe: Recipe) -> list[str]:
-    """Formats and attacks that the recipe does not run, and what the package does not test at all, one phrase each."""
+    """Formats and attacks that the recipe does not run, and what the package does not test at all, one phrase each.
+
+    The one list of it: report, card and terminal show what stands here. What was run and is not judged is no part of
+    it.
+    """
     formats = untested_formats(recipe.export.formats)
     run = {kind_of(name, attack) for name, attack in recipe.attack.items()}
     attacks = [name for name in ATTACKS.names() if name not in run]
@@ -75,15 +79,14 @@ def explain_stage(context: RunContext, target: Subject, subjects: Sequence[Subje
     ]
     found = {job.title: result for job, result in context.workers.run(jobs)}
     # In the order of the subjects, not in which they ended: equal runs have equal reports.
-    models = {job.title: {**found[job.title], **_saved(context, job.title)} for job in jobs}
-    return Explanation(grids, models)
+    models = [{"model": job.title, **found[job.title], **_saved(context, job.title)} for job in jobs]
+    return Explanation(grids, tuple(from_json(ExplainedModel, model) for model in models))
 
 
-def export_info(context: RunContext, subject: Subject, format_name: str) -> dict[str, Any]:
+def export_info(context: RunContext, subject: Subject, format_name: str) -> FormatInfo:
     """What the export of a format wrote down of it."""
     path = context.variant(subject, format_name) / INFO_FILE
-    info: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return info
+    return from_json(FormatInfo, json.loads(path.read_text(encoding="utf-8")))
 
 
 def _comes_from_the_target(context: RunContext, subject: Subject) -> bool:
@@ -98,9 +101,6 @@ def _saved(context: RunContext, name: str) -> dict[str, Any]:
         return {}
     metrics = json.loads(path.read_text(encoding="utf-8"))
     return {"saved": metrics["saved"]} if metrics.get("saved") else {}
-
-
-SALT_FILE = "salt.hex"
 
 
 def model_info(context: RunContext, subject: Subject) -> ModelInfo:
@@ -165,7 +165,7 @@ def environment(context: RunContext) -> dict[str, Any]:
     }
 
 
-def _method_settings(context: RunContext, name: str) -> dict[str, Any]:
+def method_settings(context: RunContext, name: str) -> dict[str, Any]:
     training = context.folder("train", name) / METRICS_FILE
     method = context.recipe.method(name)
     settings = completed(method.settings)

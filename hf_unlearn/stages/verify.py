@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from ..evaluation.records import read_records
 from ..evaluation.run import fact_scores
 from ..recipe import ControlSpec
+from ..verification.build_report import Candidate, Findings, RunFacts, build_report
 from ..verification.controls import ControlOutcome, all_as_expected, control_outcome
-from ..verification.report import AttackRun, build_report
+from ..verification.report import AttackRun
 from ..verification.report_file import load_report, write_report
 from ..verification.scores import ScoreKey, ScoreTable
 from ..verification.verdict import Judgement, judge
@@ -21,10 +22,10 @@ from .benchmarks import benchmark_scores
 from .context import RunContext, Subject
 from .evaluate import evaluation_unit
 from .report_inputs import (
-    _method_settings,
     environment,
     explain_stage,
     export_info,
+    method_settings,
     model_info,
     not_tested,
     run_salt,
@@ -100,7 +101,7 @@ def collect_scores(
             for metric, facts in result.scores.items():
                 table.add(ScoreKey(subject.name, name, "forget", metric), facts)
             budget = attack.budget(context.bundle)
-            attacks.append(AttackRun(name, subject.name, budget.get("run_folds", 1), budget, result.details))
+            attacks.append(AttackRun(name, subject.name, budget.get("run_folds", 1), budget, tuple(result.details)))
     return table, attacks
 
 
@@ -119,7 +120,7 @@ def _outcome(control: ControlSpec, table: ScoreTable, judgements: dict[str, Judg
     judgement = judgements[control.method if control.method else control.name]
     outcome = control_outcome(judgement, control.expected, control.caught_by)
     if outcome.ok and not _hides_well(control, table, judgement.subject):
-        return ControlOutcome(**{**asdict(outcome), "ok": False})
+        return replace(outcome, ok=False)
     return outcome
 
 
@@ -151,9 +152,9 @@ def choose_candidate(methods: Sequence[str], judgements: dict[str, Judgement]) -
 
     def order(name: str) -> tuple[int, int, float]:
         judgement = judgements[name]
-        failed = {row.transform for row in judgement.recovered if row.status in ("failed", "over_forgotten")}
+        failed = {row.transform for row in judgement.recovered if row.status == "failed"}
         failed |= {row.transform for row in judgement.utility if row.status == "failed"}
-        judged = [row.recovered.value for row in judgement.recovered if row.threshold is not None]
+        judged = [row.recovered_share for row in judgement.recovered if row.is_judged]
         worst = max((abs(share) for share in judged if share is not None), default=1.0)
         return RANK[judgement.status], len(failed), worst
 
@@ -180,26 +181,31 @@ def _write_report(
     if not all_as_expected(controls):
         wrong = ", ".join(outcome.name for outcome in controls if not outcome.ok)
         notes.append(f"Not every control came out as it must ({wrong}): the verdicts of this run cannot be trusted.")
-    report = build_report(
-        name=context.recipe.name,
-        created=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+    findings = Findings(
         table=table,
         gate=context.recipe.gate,
-        candidate=candidate,
-        candidates=methods,
         judgements=list(judgements.values()),
-        target=model_info(context, target),
-        never_knew=model_info(context, never) if never else None,
-        unlearned_files=scored_files(context, by_name[candidate]),
-        method=_method_settings(context, candidate),
-        data={name: set_info(rows, salt) for name, rows in context.bundle.scored_sets().items()},
+        candidates=methods,
         controls=controls,
         attacks=attacks,
-        environment=environment(context),
-        not_tested=not_tested(context.recipe),
-        notes=notes,
-        formats=[export_info(context, by_name[candidate], name) for name in context.recipe.export.formats],
         explanation=explain_stage(context, target, subjects),
         benchmarks=benchmark_scores(context, subjects),
     )
+    released = Candidate(
+        name=candidate,
+        files=scored_files(context, by_name[candidate]),
+        settings=method_settings(context, candidate),
+        formats=[export_info(context, by_name[candidate], name) for name in context.recipe.export.formats],
+    )
+    run = RunFacts(
+        name=context.recipe.name,
+        created=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        target=model_info(context, target),
+        never_knew=model_info(context, never) if never else None,
+        data={name: set_info(rows, salt) for name, rows in context.bundle.scored_sets().items()},
+        environment=environment(context),
+        not_tested=not_tested(context.recipe),
+        notes=notes,
+    )
+    report = build_report(findings, released, run)
     write_report(report, folder / REPORT_FILE)

@@ -174,9 +174,7 @@ def _scores(table: ScoreTable, gate: Gate) -> tuple[ScoreRow, ...]:
     rows = []
     for key, scores in sorted(table.scores.items()):
         mean = mean_estimate(scores, settings)
-        rows.append(
-            ScoreRow(key.model, key.transform, key.split, key.metric, mean.value, mean.facts, mean.interval)
-        )
+        rows.append(ScoreRow(key.model, key.transform, key.split, key.metric, mean.value, mean.facts, mean.interval))
     return tuple(rows)
 
 
@@ -184,6 +182,4 @@ def _explanation(findings: Findings) -> Explanation | None:
     if findings.explanation is None:
         return None
     recovered = [row for judgement in findings.judgements for row in judgement.recovered]
-    return replace(
-        findings.explanation, noise=tuple(fragility_rows(recovered, findings.explanation.grids))
-    )
+    return replace(findings.explanation, noise=tuple(fragility_rows(recovered, findings.explanation.grids)))

@@ -240,9 +240,7 @@ class Report:
     name: str
     format: Annotated[
         str | None,
-        Schema(
-            "Which of models.unlearned.files the folder with this report holds; null outside a published folder."
-        ),
+        Schema("Which of models.unlearned.files the folder with this report holds; null outside a published folder."),
     ]
     verdict: Verdict
     models: Models

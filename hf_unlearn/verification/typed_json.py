@@ -3,7 +3,7 @@
 What a type hint cannot say stands beside it, in ``Annotated[int, Schema(minimum=0)]``.
 
 Reading is lenient: whatever a document holds is read as far as it goes. A value that is missing or of another type is
-``None`` where the hint allows that, otherwise empty (texts, lists, mappings), and nothing is guessed: the defaults of a
+``None`` where the hint allows that, otherwise empty (texts, lists, mappings). Nothing is guessed: the defaults of a
 dataclass are for those who write. An entry that lacks a plain number is left out as a whole. Whether a document is
 what the schema wants is asked apart (:mod:`~hf_unlearn.verification.report_file`).
 """
@@ -136,7 +136,7 @@ def schema_of(cls: type[Any]) -> dict[str, Any]:
 
 
 @cache
-def _entries(cls: type[Any]) -> tuple[_Entry, ...]:
+def _entries(cls: Any) -> tuple[_Entry, ...]:
     hints = typing.get_type_hints(cls, include_extras=True)
     return tuple(_entry(item.name, hints[item.name]) for item in dataclasses.fields(cls))
 

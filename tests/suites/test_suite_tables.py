@@ -9,7 +9,7 @@ from rich.console import Console
 
 from hf_unlearn.evaluation.suites.compare import compare_folders
 from hf_unlearn.evaluation.suites.result import read_result
-from hf_unlearn.reporting.suite_tables import print_comparison, print_evaluation
+from hf_unlearn.reporting.single_models import print_comparison, print_evaluation
 
 
 def printed(show, width, encoding="utf-8"):

@@ -1,9 +1,9 @@
-"""An evaluation and a comparison in a terminal."""
+"""What ``evaluate``, ``compare`` and ``attack`` print of single models."""
 
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..verification.intervals import MIN_GROUPS
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from rich.text import Text
 
     from ..evaluation.suites.compare import Comparison
+
+_TITLES = {"model": "model", "target": "target", "never_knew": "never knew"}
 
 
 def print_evaluation(result: Mapping[str, Any], folder: str, console: Console | None = None) -> None:
@@ -51,6 +53,27 @@ def print_comparison(comparison: Comparison, console: Console | None = None) -> 
     page.line("* the 95 % interval of the difference leaves out 0 (paired, groups resampled)", "dim")
     for note in comparison.notes:
         page.line(f"Note: {note}", "yellow")
+
+
+def print_attacks(found: Mapping[str, Any], models: Sequence[str], place: str) -> None:
+    """Print a line for each attack and metric.
+
+    Args:
+        found: What ``attacks.json`` holds.
+        models: Names of the attacked models, in their order.
+        place: Where the file lies, to tell the reader.
+    """
+    rows = [["attack", "metric", "facts", *(f"{_TITLES[name]} before → after" for name in models), "recovered share"]]
+    for attack in found["attacks"]:
+        for row in attack["metrics"]:
+            cells = [_before_and_after(row["before"].get(name), row["scores"].get(name)) for name in models]
+            rows.append([attack["name"], row["metric"], str(row["facts"]), *cells, _recovered_share(row)])
+    if not any("recovered_share" in row for attack in found["attacks"] for row in attack["metrics"]):
+        rows = [row[:-1] for row in rows]
+    widths = [max(len(row[index]) for row in rows) for index in range(len(rows[0]))]
+    for row in rows:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    print(f"\nAfter: the attacker's best setting, chosen per metric. All settings and budgets: {place}")
 
 
 def make_console() -> Console:
@@ -181,3 +204,16 @@ def _number(value: float) -> str:
 
 def _interval(ends: Any, places: int = 3) -> str:
     return "-" if ends is None else f"{_decimals(ends[0], places)} to {_decimals(ends[1], places)}"
+
+
+def _before_and_after(before: float | None, after: float | None) -> str:
+    if after is None:
+        return "-"
+    return f"{after:.3f}" if before is None else f"{before:.3f} → {after:.3f}"
+
+
+def _recovered_share(row: Mapping[str, Any]) -> str:
+    value, interval = row.get("recovered_share"), row.get("ci95")
+    if value is None:
+        return "-" if "recovered_share" not in row else f"undefined: {row['undefined']}"
+    return f"{value:.2f}" + (f" ({interval[0]:.2f} to {interval[1]:.2f})" if interval else "")
