@@ -55,9 +55,10 @@ def publish(source: Path, out: Path) -> None:
     """Publish it with made-up scores that pass."""
     from hf_unlearn.hub.folders import publish_to_folder
     from hf_unlearn.hub.metadata import CardWords
+    from hf_unlearn.verification.build_report import Candidate, Findings, RunFacts, build_report
     from hf_unlearn.verification.digests import folder_digests
     from hf_unlearn.verification.gate import Gate
-    from hf_unlearn.verification.report import ModelInfo, SetInfo, build_report
+    from hf_unlearn.verification.report import ModelInfo, SetInfo
     from hf_unlearn.verification.scores import FactScores, ScoreKey, ScoreTable
     from hf_unlearn.verification.verdict import judge
 
@@ -70,18 +71,15 @@ def publish(source: Path, out: Path) -> None:
             table.add(ScoreKey(model, "identity", split, "probability"), facts)
     gate = Gate(metrics=("probability",), formats=(), attacks=(), draws=200)
     report = build_report(
-        name="loading-cost",
-        created="2026-01-01T00:00:00+00:00",
-        table=table,
-        gate=gate,
-        candidate="method",
-        candidates=["method"],
-        judgements=[judge(table, "method", gate)],
-        target=ModelInfo(description="random model"),
-        never_knew=ModelInfo(description="random model"),
-        unlearned_files={"identity": folder_digests(source)},
-        method={},
-        data={"forget": SetInfo(60, 60, "0" * 64)},
+        Findings(table, gate, [judge(table, "method", gate)], ["method"]),
+        Candidate("method", {"identity": folder_digests(source)}),
+        RunFacts(
+            name="loading-cost",
+            created="2026-01-01T00:00:00+00:00",
+            target=ModelInfo(description="random model"),
+            never_knew=ModelInfo(description="random model"),
+            data={"forget": SetInfo(60, 60, "0" * 64)},
+        ),
     )
     words = CardWords(title="Random model", removed="nothing")
     publish_to_folder(source, {}, report, words, out_main=out, out_variants={})

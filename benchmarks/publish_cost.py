@@ -122,8 +122,9 @@ def make_variant(main: Path, folder: Path, size: int) -> Path:
 
 def make_report(files: dict[str, dict[str, str]]) -> dict[str, Any]:
     """A report in which everything passed."""
+    from hf_unlearn.verification.build_report import Candidate, Findings, RunFacts, build_report
     from hf_unlearn.verification.gate import Gate
-    from hf_unlearn.verification.report import ModelInfo, SetInfo, build_report
+    from hf_unlearn.verification.report import ModelInfo, SetInfo
     from hf_unlearn.verification.scores import FactScores, ScoreKey, ScoreTable
     from hf_unlearn.verification.verdict import judge
 
@@ -138,22 +139,15 @@ def make_report(files: dict[str, dict[str, str]]) -> dict[str, Any]:
                     table.add(key, FactScores(values, {name: name for name in values}))
     gate = Gate(metrics=METRICS, formats=FORMATS, attacks=(), draws=300)
     return build_report(
-        name="benchmark",
-        created="2026-01-02T03:04:05+00:00",
-        table=table,
-        gate=gate,
-        candidate="npo",
-        candidates=["npo"],
-        judgements=[judge(table, "npo", gate)],
-        target=ModelInfo(description="a benchmark's model"),
-        never_knew=ModelInfo(description="the same without the facts"),
-        unlearned_files=files,
-        method={"loss_type": "npo"},
-        data={"forget": SetInfo(100, 100, "c" * 64), "retain": SetInfo(100, 100, "d" * 64)},
-        controls=[],
-        attacks=[],
-        environment={},
-        not_tested=[],
+        Findings(table, gate, [judge(table, "npo", gate)], ["npo"]),
+        Candidate("npo", files, {"loss_type": "npo"}),
+        RunFacts(
+            name="benchmark",
+            created="2026-01-02T03:04:05+00:00",
+            target=ModelInfo(description="a benchmark's model"),
+            never_knew=ModelInfo(description="the same without the facts"),
+            data={"forget": SetInfo(100, 100, "c" * 64), "retain": SetInfo(100, 100, "d" * 64)},
+        ),
     )
 
 

@@ -18,10 +18,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hf_unlearn.reporting.results import Results
+from hf_unlearn.reporting.results import Results, Subject
 from hf_unlearn.reporting.words import metric_label, show
 from hf_unlearn.verification.report_file import REPORT_FILE, load_report
-from hf_unlearn.verification.report_rows import Score, Subject, number, section
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
@@ -55,15 +54,16 @@ def results_table(report: Mapping[str, Any], metric: str | None = None) -> str:
 
 
 def _caption(results: Results, metric: str | None) -> str:
-    environment = section(results.report, "environment")
-    made = str(results.report.get("created"))[:10]
-    versions = section(environment, "versions")
+    environment = results.report.environment
+    made = str(results.report.created)[:10]
+    versions = environment.get("versions", {})
     tools = ", ".join(
         f"{name} {versions[name]}" for name in ("hf_unlearn", "torch", "transformers") if name in versions
     )
-    facts = {name: section(section(results.report, "data"), name).get("facts") for name in ("forget", "retain")}
+    found = results.report.data
+    facts = " / ".join(str(found[name].facts if name in found else None) for name in ("forget", "retain"))
     return (
-        f"`{results.name}`: {metric_label(metric)}, *forget / retain* ({facts['forget']} / {facts['retain']} facts). "
+        f"`{results.name}`: {metric_label(metric)}, *forget / retain* ({facts} facts). "
         f"Bold: failed by at least one metric of the gate. Made {made} on {environment.get('device')} with {tools}."
     )
 
@@ -77,14 +77,12 @@ def _once(subjects: Sequence[Subject]) -> list[Subject]:
 
 
 def _cell(results: Results, subject: Subject, transform: str, metric: str | None) -> str:
-    forget, retain = (_show(results.score(subject.name, transform, split, metric)) for split in ("forget", "retain"))
+    forget, retain = (
+        show(results.value(subject.name, transform, split, metric), digits=2) for split in ("forget", "retain")
+    )
     if results.forget_status(subject.name, transform) == "failed":
         forget = f"**{forget}**"
     return f"{forget} / {retain}"
-
-
-def _show(score: Score | None) -> str:
-    return show(number(score.value) if score else None, digits=2)
 
 
 def _outcome(results: Results, subject: Subject) -> str:

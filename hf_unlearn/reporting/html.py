@@ -159,8 +159,14 @@ def _settings(results: Results) -> list[tuple[str, list[tuple[str, str]]]]:
         ("Models", report.models),
         ("Environment", report.environment),
     ]
-    titled = [(title, flat_pairs(_sorted(to_json(part)))) for title, part in parts if part]
-    return [(title, pairs) for title, pairs in titled if pairs]
+    return [(title, flat_pairs(_sorted(to_json(part)))) for title, part in parts if _says_anything(to_json(part))]
+
+
+def _says_anything(value: Any) -> bool:
+    """Whether a section is there: one that is not was read as one that holds nothing."""
+    if isinstance(value, Mapping):
+        return any(_says_anything(item) for item in value.values())
+    return value not in (None, "", [])
 
 
 def _sorted(value: Any) -> Any:

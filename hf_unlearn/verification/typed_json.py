@@ -192,8 +192,9 @@ def _is_pair(hint: Any) -> bool:
 
 
 def _object_to_json(value: Any, version: str) -> dict[str, Any]:
+    cls: Any = type(value)
     found: dict[str, Any] = {}
-    for entry in _entries(type(value)):
+    for entry in _entries(cls):
         item = getattr(value, entry.name)
         if (item is None and (entry.stated or entry.inline)) or _is_later(entry.since, version):
             continue

@@ -25,9 +25,10 @@ from hf_unlearn.losses import FORGET_LOSSES
 from hf_unlearn.losses.base import LabelScores
 from hf_unlearn.quantization import FORMATS, export_format
 from hf_unlearn.registry import Registry
+from hf_unlearn.verification.build_report import Candidate, Findings, RunFacts, build_report
 from hf_unlearn.verification.digests import folder_digests
 from hf_unlearn.verification.gate import Gate
-from hf_unlearn.verification.report import ModelInfo, SetInfo, build_report
+from hf_unlearn.verification.report import ModelInfo, SetInfo
 from hf_unlearn.verification.scores import FactScores, ScoreKey, ScoreTable
 from hf_unlearn.verification.verdict import judge
 
@@ -162,18 +163,15 @@ def publish(source: Path, out: Path) -> None:
             table.add(ScoreKey(model, "identity", split, "probability"), facts)
     gate = Gate(metrics=("probability",), formats=(), attacks=(), draws=200)
     report = build_report(
-        name="quickstart",
-        created="2026-01-02T03:04:05+00:00",
-        table=table,
-        gate=gate,
-        candidate="npo",
-        candidates=["npo"],
-        judgements=[judge(table, "npo", gate)],
-        target=ModelInfo(description="tiny model"),
-        never_knew=ModelInfo(description="tiny model"),
-        unlearned_files={"identity": folder_digests(source)},
-        method={"loss_type": "npo"},
-        data={"forget": SetInfo(40, 40, "c" * 64)},
+        Findings(table, gate, [judge(table, "npo", gate)], ["npo"]),
+        Candidate("npo", {"identity": folder_digests(source)}, {"loss_type": "npo"}),
+        RunFacts(
+            name="quickstart",
+            created="2026-01-02T03:04:05+00:00",
+            target=ModelInfo(description="tiny model"),
+            never_knew=ModelInfo(description="tiny model"),
+            data={"forget": SetInfo(40, 40, "c" * 64)},
+        ),
     )
     out.parent.mkdir(parents=True)
     words = CardWords(title="Tiny", removed="nothing that was ever there")

@@ -17,10 +17,11 @@ from hf_unlearn.hub.folders import publish_to_folder
 from hf_unlearn.hub.leaks import ForgetText
 from hf_unlearn.hub.metadata import CardWords
 from hf_unlearn.hub.staging import write_release
+from hf_unlearn.verification.build_report import Candidate, Findings, RunFacts, build_report
 from hf_unlearn.verification.controls import control_outcome
 from hf_unlearn.verification.digests import folder_digests
 from hf_unlearn.verification.gate import Gate
-from hf_unlearn.verification.report import AttackRun, ModelInfo, SetInfo, build_report
+from hf_unlearn.verification.report import AttackRun, ModelInfo, SetInfo
 from hf_unlearn.verification.report_file import write_report
 from hf_unlearn.verification.scores import FactScores, ScoreKey, ScoreTable
 from hf_unlearn.verification.verdict import judge
@@ -57,24 +58,24 @@ def report_for(files: dict[str, dict[str, str]], hidden: bool = False, hub_id: s
     gate = Gate(metrics=METRICS, formats=("bnb-nf4",), attacks=("rtt",), draws=300)
     table = score_table(hidden)
     judgements = [judge(table, name, gate) for name in ("npo", "bin-hidden")]
-    return build_report(
-        name="tiny",
-        created="2026-01-02T03:04:05+00:00",
+    findings = Findings(
         table=table,
         gate=gate,
-        candidate="npo",
-        candidates=["npo"],
         judgements=judgements,
-        target=ModelInfo(hub_id=hub_id, description="tiny model"),
-        never_knew=ModelInfo(description="tiny model without the facts"),
-        unlearned_files=files,
-        method={"loss_type": "npo", "learning_rate": 3e-4},
-        data={"forget": SetInfo(40, 40, "c" * 64), "retain": SetInfo(40, 40, "d" * 64)},
+        candidates=["npo"],
         controls=[control_outcome(judgements[1], "failed", ["bnb-nf4"])],
         attacks=[AttackRun("rtt", "npo", 2, {"epochs": 6, "rates": [1e-4, 3e-4]})],
+    )
+    run = RunFacts(
+        name="tiny",
+        created="2026-01-02T03:04:05+00:00",
+        target=ModelInfo(hub_id=hub_id, description="tiny model"),
+        never_knew=ModelInfo(description="tiny model without the facts"),
+        data={"forget": SetInfo(40, 40, "c" * 64), "retain": SetInfo(40, 40, "d" * 64)},
         environment={"versions": {"torch": "2.0"}, "seed": 0},
         not_tested=["merging"],
     )
+    return build_report(findings, Candidate("npo", files, {"loss_type": "npo", "learning_rate": 3e-4}), run)
 
 
 WORDS = CardWords(

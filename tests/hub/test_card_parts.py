@@ -19,6 +19,8 @@ from hf_unlearn.hub.check import check_folder
 from hf_unlearn.hub.files import SIGNATURE_FILE, may_be_published
 from hf_unlearn.hub.from_trainer import UnverifiedCard, render_unverified_card
 from hf_unlearn.hub.metadata import CardWords, card_metadata, card_problems, metadata_yaml
+from hf_unlearn.reporting.results import Results
+from hf_unlearn.verification.report import Report
 from hf_unlearn.verification.report_file import load_report
 
 WORDS = CardWords(title="Tiny", removed="birth years of people who do not exist", repo_id="owner/tiny")
@@ -46,7 +48,7 @@ SCORE = {
 def test_metadata_are_written_as_the_client_library_writes_them(passed, transform: str) -> None:
     title = "Träger: 'x' - #1 \"years\" \U0001f44d " * 4
     words = replace(WORDS, title=title, license="mit", language=("en", "no"))
-    data = card_metadata(passed.report, transform, words)
+    data = card_metadata(Results(passed.report), transform, words)
     assert metadata_yaml(data.to_dict()) == data.to_yaml()
 
 
@@ -175,9 +177,9 @@ def test_benchmark_scores_are_read_back_from_their_files(exported, publishing, r
 
 def test_names_of_benchmark_files_are_plain(passed) -> None:
     score = {**SCORE, "dataset": "a/../b", "task": "x/../../y z", "notes": None}
-    (name,) = benchmark_files({**passed.report, "benchmarks": [score]}, "identity")
+    (name,) = benchmark_files(Report.from_json({**passed.report, "benchmarks": [score]}), "identity")
     assert may_be_published(name), name
-    assert benchmark_files(passed.report, "identity") == {}
+    assert benchmark_files(Report.from_json(passed.report), "identity") == {}
 
 
 def test_a_card_written_again_with_repository_ids(passed, tmp_path: Path) -> None:

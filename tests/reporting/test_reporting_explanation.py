@@ -9,12 +9,11 @@ import pytest
 from rich.console import Console
 
 from hf_unlearn.reporting.explanation import (
-    SPACE,
     calibration_words,
     came_back_sentences,
     explained,
     formats_table,
-    percent,
+    magnitude_label,
     pooled_sentence,
 )
 from hf_unlearn.reporting.html import render_html
@@ -22,6 +21,7 @@ from hf_unlearn.reporting.plot_explanation import explanation_figure, layers_fig
 from hf_unlearn.reporting.plots import write_plots
 from hf_unlearn.reporting.results import Results
 from hf_unlearn.reporting.terminal import print_results
+from hf_unlearn.reporting.words import SPACE, percent
 
 GRIDS = {"bnb-nf4": "nf4", "bnb-int8": "int8"}
 
@@ -84,14 +84,17 @@ def printed(report: dict[str, Any], encoding: str = "utf-8") -> str:
 def test_rows_are_those_of_the_report(report):
     rows = {row.model: row for row in explained(Results(report))}
     assert list(rows) == ["npo-kl", "ga", "bin-hidden"]  # in the order models are shown
-    assert rows["ga"].reason and not rows["ga"].grids
-    hidden = {on.format: on for on in rows["bin-hidden"].grids}
+    assert rows["ga"].reason and not rows["ga"].formats
+    hidden = {on.format: on for on in rows["bin-hidden"].formats}
     assert list(hidden) == ["bnb-int8", "bnb-nf4"]  # in the order of the gate
-    assert hidden["bnb-nf4"].codes_changed == 0
-    assert hidden["bnb-nf4"].noise == 0.04 and hidden["bnb-nf4"].share.share > 0.9
+    assert hidden["bnb-nf4"].weights.codes_changed == 0
+    assert hidden["bnb-nf4"].noise_share == 0.04 and hidden["bnb-nf4"].share.recovered_share > 0.9
     assert hidden["bnb-int8"].noise is None
-    assert rows["npo-kl"].layers[1].codes == {"bnb-nf4": 0.025, "bnb-int8": 0.61}
-    assert [bucket.label for bucket in rows["npo-kl"].magnitudes] == ["under 0.00024", "0.00024 to 0.00049"]
+    assert {name: on.codes_changed for name, on in rows["npo-kl"].layers[1].grids.items()} == {
+        "nf4": 0.025,
+        "int8": 0.61,
+    }
+    assert [magnitude_label(bucket) for bucket in rows["npo-kl"].magnitudes] == ["under 0.00024", "0.00024 to 0.00049"]
 
 
 def test_what_came_back_is_set_beside_noise(report):

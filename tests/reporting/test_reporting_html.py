@@ -13,7 +13,7 @@ from typing import Any
 
 from hf_unlearn.reporting.html import flat_pairs, render_html, write_html
 from hf_unlearn.reporting.results import Results
-from hf_unlearn.reporting.summary import warning
+from hf_unlearn.reporting.sentences import warning
 
 METRICS = ("extraction_strength", "probability", "mc_accuracy")
 VOID = {"meta", "br", "link", "img", "input", "hr"}

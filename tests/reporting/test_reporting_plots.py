@@ -10,13 +10,9 @@ from typing import Any
 
 import pytest
 
-from hf_unlearn.reporting.files import inline_svg, save, svg_text
-from hf_unlearn.reporting.plot_forget import forget_figure
-from hf_unlearn.reporting.plot_retain import retain_figure
-from hf_unlearn.reporting.plot_shares import recovered_figure
-from hf_unlearn.reporting.plots import write_plots
+from hf_unlearn.reporting.figures import PALETTE, inline_svg, save, svg_text
+from hf_unlearn.reporting.plots import forget_figure, recovered_figure, retain_figure, write_plots
 from hf_unlearn.reporting.results import Results
-from hf_unlearn.reporting.style import PALETTE
 
 
 def points(ax: Any, marker: str) -> list[float]:

@@ -6,11 +6,10 @@ from typing import Any
 
 import pytest
 
-from hf_unlearn.reporting.results import Results
-from hf_unlearn.reporting.summary import summarize
+from hf_unlearn.reporting.results import Results, worst
+from hf_unlearn.reporting.sentences import summarize
 from hf_unlearn.reporting.words import metric_label, show, show_interval
 from hf_unlearn.verification.report_file import schema_problems
-from hf_unlearn.verification.report_rows import number, worst
 
 
 def test_sample_is_a_real_report(sample_report: dict[str, Any]) -> None:
@@ -74,7 +73,7 @@ def test_limits_and_reported_rows(sample_report: dict[str, Any]) -> None:
         {**sample_report["recovered"][0], "transform": "prune-20", "threshold": None, "status": "reported"}
     )
     reported = [share for share in Results(sample_report).shares("npo-kl") if share.transform == "prune-20"]
-    assert [(share.limit, share.status) for share in reported] == [(None, "reported")]
+    assert [(share.threshold, share.status) for share in reported] == [(None, "reported")]
 
 
 def test_intervals_are_called_what_the_gate_made_them(small_report: dict[str, Any]) -> None:
@@ -100,9 +99,8 @@ def test_numbers_as_people_write_them() -> None:
         "-0.150",
         "1.00",
     )
-    assert show_interval(-0.02, 0.05) == "-0.020 to 0.050"
-    assert show_interval(None, 0.05) == ""
-    assert (number(True), number("1"), number(float("nan")), number(3)) == (None, None, None, 3.0)
+    assert show_interval((-0.02, 0.05)) == "-0.020 to 0.050"
+    assert show_interval(None) == ""
     assert worst(["passed", "reported", None, "inconclusive"]) == "inconclusive"
     assert worst([None, "reported"]) is None
     assert (metric_label("mc_accuracy"), metric_label("truth_ratio")) == ("multiple-choice accuracy", "truth ratio")

@@ -6,9 +6,8 @@ from typing import Any
 
 import pytest
 
-from hf_unlearn.reporting.controls import caught_by, control_note, control_sentence
-from hf_unlearn.reporting.reasons import grouped_reasons, where_words
 from hf_unlearn.reporting.results import Results
+from hf_unlearn.reporting.sentences import caught_by, control_note, control_sentence, grouped_reasons, where_words
 
 FORMATS = ["bnb-int8", "bnb-nf4", "bnb-fp4"]
 GATE = {
@@ -17,6 +16,12 @@ GATE = {
     "attacks": ["rtt"],
     "max_recovered_share_formats": 0.10,
     "max_recovered_share_attacks": 0.20,
+    "min_recovered_share": -0.15,
+    "min_utility": 0.90,
+    "max_generic_kl": 0.50,
+    "min_fluency": 0.80,
+    "confidence": 0.95,
+    "draws": 10000,
 }
 
 

@@ -11,8 +11,9 @@ import pytest
 from hf_unlearn.hub.card import render_card
 from hf_unlearn.hub.metadata import CardWords
 from hf_unlearn.reporting.html import render_html
+from hf_unlearn.verification.build_report import Candidate, Findings, RunFacts, build_report
 from hf_unlearn.verification.gate import Gate
-from hf_unlearn.verification.report import AttackRun, ModelInfo, SetInfo, build_report
+from hf_unlearn.verification.report import AttackRun, ModelInfo, SetInfo
 from hf_unlearn.verification.verdict import Judgement, judge
 
 PROBE = "linear-probe"
@@ -52,22 +53,22 @@ def test_a_probe_is_judged_by_what_it_measures_and_the_report_says_so(probed, pr
 def test_card_and_page_say_once_what_was_left_out(probed, probe_gate) -> None:
     for name in ("target", "never_knew", "good"):
         probed.add(name, "interpolate", "forget", 0.05)
-    report = build_report(
-        name="probed",
-        created="2026-01-02T03:04:05+00:00",
+    findings = Findings(
         table=probed.table,
         gate=probe_gate,
-        candidate="good",
-        candidates=["good"],
         judgements=[judge(probed.table, "good", probe_gate)],
+        candidates=["good"],
+        attacks=[AttackRun(name, "good", 1, {}) for name in (PROBE, "interpolate")],
+    )
+    run = RunFacts(
+        name="probed",
+        created="2026-01-02T03:04:05+00:00",
         target=ModelInfo(description="tiny model"),
         never_knew=ModelInfo(description="tiny model without the facts"),
-        unlearned_files={"identity": {}, "bnb-nf4": {}},
-        method={},
         data={"forget": SetInfo(60, 60, "c" * 64)},
-        attacks=[AttackRun(name, "good", 1, {}) for name in (PROBE, "interpolate")],
         not_tested=["membership inference"],
     )
+    report = build_report(findings, Candidate("good", {"identity": {}, "bnb-nf4": {}}), run)
     card = render_card(report, "identity", CardWords(title="Tiny", removed="birth years"))
     page = html.unescape(render_html(report))
     for text in (card, page):

@@ -20,14 +20,14 @@ def judgement(scenario):
 
 def test_formats_beside_noise_of_their_own_grid(judgement):
     rows = fragility_rows(judgement.recovered, {"bnb-nf4": "nf4", "rtn-int4-g128": "int4-g128", "bnb-fp4": "fp4"})
-    found = {row["format"]: row for row in rows}
+    found = {row.format: row for row in rows}
     assert found.keys() == {"bnb-nf4", "rtn-int4-g128"}
     nf4 = found["bnb-nf4"]
-    assert nf4["recovered_share"] == pytest.approx(1.0, abs=0.05)
-    assert nf4["noise_share"] == pytest.approx(0.15, abs=0.03)
-    assert nf4["noise_range"] == pytest.approx([0.1, 0.2], abs=0.03)
-    assert nf4["draws"] == 2
-    assert found["rtn-int4-g128"]["noise_share"] == pytest.approx(0.5, abs=0.03)
+    assert nf4.recovered_share == pytest.approx(1.0, abs=0.05)
+    assert nf4.noise_share == pytest.approx(0.15, abs=0.03)
+    assert nf4.noise_range == pytest.approx([0.1, 0.2], abs=0.03)
+    assert nf4.draws == 2
+    assert found["rtn-int4-g128"].noise_share == pytest.approx(0.5, abs=0.03)
 
 
 def test_noise_that_the_gate_does_not_name_does_not_judge(judgement):
@@ -49,5 +49,5 @@ def test_all_models_of_a_share_are_taken_at_the_same_precision(scenario):
     rows = {row.transform: row for row in judge(made.table, "half", GATE).recovered}
     assert rows["identity"].retention_ratio == pytest.approx(0.5 / 0.9, abs=0.03)
     assert rows["bnb-nf4"].retention_ratio == pytest.approx(0.3 / 0.5, abs=0.03)
-    assert rows["identity"].recovered.value == pytest.approx(0.5, abs=0.04)
-    assert rows["bnb-nf4"].recovered.value == pytest.approx(0.5, abs=0.06)
+    assert rows["identity"].recovered_share == pytest.approx(0.5, abs=0.04)
+    assert rows["bnb-nf4"].recovered_share == pytest.approx(0.5, abs=0.06)

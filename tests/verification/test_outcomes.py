@@ -18,7 +18,7 @@ def test_every_tested_transform_has_one_outcome(plain, gate) -> None:
     assert outcome(judgement, "identity").status == "passed" and outcome(judgement, "identity").causes == ()
     found = outcome(judgement, "bnb-nf4")
     assert found.status == "failed" and found.causes == ("knowledge",)
-    assert found.worst == pytest.approx(1.0, abs=0.03)
+    assert found.worst_share == pytest.approx(1.0, abs=0.03)
 
 
 def test_causes_are_told_apart(scenario, gate) -> None:

@@ -61,11 +61,11 @@ def test_rows_of_a_run(scenario):
     made = scenario(("identity", "bnb-nf4"))
     made.model("target", 0.9).model("a", 0.09, bnb_nf4=0.72).model("b", 0.27, bnb_nf4=0.9)
     rows = pooled_rows(made.table, ["a", "b"], ["probability", "mc_accuracy", "never_scored"])
-    found = {row["transform"]: row["retention"] for row in rows}
+    found = {row.transform: row.retention for row in rows}
     assert found["identity"] == pytest.approx(0.2, abs=0.02)
     assert found["bnb-nf4"] == pytest.approx(0.9, abs=0.02)
-    assert rows[0]["methods"] == ["a", "b"]
-    assert rows[0]["metrics"] == ["probability", "mc_accuracy"]
+    assert rows[0].methods == ("a", "b")
+    assert rows[0].metrics == ("probability", "mc_accuracy")
     assert pooled_rows(made.table, ["a"], ["probability"]) == []
 
 
@@ -73,4 +73,4 @@ def test_a_transform_that_one_method_lacks_is_left_out(scenario):
     made = scenario(("identity", "bnb-nf4")).model("target", 0.9).model("a", 0.1).model("b", 0.1)
     made.drop("b", "bnb-nf4", metric="probability")
     rows = pooled_rows(made.table, ["a", "b"], ["probability", "mc_accuracy"])
-    assert [row["transform"] for row in rows] == ["identity"]
+    assert [row.transform for row in rows] == ["identity"]

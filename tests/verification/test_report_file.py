@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from hf_unlearn.errors import RequestError
+from hf_unlearn.verification.build_report import Candidate, Findings, RunFacts, build_report
 from hf_unlearn.verification.controls import control_outcome
-from hf_unlearn.verification.report import AttackRun, ModelInfo, SetInfo, build_report
+from hf_unlearn.verification.report import AttackRun, ModelInfo, SetInfo
 from hf_unlearn.verification.report_file import (
     canonical,
     for_folder,
@@ -31,25 +32,28 @@ from hf_unlearn.verification.verdict import judge
 def report(plain, gate) -> dict:
     plain.model("hidden", 0.05, bnb_nf4=0.95)
     judgements = [judge(plain.table, name, gate) for name in ("good", "hidden")]
-    return build_report(
-        name="try",
-        created="2026-01-02T03:04:05+00:00",
+    findings = Findings(
         table=plain.table,
         gate=gate,
-        candidate="good",
-        candidates=["good"],
         judgements=judgements,
+        candidates=["good"],
+        controls=[control_outcome(judgements[1], "failed", ["bnb-nf4"])],
+        attacks=[AttackRun("rtt", "good", 2, {"epochs": 6}, ({"fold": 0, "metric": "probability", "epoch": 4},))],
+    )
+    candidate = Candidate(
+        "good", {"identity": {"model.safetensors": "b" * 64}}, {"loss_type": "npo", "robust": ("sure",)}
+    )
+    run = RunFacts(
+        name="try",
+        created="2026-01-02T03:04:05+00:00",
         target=ModelInfo(hub_id="owner/base", revision="0" * 40, files={"model.safetensors": "a" * 64}),
         never_knew=ModelInfo(description="trained without the forget set"),
-        unlearned_files={"identity": {"model.safetensors": "b" * 64}},
-        method={"loss_type": "npo", "robust": ("sure",)},
         data={"forget": SetInfo(60, 120, "c" * 64)},
-        controls=[control_outcome(judgements[1], "failed", ["bnb-nf4"])],
-        attacks=[AttackRun("rtt", "good", 2, {"epochs": 6}, [{"fold": 0, "metric": "probability", "epoch": 4}])],
         environment={"versions": {"torch": "2"}},
         not_tested=["merging", "KL on generic text"],
         notes=["a note"],
     )
+    return build_report(findings, candidate, run)
 
 
 def test_the_report_says_what_was_measured(report, plain) -> None:
@@ -102,7 +106,7 @@ def test_folders_of_a_release_share_what_is_checked(report) -> None:
     for own in ({"format": "bnb-nf4", "files": {}}, {"format": None, "files": {"\u2028{": "c" * 64}}):
         two = seal({**report, **own})
         assert read_report(canonical(one)) == (one, []) and read_report(canonical(two)) == (two, [])
-        assert for_folder(one, canonical(one), own["files"]) == canonical(seal({**one, "files": own["files"]}))
+        assert for_folder(one, own["files"]) == canonical(seal({**one, "files": own["files"]}))
     assert read_report(canonical(seal({**one, "files": {"README.md": "short"}})))[1] == [
         "files.README.md: 'short' does not match '^[0-9a-f]{64}$'"
     ]
@@ -116,7 +120,7 @@ def test_folders_of_a_release_share_what_is_checked(report) -> None:
         (b'  "digest": "', b'  "digest": "0'),
     ):
         assert old in data and read_report(data.replace(old, new))[1], new
-    assert for_folder({"files": {}}, b"{}", files) == canonical(seal({"files": files}))
+    assert for_folder({"files": {}}, files) == canonical(seal({"files": files}))
 
 
 def test_seal_is_canonical_and_stable(report) -> None:
@@ -150,21 +154,10 @@ def test_the_schema_is_strict(report, path, value) -> None:
 
 
 def test_a_candidate_that_was_not_judged(plain, gate) -> None:
+    findings = Findings(plain.table, gate, [judge(plain.table, "good", gate)], ["good"])
+    run = RunFacts("try", "2026-01-02T03:04:05+00:00", ModelInfo(), None, {})
     with pytest.raises(RequestError, match="'other' was not judged: there are good"):
-        build_report(
-            name="try",
-            created="2026-01-02T03:04:05+00:00",
-            table=plain.table,
-            gate=gate,
-            candidate="other",
-            candidates=["good"],
-            judgements=[judge(plain.table, "good", gate)],
-            target=ModelInfo(),
-            never_knew=None,
-            unlearned_files={},
-            method={},
-            data={},
-        )
+        build_report(findings, Candidate("other", {}), run)
 
 
 def test_verification_needs_no_torch() -> None:

@@ -32,7 +32,7 @@ def test_a_model_that_forgot_passes(plain, gate) -> None:
 def test_the_two_ends_of_the_scale(plain, gate, subject: str) -> None:
     judgement = judge(plain.table, subject, gate)
     expected = {"target": 1.0, "never_knew": 0.0}[subject]
-    assert all(row.recovered.value == pytest.approx(expected) for row in judgement.recovered)
+    assert all(row.recovered_share == pytest.approx(expected) for row in judgement.recovered)
     assert judgement.status == ("failed" if subject == "target" else "passed")
 
 
@@ -128,7 +128,7 @@ def test_what_is_outside_the_gate_is_reported_and_not_judged(plain, gate) -> Non
     judgement = judge(plain.table, "good", gate)
     assert judgement.status == "passed"
     assert row_of(judgement, "int2").status == "reported"
-    assert row_of(judgement, "int2").recovered.value == pytest.approx(1.0, abs=0.05)
+    assert row_of(judgement, "int2").recovered_share == pytest.approx(1.0, abs=0.05)
     assert row_of(judgement, "identity", "rouge_l").status == "reported"
     assert not any(row.metric == "fluency" for row in judgement.recovered)
 
@@ -147,7 +147,7 @@ def test_holdout_stands_in_for_a_never_knew_model(scenario, gate) -> None:
     judgement = judge(made.table, "good", gate)
     assert judgement.status == "passed"
     assert any("no never-knew model" in note and "holdout" in note for note in judgement.notes)
-    assert row_of(judgement, "identity").recovered.value == pytest.approx(-0.01 / 0.89, abs=0.01)
+    assert row_of(judgement, "identity").recovered_share == pytest.approx(-0.01 / 0.89, abs=0.01)
     assert judge(made.table, "hidden", gate).caught_by == ("bnb-nf4",)
 
 
