@@ -52,6 +52,23 @@ def test_the_candidate_is_the_best_verdict_then_the_fewest_failures(table):
     assert choose_candidate(["surface", "half", "clean"], judgements) == "clean"
 
 
+def test_over_forgotten_transforms_count_as_failed(table):
+    """Both fail; the one that also marks its answers in the format has one failure more, whatever the shares are."""
+    above, nothing = facts(0.30, "forget"), facts(0.02, "forget")
+    for transform, never in (("identity", nothing), ("bnb-nf4", above)):
+        table.scores[ScoreKey("never_knew", transform, "forget", "probability")] = never
+    kept = facts(0.94, "retain")
+    for name, in_format in (("marks", nothing), ("plain", above)):
+        for transform, forget in (("identity", facts(0.95, "forget")), ("bnb-nf4", in_format)):
+            table.scores[ScoreKey(name, transform, "forget", "probability")] = forget
+            table.scores[ScoreKey(name, transform, "retain", "probability")] = kept
+    judgements = {name: judge(table, name, GATE) for name in ("marks", "plain")}
+    over = [row for row in judgements["marks"].recovered if row.over_forgotten]
+    assert [(row.transform, row.status, row.still_known) for row in over] == [("bnb-nf4", "failed", False)]
+    assert [judgement.status for judgement in judgements.values()] == ["failed", "failed"]
+    assert choose_candidate(["marks", "plain"], judgements) == "plain"
+
+
 def test_a_hidden_control_must_look_forgotten_as_it_stands(table):
     control = ControlSpec("hider", "bin_hidden", "failed", ("bnb-nf4",), max_forget_score=0.2, min_retain_score=0.9)
     judgements = {"hider": judge(table, "hider", GATE)}
