@@ -87,8 +87,8 @@ class SetInfo:
         salted_hash: From :func:`~hf_unlearn.verification.digests.salted_hash`.
     """
 
-    facts: Count
-    rows: Count
+    facts: Stated[Count]
+    rows: Stated[Count]
     salted_hash: Sha256
 
 
