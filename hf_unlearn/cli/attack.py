@@ -10,20 +10,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import RequestError
+from ..stages import stage_named
+from .command import Command
+from .run import add_recipe_arguments, run_recipe, workers_of
 
 if TYPE_CHECKING:
     from ..data.example import DataBundle
     from ..recipe.attack_request import AttackRequest
     from ..stages.context import Subject
-    from ..stages.single_model import SingleModel
+    from ..stages.single_model import AttackRun, SingleModel
 
 RESULT_FILE = "attacks.json"
 _OPTIONS = ("data", "from_recipe", "target", "never_knew", "revision", "after", "then")
 _FLAGS = ("alone", "cost", "json")
 
 
-def add_attack_arguments(command: argparse.ArgumentParser) -> None:
-    """What ``attack`` takes beside a recipe's arguments."""
+def _add_arguments(command: argparse.ArgumentParser) -> None:
+    add_recipe_arguments(command)
     text = "attack the model MODEL (folder or Hub id) in place of a recipe's stage; may be given several times"
     command.add_argument("--attack", metavar="NAME", action="append", default=[], help=text)
     text = "attack MODEL with all attacks of a tier: quick, release or deep"
@@ -44,7 +47,11 @@ def add_attack_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("--json", action="store_true", help="print an object instead of a table")
 
 
-def wants_model(arguments: argparse.Namespace) -> bool:
+def _attack(arguments: argparse.Namespace) -> int:
+    return _attack_model(arguments) if _wants_model(arguments) else run_recipe(arguments, "attack")
+
+
+def _wants_model(arguments: argparse.Namespace) -> bool:
     """Whether ``attack`` is about one model, rather than about a recipe's stage.
 
     Raises:
@@ -59,28 +66,25 @@ def wants_model(arguments: argparse.Namespace) -> bool:
     return False
 
 
-def attack_model(arguments: argparse.Namespace, workers: int | None) -> int:
-    """Attack one model; what is finished in the output folder is not repeated.
-
-    Args:
-        arguments: The command line.
-        workers: Worker processes; none where the command line does not say.
-    """
+def _attack_model(arguments: argparse.Namespace) -> int:
+    """Attack one model; what is finished in the output folder is not repeated."""
     from rich.console import Console
 
     from ..recipe.attack_request import Chosen, read_request
     from ..recipe.attacks import fitting
     from ..runtime.environment import Surroundings
     from ..runtime.jobs import Workers
-    from ..runtime.processes import is_first, part
+    from ..runtime.processes import is_first
     from ..runtime.progress import Progress
-    from ..stages.single_model import SingleModel, check_after
+    from ..stages.preflight import check_after, check_attacks
+    from ..stages.single_model import AttackRun, SingleModel
     from ..stages.units import output_lock
 
+    workers = workers_of(arguments) or 0
     chosen = Chosen(tuple(arguments.attack), arguments.tier, arguments.after, arguments.then)
     request = read_request(chosen, arguments.from_recipe, arguments.data, arguments.overrides)
-    first = is_first()
-    quiet = not first or (arguments.json and not arguments.cost)
+    main = is_first()
+    quiet = not main or (arguments.json and not arguments.cost)
     progress = Progress(Console(highlight=False, quiet=quiet))
     bundle = _bundle(request)
     attacks, left_out = fitting(request.section, bundle)
@@ -90,42 +94,36 @@ def attack_model(arguments: argparse.Namespace, workers: int | None) -> int:
     name = str(arguments.recipe)
     out = arguments.output_dir or Path("attacks") / (name.rstrip("/").rsplit("/", 1)[-1] or "model")
     with Surroundings(out):
-        if first:
+        if main:
             _claim(out, name)
-        lock = output_lock(out) if first else nullcontext()
-        with lock, Workers(workers or 0, out / "workers.log") as pool:
+        lock = output_lock(out) if main else nullcontext()
+        with lock, Workers(workers, out / "workers.log") as pool:
             context = SingleModel(
                 out, bundle, pool, progress, attacks, request.text_format, tuple(request.evaluate.metrics)
             )
-            subjects, target = _subjects(context, arguments, request)
-            part()
-            found = _attack(context, subjects, target, first=first, only_cost=arguments.cost)
+            run = AttackRun(context, *_subjects(context, arguments, request), is_main=main)
+            check_attacks(context, run.subjects, run.target)
+            found = _found(run, only_cost=arguments.cost)
     if found is not None:
-        _show(found, subjects, out, as_json=arguments.json)
+        _show(found, run.subjects, out, as_json=arguments.json)
     return 0
 
 
-def _attack(
-    context: SingleModel, subjects: Sequence[Subject], target: Subject | None, *, first: bool, only_cost: bool
-) -> dict[str, Any] | None:
-    """Run the attacks; what they brought back, in the first process and unless only the cost is asked for."""
-    from ..stages.attack import attack_stage, check_attacks, say_cost
-    from ..stages.single_model import attack_table, export_variants
+def _found(run: AttackRun, *, only_cost: bool) -> dict[str, Any] | None:
+    """Run the attacks; what they brought back, in the main process and unless only the cost is asked for."""
+    from ..pipeline import run_stages
+    from ..stages.attack import say_cost
+    from ..stages.single_model import attack_table
     from ..stages.units import write_atomically
 
+    run_stages(run, [] if only_cost else [stage_named("export"), stage_named("attack")])
+    if not run.is_main:
+        return None
     if only_cost:
-        if first:
-            check_attacks(context, subjects, target)
-            say_cost(context, subjects, True)
+        say_cost(run.context, run.subjects, timed=True)
         return None
-    if first:
-        check_attacks(context, subjects, target)
-        export_variants(context, subjects)
-    attack_stage(context, subjects, target=target, helps=not first, timed=True)
-    if not first:
-        return None
-    found = attack_table(context, subjects, target)
-    write_atomically(context.output_dir / RESULT_FILE, json.dumps(found, indent=1))
+    found = attack_table(run)
+    write_atomically(run.context.output_dir / RESULT_FILE, json.dumps(found, indent=1))
     return found
 
 
@@ -208,3 +206,13 @@ def _show(found: dict[str, Any], subjects: Sequence[Subject], out: Path, *, as_j
         print(json.dumps(found, indent=1))
     else:
         print_attacks(found, [subject.name for subject in subjects], str(out / RESULT_FILE))
+
+
+COMMANDS = (
+    Command(
+        "attack",
+        f"one stage: {stage_named('attack').help}; with --attack or --tier, on one MODEL",
+        _add_arguments,
+        _attack,
+    ),
+)

@@ -26,7 +26,7 @@ from ..verification.digests import new_salt, salted_hash
 from ..verification.report import Explanation, ModelInfo, SetInfo
 from .context import RunContext, Subject
 from .export import INFO_FILE
-from .train import METRICS_FILE
+from .plans import METRICS_FILE
 from .units import file_digests, fingerprint, write_atomically
 
 _NEVER_TESTED = ("membership inference", "what somebody can do who still has the target")

@@ -13,15 +13,14 @@ from ..attacks.composed import after_of
 from ..attacks.dequantize import is_quantized, write_dequantized
 from ..data.encoding import TextFormat
 from ..data.example import DataBundle
-from ..errors import RequestError
 from ..quantization import FORMATS
-from ..runtime.jobs import Job, Workers
+from ..quantization.calibration import Calibration
+from ..runtime.jobs import Workers
 from ..runtime.progress import Progress
 from ..verification.intervals import Bootstrap, recovered_share
 from ..verification.scores import FactScores
 from .attack import attack_result
-from .context import Role, Subject, data_fingerprint, library_versions
-from .export import export_job
+from .context import VERSIONED, Role, Subject, data_fingerprint, library_version, library_versions
 from .units import Unit, file_digests, fingerprint
 
 SCHEMA_VERSION = 1
@@ -29,7 +28,7 @@ SCHEMA_VERSION = 1
 
 @dataclass
 class SingleModel:
-    """What the attack stage has to know, see :class:`~hf_unlearn.stages.attack.AttackContext`."""
+    """What stages know of a model that is attacked by itself, see :class:`~hf_unlearn.stages.context.Context`."""
 
     output_dir: Path
     bundle: DataBundle
@@ -49,6 +48,21 @@ class SingleModel:
         """Versions of the libraries that decide the numbers."""
         return library_versions()
 
+    @property
+    def formats(self) -> tuple[str, ...]:
+        """Formats that attacks start from."""
+        return tuple(sorted({after for attack in self.attacks.values() if (after := after_of(attack)) is not None}))
+
+    @property
+    def calibrations(self) -> Mapping[str, Calibration]:
+        """None: there is no text to calibrate on."""
+        return {}
+
+    @property
+    def times_attacks(self) -> bool:
+        """Seconds are always told: nothing else is said of an attack before it starts."""
+        return True
+
     def folder(self, stage: str, subject: str) -> Path:
         """Attacks stand in a folder for each model, quantized variants apart."""
         return self.output_dir / subject if stage == "attack" else self.output_dir / stage / subject
@@ -56,7 +70,27 @@ class SingleModel:
     def export_unit(self, subject: Subject, format_name: str) -> Unit:
         """The folder of one quantized variant."""
         inputs = {"stage": "export", "model": subject.digest, "format": format_name, "versions": self.versions}
+        package = FORMATS.get(format_name).value.package
+        if package not in VERSIONED:  # as for the others, whose version is among `versions`
+            inputs["library"] = library_version(package)
         return Unit(self.folder("export", subject.name) / format_name, inputs)
+
+
+@dataclass
+class AttackRun:
+    """What stages are given to attack one model, see :class:`~hf_unlearn.stages.context.AnyRun`.
+
+    Attributes:
+        context: Rows, attacks, folders, workers and progress.
+        subjects: The model and those it is compared with.
+        target: The model before unlearning, where it is named; it need not be among ``subjects``.
+        is_main: Whether this is the main process of the launch.
+    """
+
+    context: SingleModel
+    subjects: list[Subject]
+    target: Subject | None
+    is_main: bool
 
 
 def subject_of(context: SingleModel, name: str, role: Role, folder: Path) -> Subject:
@@ -73,35 +107,7 @@ def subject_of(context: SingleModel, name: str, role: Role, folder: Path) -> Sub
     return Subject(name, role, unit.path, digest)
 
 
-def check_after(attacks: Mapping[str, Attack]) -> None:
-    """Refuse what cannot be quantized without more text: :class:`RequestError`."""
-    for name, attack in attacks.items():
-        after = after_of(attack)
-        if after is None:
-            continue
-        kind = FORMATS.get(after).value
-        kind().check_available()
-        if kind.calibrated:
-            raise RequestError(
-                f"{name}: {after} is calibrated on text, which is not named here: export it by a recipe, and attack "
-                "the folder that this makes"
-            )
-
-
-def export_variants(context: SingleModel, subjects: Sequence[Subject]) -> None:
-    """Make the variants that attacks start from, as far as they are not there."""
-    formats = sorted({after for attack in context.attacks.values() if (after := after_of(attack)) is not None})
-    waiting = [
-        Job(f"{subject.name} {name}", export_job, (unit, name, subject.folder))
-        for subject in subjects
-        for name in formats
-        if not (unit := context.export_unit(subject, name)).done
-    ]
-    for _ in context.progress.follow("export", len(waiting), context.workers.run(waiting)):
-        pass
-
-
-def attack_table(context: SingleModel, subjects: Sequence[Subject], target: Subject | None) -> dict[str, Any]:
+def attack_table(run: AttackRun) -> dict[str, Any]:
     """What every attack brought back from every model, as plain data; never a text.
 
     Returns:
@@ -109,9 +115,9 @@ def attack_table(context: SingleModel, subjects: Sequence[Subject], target: Subj
         it was before (``before``, the mean over folds), the recovered share with its 95 % interval where target and
         never-knew model were attacked too, and the settings that the attacker kept (``best``).
     """
-    found = []
+    context, found = run.context, []
     for name, attack in context.attacks.items():
-        results = {subject.name: attack_result(context, target, subject, name, attack) for subject in subjects}
+        results = {subject.name: attack_result(context, run.target, subject, name, attack) for subject in run.subjects}
         metrics = [metric for metric in context.attack_metrics if metric in results["model"].scores]
         rows = []
         for metric in metrics:

@@ -1,6 +1,6 @@
-"""What finished folders are recognised by: these values were taken before the stages became a list.
+"""What finished folders are recognised by, held against values that an earlier version gave.
 
-If one of them changes, every run folder that people have is made anew. A change has to be meant.
+If one of them changes, people's run folders are made anew: a change has to be meant.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from hf_unlearn.stages.context import RunContext, Subject
 from hf_unlearn.stages.data import load_bundle
 from hf_unlearn.stages.evaluate import evaluation_unit
 from hf_unlearn.stages.plans import training_plans
+from hf_unlearn.stages.retain_rows import self_generated_unit
 from hf_unlearn.stages.single_model import SingleModel
 from hf_unlearn.stages.units import Unit, fingerprint
 from hf_unlearn.stages.verify import verify_unit
@@ -61,7 +62,8 @@ def same_versions(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of the package and of all libraries."""
     monkeypatch.setattr(context_module, "library_versions", lambda: VERSIONS)
     monkeypatch.setattr(single_model, "library_versions", lambda: VERSIONS)
-    monkeypatch.setattr(context_module, "_version", lambda package: "4")
+    for module in (context_module, single_model):
+        monkeypatch.setattr(module, "library_version", lambda package: "4")
 
 
 def units_of(context: RunContext) -> Iterator[tuple[str, Unit]]:
@@ -107,6 +109,18 @@ def test_units_of_a_cell_of_the_study(tmp_path: Path) -> None:
     path = tmp_path / "recipe.yaml"
     path.write_text(yaml.safe_dump(Cell(KINDS["years"], 0, entries, tmp_path).recipe(), sort_keys=False))
     assert digests(units_of(run_context(path, tmp_path)), tmp_path) == EXPECTED["frontier"]
+
+
+def test_the_unit_of_what_the_target_writes(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.yaml"
+    cell = Cell(KINDS["years-generic-drawn"], 0, [METHODS["npo-kl"].entry()], tmp_path)
+    path.write_text(yaml.safe_dump(cell.recipe(), sort_keys=False))
+    context = run_context(path, tmp_path)
+    spec = context.recipe.data.keep_drawn
+    assert spec is not None
+    unit = self_generated_unit(context, TARGET, spec)
+    assert unit.path == tmp_path / "references" / "drawn"
+    assert fingerprint(unit.inputs)[:24] == "82271c1c924c40ccae470218"
 
 
 def test_units_of_one_model_that_is_attacked(tmp_path: Path) -> None:
