@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from ..errors import HfUnlearnError, RequestError
 from ..runtime.log_filters import drop_harmless_lines
-from ..stages import STAGES
+from ..stages import stages_of
 from . import attack, check, evaluate, listing, publish, run
 from .command import Command
 
@@ -87,5 +87,5 @@ def _parser() -> argparse.ArgumentParser:
 def _commands() -> list[Command]:
     """All commands; those of stages come in the order of a run, also where they can do more than their stage."""
     own = {command.name: command for command in (*evaluate.COMMANDS, *attack.COMMANDS, *publish.COMMANDS)}
-    stages = [own.pop(stage.name, None) or run.stage_command(stage) for stage in STAGES if stage.help]
+    stages = [own.pop(stage.name, None) or run.stage_command(stage) for stage in stages_of(None) if stage.help]
     return [run.RUN, *stages, *own.values(), run.AUDIT, run.QUICKSTART, *check.COMMANDS, *listing.COMMANDS]
