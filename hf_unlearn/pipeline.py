@@ -1,4 +1,4 @@
-"""A run: the stages in their order, each resuming what is there."""
+"""A run, or attacks on one model: stages in their order, each resuming what is there."""
 
 from __future__ import annotations
 
@@ -12,17 +12,29 @@ from rich.console import Console
 
 from .errors import RequestError
 from .recipe import Recipe, load_recipe
-from .recipe.attacks import fit_to_data
+from .recipe.attack_request import AttackRequest
+from .recipe.attacks import fit_to_data, fitting
 from .runtime.environment import Surroundings
 from .runtime.jobs import Workers, default_workers
 from .runtime.processes import is_first, part, world_size
 from .runtime.progress import Progress
-from .stages import Stage, stages_of
+from .stages import Stage, stage_named, stages_of
+from .stages.attack import say_cost
 from .stages.context import AnyRun, RunContext
 from .stages.data import load_bundle
 from .stages.models import base_models
-from .stages.preflight import check_models, check_recipe, check_rows
+from .stages.preflight import check_after, check_attacks, check_models, check_recipe, check_rows
 from .stages.run import Run, Verified
+from .stages.single_model import (
+    RESULT_FILE,
+    AttackedModel,
+    NamedModels,
+    SingleModel,
+    attack_table,
+    claim_for_attacks,
+    load_rows,
+    start_attacks,
+)
 from .stages.units import claim_output_dir, output_lock, prepare_output_dir, write_atomically
 
 
@@ -128,6 +140,57 @@ def run_stages(run: AnyRun, stages: Sequence[Stage]) -> None:
         if run.is_main or stage.processes != "main":
             stage.run(run)
     part()
+
+
+def attack_model(
+    request: AttackRequest,
+    models: NamedModels,
+    output_dir: Path,
+    *,
+    workers: int,
+    progress: Progress,
+    only_cost: bool = False,
+) -> AttackedModel | None:
+    """Attack one model and those it is compared with; what is finished in the output folder is not repeated.
+
+    Args:
+        request: The attacks, and the rows to ask for.
+        models: The models.
+        output_dir: Folder of the attacks on this model.
+        workers: Worker processes; 0 runs everything in this process.
+        progress: Where to announce what happens.
+        only_cost: Say what it would take, and stop.
+
+    Returns:
+        What the attacks brought back; ``None`` after the costs, and in every process of a launch but the main one.
+
+    Raises:
+        RequestError: Rows, attacks and models do not fit each other, or the folder holds something else.
+        EnvironmentFailure: Memory, disk, network or a library failed.
+    """
+    main = is_first()
+    bundle = load_rows(request)
+    attacks, left_out = fitting(request.section, bundle)
+    for name, reason in left_out.items():
+        progress.say(f"{name} is left out of the tier {request.section.tier}: {reason}")
+    check_after(attacks)
+    with Surroundings(output_dir):
+        if main:
+            claim_for_attacks(output_dir, models.model)
+        with _lock(output_dir, main), Workers(workers, output_dir / "workers.log") as pool:
+            metrics = tuple(request.evaluate.metrics)
+            context = SingleModel(output_dir, bundle, pool, progress, attacks, request.text_format, metrics)
+            run = start_attacks(context, models, request.recipe)
+            check_attacks(context, run.subjects, run.target)
+            run_stages(run, [] if only_cost else [stage_named("export"), stage_named("attack")])
+            if not main:
+                return None
+            if only_cost:
+                say_cost(context, run.subjects, timed=True)
+                return None
+            table = attack_table(run)
+            write_atomically(output_dir / RESULT_FILE, json.dumps(table, indent=1))
+            return AttackedModel([subject.name for subject in run.subjects], table)
 
 
 def _worker_count(recipe: Recipe) -> int:

@@ -95,11 +95,11 @@ def named_inputs(context: RunContext) -> Mapping[str, Any]:
     return inputs
 
 
-def at_hand(rows: tuple[Example, ...], share: float, seed: int) -> tuple[Example, ...]:
-    """The rows of a random share of the groups, in their order; of one group at least unless the share is 0."""
-    if share == 1:
+def at_hand(rows: tuple[Example, ...], fraction: float, seed: int) -> tuple[Example, ...]:
+    """The rows of a random fraction of the groups, in their order; of one group at least unless it is 0."""
+    if fraction == 1:
         return rows
     groups = sorted({row.group for row in rows})
-    count = max(1, round(share * len(groups))) if share else 0
+    count = max(1, round(fraction * len(groups))) if fraction else 0
     drawn = set(random.Random(f"at-hand-{seed}").sample(groups, count))
     return tuple(row for row in rows if row.group in drawn)

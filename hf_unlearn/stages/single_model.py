@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,18 +12,28 @@ from typing import Any
 from ..attacks.base import Attack
 from ..attacks.composed import after_of
 from ..attacks.dequantize import is_quantized, write_dequantized
+from ..data.checks import check_bundle
 from ..data.encoding import TextFormat
-from ..data.example import DataBundle
+from ..data.example import EMPTY_SET, DataBundle
+from ..data.sources import load_source
+from ..errors import RequestError
+from ..models.loading import fetch
 from ..quantization import FORMATS
 from ..quantization.calibration import Calibration
+from ..recipe import Recipe
+from ..recipe.attack_request import AttackRequest
 from ..runtime.jobs import Workers
+from ..runtime.processes import is_first, wait_for_all
 from ..runtime.progress import Progress
 from ..verification.intervals import Bootstrap, recovered_share
 from ..verification.scores import FactScores
 from .attack import attack_result
-from .context import VERSIONED, Role, Subject, data_fingerprint, library_version, library_versions
-from .units import Unit, file_digests, fingerprint
+from .context import VERSIONED, Role, RunContext, Subject, data_fingerprint, library_version, library_versions
+from .data import load_bundle
+from .models import base_models
+from .units import RUN_FILE, Unit, file_digests, fingerprint, prepare_output_dir, write_atomically
 
+RESULT_FILE = "attacks.json"
 SCHEMA_VERSION = 1
 
 
@@ -93,18 +104,124 @@ class AttackRun:
     is_main: bool
 
 
-def subject_of(context: SingleModel, name: str, role: Role, folder: Path) -> Subject:
-    """A model to attack; of a quantized one the weights that it stands for, which are written first.
+@dataclass(frozen=True)
+class NamedModels:
+    """The models of an attack on one, each a folder or Hub id.
+
+    Attributes:
+        model: The attacked one.
+        revision: Its branch, tag or commit on the Hub.
+        target: The model before unlearning; the recipe's, if there is one, where it is left out.
+        never_knew: A model that never knew; likewise.
+        alone: Attack none but ``model``.
+    """
+
+    model: str
+    revision: str | None = None
+    target: str | None = None
+    never_knew: str | None = None
+    alone: bool = False
+
+
+@dataclass(frozen=True)
+class AttackedModel:
+    """What attacks on one model brought back.
+
+    Attributes:
+        models: Names of the attacked models.
+        table: See :func:`attack_table`.
+    """
+
+    models: list[str]
+    table: dict[str, Any]
+
+
+def load_rows(request: AttackRequest) -> DataBundle:
+    """The rows that are asked for: a recipe's, or those of single files.
 
     Raises:
-        EnvironmentFailure: The weights cannot be read off its layers.
+        RequestError: A file, a column or a row is missing, or the sets do not fit each other.
+        EnvironmentFailure: The Hub could not be reached.
     """
+    if request.recipe is not None:
+        return load_bundle(request.recipe)
+    assert request.data is not None  # a request has one of the two
+    sets = {name: load_source(source, name) for name, source in request.data.sources.items()}
+    retain, holdout, generic = (sets.get(name, EMPTY_SET) for name in ("retain", "holdout", "generic"))
+    bundle = DataBundle(sets["forget"], retain, holdout, generic)
+    if bundle.retain.score:  # many attacks need nothing but the rows to ask for
+        check_bundle(bundle)
+    return bundle
+
+
+def claim_for_attacks(output_dir: Path, model: str) -> None:
+    """Make a folder that of attacks on this model, or check that it already is.
+
+    Raises:
+        RequestError: It holds something else.
+    """
+    prepare_output_dir(output_dir)
+    marker = output_dir / RUN_FILE
+    if marker.exists():
+        try:
+            known = json.loads(marker.read_text(encoding="utf-8")).get("attacked")
+        except (ValueError, AttributeError):
+            known = None
+        if known != model:
+            what = f"attacks on {known}" if known else "a run"
+            raise RequestError(f"{output_dir} holds {what}, not attacks on {model}: choose another --output-dir")
+    write_atomically(marker, json.dumps({"attacked": model}))
+
+
+def start_attacks(context: SingleModel, models: NamedModels, recipe: Recipe | None) -> AttackRun:
+    """Fetch the models; of quantized ones the main process writes the weights that they stand for.
+
+    Args:
+        context: Rows, attacks, folders, workers and progress.
+        models: Their names.
+        recipe: Names those that ``models`` does not.
+
+    Raises:
+        RequestError: One of them is neither a folder with a saved model nor a model on the Hub.
+        EnvironmentFailure: The Hub could not be reached, or weights cannot be read off quantized layers.
+    """
+    folders = {"model": fetch(models.model, models.revision, "MODEL"), **_compared(context, models, recipe)}
+    main = is_first()
+    if main:  # what has to be unpacked is unpacked once
+        for name, folder in folders.items():
+            _subject(context, name, folder)
+    wait_for_all()
+    found = {name: _subject(context, name, folder) for name, folder in folders.items()}
+    subjects = [found["model"]] if models.alone else list(found.values())
+    return AttackRun(context, subjects, found.get("target"), main)
+
+
+def _compared(context: SingleModel, models: NamedModels, recipe: Recipe | None) -> dict[str, Path]:
+    """Folders of target and never-knew model, as far as they are named."""
+    found: dict[str, Path] = {}
+    if recipe is not None and not (models.target and (models.never_knew or models.alone)):
+        run = RunContext(recipe, context.output_dir, context.bundle, context.workers, context.progress)
+        target, never = base_models(run)
+        found["target"] = target.folder
+        if never is not None:
+            found["never_knew"] = never.folder
+    for key, name in (("target", models.target), ("never_knew", models.never_knew)):
+        if name is not None:
+            found[key] = fetch(name, None, f"--{key.replace('_', '-')}")
+    return found
+
+
+_ROLES: Mapping[str, Role] = {"model": "method", "target": "target", "never_knew": "never_knew"}
+
+
+def _subject(context: SingleModel, name: str, folder: Path) -> Subject:
+    """A model to attack; of a quantized one the weights that it stands for, which are written first."""
     digest = fingerprint(file_digests(folder))
     if not is_quantized(folder):
-        return Subject(name, role, folder, digest)
+        return Subject(name, _ROLES[name], folder, digest)
     unit = Unit(context.folder("attack", name) / ".weights" / "stored", {"weights of": digest})
     unit.run(lambda out: write_dequantized(folder, out))
-    return Subject(name, role, unit.path, digest)
+    return Subject(name, _ROLES[name], unit.path, digest)
 
 
 def attack_table(run: AttackRun) -> dict[str, Any]:
