@@ -87,5 +87,6 @@ def _parser() -> argparse.ArgumentParser:
 def _commands() -> list[Command]:
     """All commands; those of stages come in the order of a run, also where they can do more than their stage."""
     own = {command.name: command for command in (*evaluate.COMMANDS, *attack.COMMANDS, *publish.COMMANDS)}
-    stages = [own.pop(stage.name, None) or run.stage_command(stage) for stage in stages_of(None) if stage.help]
+    named = [stage for stage in stages_of(None) if stage.help]
+    stages = [own.pop(stage.name) if stage.name in own else run.stage_command(stage) for stage in named]
     return [run.RUN, *stages, *own.values(), run.AUDIT, run.QUICKSTART, *check.COMMANDS, *listing.COMMANDS]
