@@ -82,7 +82,7 @@ class SingleModel:
         """The folder of one quantized variant."""
         inputs = {"stage": "export", "model": subject.digest, "format": format_name, "versions": self.versions}
         package = FORMATS.get(format_name).value.package
-        if package not in VERSIONED:  # as for the others, whose version is among `versions`
+        if package not in VERSIONED:  # `versions` has those
             inputs["library"] = library_version(package)
         return Unit(self.folder("export", subject.name) / format_name, inputs)
 
