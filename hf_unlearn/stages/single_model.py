@@ -88,7 +88,7 @@ class SingleModel:
 
 
 @dataclass
-class AttackRun:
+class SingleRun:
     """What stages are given to attack one model, see :class:`~hf_unlearn.stages.context.AnyRun`.
 
     Attributes:
@@ -173,7 +173,7 @@ def claim_for_attacks(output_dir: Path, model: str) -> None:
     write_atomically(marker, json.dumps({"attacked": model}))
 
 
-def start_attacks(context: SingleModel, models: NamedModels, recipe: Recipe | None) -> AttackRun:
+def start_attacks(context: SingleModel, models: NamedModels, recipe: Recipe | None) -> SingleRun:
     """Fetch the models; of quantized ones the main process writes the weights that they stand for.
 
     Args:
@@ -193,7 +193,7 @@ def start_attacks(context: SingleModel, models: NamedModels, recipe: Recipe | No
     wait_for_all()
     found = {name: _subject(context, name, folder) for name, folder in folders.items()}
     subjects = [found["model"]] if models.alone else list(found.values())
-    return AttackRun(context, subjects, found.get("target"), main)
+    return SingleRun(context, subjects, found.get("target"), main)
 
 
 def _compared(context: SingleModel, models: NamedModels, recipe: Recipe | None) -> dict[str, Path]:
@@ -224,7 +224,7 @@ def _subject(context: SingleModel, name: str, folder: Path) -> Subject:
     return Subject(name, _ROLES[name], unit.path, digest)
 
 
-def attack_table(run: AttackRun) -> dict[str, Any]:
+def attack_table(run: SingleRun) -> dict[str, Any]:
     """What every attack brought back from every model, as plain data; never a text.
 
     Returns:
