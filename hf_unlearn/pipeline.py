@@ -1,4 +1,4 @@
-"""A run: the chain of stages train, export, evaluate, attack, verify, publish, each resuming what is there."""
+"""A run, or attacks on one model: stages in their order, each resuming what is there."""
 
 from __future__ import annotations
 
@@ -10,31 +10,32 @@ from pathlib import Path
 
 from rich.console import Console
 
-from .errors import RequestError, VerificationError
-from .hub.publish import publish_run
-from .recipe import Recipe
-from .recipe.attacks import fit_to_data
-from .reporting.html import write_html
-from .reporting.terminal import print_results
+from .errors import RequestError
+from .recipe import Recipe, load_recipe
+from .recipe.attack_request import AttackRequest
+from .recipe.attacks import fit_to_data, fitting
 from .runtime.environment import Surroundings
 from .runtime.jobs import Workers, default_workers
 from .runtime.processes import is_first, part, world_size
 from .runtime.progress import Progress
-from .stages.attack import attack_stage
-from .stages.benchmarks import benchmark_stage, check_benchmarks
-from .stages.calibration import check_calibrations
-from .stages.context import RunContext, Subject
-from .stages.data import check_scratch_texts, check_target_texts, load_bundle
-from .stages.evaluate import evaluate_stage
-from .stages.export import check_exportable, check_formats, export_stage
+from .stages import Stage, stage_named, stages_of
+from .stages.attack import say_cost
+from .stages.context import AnyRun, RunContext
+from .stages.data import load_bundle
 from .stages.models import base_models
-from .stages.publish import publish_stage
-from .stages.references import reference_stage
-from .stages.train import train_stage, trained_subjects
+from .stages.preflight import check_after, check_attacks, check_models, check_recipe, check_rows
+from .stages.run import Run, Verified
+from .stages.single_model import (
+    RESULT_FILE,
+    AttackedModel,
+    NamedModels,
+    SingleModel,
+    attack_table,
+    claim_for_attacks,
+    load_rows,
+    start_attacks,
+)
 from .stages.units import claim_output_dir, output_lock, prepare_output_dir, write_atomically
-from .stages.verify import Verified, verify_stage
-
-STAGES = ("train", "export", "evaluate", "attack", "verify", "publish")
 
 
 @dataclass
@@ -75,7 +76,8 @@ def run_pipeline(
     Args:
         recipe: A checked recipe.
         output_dir: The run's folder.
-        only: One of :data:`STAGES`; the stages before it must be finished.
+        only: A command for a single stage, see :data:`~hf_unlearn.stages.STAGES`; the stages before it must be
+            finished.
         workers: Worker processes; ``None`` chooses, 0 runs everything in this process.
         progress: Where to announce what happens.
 
@@ -83,91 +85,112 @@ def run_pipeline(
         RequestError: The recipe's data or models are not usable, or the folder belongs to another recipe.
         EnvironmentFailure: Memory, disk, network or a library failed.
     """
-    if only == "publish" and recipe.is_audit:
-        raise RequestError(f"{recipe.name} judges checkpoints made elsewhere: an audit publishes nothing")
-    progress = progress or Progress(Console(highlight=False, quiet=not is_first()))
-    check_formats(recipe.export.formats)
-    check_benchmarks(recipe.benchmarks)
+    main = is_first()
+    progress = progress or Progress(Console(highlight=False, quiet=not main))
+    check_recipe(recipe, only)
     bundle = load_bundle(recipe)
     recipe, left_out = fit_to_data(recipe, bundle)
     for name, reason in left_out.items():
         progress.say(f"{name} is left out of the tier {recipe.attack_tier}: {reason}")
     with Surroundings(output_dir):
-        first = is_first()
-        if first:
+        if main:
             prepare_output_dir(output_dir)
         count = _worker_count(recipe) if workers is None else workers
-        with _lock(output_dir, first), Workers(count, output_dir / "workers.log") as pool:
-            if first:
+        with _lock(output_dir, main), Workers(count, output_dir / "workers.log") as pool:
+            if main:
                 claim_output_dir(output_dir, recipe.name, recipe.to_dict())
-            context = RunContext(recipe, output_dir, bundle, pool, progress)
-            _ = context.calibrations  # refused here, before anything is trained
-            result = _run_stages(context, only, first)
-        if first:
-            seconds = {stage: round(value, 1) for stage, value in result.seconds.items()}
+            run = start_run(RunContext(recipe, output_dir, bundle, pool, progress))
+            run_stages(run, stages_of(only))
+        if main:
+            seconds = {stage: round(value, 1) for stage, value in progress.seconds.items()}
             write_atomically(output_dir / "timings.json", json.dumps(seconds, indent=1))
-        return result
+        return RunResult(output_dir, run.verified, progress.seconds)
 
 
-def _run_stages(context: RunContext, only: str | None, first: bool) -> RunResult:
-    result = RunResult(context.output_dir, seconds=context.progress.seconds)
-    if context.recipe.model.scratch is not None:
-        check_scratch_texts(context)
-    target, never = base_models(context)
-    if context.recipe.model.scratch is None:
-        check_target_texts(context, target.folder)
-    check_calibrations(context.calibrations, target.folder)
-    check_exportable(context.recipe.export.formats, target.folder)
-    if only in (None, "train"):
-        reference_stage(context, target, never)
-        trained = train_stage(context, target, never)
-    elif first or only == "attack":
-        trained = trained_subjects(context, target, never)
+def start_run(context: RunContext) -> Run:
+    """Fetch or build the models that a run starts from, and refuse what cannot work before any stage.
+
+    Args:
+        context: A run whose recipe was checked.
+
+    Raises:
+        RequestError: Rows, models, formats and attacks do not fit each other.
+        EnvironmentFailure: The Hub could not be reached.
+    """
+    check_rows(context)
+    target, never_knew = base_models(context)
+    run = Run(context, target, never_knew, is_main=is_first())
+    check_models(run)
+    return run
+
+
+def run_stages(run: AnyRun, stages: Sequence[Stage]) -> None:
+    """Run stages in their order.
+
+    The processes of a launch go through the first stages together and part after them: quantizers place devices
+    themselves, and nobody shall wait for them in a collective.
+
+    Args:
+        run: What every stage is given.
+        stages: Some of :data:`~hf_unlearn.stages.STAGES`.
+    """
+    for stage in stages:
+        if stage.processes != "together":
+            part()
+        if run.is_main or stage.processes != "main":
+            stage.run(run)
     part()
-    if only == "train" or not (first or only in (None, "attack")):
-        return result
-    subjects = [target, *([never] if never else []), *trained]
-    if not first:  # attacks are independent jobs, which need no more than the models
-        attack_stage(context, subjects, helps=True)
-        return result
-    if only in (None, "export"):
-        export_stage(context, subjects)
-    if only in (None, "evaluate"):
-        evaluate_stage(context, target, subjects)
-        benchmark_stage(context, subjects)
-    if only in (None, "attack"):
-        attack_stage(context, subjects, timed=context.recipe.attack_tier is not None)
-    if only in (None, "verify", "publish"):
-        result.verified = _judge(context, target, subjects)
-    if only in (None, "publish") and result.verified is not None and not context.recipe.is_audit:
-        with context.progress.stage("publish"):
-            folders = publish_stage(context, subjects, result.verified)
-        context.progress.say(f"published to {folders[0].path} and {len(folders) - 1} variants beside it")
-        _to_the_hub(context)
-    return result
 
 
-def _to_the_hub(context: RunContext) -> None:
-    """Upload what was published, where the recipe asks for it; what did not pass stays here without being an error."""
-    options = context.recipe.publish.hub_options()
-    if options is None:
-        return
-    try:
-        publish_run(context.output_dir, options, say=context.progress.say)
-    except VerificationError as error:
-        context.progress.say(str(error))
+def attack_model(
+    request: AttackRequest,
+    models: NamedModels,
+    output_dir: Path,
+    *,
+    workers: int,
+    progress: Progress,
+    only_cost: bool = False,
+) -> AttackedModel | None:
+    """Attack one model and those it is compared with; what is finished in the output folder is not repeated.
 
+    Args:
+        request: The attacks, and the rows to ask for.
+        models: The models.
+        output_dir: Folder of the attacks on this model.
+        workers: Worker processes; 0 runs everything in this process.
+        progress: Where to announce what happens.
+        only_cost: Say what it would take, and stop.
 
-def _judge(context: RunContext, target: Subject, subjects: list[Subject]) -> Verified:
-    with context.progress.stage("verify"):
-        for subject in subjects:
-            for transform in context.transforms:
-                context.variant(subject, transform)  # of several stages that are missing the first one is named
-        verified = verify_stage(context, target, subjects)
-        page = context.output_dir / "report.html"
-        write_html(verified.report, page)
-    print_results(verified.report, context.progress.console, report_path=page)
-    return verified
+    Returns:
+        What the attacks brought back; ``None`` after the costs, and in every process of a launch but the main one.
+
+    Raises:
+        RequestError: Rows, attacks and models do not fit each other, or the folder holds something else.
+        EnvironmentFailure: Memory, disk, network or a library failed.
+    """
+    main = is_first()
+    bundle = load_rows(request)
+    attacks, left_out = fitting(request.section, bundle)
+    for name, reason in left_out.items():
+        progress.say(f"{name} is left out of the tier {request.section.tier}: {reason}")
+    check_after(attacks)
+    with Surroundings(output_dir):
+        if main:
+            claim_for_attacks(output_dir, models.model)
+        with _lock(output_dir, main), Workers(workers, output_dir / "workers.log") as pool:
+            metrics = tuple(request.evaluate.metrics)
+            context = SingleModel(output_dir, bundle, pool, progress, attacks, request.text_format, metrics)
+            run = start_attacks(context, models, request.recipe)
+            check_attacks(context, run.subjects, run.target)
+            run_stages(run, [] if only_cost else [stage_named("export"), stage_named("attack")])
+            if not main:
+                return None
+            if only_cost:
+                say_cost(context, run.subjects, timed=True)
+                return None
+            table = attack_table(run)
+            write_atomically(output_dir / RESULT_FILE, json.dumps(table, indent=1))
+            return AttackedModel([subject.name for subject in run.subjects], table)
 
 
 def _worker_count(recipe: Recipe) -> int:
@@ -178,9 +201,9 @@ def _worker_count(recipe: Recipe) -> int:
 
 
 @contextmanager
-def _lock(output_dir: Path, first: bool) -> Iterator[None]:
-    """Under several processes the first one holds the folder for all."""
-    if not first:
+def _lock(output_dir: Path, main: bool) -> Iterator[None]:
+    """Under several processes the main one holds the folder for all."""
+    if not main:
         yield
         return
     with output_lock(output_dir):
@@ -209,9 +232,6 @@ def audit(
         RequestError: The recipe, its data or its models are not usable, or it trains.
         EnvironmentFailure: Memory, disk, network or a library failed.
     """
-    pass
-    from .recipe import load_recipe
-
     loaded = load_recipe(recipe, overrides)
     if not loaded.is_audit:
         raise RequestError(

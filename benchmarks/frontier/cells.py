@@ -15,7 +15,7 @@ from rich.console import Console
 from benchmarks.frontier.kinds import Kind
 
 if TYPE_CHECKING:
-    from hf_unlearn.stages.context import RunContext, Subject
+    from hf_unlearn.stages.run import Run
 
 NEVER = "never-knew-2"
 """A second model that never saw the facts, attacked and judged as the methods are: what chance alone gives."""
@@ -62,40 +62,32 @@ class Cell:
 
     def run(self) -> dict[str, Any]:
         """Trains, exports, scores, attacks and judges what is not there yet; the report."""
-        from hf_unlearn.stages.attack import attack_stage
-        from hf_unlearn.stages.evaluate import evaluate_stage
-        from hf_unlearn.stages.export import export_stage
-        from hf_unlearn.stages.verify import verify_stage
-
-        with self.trained() as (context, target, subjects):
-            export_stage(context, subjects)
-            evaluate_stage(context, target, subjects)
-            attack_stage(context, subjects)
-            return verify_stage(context, target, subjects).report
+        with self.through("verify") as run:
+            assert run.verified is not None  # by its last stage
+            return run.verified.report
 
     @contextmanager
-    def trained(self) -> Iterator[tuple[RunContext, Subject, list[Subject]]]:
-        """The run with every model trained: its context, the target, and all models (the target first)."""
+    def through(self, stage: str) -> Iterator[Run]:
+        """The cell's run after this stage and all before it, workers at hand."""
+        from hf_unlearn.pipeline import run_stages, start_run
         from hf_unlearn.recipe import load_recipe
         from hf_unlearn.runtime.jobs import Workers
         from hf_unlearn.runtime.progress import Progress
+        from hf_unlearn.stages import stages_through
         from hf_unlearn.stages.context import RunContext
         from hf_unlearn.stages.data import load_bundle
-        from hf_unlearn.stages.models import base_models
-        from hf_unlearn.stages.references import reference_stage
-        from hf_unlearn.stages.train import train_stage
 
-        run = self.out / "run"
-        run.mkdir(parents=True, exist_ok=True)
+        folder = self.out / "run"
+        folder.mkdir(parents=True, exist_ok=True)
         path = self.out / "recipe.yaml"
         path.write_text(yaml.safe_dump(self.recipe(), sort_keys=False), encoding="utf-8")
         recipe = load_recipe(path)
-        with Workers(self.workers, run / "workers.log") as pool:
-            context = RunContext(recipe, run, load_bundle(recipe), pool, Progress(Console(highlight=False)))
-            target, never = base_models(context)
-            reference_stage(context, target, never)
-            trained = train_stage(context, target, never)
-            yield context, target, [target, *([never] if never else []), *trained]
+        with Workers(self.workers, folder / "workers.log") as pool:
+            # run_pipeline would refuse a folder whose recipe has changed, and folds too few for a verdict.
+            progress = Progress(Console(highlight=False))
+            run = start_run(RunContext(recipe, folder, load_bundle(recipe), pool, progress))
+            run_stages(run, stages_through(stage))
+            yield run
 
     def training_of(self, method: str) -> dict[str, Any]:
         """What training wrote down of a method: steps, seconds, floating-point operations."""

@@ -21,7 +21,8 @@ from hf_unlearn.reporting.words import show
 
 if TYPE_CHECKING:
     from hf_unlearn.data.example import DataBundle
-    from hf_unlearn.stages.context import RunContext, Subject
+    from hf_unlearn.stages.context import Subject
+    from hf_unlearn.stages.run import Run
 
 METRICS = ("probability", "mc_accuracy")
 
@@ -38,15 +39,15 @@ def with_wrong_answers(bundle: DataBundle, seed: int) -> DataBundle:
     return replace(bundle, forget=replace(bundle.forget, train=train))
 
 
-def best_scores(context: RunContext, target: Subject, subject: Subject, bundle: DataBundle) -> dict[str, float]:
+def best_scores(run: Run, subject: Subject, bundle: DataBundle) -> dict[str, float]:
     """What retraining on one fold brings back, the best over rates and epochs, by metric."""
     from hf_unlearn.attacks.base import Attacked
     from hf_unlearn.attacks.rtt import RTT
 
-    attack = context.attacks["rtt"]
+    attack = run.context.attacks["rtt"]
     assert isinstance(attack, RTT)
     attack = replace(attack, run_folds=1)
-    attacked = Attacked(subject.folder, target.folder, bundle, context.text_format, METRICS)
+    attacked = Attacked(subject.folder, run.target.folder, bundle, run.context.text_format, METRICS)
     with tempfile.TemporaryDirectory() as place:
         folders = {job: Path(place) / job for job in attack.plan(bundle)}
         for job, folder in folders.items():
@@ -60,11 +61,11 @@ def main() -> None:
     """Retrain and print."""
     arguments = cell_parser(__doc__, [PLAIN, "auto-unrehearsed", "auto"]).parse_args()
     print("| model | T with true answers, p | mc | T with wrong answers, p | mc |\n|---|---|---|---|---|")
-    with cell_of(arguments).trained() as (context, target, subjects):
-        wrong = with_wrong_answers(context.bundle, arguments.seed)
-        for one in subjects:
+    with cell_of(arguments).through("train") as run:
+        wrong = with_wrong_answers(run.bundle, arguments.seed)
+        for one in run.subjects:
             if one.name in ("never_knew", *arguments.methods):
-                found = [best_scores(context, target, one, bundle) for bundle in (context.bundle, wrong)]
+                found = [best_scores(run, one, bundle) for bundle in (run.bundle, wrong)]
                 cells = [show(scores[metric], 2) for scores in found for metric in METRICS]
                 print(f"| {one.name} | {' | '.join(cells)} |", flush=True)
 

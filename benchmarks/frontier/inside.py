@@ -22,7 +22,8 @@ from benchmarks.pages import made_by
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from hf_unlearn.stages.context import RunContext, Subject
+    from hf_unlearn.stages.context import Subject
+    from hf_unlearn.stages.run import Run
 
 HERE = Path(__file__).parent
 READINGS = ("logit-lens", "linear-probe")
@@ -32,12 +33,11 @@ Layers = dict[int, float]
 """Share of multiple-choice questions answered rightly, by layer."""
 
 
-def read_layers(context: RunContext, target: Subject, subject: Subject, reading: str) -> Layers:
+def read_layers(run: Run, subject: Subject, reading: str) -> Layers:
     """What one reading finds in one model after each layer.
 
     Args:
-        context: The cell's run.
-        target: The target model.
+        run: The cell's run.
         subject: The model that is read.
         reading: Name of the attack.
     """
@@ -46,10 +46,10 @@ def read_layers(context: RunContext, target: Subject, subject: Subject, reading:
     from hf_unlearn.evaluation.records import read_records
 
     attack = ATTACKS.get(reading).value()
-    attacked = Attacked(subject.folder, target.folder, context.bundle, context.text_format, (METRIC,))
+    attacked = Attacked(subject.folder, run.target.folder, run.bundle, run.context.text_format, (METRIC,))
     with tempfile.TemporaryDirectory() as place:
         out = Path(place)
-        for job in attack.plan(context.bundle):
+        for job in attack.plan(run.bundle):
             attack.run_job(job, attacked, out)
         files = {int(path.stem.removeprefix("layer")): path for path in out.glob("layer*.jsonl")}
         # Layer 0 of a probe is what the model itself chooses.
@@ -90,11 +90,9 @@ def main() -> None:
     parser = cell_parser(__doc__, [PLAIN, "auto"])
     parser.add_argument("--write", action="store_true", help="write inside.png and inside.json")
     arguments = parser.parse_args()
-    with cell_of(arguments).trained() as (context, target, subjects):
-        shown = [one for one in subjects if one.name in ("target", "never_knew", *arguments.methods)]
-        found = {
-            reading: {one.name: read_layers(context, target, one, reading) for one in shown} for reading in READINGS
-        }
+    with cell_of(arguments).through("train") as run:
+        shown = [one for one in run.subjects if one.name in ("target", "never_knew", *arguments.methods)]
+        found = {reading: {one.name: read_layers(run, one, reading) for one in shown} for reading in READINGS}
     print(json.dumps(found, indent=1))
     if arguments.write:
         made = made_by(f"python -m benchmarks.frontier.inside {arguments.kind} {arguments.seed} --write", timed=False)

@@ -4,26 +4,23 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
-from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..errors import RequestError
+from ..stages import stage_named
+from .command import Command
+from .run import add_recipe_arguments, run_recipe, workers_of
 
 if TYPE_CHECKING:
-    from ..data.example import DataBundle
-    from ..recipe.attack_request import AttackRequest
-    from ..stages.context import Subject
-    from ..stages.single_model import SingleModel
+    from ..stages.single_model import AttackedModel
 
-RESULT_FILE = "attacks.json"
 _OPTIONS = ("data", "from_recipe", "target", "never_knew", "revision", "after", "then")
 _FLAGS = ("alone", "cost", "json")
 
 
-def add_attack_arguments(command: argparse.ArgumentParser) -> None:
-    """What ``attack`` takes beside a recipe's arguments."""
+def _add_arguments(command: argparse.ArgumentParser) -> None:
+    add_recipe_arguments(command)
     text = "attack the model MODEL (folder or Hub id) in place of a recipe's stage; may be given several times"
     command.add_argument("--attack", metavar="NAME", action="append", default=[], help=text)
     text = "attack MODEL with all attacks of a tier: quick, release or deep"
@@ -44,7 +41,11 @@ def add_attack_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("--json", action="store_true", help="print an object instead of a table")
 
 
-def wants_model(arguments: argparse.Namespace) -> bool:
+def _attack(arguments: argparse.Namespace) -> int:
+    return _attack_model(arguments) if _wants_model(arguments) else run_recipe(arguments, "attack")
+
+
+def _wants_model(arguments: argparse.Namespace) -> bool:
     """Whether ``attack`` is about one model, rather than about a recipe's stage.
 
     Raises:
@@ -59,152 +60,44 @@ def wants_model(arguments: argparse.Namespace) -> bool:
     return False
 
 
-def attack_model(arguments: argparse.Namespace, workers: int | None) -> int:
-    """Attack one model; what is finished in the output folder is not repeated.
-
-    Args:
-        arguments: The command line.
-        workers: Worker processes; none where the command line does not say.
-    """
+def _attack_model(arguments: argparse.Namespace) -> int:
     from rich.console import Console
 
+    from ..pipeline import attack_model
     from ..recipe.attack_request import Chosen, read_request
-    from ..recipe.attacks import fitting
-    from ..runtime.environment import Surroundings
-    from ..runtime.jobs import Workers
-    from ..runtime.processes import is_first, part
+    from ..runtime.processes import is_first
     from ..runtime.progress import Progress
-    from ..stages.single_model import SingleModel, check_after
-    from ..stages.units import output_lock
+    from ..stages.single_model import NamedModels
 
+    workers = workers_of(arguments) or 0
     chosen = Chosen(tuple(arguments.attack), arguments.tier, arguments.after, arguments.then)
     request = read_request(chosen, arguments.from_recipe, arguments.data, arguments.overrides)
-    first = is_first()
-    quiet = not first or (arguments.json and not arguments.cost)
-    progress = Progress(Console(highlight=False, quiet=quiet))
-    bundle = _bundle(request)
-    attacks, left_out = fitting(request.section, bundle)
-    for name, reason in left_out.items():
-        progress.say(f"{name} is left out of the tier {request.section.tier}: {reason}")
-    check_after(attacks)
     name = str(arguments.recipe)
+    models = NamedModels(name, arguments.revision, arguments.target, arguments.never_knew, arguments.alone)
+    quiet = not is_first() or (arguments.json and not arguments.cost)
+    progress = Progress(Console(highlight=False, quiet=quiet))
     out = arguments.output_dir or Path("attacks") / (name.rstrip("/").rsplit("/", 1)[-1] or "model")
-    with Surroundings(out):
-        if first:
-            _claim(out, name)
-        lock = output_lock(out) if first else nullcontext()
-        with lock, Workers(workers or 0, out / "workers.log") as pool:
-            context = SingleModel(
-                out, bundle, pool, progress, attacks, request.text_format, tuple(request.evaluate.metrics)
-            )
-            subjects, target = _subjects(context, arguments, request)
-            part()
-            found = _attack(context, subjects, target, first=first, only_cost=arguments.cost)
+    found = attack_model(request, models, out, workers=workers, progress=progress, only_cost=arguments.cost)
     if found is not None:
-        _show(found, subjects, out, as_json=arguments.json)
+        _show(found, out, as_json=arguments.json)
     return 0
 
 
-def _attack(
-    context: SingleModel, subjects: Sequence[Subject], target: Subject | None, *, first: bool, only_cost: bool
-) -> dict[str, Any] | None:
-    """Run the attacks; what they brought back, in the first process and unless only the cost is asked for."""
-    from ..stages.attack import attack_stage, check_attacks, say_cost
-    from ..stages.single_model import attack_table, export_variants
-    from ..stages.units import write_atomically
-
-    if only_cost:
-        if first:
-            check_attacks(context, subjects, target)
-            say_cost(context, subjects, True)
-        return None
-    if first:
-        check_attacks(context, subjects, target)
-        export_variants(context, subjects)
-    attack_stage(context, subjects, target=target, helps=not first, timed=True)
-    if not first:
-        return None
-    found = attack_table(context, subjects, target)
-    write_atomically(context.output_dir / RESULT_FILE, json.dumps(found, indent=1))
-    return found
-
-
-def _bundle(request: AttackRequest) -> DataBundle:
-    from ..data.checks import check_bundle
-    from ..data.example import EMPTY_SET, DataBundle
-    from ..data.sources import load_source
-    from ..stages.data import load_bundle
-
-    if request.recipe is not None:
-        return load_bundle(request.recipe)
-    assert request.data is not None  # a request has one of the two
-    sets = {name: load_source(source, name) for name, source in request.data.sources.items()}
-    retain, holdout, generic = (sets.get(name, EMPTY_SET) for name in ("retain", "holdout", "generic"))
-    bundle = DataBundle(sets["forget"], retain, holdout, generic)
-    if bundle.retain.score:  # many attacks need nothing but the rows to ask for
-        check_bundle(bundle)
-    return bundle
-
-
-def _claim(out: Path, model: str) -> None:
-    from ..stages.units import RUN_FILE, prepare_output_dir, write_atomically
-
-    prepare_output_dir(out)
-    marker = out / RUN_FILE
-    if marker.exists():
-        try:
-            known = json.loads(marker.read_text(encoding="utf-8")).get("attacked")
-        except (ValueError, AttributeError):
-            known = None
-        if known != model:
-            what = f"attacks on {known}" if known else "a run"
-            raise RequestError(f"{out} holds {what}, not attacks on {model}: choose another --output-dir")
-    write_atomically(marker, json.dumps({"attacked": model}))
-
-
-def _subjects(
-    context: SingleModel, arguments: argparse.Namespace, request: AttackRequest
-) -> tuple[list[Subject], Subject | None]:
-    """The model with those it is compared with, and the target for attacks that look at it."""
-    from ..models.loading import fetch
-    from ..runtime.processes import is_first, wait_for_all
-    from ..stages.single_model import subject_of
-
-    references = _references(context, arguments, request)
-    folders = {"model": fetch(str(arguments.recipe), arguments.revision, "MODEL"), **references}
-    roles: dict[str, Any] = {"model": "method", "target": "target", "never_knew": "never_knew"}
-    if is_first():  # what has to be unpacked is unpacked once
-        for name, folder in folders.items():
-            subject_of(context, name, roles[name], folder)
-    wait_for_all()
-    found = {name: subject_of(context, name, roles[name], folder) for name, folder in folders.items()}
-    target = found.get("target")
-    return ([found["model"]] if arguments.alone else list(found.values())), target
-
-
-def _references(context: SingleModel, arguments: argparse.Namespace, request: AttackRequest) -> dict[str, Path]:
-    """Folders of target and never-knew model, from the command line or else from the recipe."""
-    from ..models.loading import fetch
-    from ..stages.context import RunContext
-    from ..stages.models import base_models
-
-    found: dict[str, Path] = {}
-    if request.recipe is not None and not (arguments.target and (arguments.never_knew or arguments.alone)):
-        run = RunContext(request.recipe, context.output_dir, context.bundle, context.workers, context.progress)
-        target, never = base_models(run)
-        found["target"] = target.folder
-        if never is not None:
-            found["never_knew"] = never.folder
-    for key in ("target", "never_knew"):
-        if (name := getattr(arguments, key)) is not None:
-            found[key] = fetch(name, None, f"--{key.replace('_', '-')}")
-    return found
-
-
-def _show(found: dict[str, Any], subjects: Sequence[Subject], out: Path, *, as_json: bool) -> None:
+def _show(found: AttackedModel, out: Path, *, as_json: bool) -> None:
     from ..reporting.single_models import print_attacks
+    from ..stages.single_model import RESULT_FILE
 
     if as_json:
-        print(json.dumps(found, indent=1))
+        print(json.dumps(found.table, indent=1))
     else:
-        print_attacks(found, [subject.name for subject in subjects], str(out / RESULT_FILE))
+        print_attacks(found.table, found.models, str(out / RESULT_FILE))
+
+
+COMMANDS = (
+    Command(
+        "attack",
+        f"one stage: {stage_named('attack').help}; with --attack or --tier, on one MODEL",
+        _add_arguments,
+        _attack,
+    ),
+)

@@ -8,12 +8,15 @@ import json
 from pathlib import Path
 
 from ..errors import RequestError
+from ..stages import stage_named
+from .command import Command
+from .run import add_recipe_arguments, run_recipe
 
 DTYPES = ("float32", "bfloat16", "float16")
 
 
-def add_evaluate_arguments(command: argparse.ArgumentParser) -> None:
-    """What ``evaluate`` takes beside a recipe's arguments."""
+def _add_evaluate_arguments(command: argparse.ArgumentParser) -> None:
+    add_recipe_arguments(command)
     text = "evaluate a model with a suite, by name or YAML file, instead of a recipe's stage"
     command.add_argument("--suite", metavar="SUITE", help=text)
     text = "with --suite: records folder, model or TOFU log of a model that never saw the forget set"
@@ -24,21 +27,21 @@ def add_evaluate_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("--revision", help="with --suite: branch, tag or commit of a model on the Hub")
 
 
-def add_compare_arguments(command: argparse.ArgumentParser) -> None:
-    """Two folders."""
-    command.add_argument("first", metavar="A", type=Path, help="output folder of `evaluate MODEL --suite`")
-    command.add_argument("second", metavar="B", type=Path, help="another one, of the same suite and rows")
-    command.add_argument("--json", action="store_true", help="print an object instead of a table")
+def _evaluate(arguments: argparse.Namespace) -> int:
+    if arguments.suite is not None:
+        return _evaluate_with_suite(arguments)
+    _check_without_suite(arguments)
+    return run_recipe(arguments, "evaluate")
 
 
-def check_without_suite(arguments: argparse.Namespace) -> None:
+def _check_without_suite(arguments: argparse.Namespace) -> None:
     """Refuse options that mean nothing for a recipe's stage."""
     for name in ("reference", "dtype", "limit", "revision"):
         if getattr(arguments, name) is not None:
             raise RequestError(f"--{name} belongs to --suite: name a suite, or set it in the recipe")
 
 
-def evaluate_with_suite(arguments: argparse.Namespace) -> int:
+def _evaluate_with_suite(arguments: argparse.Namespace) -> int:
     """``hf-unlearn evaluate MODEL --suite SUITE``."""
     if arguments.workers is not None:
         raise RequestError("--workers belongs to recipes: an evaluation with --suite runs in this process")
@@ -63,7 +66,13 @@ def evaluate_with_suite(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def compare(arguments: argparse.Namespace) -> int:
+def _add_compare_arguments(command: argparse.ArgumentParser) -> None:
+    command.add_argument("first", metavar="A", type=Path, help="output folder of `evaluate MODEL --suite`")
+    command.add_argument("second", metavar="B", type=Path, help="another one, of the same suite and rows")
+    command.add_argument("--json", action="store_true", help="print an object instead of a table")
+
+
+def _compare(arguments: argparse.Namespace) -> int:
     """``hf-unlearn compare A B``."""
     from ..evaluation.suites.compare import compare_folders
     from ..reporting.single_models import print_comparison
@@ -77,3 +86,19 @@ def compare(arguments: argparse.Namespace) -> int:
     suite = comparison.first["suite"]["name"]
     print(json.dumps({"suite": suite, **models, "differences": differences, "notes": comparison.notes}, indent=1))
     return 0
+
+
+COMMANDS = (
+    Command(
+        "evaluate",
+        f"one stage: {stage_named('evaluate').help}; with --suite, one MODEL",
+        _add_evaluate_arguments,
+        _evaluate,
+    ),
+    Command(
+        "compare",
+        "paired differences of two models evaluated with the same suite",
+        _add_compare_arguments,
+        _compare,
+    ),
+)

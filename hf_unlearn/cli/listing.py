@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
+import argparse
+import json
 from typing import Any
 
 from ..errors import EnvironmentFailure, RequestError
+from .command import Command
 
 
 def entries_of(what: str) -> list[dict[str, Any]]:
     """Entries of one kind as plain data, each with at least ``name``, ``summary``, ``paper`` and ``needs``."""
-    makers = {
-        "losses": _losses,
-        "alternates": _alternates,
-        "robust": _robust,
-        "formats": _formats,
-        "attacks": _attacks,
-        "metrics": _metrics,
-        "recipes": _recipes,
-        "suites": _suites,
-    }
-    if what not in makers:
-        raise RequestError(f"there is no list of {what!r}: there are {', '.join(makers)}")
-    return makers[what]()
+    if what not in _LISTS:
+        raise RequestError(f"there is no list of {what!r}: there are {', '.join(_LISTS)}")
+    return _LISTS[what]()
 
 
 def format_table(entries: list[dict[str, Any]]) -> str:
@@ -127,3 +120,30 @@ def _suites() -> list[dict[str, Any]]:
         entry = {"name": name, "summary": suite.summary, "paper": suite.paper, "needs": needs, "path": path.name}
         found.append(entry | {"sets": list(suite.set), "aggregates": list(suite.aggregates)})
     return found
+
+
+_LISTS = {
+    "losses": _losses,
+    "alternates": _alternates,
+    "robust": _robust,
+    "formats": _formats,
+    "attacks": _attacks,
+    "metrics": _metrics,
+    "recipes": _recipes,
+    "suites": _suites,
+}
+LISTS = tuple(_LISTS)
+
+
+def _add_arguments(command: argparse.ArgumentParser) -> None:
+    command.add_argument("what", choices=LISTS)
+    command.add_argument("--json", action="store_true", help="print an array of objects")
+
+
+def _list(arguments: argparse.Namespace) -> int:
+    entries = entries_of(arguments.what)
+    print(json.dumps(entries, indent=1) if arguments.json else format_table(entries))
+    return 0
+
+
+COMMANDS = (Command("list", "what there is", _add_arguments, _list),)

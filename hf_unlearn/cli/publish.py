@@ -8,6 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import RequestError
+from ..stages import stage_named
+from .command import Command
+from .run import add_recipe_arguments, run_recipe
 
 if TYPE_CHECKING:
     from ..hub.options import HubOptions
@@ -25,8 +28,8 @@ _FLAGS = (
 )
 
 
-def add_publish_arguments(command: argparse.ArgumentParser) -> None:
-    """What ``publish`` takes beside a recipe's arguments."""
+def _add_arguments(command: argparse.ArgumentParser) -> None:
+    add_recipe_arguments(command)
     text = "upload to the Hub: the model as OWNER/NAME, each format as OWNER/NAME-FORMAT"
     command.add_argument("--repo-id", metavar="OWNER/NAME", help=text)
     command.add_argument("--public", action="store_true", help="let everybody see it (default: private)")
@@ -45,7 +48,21 @@ def add_publish_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("--dry-run", action="store_true", help=text)
 
 
-def wants_hub(arguments: argparse.Namespace) -> bool:
+def _publish(arguments: argparse.Namespace) -> int:
+    if not _wants_hub(arguments):
+        return run_recipe(arguments, "publish")
+    run = Path(arguments.recipe)
+    if run.is_dir():
+        _check_run_arguments(arguments)
+        return _publish_finished(arguments, run)
+    from ..recipe import load_recipe
+
+    run = arguments.output_dir or Path("runs") / load_recipe(arguments.recipe, arguments.overrides).name
+    run_recipe(arguments, "publish")
+    return _publish_finished(arguments, run)
+
+
+def _wants_hub(arguments: argparse.Namespace) -> bool:
     """Whether ``publish`` is about a finished run or the Hub, rather than about a recipe's stage alone.
 
     Raises:
@@ -59,7 +76,7 @@ def wants_hub(arguments: argparse.Namespace) -> bool:
     return False
 
 
-def publish_finished(arguments: argparse.Namespace, run: Path) -> int:
+def _publish_finished(arguments: argparse.Namespace, run: Path) -> int:
     """Upload a finished run.
 
     Args:
@@ -74,7 +91,7 @@ def publish_finished(arguments: argparse.Namespace, run: Path) -> int:
     return 0
 
 
-def check_run_arguments(arguments: argparse.Namespace) -> None:
+def _check_run_arguments(arguments: argparse.Namespace) -> None:
     """A finished run has its recipe in it.
 
     Raises:
@@ -115,3 +132,13 @@ def _publish_section(run: Path) -> dict[str, Any]:
         return dict(json.loads((run / "run.json").read_text(encoding="utf-8"))["recipe"]["publish"])
     except (OSError, ValueError, KeyError, TypeError):
         return {}  # whether this is a run at all is asked where it is read
+
+
+COMMANDS = (
+    Command(
+        "publish",
+        f"one stage: {stage_named('publish').help}; with --repo-id, upload a finished RUN to the Hub",
+        _add_arguments,
+        _publish,
+    ),
+)

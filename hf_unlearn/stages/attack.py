@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from ..attacks import ATTACKS
 from ..attacks.base import Attack, Attacked, AttackResult
@@ -19,53 +19,14 @@ from ..attacks.composed import after_of, kind_of
 from ..attacks.cost import cost_lines, measure
 from ..attacks.dequantize import write_dequantized
 from ..attacks.model_cache import release
-from ..data.encoding import TextFormat
-from ..data.example import DataBundle
-from ..errors import RequestError
 from ..runtime.jobs import Job, Workers
 from ..runtime.locks import CLAIMS, claim_file, claimed
-from ..runtime.progress import Progress
-from .context import Subject
+from .context import AnyRun, Context, Subject
 from .units import Unit
 
 # Beside the attacks' own folders, whose names begin with a letter or digit.
 _WEIGHTS = ".weights"
 _PAUSE = 0.3
-
-
-class AttackContext(Protocol):
-    """What the stage has to know of a run, or of a single model that is attacked."""
-
-    output_dir: Path
-    bundle: DataBundle
-    workers: Workers
-    progress: Progress
-
-    @property
-    def attacks(self) -> Mapping[str, Attack]:
-        """Attacks by name."""
-
-    @property
-    def text_format(self) -> TextFormat:
-        """How prompt and answer become one text."""
-
-    @property
-    def attack_metrics(self) -> tuple[str, ...]:
-        """Names of metrics that records are made for."""
-
-    @property
-    def data_digest(self) -> str:
-        """Fingerprint of every row."""
-
-    @property
-    def versions(self) -> dict[str, str]:
-        """Versions of the libraries that decide the numbers."""
-
-    def folder(self, stage: str, subject: str) -> Path:
-        """Where a stage keeps what belongs to a model."""
-
-    def export_unit(self, subject: Subject, format_name: str) -> Unit:
-        """The folder of one quantized variant."""
 
 
 @dataclass(eq=False)
@@ -81,63 +42,29 @@ class _Task:
         return all(unit.done for unit in self.first)
 
 
-def attack_stage(
-    context: AttackContext,
-    subjects: Sequence[Subject],
-    *,
-    target: Subject | None = None,
-    helps: bool = False,
-    timed: bool = False,
-) -> None:
+def attack_stage(run: AnyRun) -> None:
     """Run every job of every attack that is not done yet.
 
-    Args:
-        context: The run.
-        subjects: Models to attack.
-        target: What attacks are given that look at the model before unlearning; left out, the target among the
-            subjects, if there is one.
-        helps: This is not the first process of the launch: it takes jobs that are free, and ends when none is left.
-            The first one ends when all are done.
-        timed: Time a few rows first, so that seconds can be told before the first job starts.
-
-    Raises:
-        RequestError: An attack does not fit a model.
+    The main process ends when all are done. The others of a launch take jobs that are free, and end when none is left.
     """
-    target = target or next((subject for subject in subjects if subject.role == "target"), None)
-    check_attacks(context, subjects, target)
-    tasks = _tasks(context, subjects, target)
-    if not helps:
+    context, subjects = run.context, run.subjects
+    tasks = _tasks(context, subjects, run.target)
+    if run.is_main:
         if tasks:
-            say_cost(context, subjects, timed)
+            say_cost(context, subjects, timed=context.times_attacks)
         _check_exports(context, subjects, tasks)
-    results = _until_done(context.workers, tasks, helps)
+    results = _until_done(context.workers, tasks, helps=not run.is_main)
     for _ in context.progress.follow("attack", len(tasks), results):
         pass
     release()
-    if not helps:
+    if run.is_main:
         for subject in subjects:
             shutil.rmtree(context.folder("attack", subject.name) / _WEIGHTS, ignore_errors=True)
         shutil.rmtree(context.output_dir / CLAIMS, ignore_errors=True)
 
 
-def check_attacks(context: AttackContext, subjects: Sequence[Subject], target: Subject | None) -> None:
-    """Refuse what does not fit, before anything starts.
-
-    Raises:
-        RequestError: An attack looks at the model before unlearning, which was not named, or does not fit a model.
-    """
-    for name, attack in context.attacks.items():
-        if target is None and _looks_at_target(name, attack):
-            raise RequestError(
-                f"{name} looks at the model before unlearning, which is not named: name it, or leave {name} out"
-            )
-        for subject in subjects:
-            # Shapes are those of the model as it stands: what is attacked after quantizing is made later.
-            attack.check(replace(_attacked(context, subject, target, attack), folder=subject.folder))
-
-
 def attack_units(
-    context: AttackContext, target: Subject | None, subject: Subject, name: str, attack: Attack
+    context: Context, target: Subject | None, subject: Subject, name: str, attack: Attack
 ) -> dict[str, Unit]:
     """The jobs of one attack on one model and where their records stand."""
     inputs: dict[str, Any] = {
@@ -152,7 +79,7 @@ def attack_units(
     after = after_of(attack)
     if after is not None:
         inputs["after"] = dict(context.export_unit(subject, after).inputs)
-    if target is not None and _looks_at_target(name, attack):
+    if target is not None and looks_at_target(name, attack):
         inputs["target"] = target.digest
     folder = context.folder("attack", subject.name) / name
     return {job: Unit(folder / job, {**inputs, "job": job}) for job in attack.plan(context.bundle)}
@@ -173,7 +100,7 @@ def dequantize_job(unit: Unit, claim: Path, folder: Path) -> None:
 
 
 def attack_result(
-    context: AttackContext, target: Subject | None, subject: Subject, name: str, attack: Attack
+    context: Context, target: Subject | None, subject: Subject, name: str, attack: Attack
 ) -> AttackResult:
     """What the finished jobs of an attack brought back.
 
@@ -186,7 +113,7 @@ def attack_result(
     return attack.collect({job: unit.path for job, unit in units.items()}, context.attack_metrics)
 
 
-def _tasks(context: AttackContext, subjects: Sequence[Subject], target: Subject | None) -> list[_Task]:
+def _tasks(context: Context, subjects: Sequence[Subject], target: Subject | None) -> list[_Task]:
     """What is not done yet; weights to start from come before the attacks that start from them."""
     weights: dict[Path, _Task] = {}
     attacks = []
@@ -208,30 +135,31 @@ def _tasks(context: AttackContext, subjects: Sequence[Subject], target: Subject 
     return [*(task for task in weights.values() if not task.unit.done), *attacks]
 
 
-def _weights_task(context: AttackContext, subject: Subject, after: str) -> _Task:
+def _weights_task(context: Context, subject: Subject, after: str) -> _Task:
     variant, unit = context.export_unit(subject, after), _weights_unit(context, subject, after)
     claim = claim_file(context.output_dir, unit.path)
     job = Job(f"{subject.name} weights of {after}", dequantize_job, (unit, claim, variant.path))
     return _Task(unit, job, [variant])
 
 
-def _weights_unit(context: AttackContext, subject: Subject, after: str) -> Unit:
+def _weights_unit(context: Context, subject: Subject, after: str) -> Unit:
     inputs = {"stage": "attack", "weights of": dict(context.export_unit(subject, after).inputs)}
     return Unit(context.folder("attack", subject.name) / _WEIGHTS / after, inputs)
 
 
-def _attacked(context: AttackContext, subject: Subject, target: Subject | None, attack: Attack) -> Attacked:
+def _attacked(context: Context, subject: Subject, target: Subject | None, attack: Attack) -> Attacked:
     after = after_of(attack)
     folder = subject.folder if after is None else _weights_unit(context, subject, after).path
     known = subject.folder if target is None else target.folder
     return Attacked(folder, known, context.bundle, context.text_format, context.attack_metrics)
 
 
-def _looks_at_target(name: str, attack: Attack) -> bool:
+def looks_at_target(name: str, attack: Attack) -> bool:
+    """Whether an attack is given the model before unlearning."""
     return "target model" in ATTACKS.get(kind_of(name, attack)).needs
 
 
-def _check_exports(context: AttackContext, subjects: Sequence[Subject], tasks: Sequence[_Task]) -> None:
+def _check_exports(context: Context, subjects: Sequence[Subject], tasks: Sequence[_Task]) -> None:
     """Of several stages that are missing the first one is named."""
     if any(task.first for task in tasks):
         for subject in subjects:
@@ -257,7 +185,7 @@ def _until_done(workers: Workers, tasks: Sequence[_Task], helps: bool) -> Iterat
             time.sleep(_PAUSE)
 
 
-def say_cost(context: AttackContext, subjects: Sequence[Subject], timed: bool) -> None:
+def say_cost(context: Context, subjects: Sequence[Subject], *, timed: bool) -> None:
     """Say what all attacks take, with seconds where ``timed``: then a few rows are timed first."""
     costs = {name: attack.cost(context.bundle) for name, attack in context.attacks.items()}
     units = None

@@ -10,40 +10,27 @@ from pathlib import Path
 from ..data.encoding import load_tokenizer
 from ..errors import RequestError
 from ..evaluation.records import ScoredRow
-from ..evaluation.suites.harness import check_harness, harness_chat, read_harness, run_harness
+from ..evaluation.suites.harness import harness_chat, read_harness, run_harness
 from ..evaluation.suites.spec import HarnessSpec
 from ..recipe import BenchmarkSpec
 from ..runtime.jobs import Job
 from ..verification.references import IDENTITY
 from ..verification.report import BenchmarkScore
 from .context import RunContext, Subject
+from .run import Run
 from .units import Unit
 
 FOLDER = "benchmarks"
 
 
-def check_benchmarks(spec: BenchmarkSpec | None) -> None:
-    """Refuse tasks that do not exist, before any work.
-
-    Raises:
-        MissingExtraError: lm-evaluation-harness is not installed.
-        RequestError: There is no such task or folder.
-    """
-    if spec is not None:
-        try:
-            check_harness(spec.harness())
-        except RequestError as error:
-            raise RequestError(str(error).replace("harness.", "benchmarks.", 1)) from None
-
-
-def benchmark_stage(context: RunContext, subjects: Sequence[Subject]) -> None:
+def benchmark_stage(run: Run) -> None:
     """Run what has not been run yet."""
-    spec = context.recipe.benchmarks
+    context, spec = run.context, run.recipe.benchmarks
     if spec is None:
         return
     waiting = [
-        Job(f"{subject.name} benchmarks", benchmark_job, (unit, subject.folder, context.recipe.model.dtype, spec))
-        for subject, unit in _units(context, spec, subjects)
+        Job(f"{subject.name} benchmarks", benchmark_job, (unit, subject.folder, run.recipe.model.dtype, spec))
+        for subject, unit in _units(context, spec, run.subjects)
         if not unit.done
     ]
     for _ in context.progress.follow("benchmarks", len(waiting), context.workers.run(waiting)):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..data.sources import Source, load_source
@@ -31,26 +30,6 @@ def choose_calibrations(recipe: Recipe, bundle: DataBundle) -> dict[str, Calibra
         for kind in dict.fromkeys(kinds.values())
     }
     return {name: by_kind[kind] for name, kind in kinds.items()}
-
-
-def check_calibrations(calibrations: dict[str, Calibration], target: Path) -> None:
-    """Refuse text that is too short for the target, before anything is unlearned.
-
-    Raises:
-        RequestError: Says how many tokens there are and how many are needed.
-    """
-    from ..data.encoding import load_tokenizer
-    from ..models.loading import empty_model
-    from ..quantization.base import body_layers
-
-    if not calibrations:
-        return
-    empty = empty_model(target)
-    tokenizer = load_tokenizer(str(target))
-    positions = getattr(empty.config.get_text_config(), "max_position_embeddings", None)
-    for name, calibration in calibrations.items():
-        widest = max(layer.in_features for layer in body_layers(empty, name).values())
-        calibration.check_length(sum(map(len, calibration.encode(tokenizer, positions))), widest)
 
 
 def _text(recipe: Recipe, bundle: DataBundle) -> Text:

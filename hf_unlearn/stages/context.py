@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import importlib.metadata
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol
 
 from .. import __version__
 from ..attacks import Attack
@@ -42,6 +42,73 @@ class Subject:
     role: Role
     folder: Path
     digest: str
+
+
+class Context(Protocol):
+    """What stages that take any model know beside the models: of a recipe's run, or of one model that is attacked."""
+
+    output_dir: Path
+    bundle: DataBundle
+    workers: Workers
+    progress: Progress
+
+    @property
+    def formats(self) -> tuple[str, ...]:
+        """Formats that every model is exported to."""
+
+    @property
+    def calibrations(self) -> Mapping[str, Calibration]:
+        """Calibration text by format, for those that need one."""
+
+    @property
+    def attacks(self) -> Mapping[str, Attack]:
+        """Attacks by name."""
+
+    @property
+    def times_attacks(self) -> bool:
+        """Whether a few rows are timed before the attacks, so that seconds can be told."""
+
+    @property
+    def text_format(self) -> TextFormat:
+        """How prompt and answer become one text."""
+
+    @property
+    def attack_metrics(self) -> tuple[str, ...]:
+        """Names of metrics that attacks make records for."""
+
+    @property
+    def data_digest(self) -> str:
+        """Fingerprint of every row."""
+
+    @property
+    def versions(self) -> Mapping[str, str]:
+        """Versions of the libraries that decide the numbers."""
+
+    def folder(self, stage: str, subject: str) -> Path:
+        """Where a stage keeps what belongs to a model."""
+
+    def export_unit(self, subject: Subject, format_name: str) -> Unit:
+        """The folder of one quantized variant."""
+
+
+class AnyRun(Protocol):
+    """What stages that take any model are given: a recipe's run, or one model that is attacked."""
+
+    @property
+    def context(self) -> Context:
+        """Rows, attacks, folders, workers and progress."""
+
+    @property
+    def target(self) -> Subject | None:
+        """The model before unlearning, where it is known."""
+
+    @property
+    def subjects(self) -> Sequence[Subject]:
+        """All models."""
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this is the main process of the launch."""
 
 
 @dataclass
@@ -79,9 +146,19 @@ class RunContext:
         return library_versions()
 
     @property
+    def formats(self) -> tuple[str, ...]:
+        """Formats that every model is exported to."""
+        return self.recipe.export.formats
+
+    @property
     def attacks(self) -> Mapping[str, Attack]:
         """Attacks by name."""
         return self.recipe.attack
+
+    @property
+    def times_attacks(self) -> bool:
+        """Seconds are told where a tier chose the attacks: few people know what it takes."""
+        return self.recipe.attack_tier is not None
 
     @property
     def text_format(self) -> TextFormat:
@@ -110,7 +187,7 @@ class RunContext:
             "stage": "export",
             "model": subject.digest,
             "format": format_name,
-            "library": _version(FORMATS.get(format_name).value.package),
+            "library": library_version(FORMATS.get(format_name).value.package),
             "versions": self.versions,
         }
         if format_name in self.calibrations:
@@ -133,13 +210,12 @@ class RunContext:
     @property
     def transforms(self) -> tuple[str, ...]:
         """What models are scored under without an attack."""
-        formats = self.recipe.export.formats
-        return ("identity", *formats, *runtime_transforms(formats))
+        return ("identity", *self.formats, *runtime_transforms(self.formats))
 
 
 def library_versions() -> dict[str, str]:
     """Versions of the libraries that decide the numbers, as far as they are installed."""
-    return {"hf_unlearn": __version__, **{name: _version(name) for name in VERSIONED}}
+    return {"hf_unlearn": __version__, **{name: library_version(name) for name in VERSIONED}}
 
 
 def data_fingerprint(bundle: DataBundle, text_format: TextFormat) -> str:
@@ -147,7 +223,8 @@ def data_fingerprint(bundle: DataBundle, text_format: TextFormat) -> str:
     return fingerprint({"rows": bundle_rows(bundle), "format": asdict(text_format)})
 
 
-def _version(package: str) -> str:
+def library_version(package: str) -> str:
+    """Version of a library, or that it is not installed."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:

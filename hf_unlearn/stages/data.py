@@ -1,84 +1,15 @@
-"""Every row as tokens, once and before anything is trained: what does not fit is refused while nothing is lost."""
+"""The rows of a run: every set that a recipe names, read or generated, and checked against each other."""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ..data.checks import check_bundle
-from ..data.encoding import check_tokenizer, encode_row, encode_rows, load_tokenizer
 from ..data.example import DataBundle, RowSet
 from ..data.planted import make_planted
 from ..data.sources import Source, load_source, scored_apart
 from ..errors import RequestError
-from ..models.scratch import build_tokenizer
 from ..recipe import Recipe
-from .context import RunContext
-from .models import tokenizer_texts
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
-
-
-def check_scratch_texts(context: RunContext) -> None:
-    """Check the rows with the tokenizer that a model built from scratch will have, before it is built.
-
-    Raises:
-        RequestError: See :func:`check_texts`.
-    """
-    spec = context.recipe.model.scratch
-    assert spec is not None  # asked for only where the recipe builds its models
-    tokenizer = build_tokenizer(tokenizer_texts(context.bundle), spec)
-    tokenizer.name_or_path = "built from the data"
-    check_texts(context, tokenizer, spec.max_positions)
-
-
-def check_target_texts(context: RunContext, target: Path) -> None:
-    """Check the rows with the tokenizer of a model that is there.
-
-    Raises:
-        RequestError: See :func:`check_texts`.
-    """
-    from transformers import AutoConfig
-
-    tokenizer = load_tokenizer(str(target))
-    try:
-        config = AutoConfig.from_pretrained(target)
-    except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise RequestError(f"model.target: {target} has a config.json that cannot be used: {reason}") from error
-    check_texts(context, tokenizer, getattr(config.get_text_config(), "max_position_embeddings", None))
-
-
-def check_texts(context: RunContext, tokenizer: PreTrainedTokenizerBase, positions: int | None) -> None:
-    """Tokenize every row of every set.
-
-    Args:
-        context: The run.
-        tokenizer: The target's tokenizer.
-        positions: Most tokens the model can read, if it has such a limit.
-
-    Raises:
-        RequestError: The tokenizer cannot batch or render the rows, or rows are too long (how many, and the longest).
-    """
-    data, bundle = context.recipe.data, context.bundle
-    trained = [row for rows in (bundle.forget, bundle.retain, bundle.generic) for row in rows]
-    scored = [row for rows in (bundle.holdout, *bundle.extra.values()) for row in rows]
-    check_tokenizer(tokenizer, data.format, (*trained, *scored))
-    encoded = encode_rows(
-        trained, tokenizer, data.format, eos=True, max_length=data.max_length, truncation=data.truncation
-    )
-    # Scoring cuts nothing.
-    encoded += [encode_row(row, tokenizer, data.format, eos=False) for row in scored]
-    too_long = [place for place, row in enumerate(encoded) if positions is not None and len(row.input_ids) > positions]
-    if too_long:
-        worst = max(too_long, key=lambda place: len(encoded[place].input_ids))
-        raise RequestError(
-            f"{len(too_long)} of {len(encoded)} rows have more tokens than the {positions} that the model can read, "
-            f"the longest has {len(encoded[worst].input_ids)} ({(trained + scored)[worst].origin}): take them out, or "
-            f"set data.max_length={positions} and data.truncation=cut"
-        )
 
 
 def load_bundle(recipe: Recipe) -> DataBundle:

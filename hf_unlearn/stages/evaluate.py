@@ -16,22 +16,27 @@ from ..models.llama_cpp import runtime_version, split_runtime
 from ..runtime.environment import no_room
 from ..runtime.jobs import Job
 from .context import RunContext, Subject
+from .run import Run
 from .units import Unit
 
 
-def evaluate_stage(context: RunContext, target: Subject, subjects: Sequence[Subject]) -> None:
+def evaluate_stage(run: Run) -> None:
     """Score what is not scored yet."""
-    waiting = []
-    sets = context.bundle.scored_sets()
-    for subject in subjects:
-        for transform in context.transforms:
-            unit = evaluation_unit(context, target, subject, transform, sets)
-            if unit.done:
-                continue
-            arguments = (unit, *evaluation_arguments(context, target, subject, transform))
-            waiting.append(Job(f"{subject.name} {transform}", evaluate_job, arguments))
+    context = run.context
+    waiting = [
+        evaluation(context, run.target, subject, transform, unit)
+        for subject in run.subjects
+        for transform in context.transforms
+        if not (unit := evaluation_unit(context, run.target, subject, transform, context.bundle.scored_sets())).done
+    ]
     for _ in context.progress.follow("evaluate", len(waiting), context.workers.run(waiting)):
         pass
+
+
+def evaluation(context: RunContext, target: Subject, subject: Subject, transform: str, unit: Unit) -> Job:
+    """The job that scores one model under one transform."""
+    arguments = evaluation_arguments(context, target, subject, transform)
+    return Job(f"{subject.name} {transform}", evaluate_job, (unit, *arguments))
 
 
 def evaluation_arguments(context: RunContext, target: Subject, subject: Subject, transform: str) -> tuple[Any, ...]:

@@ -155,10 +155,10 @@ def _check_known(context: RunContext, target: Path) -> None:
     for name, rows in (("forget", context.bundle.forget), ("retain", context.bundle.retain)):
         unique = list({(row.prompt, row.answer): row for row in rows.score}.values())
         asking = Job(f"target on {name}", knows, (target, unique, context.recipe.data.format))
-        ((_, share),) = context.workers.run([asking])
-        context.progress.say(f"target answers {share:.1%} of the {name} set")
-        if share < least:
+        ((_, known),) = context.workers.run([asking])
+        context.progress.say(f"target answers {known:.1%} of the {name} set")
+        if known < least:
             raise RequestError(
-                f"the target built from scratch answers only {share:.1%} of the {name} set (model.min_known asks for "
+                f"the target built from scratch answers only {known:.1%} of the {name} set (model.min_known asks for "
                 f"{least:.0%}): raise model.scratch.epochs or model.scratch.hidden_size"
             )

@@ -14,8 +14,11 @@ from ..recipe import ControlSpec, MethodSpec
 from ..recipe.checks import UNTRAINED_CONTROLS
 from ..recipe.method_settings import completed
 from .context import RunContext, Subject
-from .retain_rows import Drawn, drawn_texts, named_inputs, named_rows
+from .retain_rows import SelfGenerated, named_inputs, named_rows, self_generated_texts
 from .units import Unit, fingerprint
+
+METRICS_FILE = "training.json"
+"""What training wrote down, beside the model."""
 
 
 @dataclass(frozen=True)
@@ -47,17 +50,19 @@ class TrainingPlan:
 def training_plans(context: RunContext, target: Subject, never: Subject | None) -> list[TrainingPlan]:
     """All models to train: methods first, then controls."""
     methods = [method for method in context.recipe.methods if method.checkpoint is None]
-    drawn = drawn_texts(context, target) if methods else None
-    plans = [_method_plan(context, method, target, drawn) for method in methods]
+    generated = self_generated_texts(context, target) if methods else None
+    plans = [_method_plan(context, method, target, generated) for method in methods]
     trained = [control for control in context.recipe.controls if control.kind not in UNTRAINED_CONTROLS]
     return plans + [_control_plan(context, control, target, never) for control in trained]
 
 
-def _method_plan(context: RunContext, method: MethodSpec, target: Subject, drawn: Drawn | None) -> TrainingPlan:
+def _method_plan(
+    context: RunContext, method: MethodSpec, target: Subject, generated: SelfGenerated | None
+) -> TrainingPlan:
     """Positive controls need no more than forget and retain; methods keep what the recipe names besides."""
-    rows = named_rows(context) + (drawn.rows if drawn else ())
+    rows = named_rows(context) + (generated.rows if generated else ())
     bundle = replace(context.bundle, retain=RowSet(rows, context.bundle.retain.score))
-    digest = drawn.digest if drawn else None
+    digest = generated.digest if generated else None
     unit = _unit(context, target.digest, "train", method.name, completed(method.settings), digest)
     return TrainingPlan(method.name, unit, target.folder, bundle, _settings(context, method.settings))
 
@@ -104,7 +109,7 @@ def _settings(context: RunContext, settings: Mapping[str, Any]) -> dict[str, Any
 
 
 def _unit(
-    context: RunContext, start: str, stage: str, name: str, settings: Mapping[str, Any], drawn: str | None = None
+    context: RunContext, start: str, stage: str, name: str, settings: Mapping[str, Any], generated: str | None = None
 ) -> Unit:
     inputs = {
         "stage": "train",
@@ -117,6 +122,6 @@ def _unit(
         "versions": context.versions,
     }
     inputs |= named_inputs(context)
-    if drawn is not None:
-        inputs["keep_drawn"] = drawn
+    if generated is not None:
+        inputs["keep_drawn"] = generated
     return Unit(context.folder(stage, name), inputs, keep_partial=True)

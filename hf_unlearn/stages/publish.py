@@ -1,26 +1,39 @@
-"""The publish stage: the release candidate, its variants, cards, reports and digests, as folders."""
+"""The publish stage: the release candidate, its variants, cards, reports and digests, as folders and on the Hub."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
+from ..errors import VerificationError
 from ..hub.folders import PublishedFolder, publish_to_folder
 from ..hub.leaks import ForgetText
 from ..hub.metadata import CardWords
+from ..hub.publish import publish_run
 from ..hub.staging import write_release
 from ..quantization import FORMATS
 from ..recipe import Recipe
 from ..reporting.plots import write_plots
-from .context import RunContext, Subject
+from .context import RunContext
 from .report_inputs import description
-from .verify import Verified
+from .run import Run
 
 
-def publish_stage(context: RunContext, subjects: Sequence[Subject], verified: Verified) -> list[PublishedFolder]:
+def publish_stage(run: Run) -> None:
+    """Write the published folders and, where the recipe asks for it, upload them. An audit publishes nothing."""
+    if run.recipe.is_audit:
+        return
+    progress = run.context.progress
+    with progress.stage("publish"):
+        folders = write_folders(run)
+    progress.say(f"published to {folders[0].path} and {len(folders) - 1} variants beside it")
+    upload(run.context)
+
+
+def write_folders(run: Run) -> list[PublishedFolder]:
     """Write ``publish/`` and one ``publish-<format>/`` for each variant, marked with the verdict they have."""
-    candidate = next(subject for subject in subjects if subject.name == verified.candidate)
-    recipe = context.recipe
+    context, recipe, verified = run.context, run.recipe, run.verified
+    assert verified is not None  # the verify stage comes before
+    candidate = next(subject for subject in run.subjects if subject.name == verified.candidate)
     formats = published_formats(recipe)
     words = CardWords(
         title=recipe.publish.model_name or recipe.name,
@@ -30,7 +43,7 @@ def publish_stage(context: RunContext, subjects: Sequence[Subject], verified: Ve
         base_model=recipe.publish.base_model,
     )
     plots = write_plots(verified.report, context.output_dir / "verify" / "plots", formats=("png",))
-    forget = ForgetText((row.prompt, row.answer) for row in context.bundle.forget)
+    forget = ForgetText((row.prompt, row.answer) for row in run.bundle.forget)
     folders = publish_to_folder(
         candidate.folder,
         {name: context.variant(candidate, name) for name in formats},
@@ -43,6 +56,17 @@ def publish_stage(context: RunContext, subjects: Sequence[Subject], verified: Ve
     )
     write_release(context.output_dir, words, formats, forget)
     return folders
+
+
+def upload(context: RunContext) -> None:
+    """Upload what was published, where the recipe asks for it; what did not pass stays here without being an error."""
+    options = context.recipe.publish.hub_options()
+    if options is None:
+        return
+    try:
+        publish_run(context.output_dir, options, say=context.progress.say)
+    except VerificationError as error:
+        context.progress.say(str(error))
 
 
 def published_formats(recipe: Recipe) -> tuple[str, ...]:

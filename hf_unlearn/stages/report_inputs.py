@@ -25,7 +25,7 @@ from ..verification.report import FormatInfo, ModelInfo, SetInfo
 from ..verification.typed_json import from_json
 from .context import RunContext, Subject
 from .export import INFO_FILE
-from .train import METRICS_FILE
+from .plans import METRICS_FILE
 from .units import file_digests, fingerprint, write_atomically
 
 SALT_FILE = "salt.hex"

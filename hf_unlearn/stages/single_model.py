@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,25 +12,34 @@ from typing import Any
 from ..attacks.base import Attack
 from ..attacks.composed import after_of
 from ..attacks.dequantize import is_quantized, write_dequantized
+from ..data.checks import check_bundle
 from ..data.encoding import TextFormat
-from ..data.example import DataBundle
+from ..data.example import EMPTY_SET, DataBundle
+from ..data.sources import load_source
 from ..errors import RequestError
+from ..models.loading import fetch
 from ..quantization import FORMATS
-from ..runtime.jobs import Job, Workers
+from ..quantization.calibration import Calibration
+from ..recipe import Recipe
+from ..recipe.attack_request import AttackRequest
+from ..runtime.jobs import Workers
+from ..runtime.processes import is_first, wait_for_all
 from ..runtime.progress import Progress
 from ..verification.intervals import Bootstrap, recovered_share
 from ..verification.scores import FactScores
 from .attack import attack_result
-from .context import Role, Subject, data_fingerprint, library_versions
-from .export import export_job
-from .units import Unit, file_digests, fingerprint
+from .context import VERSIONED, Role, RunContext, Subject, data_fingerprint, library_version, library_versions
+from .data import load_bundle
+from .models import base_models
+from .units import RUN_FILE, Unit, file_digests, fingerprint, prepare_output_dir, write_atomically
 
+RESULT_FILE = "attacks.json"
 SCHEMA_VERSION = 1
 
 
 @dataclass
 class SingleModel:
-    """What the attack stage has to know, see :class:`~hf_unlearn.stages.attack.AttackContext`."""
+    """What stages know of a model that is attacked by itself, see :class:`~hf_unlearn.stages.context.Context`."""
 
     output_dir: Path
     bundle: DataBundle
@@ -49,6 +59,21 @@ class SingleModel:
         """Versions of the libraries that decide the numbers."""
         return library_versions()
 
+    @property
+    def formats(self) -> tuple[str, ...]:
+        """Formats that attacks start from."""
+        return tuple(sorted({after for attack in self.attacks.values() if (after := after_of(attack)) is not None}))
+
+    @property
+    def calibrations(self) -> Mapping[str, Calibration]:
+        """None: there is no text to calibrate on."""
+        return {}
+
+    @property
+    def times_attacks(self) -> bool:
+        """Seconds are always told: nothing else is said of an attack before it starts."""
+        return True
+
     def folder(self, stage: str, subject: str) -> Path:
         """Attacks stand in a folder for each model, quantized variants apart."""
         return self.output_dir / subject if stage == "attack" else self.output_dir / stage / subject
@@ -56,52 +81,150 @@ class SingleModel:
     def export_unit(self, subject: Subject, format_name: str) -> Unit:
         """The folder of one quantized variant."""
         inputs = {"stage": "export", "model": subject.digest, "format": format_name, "versions": self.versions}
+        package = FORMATS.get(format_name).value.package
+        if package not in VERSIONED:  # `versions` has those
+            inputs["library"] = library_version(package)
         return Unit(self.folder("export", subject.name) / format_name, inputs)
 
 
-def subject_of(context: SingleModel, name: str, role: Role, folder: Path) -> Subject:
-    """A model to attack; of a quantized one the weights that it stands for, which are written first.
+@dataclass
+class SingleRun:
+    """What stages are given to attack one model, see :class:`~hf_unlearn.stages.context.AnyRun`.
+
+    Attributes:
+        context: Rows, attacks, folders, workers and progress.
+        subjects: The model and those it is compared with.
+        target: The model before unlearning, where it is named; it need not be among ``subjects``.
+        is_main: Whether this is the main process of the launch.
+    """
+
+    context: SingleModel
+    subjects: list[Subject]
+    target: Subject | None
+    is_main: bool
+
+
+@dataclass(frozen=True)
+class NamedModels:
+    """The models of an attack on one, each a folder or Hub id.
+
+    Attributes:
+        model: The attacked one.
+        revision: Its branch, tag or commit on the Hub.
+        target: The model before unlearning; the recipe's, if there is one, where it is left out.
+        never_knew: A model that never knew; likewise.
+        alone: Attack none but ``model``.
+    """
+
+    model: str
+    revision: str | None = None
+    target: str | None = None
+    never_knew: str | None = None
+    alone: bool = False
+
+
+@dataclass(frozen=True)
+class AttackedModel:
+    """What attacks on one model brought back.
+
+    Attributes:
+        models: Names of the attacked models.
+        table: See :func:`attack_table`.
+    """
+
+    models: list[str]
+    table: dict[str, Any]
+
+
+def load_rows(request: AttackRequest) -> DataBundle:
+    """The rows that are asked for: a recipe's, or those of single files.
 
     Raises:
-        EnvironmentFailure: The weights cannot be read off its layers.
+        RequestError: A file, a column or a row is missing, or the sets do not fit each other.
+        EnvironmentFailure: The Hub could not be reached.
     """
+    if request.recipe is not None:
+        return load_bundle(request.recipe)
+    assert request.data is not None  # a request has one of the two
+    sets = {name: load_source(source, name) for name, source in request.data.sources.items()}
+    retain, holdout, generic = (sets.get(name, EMPTY_SET) for name in ("retain", "holdout", "generic"))
+    bundle = DataBundle(sets["forget"], retain, holdout, generic)
+    if bundle.retain.score:  # many attacks need nothing but the rows to ask for
+        check_bundle(bundle)
+    return bundle
+
+
+def claim_for_attacks(output_dir: Path, model: str) -> None:
+    """Make a folder that of attacks on this model, or check that it already is.
+
+    Raises:
+        RequestError: It holds something else.
+    """
+    prepare_output_dir(output_dir)
+    marker = output_dir / RUN_FILE
+    if marker.exists():
+        try:
+            known = json.loads(marker.read_text(encoding="utf-8")).get("attacked")
+        except (ValueError, AttributeError):
+            known = None
+        if known != model:
+            what = f"attacks on {known}" if known else "a run"
+            raise RequestError(f"{output_dir} holds {what}, not attacks on {model}: choose another --output-dir")
+    write_atomically(marker, json.dumps({"attacked": model}))
+
+
+def start_attacks(context: SingleModel, models: NamedModels, recipe: Recipe | None) -> SingleRun:
+    """Fetch the models; of quantized ones the main process writes the weights that they stand for.
+
+    Args:
+        context: Rows, attacks, folders, workers and progress.
+        models: Their names.
+        recipe: Names those that ``models`` does not.
+
+    Raises:
+        RequestError: One of them is neither a folder with a saved model nor a model on the Hub.
+        EnvironmentFailure: The Hub could not be reached, or weights cannot be read off quantized layers.
+    """
+    folders = {"model": fetch(models.model, models.revision, "MODEL"), **_compared(context, models, recipe)}
+    main = is_first()
+    if main:  # what has to be unpacked is unpacked once
+        for name, folder in folders.items():
+            _subject(context, name, folder)
+    wait_for_all()
+    found = {name: _subject(context, name, folder) for name, folder in folders.items()}
+    subjects = [found["model"]] if models.alone else list(found.values())
+    return SingleRun(context, subjects, found.get("target"), main)
+
+
+def _compared(context: SingleModel, models: NamedModels, recipe: Recipe | None) -> dict[str, Path]:
+    """Folders of target and never-knew model, as far as they are named."""
+    found: dict[str, Path] = {}
+    if recipe is not None and not (models.target and (models.never_knew or models.alone)):
+        run = RunContext(recipe, context.output_dir, context.bundle, context.workers, context.progress)
+        target, never = base_models(run)
+        found["target"] = target.folder
+        if never is not None:
+            found["never_knew"] = never.folder
+    for key, name in (("target", models.target), ("never_knew", models.never_knew)):
+        if name is not None:
+            found[key] = fetch(name, None, f"--{key.replace('_', '-')}")
+    return found
+
+
+_ROLES: Mapping[str, Role] = {"model": "method", "target": "target", "never_knew": "never_knew"}
+
+
+def _subject(context: SingleModel, name: str, folder: Path) -> Subject:
+    """A model to attack; of a quantized one the weights that it stands for, which are written first."""
     digest = fingerprint(file_digests(folder))
     if not is_quantized(folder):
-        return Subject(name, role, folder, digest)
+        return Subject(name, _ROLES[name], folder, digest)
     unit = Unit(context.folder("attack", name) / ".weights" / "stored", {"weights of": digest})
     unit.run(lambda out: write_dequantized(folder, out))
-    return Subject(name, role, unit.path, digest)
+    return Subject(name, _ROLES[name], unit.path, digest)
 
 
-def check_after(attacks: Mapping[str, Attack]) -> None:
-    """Refuse what cannot be quantized without more text: :class:`RequestError`."""
-    for name, attack in attacks.items():
-        after = after_of(attack)
-        if after is None:
-            continue
-        kind = FORMATS.get(after).value
-        kind().check_available()
-        if kind.calibrated:
-            raise RequestError(
-                f"{name}: {after} is calibrated on text, which is not named here: export it by a recipe, and attack "
-                "the folder that this makes"
-            )
-
-
-def export_variants(context: SingleModel, subjects: Sequence[Subject]) -> None:
-    """Make the variants that attacks start from, as far as they are not there."""
-    formats = sorted({after for attack in context.attacks.values() if (after := after_of(attack)) is not None})
-    waiting = [
-        Job(f"{subject.name} {name}", export_job, (unit, name, subject.folder))
-        for subject in subjects
-        for name in formats
-        if not (unit := context.export_unit(subject, name)).done
-    ]
-    for _ in context.progress.follow("export", len(waiting), context.workers.run(waiting)):
-        pass
-
-
-def attack_table(context: SingleModel, subjects: Sequence[Subject], target: Subject | None) -> dict[str, Any]:
+def attack_table(run: SingleRun) -> dict[str, Any]:
     """What every attack brought back from every model, as plain data; never a text.
 
     Returns:
@@ -109,9 +232,9 @@ def attack_table(context: SingleModel, subjects: Sequence[Subject], target: Subj
         it was before (``before``, the mean over folds), the recovered share with its 95 % interval where target and
         never-knew model were attacked too, and the settings that the attacker kept (``best``).
     """
-    found = []
+    context, found = run.context, []
     for name, attack in context.attacks.items():
-        results = {subject.name: attack_result(context, target, subject, name, attack) for subject in subjects}
+        results = {subject.name: attack_result(context, run.target, subject, name, attack) for subject in run.subjects}
         metrics = [metric for metric in context.attack_metrics if metric in results["model"].scores]
         rows = []
         for metric in metrics:

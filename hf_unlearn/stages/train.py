@@ -23,56 +23,24 @@ from ..trainer.callback import FINAL_STEP
 from ..trainer.checkpoints import last_whole_checkpoint
 from ..trainer.config import UnlearnConfig
 from ..trainer.unlearn_trainer import UnlearnTrainer
-from .context import RunContext, Subject
-from .models import audited_subjects, control_subject, never_knew_seed, second_never_knew
-from .plans import TrainingPlan, training_plans
-from .retain_rows import draw_stage
-from .units import Unit, fingerprint
+from .plans import METRICS_FILE, TrainingPlan, training_plans
+from .run import Run
+from .units import Unit
 
-METRICS_FILE = "training.json"
 # A control that learns the facts its own way must know this share of what the target knows, or it hides nothing.
 LEAST_LEARNED = 0.8
 
 
-def train_stage(context: RunContext, target: Subject, never: Subject | None) -> list[Subject]:
-    """Train what is not trained yet; methods first, then controls. What the target is to write comes before."""
-    draw_stage(context, target)
-    text_format, seed, dtype = context.recipe.data.format, context.recipe.seed, context.recipe.model.dtype
+def train_stage(run: Run) -> None:
+    """Train what is not trained yet; methods first, then controls. All processes call this together."""
+    context, recipe = run.context, run.recipe
     waiting = [
-        Job(plan.name, plan_job, (plan, target.folder, text_format, seed, dtype))
-        for plan in training_plans(context, target, never)
+        Job(plan.name, plan_job, (plan, run.target.folder, recipe.data.format, recipe.seed, recipe.model.dtype))
+        for plan in training_plans(context, run.target, run.never_knew)
         if not plan.done
     ]
     for _ in context.progress.follow("train", len(waiting), context.workers.run(waiting)):
         pass
-    return trained_subjects(context, target, never)
-
-
-def trained_subjects(context: RunContext, target: Subject, never: Subject | None) -> list[Subject]:
-    """The models of all methods and controls, from their finished folders.
-
-    Raises:
-        RequestError: One of them has not been trained yet.
-    """
-    subjects = [*audited_subjects(context)]
-    methods = {method.name for method in context.recipe.methods}
-    subjects += [
-        Subject(plan.name, "method" if plan.name in methods else "control", plan.unit.path, model_digest(plan.unit))
-        for plan in training_plans(context, target, never)
-    ]
-    scratch = context.recipe.model.scratch
-    for number, control in enumerate(context.recipe.controls):
-        if control.kind == "never_knew" and scratch is not None:
-            seed = never_knew_seed(control.seed, scratch.seed, number)
-            subjects.append(control_subject(control.name, second_never_knew(context, control.name, seed)[1]))
-        if control.kind == "target":
-            subjects.append(Subject(control.name, "control", target.folder, target.digest))
-    return subjects
-
-
-def model_digest(unit: Unit) -> str:
-    """Fingerprint of a trained model's files, its training log left out (it holds times)."""
-    return fingerprint({name: digest for name, digest in unit.outputs().items() if name != METRICS_FILE})
 
 
 def plan_job(plan: TrainingPlan, target: Path, text_format: TextFormat, seed: int, dtype: str) -> None:
@@ -105,9 +73,7 @@ def train_job(
     seed: int,
     dtype: str,
 ) -> None:
-    """Train one method. Under several processes all of them call this together and the first one keeps the books."""
-    pass
-
+    """Train one method. Under several processes all of them call this together and the main one keeps the books."""
     first = is_first()
     partial = unit.begin() if first else unit.partial
     wait_for_all()

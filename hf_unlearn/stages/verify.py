@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from ..evaluation.records import read_records
 from ..evaluation.run import fact_scores
@@ -32,35 +31,26 @@ from .report_inputs import (
     scored_files,
     set_info,
 )
+from .run import Run, Verified
 from .units import Unit
 
 REPORT_FILE = "unlearning_report.json"
 RANK = {"passed": 0, "inconclusive": 1, "failed": 2}
 
 
-@dataclass(frozen=True)
-class Verified:
-    """What verification found.
-
-    Attributes:
-        report: The report of the release candidate.
-        candidate: The release candidate.
-        controls_ok: Whether every control came out as it must.
-    """
-
-    report: dict[str, Any]
-    candidate: str
-    controls_ok: bool
-
-
-def verify_stage(context: RunContext, target: Subject, subjects: Sequence[Subject]) -> Verified:
+def verify_stage(run: Run) -> None:
     """Judge all methods and controls, choose the candidate, write ``verify/unlearning_report.json``."""
-    table, attacks = collect_scores(context, target, subjects)
-    unit = verify_unit(context, target, subjects)
-    if not unit.done:
+    context, target, subjects = run.context, run.target, run.subjects
+    with context.progress.stage("verify"):
+        for subject in subjects:
+            for transform in context.transforms:
+                context.variant(subject, transform)  # of several stages that are missing the first one is named
+        table, attacks = collect_scores(context, target, subjects)
+        unit = verify_unit(context, target, subjects)
         unit.run(lambda folder: _write_report(context, target, subjects, table, attacks, folder))
-    report = load_report(unit.path / REPORT_FILE)
-    return Verified(report, report["verdict"]["candidate"], all(control["ok"] for control in report["controls"]))
+        report = load_report(unit.path / REPORT_FILE)
+    controls_ok = all(control["ok"] for control in report["controls"])
+    run.verified = Verified(report, report["verdict"]["candidate"], controls_ok)
 
 
 def verify_unit(context: RunContext, target: Subject, subjects: Sequence[Subject]) -> Unit:

@@ -9,7 +9,8 @@ import sys
 
 import pytest
 
-from hf_unlearn.cli.main import LISTS, main
+from hf_unlearn.cli.listing import LISTS
+from hf_unlearn.cli.main import main
 
 
 def test_check_of_what_is_no_published_model(finished, refused, tmp_path):

@@ -12,10 +12,9 @@ from loopback import Hub
 
 from hf_unlearn.cli.main import main
 from hf_unlearn.errors import RequestError
-from hf_unlearn.pipeline import _to_the_hub
 from hf_unlearn.recipe import load_recipe
 from hf_unlearn.recipe.spec import PublishSpec
-from hf_unlearn.stages.publish import published_formats
+from hf_unlearn.stages.publish import published_formats, upload
 
 TINY = """\
 name: tiny
@@ -56,19 +55,19 @@ def context(run: Path, **publish: object) -> Context:
 
 
 def test_a_run_publishes_only_if_it_is_told_to(here: Hub, run_folder: Path, failed_run: Path, tmp_path: Path) -> None:
-    _to_the_hub(context(run_folder))
+    upload(context(run_folder))
     assert not here.requests
-    _to_the_hub(context(run_folder, repo_id="org/tiny", private=False, gated="auto", tag="v3", collection=False))
+    upload(context(run_folder, repo_id="org/tiny", private=False, gated="auto", tag="v3", collection=False))
     assert {name: (repo.private, repo.gated, list(repo.tags)) for name, repo in here.repos.items()} == {
         name: (False, "auto", ["v3"]) for name in ("org/tiny", "org/tiny-bnb-nf4")
     }
     assert not here.collections
     failed = context(Path(shutil.copytree(failed_run, tmp_path / "failed")), repo_id="owner/failed")
-    _to_the_hub(failed)
+    upload(failed)
     assert failed.said[-1].startswith("nothing was published, for the verdict is failed")
     assert not any("failed" in name for name in here.repos)
     failed.recipe.publish = replace(failed.recipe.publish, allow_not_passed=True)
-    _to_the_hub(failed)
+    upload(failed)
     assert {"owner/failed", "owner/failed-bnb-nf4"} <= set(here.repos)
 
 
@@ -96,7 +95,7 @@ def test_what_is_only_scored_is_not_published(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_from_a_recipe_to_the_hub(here: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+def test_from_a_recipeupload(here: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
     monkeypatch.setenv("HF_UNLEARN_CACHE", str(tmp_path / "cache"))
     recipe, run = tmp_path / "tiny.yaml", tmp_path / "run"
     recipe.write_text(TINY + "publish: {repo_id: org/whole, allow_not_passed: true}\n")

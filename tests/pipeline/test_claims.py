@@ -14,7 +14,7 @@ from hf_unlearn.stages.units import Unit
 HOLD = """
 import sys
 from pathlib import Path
-from hf_unlearn.stages.claims import claimed
+from hf_unlearn.runtime.locks import claimed
 with claimed(Path(sys.argv[1])) as mine:
     print(mine, flush=True)
     sys.stdin.read()

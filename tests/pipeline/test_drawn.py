@@ -12,7 +12,7 @@ from hf_unlearn.data.self_generated import DrawSpec
 from hf_unlearn.errors import RequestError
 from hf_unlearn.recipe import load_recipe
 from hf_unlearn.stages.data import load_bundle
-from hf_unlearn.stages.retain_rows import write_texts
+from hf_unlearn.stages.self_generated import write_texts
 
 DRAWN = "references/drawn/texts.json"
 

@@ -94,3 +94,12 @@ def test_what_was_scored_early_is_not_scored_again(models, tiny_text, tmp_path):
     assert run(path, tmp_path / "out", "export") == 0
     assert run(path, tmp_path / "out", "evaluate") == 0
     assert [each.stat().st_mtime_ns for each in scored] == times
+
+
+def test_an_attack_that_does_not_fit_the_models_is_refused_before_training(models, tiny_text, tmp_path, capsys):
+    path = recipe(tmp_path, tiny_text, models["target"], models["never_knew"])
+    path.write_text(path.read_text().replace("  rtt: {", "  rtt: {tuning: lora, lora_rank: 4096, "))
+    for command in ("run", "train"):
+        assert run(path, tmp_path / command, command) == 2
+        assert "rtt.lora_rank is 4096, more than the" in capsys.readouterr().err
+        assert not list((tmp_path / command).glob("*/"))

@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM
 from hf_unlearn.errors import RequestError
 from hf_unlearn.models.loading import empty_model, load_model
 from hf_unlearn.quantization import FORMATS, export_format
-from hf_unlearn.stages.export import check_exportable
+from hf_unlearn.stages.preflight import check_exportable
 
 KINDS = ["llama", "tied", "biased", "neox", "sharded", "mixtral", "qwen3-moe"]
 EXPERTS = ("mixtral", "qwen3-moe")

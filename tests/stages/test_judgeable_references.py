@@ -9,7 +9,7 @@ import pytest
 from hf_unlearn.attacks.probe import LinearProbe
 from hf_unlearn.attacks.prune import Prune
 from hf_unlearn.errors import RequestError
-from hf_unlearn.stages import references
+from hf_unlearn.stages import baselines
 from hf_unlearn.verification.gate import Gate
 from hf_unlearn.verification.scores import FactScores, ScoreKey, ScoreTable
 
@@ -28,13 +28,13 @@ def without_options(monkeypatch: pytest.MonkeyPatch) -> None:
         table.add(
             ScoreKey(model, "identity", "forget", "probability"), FactScores(values, {fact: fact for fact in values})
         )
-    monkeypatch.setattr(references, "_scores", lambda *arguments: table)
+    monkeypatch.setattr(baselines, "_scores", lambda *arguments: table)
 
 
 def test_a_probe_that_only_a_missing_metric_could_judge_is_refused(without_options: None) -> None:
     with pytest.raises(RequestError, match=r"'probe' measures none of the gate's metrics \(probability\)"):
-        references.check_references(context_of(prune=Prune(), probe=LinearProbe()), None, [])
+        baselines.check_baselines(context_of(prune=Prune(), probe=LinearProbe()), None, [])
 
 
 def test_an_attack_that_something_is_left_for_is_not(without_options: None) -> None:
-    references.check_references(context_of(prune=Prune()), None, [])
+    baselines.check_baselines(context_of(prune=Prune()), None, [])

@@ -1,4 +1,4 @@
-"""What a verdict stands on, looked at before anything is trained: does the target know, and did the other one never?
+"""What a verdict stands on, looked at before anything is trained: does the target know, and did the other model never?
 
 A run that would end in "there is nothing to forget" should not train for hours first. The scores made here are those
 that the evaluate stage wants of the same models, so that nothing is done twice.
@@ -12,18 +12,18 @@ from ..attacks.base import check_judgeable
 from ..errors import RequestError
 from ..evaluation.records import read_records
 from ..evaluation.run import RECORDS_FILE, evaluate_folder, fact_scores
-from ..runtime.jobs import Job
 from ..runtime.processes import first_does, is_first, wait_for_all, world_size
 from ..verification.intervals import Bootstrap
 from ..verification.references import IDENTITY, check_target_knows, find_reference, judged_metrics, leaking_metrics
 from ..verification.scores import ScoreKey, ScoreTable
 from .context import RunContext, Subject
-from .evaluate import evaluate_job, evaluation_arguments, evaluation_unit
+from .evaluate import evaluation, evaluation_arguments, evaluation_unit
+from .run import Run
 
 SPLIT = "forget"
 
 
-def reference_stage(context: RunContext, target: Subject, never: Subject | None) -> None:
+def baseline_stage(run: Run) -> None:
     """Score target and never-knew model as they stand, and refuse a run whose verdict would mean nothing.
 
     Under several processes all of them call this together.
@@ -32,16 +32,15 @@ def reference_stage(context: RunContext, target: Subject, never: Subject | None)
         RequestError: The target does not know what is to be forgotten, the never-knew model knows it, or nothing of
             the gate can be measured.
     """
-    subjects = [target, *([never] if never is not None else [])]
-    _score(context, target, subjects)
-    first_does(lambda: check_references(context, target, subjects))
+    _score(run.context, run.target, run.baselines)
+    first_does(lambda: check_baselines(run.context, run.target, run.baselines))
 
 
-def check_references(context: RunContext, target: Subject, subjects: Sequence[Subject]) -> None:
-    """Hold the scores of the reference models against each other.
+def check_baselines(context: RunContext, target: Subject, subjects: Sequence[Subject]) -> None:
+    """Hold the scores of target and never-knew model against each other.
 
     Raises:
-        RequestError: See :func:`reference_stage`.
+        RequestError: See :func:`baseline_stage`.
     """
     gate = context.recipe.gate
     settings = Bootstrap(gate.draws, gate.confidence, context.recipe.seed)
@@ -69,10 +68,7 @@ def _score(context: RunContext, target: Subject, subjects: Sequence[Subject]) ->
             waiting.append((subject, unit))
     wait_for_all()  # nobody begins a unit before everybody has seen that it is not done
     if world_size() == 1:
-        jobs = []
-        for subject, unit in waiting:
-            arguments = (unit, *evaluation_arguments(context, target, subject, IDENTITY))
-            jobs.append(Job(f"{subject.name} {IDENTITY}", evaluate_job, arguments))
+        jobs = [evaluation(context, target, subject, IDENTITY, unit) for subject, unit in waiting]
         for _ in context.progress.follow("evaluate", len(jobs), context.workers.run(jobs)):
             pass
         return

@@ -1,0 +1,24 @@
+"""A command of the command line: its words beside the code that they run."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Command:
+    """One command.
+
+    Attributes:
+        name: What is typed after ``hf-unlearn``.
+        help: One line.
+        add_arguments: Adds its arguments to a parser.
+        run: Does it and returns the exit code.
+    """
+
+    name: str
+    help: str
+    add_arguments: Callable[[argparse.ArgumentParser], None]
+    run: Callable[[argparse.Namespace], int]

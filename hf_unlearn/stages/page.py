@@ -1,0 +1,16 @@
+"""The report as people read it: a page beside the run's folders, and tables in the terminal."""
+
+from __future__ import annotations
+
+from ..reporting.html import write_html
+from ..reporting.terminal import print_results
+from .run import Run
+
+
+def page_stage(run: Run) -> None:
+    """Write ``report.html`` anew and print what it says."""
+    assert run.verified is not None  # the verify stage comes before
+    page = run.context.output_dir / "report.html"
+    with run.context.progress.stage("verify"):
+        write_html(run.verified.report, page)
+    print_results(run.verified.report, run.context.progress.console, report_path=page)

@@ -1,0 +1,251 @@
+"""Every refusal that can be known before work starts, as three lists: by the recipe, with its rows, with its models.
+
+A check takes what its list is about and raises; a new one is a function here and an entry in a list. What has to be
+measured first, such as whether the target knows the facts, is the :mod:`~hf_unlearn.stages.baselines` stage.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..attacks.base import Attack, Attacked
+from ..attacks.composed import after_of
+from ..data.encoding import check_tokenizer, encode_row, encode_rows, load_tokenizer
+from ..errors import RequestError
+from ..evaluation.suites.harness import check_harness
+from ..models.loading import empty_model
+from ..models.scratch import build_tokenizer
+from ..quantization import FORMATS
+from ..quantization.base import body_layers
+from ..recipe import Recipe
+from .attack import looks_at_target
+from .context import Context, RunContext, Subject
+from .models import tokenizer_texts
+from .run import Run
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+def check_recipe(recipe: Recipe, command: str | None) -> None:
+    """Refuse what the recipe alone shows, before anything is read.
+
+    Args:
+        recipe: A recipe that was read without an error.
+        command: The command for a single stage that is given; ``None`` for the whole run.
+
+    Raises:
+        RequestError: The request cannot be met as it stands.
+        EnvironmentFailure: A library is missing or has the wrong version.
+    """
+    if command == "publish" and recipe.is_audit:
+        raise RequestError(f"{recipe.name} judges checkpoints made elsewhere: an audit publishes nothing")
+    for check in RECIPE_CHECKS:
+        check(recipe)
+
+
+def check_rows(context: RunContext) -> None:
+    """Refuse what the rows show, before a model is fetched or built.
+
+    Raises:
+        RequestError: The rows cannot be used as the recipe wants them.
+        EnvironmentFailure: The Hub could not be reached.
+    """
+    for check in ROW_CHECKS:
+        check(context)
+
+
+def check_models(run: Run) -> None:
+    """Refuse what the models show, before anything is scored or trained.
+
+    Raises:
+        RequestError: Rows, formats or attacks do not fit the models.
+        EnvironmentFailure: The Hub could not be reached.
+    """
+    for check in MODEL_CHECKS:
+        check(run)
+
+
+def check_formats(recipe: Recipe) -> None:
+    """Refuse formats whose library is missing.
+
+    Raises:
+        MissingExtraError: Says which extra to install.
+        EnvironmentFailure: A library has a version that the format does not work with.
+    """
+    for name in recipe.export.formats:
+        FORMATS.get(name).value().check_available()
+
+
+def check_benchmarks(recipe: Recipe) -> None:
+    """Refuse tasks that do not exist.
+
+    Raises:
+        MissingExtraError: lm-evaluation-harness is not installed.
+        RequestError: There is no such task or folder.
+    """
+    if recipe.benchmarks is not None:
+        try:
+            check_harness(recipe.benchmarks.harness())
+        except RequestError as error:
+            raise RequestError(str(error).replace("harness.", "benchmarks.", 1)) from None
+
+
+def check_calibration_text(context: RunContext) -> None:
+    """Refuse calibration text that is missing, empty, short, the forget set, or scored."""
+    _ = context.calibrations  # chosen when they are first asked for
+
+
+def check_scratch_texts(context: RunContext) -> None:
+    """Check the rows with the tokenizer that a model built from scratch will have, before it is built.
+
+    Raises:
+        RequestError: See :func:`check_texts`.
+    """
+    spec = context.recipe.model.scratch
+    if spec is None:
+        return
+    tokenizer = build_tokenizer(tokenizer_texts(context.bundle), spec)
+    tokenizer.name_or_path = "built from the data"
+    check_texts(context, tokenizer, spec.max_positions)
+
+
+def check_target_texts(run: Run) -> None:
+    """Check the rows with the tokenizer of a model that was not built for them.
+
+    Raises:
+        RequestError: See :func:`check_texts`.
+    """
+    from transformers import AutoConfig
+
+    if run.recipe.model.scratch is not None:
+        return
+    target = run.target.folder
+    tokenizer = load_tokenizer(str(target))
+    try:
+        config = AutoConfig.from_pretrained(target)
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise RequestError(f"model.target: {target} has a config.json that cannot be used: {reason}") from error
+    check_texts(run.context, tokenizer, getattr(config.get_text_config(), "max_position_embeddings", None))
+
+
+def check_texts(context: RunContext, tokenizer: PreTrainedTokenizerBase, positions: int | None) -> None:
+    """Tokenize every row of every set.
+
+    Args:
+        context: The run.
+        tokenizer: The target's tokenizer.
+        positions: Most tokens the model can read, if it has such a limit.
+
+    Raises:
+        RequestError: The tokenizer cannot batch or render the rows, or rows are too long (how many, and the longest).
+    """
+    data, bundle = context.recipe.data, context.bundle
+    trained = [row for rows in (bundle.forget, bundle.retain, bundle.generic) for row in rows]
+    scored = [row for rows in (bundle.holdout, *bundle.extra.values()) for row in rows]
+    check_tokenizer(tokenizer, data.format, (*trained, *scored))
+    encoded = encode_rows(
+        trained, tokenizer, data.format, eos=True, max_length=data.max_length, truncation=data.truncation
+    )
+    # Scoring cuts nothing.
+    encoded += [encode_row(row, tokenizer, data.format, eos=False) for row in scored]
+    too_long = [place for place, row in enumerate(encoded) if positions is not None and len(row.input_ids) > positions]
+    if too_long:
+        worst = max(too_long, key=lambda place: len(encoded[place].input_ids))
+        raise RequestError(
+            f"{len(too_long)} of {len(encoded)} rows have more tokens than the {positions} that the model can read, "
+            f"the longest has {len(encoded[worst].input_ids)} ({(trained + scored)[worst].origin}): take them out, or "
+            f"set data.max_length={positions} and data.truncation=cut"
+        )
+
+
+def check_calibration_length(run: Run) -> None:
+    """Refuse calibration text that is too short for the target's widest layer.
+
+    Raises:
+        RequestError: Says how many tokens there are and how many are needed.
+    """
+    calibrations, target = run.context.calibrations, run.target.folder
+    if not calibrations:
+        return
+    empty = empty_model(target)
+    tokenizer = load_tokenizer(str(target))
+    positions = getattr(empty.config.get_text_config(), "max_position_embeddings", None)
+    for name, calibration in calibrations.items():
+        widest = max(layer.in_features for layer in body_layers(empty, name).values())
+        calibration.check_length(sum(map(len, calibration.encode(tokenizer, positions))), widest)
+
+
+def check_shapes(run: Run) -> None:
+    """Refuse formats that cannot hold the target: what is unlearned from it has the same shape."""
+    check_exportable(run.recipe.export.formats, run.target.folder)
+
+
+def check_exportable(names: Sequence[str], source: Path) -> None:
+    """Refuse formats that cannot hold a model of this shape.
+
+    Args:
+        names: Formats.
+        source: The model's folder.
+
+    Raises:
+        RequestError: Says which layer does not fit, or that the folder's config names no causal language model.
+    """
+    model = empty_model(source)
+    for name in names:
+        FORMATS.get(name).value().check(model)
+
+
+def check_attack_fit(run: Run) -> None:
+    """Refuse attacks that do not fit the models there are: what is unlearned from them has the same shape."""
+    check_attacks(run.context, [*run.baselines, *run.audited], run.target)
+
+
+def check_attacks(context: Context, subjects: Sequence[Subject], target: Subject | None) -> None:
+    """Refuse attacks that do not fit models.
+
+    Raises:
+        RequestError: An attack looks at the model before unlearning, which was not named, or does not fit a model.
+    """
+    for name, attack in context.attacks.items():
+        if target is None and looks_at_target(name, attack):
+            raise RequestError(
+                f"{name} looks at the model before unlearning, which is not named: name it, or leave {name} out"
+            )
+        for subject in subjects:
+            # Shapes are those of the model as it stands: what is attacked after quantizing is made later.
+            known = subject.folder if target is None else target.folder
+            attack.check(Attacked(subject.folder, known, context.bundle, context.text_format, context.attack_metrics))
+
+
+def check_after(attacks: Mapping[str, Attack]) -> None:
+    """Refuse attacks on one model after a format that cannot be made without more text.
+
+    Raises:
+        RequestError: A format is calibrated.
+        EnvironmentFailure: A format's library is missing or has the wrong version.
+    """
+    for name, attack in attacks.items():
+        after = after_of(attack)
+        if after is None:
+            continue
+        kind = FORMATS.get(after).value
+        kind().check_available()
+        if kind.calibrated:
+            raise RequestError(
+                f"{name}: {after} is calibrated on text, which is not named here: export it by a recipe, and attack "
+                "the folder that this makes"
+            )
+
+
+RECIPE_CHECKS: tuple[Callable[[Recipe], None], ...] = (check_formats, check_benchmarks)
+ROW_CHECKS: tuple[Callable[[RunContext], None], ...] = (check_calibration_text, check_scratch_texts)
+MODEL_CHECKS: tuple[Callable[[Run], None], ...] = (
+    check_target_texts,
+    check_calibration_length,
+    check_shapes,
+    check_attack_fit,
+)

@@ -1,0 +1,107 @@
+"""A run on its way through the stages: what is known before any model, and the models there are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from ..data.example import DataBundle
+from ..recipe import Recipe
+from .context import RunContext, Subject
+from .models import audited_subjects, control_subject, never_knew_seed, second_never_knew
+from .plans import METRICS_FILE, training_plans
+from .units import Unit, fingerprint
+
+
+@dataclass(frozen=True)
+class Verified:
+    """What verification found.
+
+    Attributes:
+        report: The report of the release candidate.
+        candidate: The release candidate.
+        controls_ok: Whether every control came out as it must.
+    """
+
+    report: dict[str, Any]
+    candidate: str
+    controls_ok: bool
+
+
+@dataclass
+class Run:
+    """What every stage is given.
+
+    Attributes:
+        context: Recipe, rows, folders, workers and progress.
+        target: The model that knows.
+        never_knew: The model that never knew, where there is one.
+        is_main: Whether this is the main process of the launch. Asked before the processes part, after which each
+            is on its own.
+        verified: What the verify stage found; ``None`` before it.
+    """
+
+    context: RunContext
+    target: Subject
+    never_knew: Subject | None
+    is_main: bool = True
+    verified: Verified | None = None
+
+    @property
+    def recipe(self) -> Recipe:
+        """What was asked for."""
+        return self.context.recipe
+
+    @property
+    def bundle(self) -> DataBundle:
+        """The rows of all sets."""
+        return self.context.bundle
+
+    @property
+    def baselines(self) -> list[Subject]:
+        """The models that were there before unlearning: the target and, where there is one, the never-knew model."""
+        return [self.target, *([self.never_knew] if self.never_knew is not None else [])]
+
+    @cached_property
+    def audited(self) -> list[Subject]:
+        """The checkpoints of an audit, fetched; none where the run trains.
+
+        Raises:
+            RequestError: One of them is neither a folder with a saved model nor a model on the Hub.
+            EnvironmentFailure: The Hub could not be reached.
+        """
+        return audited_subjects(self.context)
+
+    @cached_property
+    def subjects(self) -> list[Subject]:
+        """All models of the run: the baselines, then methods, then controls.
+
+        Raises:
+            RequestError: One of them has not been trained yet.
+        """
+        return [*self.baselines, *self.audited, *self._trained(), *self._untrained_controls()]
+
+    def _trained(self) -> list[Subject]:
+        methods = {method.name for method in self.recipe.methods}
+        return [
+            Subject(plan.name, "method" if plan.name in methods else "control", plan.unit.path, _digest(plan.unit))
+            for plan in training_plans(self.context, self.target, self.never_knew)
+        ]
+
+    def _untrained_controls(self) -> list[Subject]:
+        found = []
+        scratch = self.recipe.model.scratch
+        for number, control in enumerate(self.recipe.controls):
+            if control.kind == "never_knew" and scratch is not None:
+                seed = never_knew_seed(control.seed, scratch.seed, number)
+                _, folder = second_never_knew(self.context, control.name, seed)
+                found.append(control_subject(control.name, folder))
+            if control.kind == "target":
+                found.append(Subject(control.name, "control", self.target.folder, self.target.digest))
+        return found
+
+
+def _digest(unit: Unit) -> str:
+    """Fingerprint of a trained model's files, its training log left out (it holds times)."""
+    return fingerprint({name: digest for name, digest in unit.outputs().items() if name != METRICS_FILE})

@@ -1,0 +1,121 @@
+"""Texts that the target writes by itself before anything is trained, for the retain term to keep what they say."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..data.encoding import TextFormat, encode_prompt, load_tokenizer
+from ..data.example import Example
+from ..data.self_generated import DrawSpec, without_forgotten
+from ..errors import RequestError
+from ..runtime.jobs import Job
+from ..runtime.processes import first_does
+from .retain_rows import TEXTS_FILE, named_sets, self_generated_unit
+from .run import Run
+from .units import Unit
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+_PROMPTS_PER_BATCH = 128
+
+
+def self_generated_stage(run: Run) -> None:
+    """Let the target write, unless it has or the recipe does not ask for it. All processes call this together.
+
+    Raises:
+        RequestError: Nothing that was written can be used, or the tokenizer has no token that texts begin with.
+    """
+    context, recipe = run.context, run.recipe
+    spec = recipe.data.keep_drawn
+    if spec is None or recipe.is_audit:
+        return
+    unit = self_generated_unit(context, run.target, spec)
+
+    def write() -> None:
+        if unit.done:
+            return
+        forget, length, dtype = tuple(run.bundle.forget), recipe.data.max_length, recipe.model.dtype
+        arguments = (unit, run.target.folder, spec, forget, named_sets(context), length, dtype)
+        jobs = [Job("texts of the target", write_job, arguments)]
+        for _, said in context.progress.follow("draw", len(jobs), context.workers.run(jobs)):
+            context.progress.say(said)
+
+    first_does(write)
+
+
+def write_job(
+    unit: Unit,
+    model: Path,
+    spec: DrawSpec,
+    forget: Sequence[Example],
+    kept: Sequence[Sequence[Example]],
+    max_length: int,
+    dtype: str,
+) -> str:
+    """Let the target write, leave out what touches the forget set, keep the rest; returns how many were kept."""
+    told = ""
+
+    def build(folder: Path) -> None:
+        nonlocal told
+        sifted = without_forgotten(write_texts(model, spec, dtype), forget, kept, spec)
+        fitting = _fitting(sifted.texts, model, max_length)
+        told = (
+            f"the target wrote {sifted.different} different texts in {spec.texts}: {sifted.touching} share words with "
+            f"the forget set and are left out, {len(fitting)} are kept"
+        )
+        if not fitting:
+            mend = "raise texts or avoid_words, or name ordinary words or other starts"
+            raise RequestError(f"data.keep_drawn: {told}; {mend}")
+        (folder / TEXTS_FILE).write_text(json.dumps(fitting, indent=0, ensure_ascii=False), encoding="utf-8")
+
+    unit.run(build)
+    return told
+
+
+def write_texts(folder: Path, spec: DrawSpec, dtype: str = "float32") -> list[str]:
+    """What the model in a folder writes, each text with what it began with.
+
+    Raises:
+        RequestError: A text is to begin with nothing, and the tokenizer has no token for that.
+    """
+    from ..evaluation.batch_runner import Passes
+    from ..evaluation.generation import Prompt, generate
+    from ..evaluation.spec import Sampling
+    from ..models.loading import load_model
+
+    tokenizer = load_tokenizer(str(folder))
+    begins = {start: _first_tokens(start, tokenizer) for start in spec.starts}
+    sampling = Sampling(1, spec.temperature, seed=spec.seed)
+    chosen = [spec.starts[number % len(spec.starts)] for number in range(spec.texts)]
+    prompts = [
+        Prompt(
+            begins[start], f"data.keep_drawn.starts {start!r}", spec.max_new_tokens, (), sampling, f"drawn-{number}"
+        )
+        for number, start in enumerate(chosen)
+    ]
+    model = load_model(folder, dtype)
+    written = generate(model, tokenizer, prompts, Passes(2**31), name="drawn texts", most=_PROMPTS_PER_BATCH)
+    return [start + text for start, text in zip(chosen, written, strict=True)]
+
+
+def _fitting(texts: Sequence[str], model: Path, max_length: int) -> list[str]:
+    """Texts that make a training row: something to predict, and no longer than rows may be."""
+    tokenizer = load_tokenizer(str(model))
+    lengths = [len(tokenizer(text).input_ids) for text in texts]
+    # One more for the end token.
+    return [text for text, length in zip(texts, lengths, strict=True) if 2 <= length < max_length]
+
+
+def _first_tokens(start: str, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
+    found = encode_prompt(Example(id="", prompt=start, answer="", fact="", group=""), tokenizer, TextFormat())
+    if found:
+        return found
+    # Models whose tokenizer puts nothing in front separate texts by their end token in training.
+    first = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
+    if first is None:
+        raise RequestError("data.keep_drawn.starts holds an empty text, and the tokenizer has no token to begin with")
+    return (int(first),)
