@@ -16,9 +16,10 @@ from .recipe import Recipe
 from .recipe.attacks import fit_to_data
 from .reporting.html import write_html
 from .reporting.terminal import print_results
-from .runtime.environment import Surroundings
+from .runtime.environment import environment_failures
+from .runtime.files import write_atomically
 from .runtime.jobs import Workers, default_workers
-from .runtime.processes import is_first, part, world_size
+from .runtime.processes import is_main_process, leave_group, world_size
 from .runtime.progress import Progress
 from .stages.attack import attack_stage
 from .stages.benchmarks import benchmark_stage, check_benchmarks
@@ -31,7 +32,7 @@ from .stages.models import base_models
 from .stages.publish import publish_stage
 from .stages.references import reference_stage
 from .stages.train import train_stage, trained_subjects
-from .stages.units import claim_output_dir, output_lock, prepare_output_dir, write_atomically
+from .stages.units import claim_output_dir, output_lock, prepare_output_dir
 from .stages.verify import Verified, verify_stage
 
 STAGES = ("train", "export", "evaluate", "attack", "verify", "publish")
@@ -85,15 +86,15 @@ def run_pipeline(
     """
     if only == "publish" and recipe.is_audit:
         raise RequestError(f"{recipe.name} judges checkpoints made elsewhere: an audit publishes nothing")
-    progress = progress or Progress(Console(highlight=False, quiet=not is_first()))
+    progress = progress or Progress(Console(highlight=False, quiet=not is_main_process()))
     check_formats(recipe.export.formats)
     check_benchmarks(recipe.benchmarks)
     bundle = load_bundle(recipe)
     recipe, left_out = fit_to_data(recipe, bundle)
     for name, reason in left_out.items():
         progress.say(f"{name} is left out of the tier {recipe.attack_tier}: {reason}")
-    with Surroundings(output_dir):
-        first = is_first()
+    with environment_failures(output_dir):
+        first = is_main_process()
         if first:
             prepare_output_dir(output_dir)
         count = _worker_count(recipe) if workers is None else workers
@@ -123,7 +124,7 @@ def _run_stages(context: RunContext, only: str | None, first: bool) -> RunResult
         trained = train_stage(context, target, never)
     elif first or only == "attack":
         trained = trained_subjects(context, target, never)
-    part()
+    leave_group()
     if only == "train" or not (first or only in (None, "attack")):
         return result
     subjects = [target, *([never] if never else []), *trained]

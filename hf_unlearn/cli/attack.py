@@ -70,16 +70,16 @@ def attack_model(arguments: argparse.Namespace, workers: int | None) -> int:
 
     from ..recipe.attack_request import Chosen, read_request
     from ..recipe.attacks import fitting
-    from ..runtime.environment import Surroundings
+    from ..runtime.environment import environment_failures
     from ..runtime.jobs import Workers
-    from ..runtime.processes import is_first, part
+    from ..runtime.processes import is_main_process, leave_group
     from ..runtime.progress import Progress
     from ..stages.single_model import SingleModel, check_after
     from ..stages.units import output_lock
 
     chosen = Chosen(tuple(arguments.attack), arguments.tier, arguments.after, arguments.then)
     request = read_request(chosen, arguments.from_recipe, arguments.data, arguments.overrides)
-    first = is_first()
+    first = is_main_process()
     quiet = not first or (arguments.json and not arguments.cost)
     progress = Progress(Console(highlight=False, quiet=quiet))
     bundle = _bundle(request)
@@ -89,7 +89,7 @@ def attack_model(arguments: argparse.Namespace, workers: int | None) -> int:
     check_after(attacks)
     name = str(arguments.recipe)
     out = arguments.output_dir or Path("attacks") / (name.rstrip("/").rsplit("/", 1)[-1] or "model")
-    with Surroundings(out):
+    with environment_failures(out):
         if first:
             _claim(out, name)
         lock = output_lock(out) if first else nullcontext()
@@ -98,7 +98,7 @@ def attack_model(arguments: argparse.Namespace, workers: int | None) -> int:
                 out, bundle, pool, progress, attacks, request.text_format, tuple(request.evaluate.metrics)
             )
             subjects, target = _subjects(context, arguments, request)
-            part()
+            leave_group()
             found = _attack(context, subjects, target, first=first, only_cost=arguments.cost)
     if found is not None:
         _show(found, subjects, out, as_json=arguments.json)
@@ -109,9 +109,9 @@ def _attack(
     context: SingleModel, subjects: Sequence[Subject], target: Subject | None, *, first: bool, only_cost: bool
 ) -> dict[str, Any] | None:
     """Run the attacks; what they brought back, in the first process and unless only the cost is asked for."""
+    from ..runtime.files import write_atomically
     from ..stages.attack import attack_stage, check_attacks, say_cost
     from ..stages.single_model import attack_table, export_variants
-    from ..stages.units import write_atomically
 
     if only_cost:
         if first:
@@ -147,7 +147,8 @@ def _bundle(request: AttackRequest) -> DataBundle:
 
 
 def _claim(out: Path, model: str) -> None:
-    from ..stages.units import RUN_FILE, prepare_output_dir, write_atomically
+    from ..runtime.files import write_atomically
+    from ..stages.units import RUN_FILE, prepare_output_dir
 
     prepare_output_dir(out)
     marker = out / RUN_FILE
@@ -167,16 +168,16 @@ def _subjects(
 ) -> tuple[list[Subject], Subject | None]:
     """The model with those it is compared with, and the target for attacks that look at it."""
     from ..models.loading import fetch
-    from ..runtime.processes import is_first, wait_for_all
+    from ..runtime.processes import is_main_process, wait_for_everyone
     from ..stages.single_model import subject_of
 
     references = _references(context, arguments, request)
     folders = {"model": fetch(str(arguments.recipe), arguments.revision, "MODEL"), **references}
     roles: dict[str, Any] = {"model": "method", "target": "target", "never_knew": "never_knew"}
-    if is_first():  # what has to be unpacked is unpacked once
+    if is_main_process():  # what has to be unpacked is unpacked once
         for name, folder in folders.items():
             subject_of(context, name, roles[name], folder)
-    wait_for_all()
+    wait_for_everyone()
     found = {name: subject_of(context, name, roles[name], folder) for name, folder in folders.items()}
     target = found.get("target")
     return ([found["model"]] if arguments.alone else list(found.values())), target

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..hub.folders import PublishedFolder, publish_to_folder
+from ..hub.folders import PublishedFolder, publish_to_folder, write_release
 from ..hub.leaks import ForgetText
 from ..hub.metadata import CardWords
-from ..hub.staging import write_release
 from ..quantization import FORMATS
 from ..recipe import Recipe
 from ..reporting.plots import write_plots

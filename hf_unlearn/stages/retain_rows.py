@@ -14,7 +14,7 @@ from ..data.example import Example
 from ..data.self_generated import DrawSpec, without_forgotten
 from ..errors import RequestError
 from ..runtime.jobs import Job
-from ..runtime.processes import first_does
+from ..runtime.processes import on_main_process
 from .context import RunContext, Subject
 from .units import Unit, fingerprint
 
@@ -58,7 +58,7 @@ def draw_stage(context: RunContext, target: Subject) -> None:
         for _, said in context.progress.follow("draw", len(jobs), context.workers.run(jobs)):
             context.progress.say(said)
 
-    first_does(draw)
+    on_main_process(draw)
 
 
 def drawn_texts(context: RunContext, target: Subject) -> Drawn | None:
