@@ -201,9 +201,16 @@ def push_folder(
 def push_later(
     repo_id: str, folder: Path, card: str, message: str, *, token: str | None = None, revision: str | None = None
 ) -> Future[Any]:
-    """:func:`push_folder` in the background; the folder is removed afterwards."""
-    api = HubClient(token).api
-    future: Future[Any] = api.run_as_future(
+    """:func:`push_folder` in the background, after those that were begun before; the folder is removed afterwards.
+
+    Raises:
+        RequestError: There is no token.
+    """
+    from huggingface_hub import run_as_future
+
+    HubClient(token)  # whoever has no token learns of it now
+    # The library's own connection has one thread. With one of its own, each push would race those before it.
+    future: Future[Any] = run_as_future(
         push_folder, repo_id, folder, card, message, token=token, revision=revision, remove=True
     )
     return future

@@ -121,7 +121,7 @@ def test_imports_run_down():
         for line, other in imports:
             below = other.partition(".")[0]
             # The package's own `__init__` brings the public names of every layer: nothing inside reads them there.
-            if top and (not below or below != top and LEVEL[below] <= LEVEL[top]):
+            if top and (not below or (below != top and LEVEL[below] <= LEVEL[top])):
                 upward.append(f"{modules()[module].relative_to(PACKAGE)}:{line} imports {other or PACKAGE.name}")
     assert not upward, "\n".join(upward)
 
