@@ -131,7 +131,8 @@ def _publish_one(
             _refuse_forget_text(work, {**files, REPORT_FILE: sha256_file(work / REPORT_FILE)}, forget, clean)
     except OSError as error:
         raise EnvironmentFailure(
-            f"{out} cannot be written ({error.strerror or error}): make room or see to its rights, then publish again"
+            f"{out} cannot be written ({error.strerror or error}): make room or check its permissions, then publish "
+            "again"
         ) from error
     return PublishedFolder(transform, out, files, tuple(left_out))
 
@@ -340,8 +341,8 @@ def stage(release: Release, options: HubOptions) -> list[Staged]:
             files = _stage_one(checked, folder, words, options, results)
         except OSError as error:
             raise EnvironmentFailure(
-                f"{folder} cannot be written ({error.strerror or error}): make room or see to its rights, then run "
-                "the same command again"
+                f"{folder} cannot be written ({error.strerror or error}): make room or check its permissions, then "
+                "run the same command again"
             ) from error
         _refuse_forget_text(folder, files, release.forget, clean)
         staged.append(Staged(transform, repos[transform], branch, folder, files))

@@ -328,6 +328,6 @@ def _alone(run: Path, say: Say) -> Iterator[None]:
             stack.enter_context(locked(run / LOCK_FILE, before_waiting=tell))
         except OSError as error:
             raise EnvironmentFailure(
-                f"{run / LOCK_FILE} cannot be written ({error.strerror}): see to its rights"
+                f"{run / LOCK_FILE} cannot be written ({error.strerror}): check its permissions"
             ) from error
         yield
