@@ -67,8 +67,8 @@ def publish_run(
 ) -> Publication | None:
     """Publish a finished run.
 
-    One process does it: under a launcher the first, and if several believe to be that one, one after the other; the
-    later ones find that nothing is left to do.
+    One process does it: under a launcher the main process, and if several believe to be that one, one after the
+    other; the later ones find that nothing is left to do.
 
     Args:
         run: The run's output folder.
