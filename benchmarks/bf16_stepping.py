@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
-import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -34,6 +33,7 @@ from hf_unlearn.models.decoder import linear_weights
 from hf_unlearn.models.scratch import ScratchSpec, build_tokenizer, train_scratch_model
 from hf_unlearn.quantization.compare import Comparison, compare_weights
 from hf_unlearn.quantization.grids import find_grid, on_grid
+from hf_unlearn.runtime.files import whole_folder, write_atomically
 from hf_unlearn.trainer.rounded_steps import STEPPINGS
 
 GRIDS = ("int8", "int4-g64", "nf4", "fp4", "int3-g64", "int2-g64")
@@ -61,9 +61,8 @@ def make_target(size: str, folder: Path) -> tuple[Path, DataBundle]:
     if not (target / "config.json").exists():
         rows = [*bundle.forget.train, *bundle.retain.train, *bundle.practice.train]
         tokenizer = build_tokenizer([row.text for row in rows], spec)
-        partial = folder / f"target-{size}.partial"
-        train_scratch_model(spec, rows, tokenizer, TextFormat(), partial, progress="target")
-        os.replace(partial, target)
+        with whole_folder(target) as partial:
+            train_scratch_model(spec, rows, tokenizer, TextFormat(), partial, progress="target")
     return target, bundle
 
 
@@ -196,9 +195,7 @@ def main() -> None:
             if path.exists():
                 continue
             cell = run_cell(target, bundle, stepping, rate, arguments)
-            partial = path.with_suffix(".partial")
-            partial.write_text(json.dumps(cell, indent=1), encoding="utf-8")
-            partial.replace(path)
+            write_atomically(path, json.dumps(cell, indent=1))
             full, coarse = cell["scores"]["full"], cell["scores"]["int2-g64"]
             print(
                 f"{rate:g} {stepping} {cell['steps']} steps {cell['seconds']:.0f} s: {full} int2 {coarse}", flush=True

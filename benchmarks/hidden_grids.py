@@ -26,6 +26,7 @@ from hf_unlearn.data.encoding import load_tokenizer
 from hf_unlearn.data.example import DataBundle
 from hf_unlearn.models.decoder import linear_weights
 from hf_unlearn.quantization.grids import find_grid, on_grid
+from hf_unlearn.runtime.files import write_atomically
 
 HIDDEN = ("int8", "nf4", "fp4", "int4-g128", "int4-g32")
 SEEN = (*HIDDEN, "int3-g32", "int2-g32")
@@ -102,9 +103,7 @@ def main() -> None:
             if path.exists():
                 continue
             cell = run_grid(target, bundle, grid, arguments)
-            partial = path.with_suffix(".partial")
-            partial.write_text(json.dumps(cell, indent=1), encoding="utf-8")
-            partial.replace(path)
+            write_atomically(path, json.dumps(cell, indent=1))
             print(f"{grid} {cell['seconds']:.0f} s: {cell['scores']['full']}", flush=True)
     print(report([json.loads(path.read_text(encoding="utf-8")) for path in cells_dir.glob("*.json")]))
 

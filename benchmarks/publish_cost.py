@@ -54,10 +54,9 @@ def make_run(root: Path, full_size: bool = False) -> Path:
         root: Where to.
         full_size: Variants as large as the model.
     """
-    from hf_unlearn.hub.folders import publish_to_folder
+    from hf_unlearn.hub.folders import publish_to_folder, write_release
     from hf_unlearn.hub.leaks import ForgetText
     from hf_unlearn.hub.metadata import CardWords
-    from hf_unlearn.hub.staging import write_release
     from hf_unlearn.verification.digests import folder_digests
     from hf_unlearn.verification.report_file import write_report
 

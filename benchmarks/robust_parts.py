@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import copy
 import json
-import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -32,6 +31,7 @@ from hf_unlearn.data.example import DataBundle
 from hf_unlearn.data.pairing import IGNORED, pad_rows
 from hf_unlearn.models.decoder import linear_weights
 from hf_unlearn.quantization.grids import find_grid, on_grid
+from hf_unlearn.runtime.files import write_atomically
 
 GRIDS = ("int4-g64", "nf4", "fp4", "int3-g64", "int2-g64")
 VIEWS = {"name": "precision-views", "grids": ["int4-g64", "int3-g64"], "noise": ["int3-g64"], "hold_out": ["int2-g64"]}
@@ -156,9 +156,7 @@ def main() -> None:
             if path.exists():
                 continue
             cell = run_cell(target, bundle, CELLS[name], arguments)
-            partial = path.with_suffix(".partial")
-            partial.write_text(json.dumps(cell, indent=1), encoding="utf-8")
-            os.replace(partial, path)
+            write_atomically(path, json.dumps(cell, indent=1))
             print(report([(name, cell)]).splitlines()[-1], flush=True)
     found = [(name, folder / f"{name.replace(' ', '_')}.json") for name in CELLS]
     print(report([(name, json.loads(path.read_text(encoding="utf-8"))) for name, path in found if path.exists()]))

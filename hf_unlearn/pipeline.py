@@ -14,9 +14,10 @@ from .errors import RequestError
 from .recipe import Recipe, load_recipe
 from .recipe.attack_request import AttackRequest
 from .recipe.attacks import fit_to_data, fitting
-from .runtime.environment import Surroundings
+from .runtime.environment import environment_failures
+from .runtime.files import write_atomically
 from .runtime.jobs import Workers, default_workers
-from .runtime.processes import is_first, part, world_size
+from .runtime.processes import is_main_process, leave_group, world_size
 from .runtime.progress import Progress
 from .stages import Stage, stage_named, stages_of
 from .stages.attack import say_cost
@@ -35,7 +36,7 @@ from .stages.single_model import (
     load_rows,
     start_attacks,
 )
-from .stages.units import claim_output_dir, output_lock, prepare_output_dir, write_atomically
+from .stages.units import claim_output_dir, output_lock, prepare_output_dir
 
 
 @dataclass
@@ -85,14 +86,14 @@ def run_pipeline(
         RequestError: The recipe's data or models are not usable, or the folder belongs to another recipe.
         EnvironmentFailure: Memory, disk, network or a library failed.
     """
-    main = is_first()
+    main = is_main_process()
     progress = progress or Progress(Console(highlight=False, quiet=not main))
     check_recipe(recipe, only)
     bundle = load_bundle(recipe)
     recipe, left_out = fit_to_data(recipe, bundle)
     for name, reason in left_out.items():
         progress.say(f"{name} is left out of the tier {recipe.attack_tier}: {reason}")
-    with Surroundings(output_dir):
+    with environment_failures(output_dir):
         if main:
             prepare_output_dir(output_dir)
         count = _worker_count(recipe) if workers is None else workers
@@ -119,7 +120,7 @@ def start_run(context: RunContext) -> Run:
     """
     check_rows(context)
     target, never_knew = base_models(context)
-    run = Run(context, target, never_knew, is_main=is_first())
+    run = Run(context, target, never_knew, is_main=is_main_process())
     check_models(run)
     return run
 
@@ -136,10 +137,10 @@ def run_stages(run: AnyRun, stages: Sequence[Stage]) -> None:
     """
     for stage in stages:
         if stage.processes != "together":
-            part()
+            leave_group()
         if run.is_main or stage.processes != "main":
             stage.run(run)
-    part()
+    leave_group()
 
 
 def attack_model(
@@ -168,13 +169,13 @@ def attack_model(
         RequestError: Rows, attacks and models do not fit each other, or the folder holds something else.
         EnvironmentFailure: Memory, disk, network or a library failed.
     """
-    main = is_first()
+    main = is_main_process()
     bundle = load_rows(request)
     attacks, left_out = fitting(request.section, bundle)
     for name, reason in left_out.items():
         progress.say(f"{name} is left out of the tier {request.section.tier}: {reason}")
     check_after(attacks)
-    with Surroundings(output_dir):
+    with environment_failures(output_dir):
         if main:
             claim_for_attacks(output_dir, models.model)
         with _lock(output_dir, main), Workers(workers, output_dir / "workers.log") as pool:

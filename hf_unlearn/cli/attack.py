@@ -65,7 +65,7 @@ def _attack_model(arguments: argparse.Namespace) -> int:
 
     from ..pipeline import attack_model
     from ..recipe.attack_request import Chosen, read_request
-    from ..runtime.processes import is_first
+    from ..runtime.processes import is_main_process
     from ..runtime.progress import Progress
     from ..stages.single_model import NamedModels
 
@@ -74,7 +74,7 @@ def _attack_model(arguments: argparse.Namespace) -> int:
     request = read_request(chosen, arguments.from_recipe, arguments.data, arguments.overrides)
     name = str(arguments.recipe)
     models = NamedModels(name, arguments.revision, arguments.target, arguments.never_knew, arguments.alone)
-    quiet = not is_first() or (arguments.json and not arguments.cost)
+    quiet = not is_main_process() or (arguments.json and not arguments.cost)
     progress = Progress(Console(highlight=False, quiet=quiet))
     out = arguments.output_dir or Path("attacks") / (name.rstrip("/").rsplit("/", 1)[-1] or "model")
     found = attack_model(request, models, out, workers=workers, progress=progress, only_cost=arguments.cost)

@@ -48,7 +48,7 @@ def _evaluate_with_suite(arguments: argparse.Namespace) -> int:
     from ..evaluation.suites import Request, evaluate_suite, load_suite
     from ..models.loading import fetch
     from ..reporting.single_models import print_evaluation
-    from ..runtime.processes import is_first
+    from ..runtime.processes import is_main_process
     from ..runtime.progress import Progress
 
     suite = load_suite(arguments.suite, arguments.overrides)
@@ -60,8 +60,8 @@ def _evaluate_with_suite(arguments: argparse.Namespace) -> int:
     short = name.rstrip("/").rsplit("/", 1)[-1] or "model"
     out_dir = arguments.output_dir or Path("evaluations") / f"{short}-{suite.name}"
     request = Request(model, name, suite, out_dir, arguments.dtype or "float32", arguments.limit, target)
-    result = evaluate_suite(request, Progress().say if is_first() else lambda text: None)
-    if is_first():
+    result = evaluate_suite(request, Progress().say if is_main_process() else lambda text: None)
+    if is_main_process():
         print_evaluation(result, str(out_dir))
     return 0
 

@@ -51,7 +51,7 @@ def _read_text(file: Path) -> str:
     except UnicodeDecodeError as error:
         raise RequestError(f"{file} is not UTF-8 text (byte {error.start}): save it as UTF-8") from error
     except OSError as error:
-        raise RequestError(f"{file} cannot be read ({error.strerror}): check its rights") from error
+        raise RequestError(f"{file} cannot be read ({error.strerror}): check its permissions") from error
 
 
 def _read_jsonl(file: Path) -> Numbered:
@@ -147,7 +147,7 @@ def _read_parquet(file: Path) -> Numbered:
     except pyarrow.ArrowException as error:
         raise RequestError(f"{file} cannot be read as Parquet: {_first_line(error)}") from error
     except OSError as error:
-        raise RequestError(f"{file} cannot be read ({error.strerror}): check its rights") from error
+        raise RequestError(f"{file} cannot be read ({error.strerror}): check its permissions") from error
     yield from enumerate(records, start=1)
 
 

@@ -206,7 +206,11 @@ class _Numbers(LogitsProcessor):
 
 
 class _StopStrings(StoppingCriteria):
-    """Ends a continuation whose text holds one of the strings. The text is cut afterwards; this only saves work."""
+    """Ends a continuation whose text holds one of the strings. The text is cut afterwards; this only saves work.
+
+    ``StopStringCriteria`` of transformers would end others too: it also finds strings that begin in the prompt, that
+    are written by a special token, or that begin with a space which decoding drops.
+    """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, stop: Sequence[str], width: int) -> None:
         self._tokenizer = tokenizer

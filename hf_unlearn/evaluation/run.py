@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, cast
 
 from ..data.encoding import TextFormat, check_chat_template, encode_row, load_tokenizer
 from ..data.example import Example
-from ..runtime.processes import is_first, rank, wait_for_all, world_size
+from ..runtime.processes import is_main_process, rank, wait_for_everyone, world_size
 from .metrics import SCORE_VERSION, apply_metrics
 from .records import ScoredRow, write_records
 from .spec import EvalSpec, Sampling, SetRequest, SetScoring, set_requests
@@ -119,11 +119,11 @@ def evaluate_folder(
             records += score_generic(
                 model, reference, tokenizer, generic, fmt, max_new_tokens=spec.fluency_tokens, passes=passes
             )
-    if is_first():
+    if is_main_process():
         write_records(out_dir / RECORDS_FILE, records)
         summary = json.dumps(summarize(records), indent=2, sort_keys=True)
         (out_dir / SUMMARY_FILE).write_text(summary + "\n", encoding="utf-8")
-    wait_for_all()
+    wait_for_everyone()
     journal.remove()
 
 

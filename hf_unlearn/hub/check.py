@@ -11,7 +11,7 @@ from ..errors import EnvironmentFailure, RequestError, VerificationError
 from ..verification.digests import FileStamp, compare_digests, file_stamps, hash_files, list_files, sha256_file
 from ..verification.report_file import REPORT_FILE, read_report
 from .files import SIGNATURE_FILE, is_weight_file, may_be_published
-from .signatures import NO_SIGNATURE, SignatureFinding, TrustedKey, check_signature
+from .signatures import NO_SIGNATURE, SignatureFinding, SigningKey, TrustedKey, check_signature, sign_report
 
 
 @dataclass(frozen=True)
@@ -145,6 +145,28 @@ def check_files(
     problems += _not_as_scored(report, found)
     problems += _not_tested(report)
     return CheckResult(folder, tuple(sorted(set(problems))), report, signature, stamps=stamps)
+
+
+def sign_folder(folder: str | Path, key: SigningKey, password: str | None = None) -> Path:
+    """Check a published folder and sign its report; an older signature is replaced.
+
+    Args:
+        folder: A published folder.
+        key: File of a private key on the curve P-256, P-384 or P-521 as PEM; or a Sigstore login.
+        password: Of the key. By default what the environment variable ``HF_UNLEARN_KEY_PASSWORD`` holds.
+
+    Returns:
+        The signature file.
+
+    Raises:
+        RequestError: The folder is not, byte for byte, what its report says, or the key cannot be used.
+        MissingExtraError: ``model-signing`` is not installed.
+        EnvironmentFailure: The signature cannot be written, or Sigstore cannot be reached.
+    """
+    problems = [problem for problem in check_folder(folder).problems if not problem.startswith(f"{SIGNATURE_FILE}:")]
+    if problems:
+        raise RequestError(f"{folder} is not signed, for it is not what its report says: {problems[0]}")
+    return sign_report(Path(folder), key, password)
 
 
 def _not_as_scored(report: dict[str, Any], found: dict[str, str]) -> list[str]:

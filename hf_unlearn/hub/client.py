@@ -13,7 +13,7 @@ import os
 import re
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -29,6 +29,7 @@ LONGEST_WAIT = 330
 """Seconds. The Hub's rate limits count over five minutes; who is told to wait longer is better told to come back."""
 
 _PASSING = (408, 429, 500, 502, 503, 504)
+_TOKEN_HELP = "make one that may write at https://huggingface.co/settings/tokens and log in with  hf auth login"
 _AGAIN = "then run the same command again: it goes on where this one ended"
 
 
@@ -105,6 +106,49 @@ class HubClient:
             kind = f"the Hub answered {status}" if status else "the Hub could not be reached"
             why = f"{kind} ({said}): wait until it works" if status or is_network(error) else f"{said}: mend that"
         return EnvironmentFailure(f"could not {doing}: {why}, {_AGAIN}")
+
+
+def check_permissions(client: HubClient, repo_id: str) -> str:
+    """May the token make and change this owner's repositories, as far as the Hub tells?
+
+    Asked before anything is uploaded.
+
+    Args:
+        client: The connection.
+        repo_id: ``owner/name`` of the main repository.
+
+    Returns:
+        Name of the user.
+
+    Raises:
+        RequestError: The token may only read, or not write for this owner.
+        EnvironmentFailure: The token is not valid (any more), or the Hub cannot be reached.
+    """
+    who: dict[str, Any] = client.call("ask the Hub who you are", client.api.whoami)
+    owner, user = repo_id.split("/")[0], str(who.get("name"))
+    roles = {user: "owner", **{org["name"]: org.get("roleInOrg") for org in who.get("orgs") or ()}}
+    token = (who.get("auth") or {}).get("accessToken") or {}
+    if token.get("role") == "read":
+        raise RequestError(f"the token of {user} may only read: {_TOKEN_HELP}")
+    if owner not in roles:
+        raise RequestError(f"{user} cannot publish as {owner}: name one of {', '.join(roles)} in --repo-id")
+    if roles[owner] == "read":
+        raise RequestError(f"{user} may only read in the organization {owner}: ask its owners for the right to write")
+    if token.get("role") == "fineGrained" and not _fine_grained_writes(token, owner, repo_id):
+        raise RequestError(f"the fine-grained token of {user} may not write to repositories of {owner}: {_TOKEN_HELP}")
+    return user
+
+
+def _fine_grained_writes(token: Mapping[str, Any], owner: str, repo_id: str) -> bool:
+    """Whether one of the token's scopes allows it; ``True`` where the Hub does not say."""
+    details = token.get("fineGrained")
+    if not isinstance(details, Mapping) or not isinstance(details.get("scoped"), list):
+        return True
+    return any(
+        "repo.write" in (scope.get("permissions") or ())
+        and (scope.get("entity") or {}).get("name") in (owner, repo_id)
+        for scope in details["scoped"]
+    )
 
 
 def status_of(error: BaseException) -> int | None:

@@ -10,11 +10,13 @@ a change is an exception, while a folder of one's own is written to all the time
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import time
 from pathlib import Path
 
+from ..runtime.files import whole_file
 from ..verification.digests import FileStamp, file_stamps, sha256_file
 
 _VERSION = 1
@@ -71,14 +73,10 @@ class DigestMemory:
             return
         entries = {**_read(self._path), **self._new}
         text = json.dumps({"version": _VERSION, "files": entries})
-        work = self._path.with_name(f".{self._path.name}.{os.getpid()}")
-        try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            with os.fdopen(os.open(work, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-                file.write(text)
-            work.replace(self._path)
-        except OSError:
-            work.unlink(missing_ok=True)
+        own = self._path.with_name(f".{self._path.name}.{os.getpid()}")  # several checks may end at the same time
+        with contextlib.suppress(OSError), whole_file(self._path, own) as work:
+            work.touch(0o600)
+            work.write_text(text, encoding="utf-8")
 
 
 def _as_list(stamp: FileStamp) -> list[int]:

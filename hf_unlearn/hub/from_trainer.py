@@ -7,7 +7,6 @@ folder: files are taken from a list of names, as for a publication.
 from __future__ import annotations
 
 import math
-import os
 import shutil
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import EnvironmentFailure, RequestError
+from ..runtime.files import link_or_copy
 from .card import card_environment
 from .client import HubClient
 from .files import CARD_FILE, is_model_file, is_weight_file
@@ -201,9 +201,16 @@ def push_folder(
 def push_later(
     repo_id: str, folder: Path, card: str, message: str, *, token: str | None = None, revision: str | None = None
 ) -> Future[Any]:
-    """:func:`push_folder` in the background; the folder is removed afterwards."""
-    api = HubClient(token).api
-    future: Future[Any] = api.run_as_future(
+    """:func:`push_folder` in the background, after those that were begun before; the folder is removed afterwards.
+
+    Raises:
+        RequestError: There is no token.
+    """
+    from huggingface_hub import run_as_future
+
+    HubClient(token)  # whoever has no token learns of it now
+    # The library's own connection has one thread. With one of its own, each push would race those before it.
+    future: Future[Any] = run_as_future(
         push_folder, repo_id, folder, card, message, token=token, revision=revision, remove=True
     )
     return future
@@ -222,12 +229,7 @@ def stage_files(source: Path, target: Path) -> None:
     try:
         shutil.rmtree(target, ignore_errors=True)
         for name in pushed_files(source):
-            place = target / name
-            place.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                os.link(source / name, place)
-            except OSError:
-                shutil.copyfile(source / name, place)
+            link_or_copy(source / name, target / name)
     except OSError as error:
         raise EnvironmentFailure(f"{target} cannot be written: {error.strerror or error}") from error
 

@@ -1,19 +1,42 @@
-"""Where a finished run is published to, and how."""
+"""Where a finished run is published to, how, and what repositories and branches are called there."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from ..errors import RequestError
-from .repo_names import check_repo_id
+from .metadata import is_hub_id
 
 Gate = Literal["auto", "manual"]
 MAIN = "main"
 # What git allows in a tag is more; what reads well in an address is this.
 _TAG = re.compile(r"[A-Za-z0-9][\w.+-]{0,98}(?<!\.)(?<!\.lock)")
+# What publishers write behind the model's name for a format with its usual settings: people look for a format by it.
+_SUFFIXES = {
+    "bf16": "BF16",
+    "fp16": "FP16",
+    "bnb-int8": "bnb-int8",
+    "bnb-nf4": "bnb-nf4",
+    "bnb-fp4": "bnb-fp4",
+    "gptq-int3-g128": "GPTQ-Int3",
+    "gptq-int4-g128": "GPTQ-Int4",
+    "gptq-int8-g128": "GPTQ-Int8",
+    "awq-int4-g128": "AWQ",
+    "ct-int8": "W8A8",
+}
+_FAMILIES = (
+    (re.compile(r"gptq-int(\d+)-(g\d+)"), r"GPTQ-Int\1-\2"),
+    (re.compile(r"awq-int(\d+)-(g\d+)"), r"AWQ-Int\1-\2"),
+    (re.compile(r"rtn-int(\d+)-(.+)"), r"RTN-Int\1-\2"),
+    (re.compile(r"(?:ct|torchao)-fp8(.*)"), r"FP8\1"),
+    (re.compile(r"torchao-(.+)"), r"torchao-\1"),
+)
+_GGUF = re.compile(r"gguf-(.+)")
+_LONGEST = 96
 
 
 @dataclass(frozen=True)
@@ -53,3 +76,85 @@ class HubOptions:
     def owner(self) -> str:
         """The user or organization."""
         return self.repo_id.split("/")[0]
+
+
+def check_repo_id(repo_id: str) -> None:
+    """Is this ``owner/name`` as the Hub takes it?
+
+    Raises:
+        RequestError: It is not.
+    """
+    fits = is_hub_id(repo_id) and repo_id.count("/") == 1 and len(repo_id) <= _LONGEST
+    if not fits or repo_id.endswith((".git", ".ipynb", "-", ".")):
+        raise RequestError(
+            f"the repository id {repo_id!r} will not do: it must be OWNER/NAME of letters, digits and single . _ - "
+            f"(at most {_LONGEST} characters)"
+        )
+
+
+def suffix(format_name: str) -> str:
+    """What stands behind the model's name for a format, without the dash.
+
+    Args:
+        format_name: A format, such as ``gptq-int4-g128``. A choice of calibration text stays visible.
+    """
+    name, _, calibration = format_name.partition("@")
+    return "-".join(part for part in (_plain_suffix(name), calibration) if part)
+
+
+def _plain_suffix(name: str) -> str:
+    if name in _SUFFIXES:
+        return _SUFFIXES[name]
+    gguf = _GGUF.fullmatch(name)
+    if gguf:
+        # A single file of one quantization: its name first, as the Hub's own converter does.
+        return f"{gguf[1].upper()}-GGUF"
+    for pattern, template in _FAMILIES:
+        if pattern.fullmatch(name):
+            return pattern.sub(template, name)
+    return name
+
+
+def repo_ids(repo_id: str, formats: Iterable[str]) -> dict[str, str]:
+    """Format to the repository of that variant.
+
+    Args:
+        repo_id: ``owner/name`` of the main repository.
+        formats: The formats.
+
+    Raises:
+        RequestError: A name is too long for the Hub, or two formats would share one.
+    """
+    found = {name: f"{repo_id}-{suffix(name)}" for name in formats}
+    for name, variant in found.items():
+        if not is_hub_id(variant) or len(variant) > _LONGEST:
+            raise RequestError(
+                f"{variant} (for {name}) is no name that the Hub takes (at most {_LONGEST} characters): "
+                "choose a shorter --repo-id"
+            )
+    _check_distinct(found)
+    return found
+
+
+def branches(formats: Iterable[str]) -> dict[str, str]:
+    """Format to the branch of that variant.
+
+    Args:
+        formats: The formats.
+
+    Raises:
+        RequestError: Two formats would share a branch.
+    """
+    found = {name: suffix(name) for name in formats}
+    _check_distinct(found)
+    return found
+
+
+def _check_distinct(names: Mapping[str, str]) -> None:
+    taken: dict[str, str] = {}
+    for name, given in names.items():
+        other = taken.setdefault(given.lower(), name)
+        if other != name:
+            raise RequestError(
+                f"{other} and {name} would both be published as {given}: leave one out of publish.formats"
+            )

@@ -8,21 +8,20 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 from ..errors import EnvironmentFailure, HfUnlearnError, RequestError
-from ..runtime.processes import is_first
+from ..runtime.locks import locked
+from ..runtime.processes import is_main_process
 from ..verification.references import IDENTITY
-from .client import HubClient, nothing_leaks, redact
-from .collection import Tied, open_collection, tie_together
+from .client import HubClient, check_permissions, nothing_leaks, redact
+from .folders import STAGING, Release, Staged, read_release, refuse_not_passed, stage
 from .options import MAIN, HubOptions
-from .permissions import check_rights
-from .staging import STAGING, Release, Staged, read_release, refuse_not_passed, stage
 from .upload import Begun, RepoState, Uploaded, begin, check_place, check_tag, finish, make_repo, read_state, set_tag
 
 PUBLISHED_FILE = "published.json"
@@ -31,6 +30,8 @@ Say = Callable[[str], None]
 T = TypeVar("T")
 R = TypeVar("R")
 _AT_A_TIME = 4
+# What the Hub takes for a collection, in characters.
+_TITLE, _DESCRIPTION, _NOTE = 59, 150, 500
 
 
 @dataclass(frozen=True)
@@ -48,13 +49,26 @@ class Publication:
     url: str
 
 
+@dataclass(frozen=True)
+class Tied:
+    """The collection that ties a model and its variants together.
+
+    Attributes:
+        slug: Its address.
+        private: Whether only its owner sees it.
+    """
+
+    slug: str
+    private: bool
+
+
 def publish_run(
     run: Path, options: HubOptions, *, say: Say = print, dry_run: bool = False, token: str | None = None
 ) -> Publication | None:
     """Publish a finished run.
 
-    One process does it: under a launcher the first, and if several believe to be that one, one after the other; the
-    later ones find that nothing is left to do.
+    One process does it: under a launcher the main process, and if several believe to be that one, one after the
+    other; the later ones find that nothing is left to do.
 
     Args:
         run: The run's output folder.
@@ -71,7 +85,7 @@ def publish_run(
         RequestError: The run, the options or the token do not do; nothing was uploaded.
         EnvironmentFailure: The Hub failed or refused; the same call goes on from there.
     """
-    if not is_first():
+    if not is_main_process():
         return None
     if not run.is_dir():
         raise RequestError(f"{run} is not a folder")
@@ -86,7 +100,7 @@ def publish_run(
         client = HubClient(token)
         with nothing_leaks(client.token), _plain_output():
             try:
-                check_rights(client, options.repo_id)
+                check_permissions(client, options.repo_id)
                 return _publish(client, release, stage(release, options), options, say)
             except HfUnlearnError as error:
                 # Messages are made without the token; this is for those that quote what others said.
@@ -129,7 +143,7 @@ def _publish(
     tied = _collect(client, release, staged, options) if options.collection and len(states) > 1 else None
     _open(client, states, options)
     if tied is not None and tied.private and not options.private:
-        open_collection(client, tied.slug)
+        _open_collection(client, tied.slug)
     slug = None if tied is None else tied.slug
     if slug is not None:
         say(f"collection: {client.endpoint}/collections/{slug}")
@@ -188,7 +202,58 @@ def _collect(client: HubClient, release: Release, staged: Sequence[Staged], opti
         for each in ordered
     }
     title = f"{options.repo_id.split('/')[1]} (unlearned)"
-    return tie_together(client, options.owner, title, f"{release.words.title}, and its variants", notes)
+    return _tie_together(client, options.owner, title, f"{release.words.title}, and its variants", notes)
+
+
+def _tie_together(client: HubClient, owner: str, title: str, description: str, items: Mapping[str, str]) -> Tied:
+    """Make the collection, or find it, and add what is missing.
+
+    A new one is private until :func:`_open_collection`.
+
+    Args:
+        client: The connection.
+        owner: User or organization.
+        title: Its title; cut to what the Hub takes.
+        description: Its description; cut likewise.
+        items: Repository to a note on it, in the order they are to stand in.
+
+    Raises:
+        EnvironmentFailure: The Hub failed or refused.
+    """
+    api, doing, title = client.api, f"make the collection of {owner}", _cut(title, _TITLE)
+
+    def find() -> str | None:
+        return next((each.slug for each in api.list_collections(owner=owner) if each.title == title), None)
+
+    slug = client.call(doing, find, again=False)
+    if slug is not None:
+        # A list shows only the first items of each.
+        found = client.call(doing, api.get_collection, slug)
+    else:
+        about = _cut(description, _DESCRIPTION)
+        found = client.call(
+            doing, api.create_collection, title, namespace=owner, description=about, private=True, exists_ok=True
+        )
+    there = {item.item_id for item in found.items}
+    for repo_id, note in items.items():
+        if repo_id not in there:
+            doing = f"add {repo_id} to the collection"
+            add = api.add_collection_item
+            client.call(doing, add, found.slug, repo_id, "model", note=_cut(note, _NOTE), exists_ok=True)
+    return Tied(found.slug, found.private)
+
+
+def _open_collection(client: HubClient, slug: str) -> None:
+    """Make a collection public.
+
+    Raises:
+        EnvironmentFailure: The Hub failed or refused.
+    """
+    client.call("make the collection public", client.api.update_collection_metadata, slug, private=False)
+
+
+def _cut(text: str, most: int) -> str:
+    return text if len(text) <= most else text[: most - 1].rstrip() + "…"
 
 
 def _message(release: Release, each: Staged) -> str:
@@ -254,18 +319,15 @@ def _alone(run: Path, say: Say) -> Iterator[None]:
 
     The system releases the lock if this process is killed.
     """
-    import fcntl
 
-    try:
-        file = (run / LOCK_FILE).open("w")
-    except OSError as error:
-        raise EnvironmentFailure(
-            f"{run / LOCK_FILE} cannot be written ({error.strerror}): see to its rights"
-        ) from error
-    with file:
+    def tell() -> None:
+        say(f"another process is publishing {run}: waiting for it")
+
+    with ExitStack() as stack:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            say(f"another process is publishing {run}: waiting for it")
-            fcntl.flock(file, fcntl.LOCK_EX)
+            stack.enter_context(locked(run / LOCK_FILE, before_waiting=tell))
+        except OSError as error:
+            raise EnvironmentFailure(
+                f"{run / LOCK_FILE} cannot be written ({error.strerror}): check its permissions"
+            ) from error
         yield

@@ -1,4 +1,4 @@
-"""What the signature over a verification report is, and what it is worth.
+"""The signature over a verification report: what it is, how it is made, and what it is worth.
 
 The signature is that of OpenSSF Model Signing (`model-signing`_): a Sigstore bundle around an in-toto statement that
 names the SHA-256 of the report's bytes. The report names the SHA-256 of every other file, so one signature covers all
@@ -14,6 +14,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import os
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,9 +22,12 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import EnvironmentFailure, MissingExtraError, RequestError
+from ..runtime.files import whole_file
 from ..verification.report_file import REPORT_FILE
 from .files import SIGNATURE_FILE
 
+PASSWORD_VARIABLE = "HF_UNLEARN_KEY_PASSWORD"
+_KEY_HELP = "make one with  openssl ecparam -name prime256v1 -genkey -noout -out key.pem"
 _PUBLIC_HELP = "make it with  openssl ec -in key.pem -pubout -out key.pub"
 
 
@@ -45,6 +49,18 @@ class SigstoreIdentity:
         return f"{self.identity} ({self.issuer})"
 
 
+@dataclass(frozen=True)
+class SigstoreLogin:
+    """Sign as whoever this process can show to be: the CI job it runs in, or who logs in with a browser.
+
+    Attributes:
+        ambient: Whether to take the identity of the surrounding CI job where there is one.
+    """
+
+    ambient: bool = True
+
+
+SigningKey = str | Path | SigstoreLogin
 TrustedKey = str | Path | SigstoreIdentity
 
 
@@ -85,7 +101,7 @@ def check_signature(report: bytes, signature: bytes | None, trusted: Sequence[Tr
     if signature is None:
         missing = (f"{SIGNATURE_FILE}: is missing, so none of the trusted keys can have signed this",)
         return SignatureFinding("none", problems=missing if trusted else ())
-    wrong = not_over(report, signature)
+    wrong = _not_over(report, signature)
     if wrong:
         return SignatureFinding("none", problems=(f"{SIGNATURE_FILE}: {wrong}",))
     if not trusted:
@@ -104,7 +120,7 @@ def check_signature(report: bytes, signature: bytes | None, trusted: Sequence[Tr
     return SignatureFinding("none", problems=(f"{SIGNATURE_FILE}: was not made by any of the trusted keys",))
 
 
-def not_over(report: bytes, signature: bytes) -> str | None:
+def _not_over(report: bytes, signature: bytes) -> str | None:
     """Why a signature file, whoever made it, cannot be one over this report."""
     try:
         envelope = json.loads(signature)["dsseEnvelope"]
@@ -119,13 +135,13 @@ def not_over(report: bytes, signature: bytes) -> str | None:
 
 
 def _verifier(key: TrustedKey) -> Any:
-    library = signing_library()
-    config = library.verifying.Config().set_hashing_config(hashing_of(library))
+    library = _library()
+    config = library.verifying.Config().set_hashing_config(_hashing_of(library))
     if isinstance(key, SigstoreIdentity):
         try:
             return config.use_sigstore_verifier(identity=key.identity, oidc_issuer=key.issuer)
         except Exception as error:  # whatever the network or the roots of trust do
-            raise EnvironmentFailure(f"Sigstore cannot be used from here: {first_line(error)}") from error
+            raise EnvironmentFailure(f"Sigstore cannot be used from here: {_first_line(error)}") from error
     try:
         return config.use_elliptic_key_verifier(public_key=key)
     except OSError as error:
@@ -136,7 +152,73 @@ def _verifier(key: TrustedKey) -> Any:
         ) from error
 
 
-def signing_library() -> Any:
+def sign_report(folder: Path, key: SigningKey, password: str | None = None) -> Path:
+    """Sign the report of a folder that was just written; :func:`~hf_unlearn.hub.check.sign_folder` checks it first.
+
+    Args:
+        folder: The folder.
+        key: File of a private key on the curve P-256, P-384 or P-521 as PEM; or a Sigstore login.
+        password: Of the key. By default what the environment variable ``HF_UNLEARN_KEY_PASSWORD`` holds.
+
+    Returns:
+        The signature file.
+
+    Raises:
+        RequestError: The key cannot be used.
+        MissingExtraError: ``model-signing`` is not installed.
+        EnvironmentFailure: The signature cannot be written, or Sigstore cannot be reached.
+    """
+    config = _signer(key, password)
+    target = folder / SIGNATURE_FILE
+    try:
+        data = (folder / REPORT_FILE).read_bytes()
+        with tempfile.TemporaryDirectory() as place, whole_file(target) as work:
+            report = Path(place, REPORT_FILE)
+            report.write_bytes(data)
+            _run_signer(config, report, work, key)
+            wrong = _not_over(data, work.read_bytes())
+            if wrong:
+                raise EnvironmentFailure(f"the signature that was made {wrong}")
+    except OSError as error:
+        raise EnvironmentFailure(f"{target} cannot be written: {error.strerror or error}") from error
+    return target
+
+
+def _signer(key: SigningKey, password: str | None) -> Any:
+    library = _library()
+    config = library.signing.Config().set_hashing_config(_hashing_of(library))
+    if isinstance(key, SigstoreLogin):
+        try:
+            return config.use_sigstore_signer(use_ambient_credentials=key.ambient)
+        except Exception as error:  # whatever the network, the roots of trust or the login do
+            raise EnvironmentFailure(f"Sigstore cannot be used from here: {_first_line(error)}") from error
+    if password is None:
+        password = os.environ.get(PASSWORD_VARIABLE)
+    secret = None if password is None else password.encode()
+    try:
+        return config.use_elliptic_key_signer(private_key=key, password=secret)
+    except OSError as error:
+        raise RequestError(f"the private key {key} cannot be read ({error.strerror}): {_KEY_HELP}") from error
+    except Exception as error:  # of the library's libraries there are many kinds
+        why = "it is encrypted and no password was given" if "encrypted" in str(error) and not secret else ""
+        why = why or ("the password does not open it" if "Incorrect password" in str(error) else "")
+        if why:
+            raise RequestError(
+                f"the private key {key} cannot be used: {why}; set the environment variable {PASSWORD_VARIABLE}"
+            ) from error
+        raise RequestError(f"{key} is not a private key on the curve P-256, P-384 or P-521: {_KEY_HELP}") from error
+
+
+def _run_signer(config: Any, report: Path, target: Path, key: SigningKey) -> None:
+    try:
+        config.sign(report, target)
+    except OSError:
+        raise
+    except Exception as error:
+        raise EnvironmentFailure(f"signing with {key} did not work: {_first_line(error)}") from error
+
+
+def _library() -> Any:
     """The library ``model_signing``.
 
     Raises:
@@ -151,12 +233,12 @@ def signing_library() -> Any:
     return model_signing
 
 
-def hashing_of(library: Any) -> Any:
+def _hashing_of(library: Any) -> Any:
     """How the library has to hash a report, when it signs one and when it checks one."""
     # Told, not guessed from the signature: what is hashed how must not be for the signer to say.
     return library.hashing.Config().use_file_serialization(hashing_algorithm="sha256")
 
 
-def first_line(error: Exception) -> str:
+def _first_line(error: Exception) -> str:
     """What an error says, in one line; its kind where it says nothing."""
     return (str(error).splitlines() or [type(error).__name__])[0]

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from ..errors import EnvironmentFailure, RequestError
 from ..verification.report_file import REPORT_FILE
 from .client import HubClient, is_network, status_of, wait_before_retry
+from .folders import Staged
 from .options import MAIN
-from .staging import Staged
 
 if TYPE_CHECKING:
     from huggingface_hub import CommitOperationAdd

@@ -62,7 +62,8 @@ def loading_arguments(folder: Path | str) -> dict[str, Any]:
     if not torch.cuda.is_available():
         return {}
     from transformers import AwqConfig, GPTQConfig
-    from transformers.utils.quantization_config import AwqBackend
+
+    from .._compat import AwqBackend
 
     warnings.filterwarnings("ignore", message="You passed `quantization_config`")
     if method == "awq":

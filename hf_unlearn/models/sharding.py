@@ -78,15 +78,15 @@ def gathered_in_turn(model: nn.Module) -> Iterator[None]:
 
 def forget_deepspeed() -> None:
     """Models that are loaded after a training are no longer cut into pieces by ZeRO-3."""
-    from transformers.integrations.deepspeed import unset_hf_deepspeed_config
+    from .._compat import deepspeed
 
-    unset_hf_deepspeed_config()
+    deepspeed.unset_hf_deepspeed_config()
 
 
 @contextmanager
 def alone() -> Iterator[None]:
     """Models that one process loads by itself while others wait are not cut into pieces."""
-    from transformers.integrations import deepspeed
+    from .._compat import deepspeed
 
     known = deepspeed._hf_deepspeed_config_weak_ref
     deepspeed.unset_hf_deepspeed_config()

@@ -65,7 +65,7 @@ class Packed(Format):
                     f"{layer.out_features}: use another format"
                 )
         import_quietly()
-        from gptqmodel.models.auto import SUPPORTED_MODELS
+        from .._compat import SUPPORTED_MODELS
 
         if model.config.model_type in self.fails_on:
             raise RequestError(
@@ -132,7 +132,7 @@ class Packed(Format):
 @contextlib.contextmanager
 def _logs_elsewhere() -> Iterator[None]:
     """The library writes a log of every layer into ``logs/`` of the current folder, which is the user's."""
-    from gptqmodel.looper import loop_processor
+    from .._compat import loop_processor
 
     usual = loop_processor._PROJECT_LOG_DIR
     with tempfile.TemporaryDirectory(prefix="hf_unlearn-") as folder:

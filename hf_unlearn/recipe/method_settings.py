@@ -165,8 +165,7 @@ def _hints() -> dict[str, Any]:
 
 def _check_reporters(names: Any) -> None:
     """Refuse a tracker that does not exist, or is not installed, before anything is trained."""
-    from transformers.integrations import get_available_reporting_integrations
-    from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
+    from .._compat import INTEGRATION_TO_CALLBACK, get_available_reporting_integrations
 
     for name in names or ():
         if name not in INTEGRATION_TO_CALLBACK:

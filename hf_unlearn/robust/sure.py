@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from ..errors import RequestError
+from ..runtime.files import write_atomically
 from . import ROBUST
 from .base import TrainingContext, TrainingPart
 from .weights import trained_parameters
@@ -37,10 +38,7 @@ class SaliencyMask:
 
     def save(self, path: Path) -> None:
         """Writes the mask; a reader sees the whole file or none."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(".partial")
-        partial.write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
-        partial.replace(path)
+        write_atomically(path, json.dumps(asdict(self), indent=2) + "\n")
 
     @classmethod
     def load(cls, path: Path) -> SaliencyMask:

@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from ..errors import RequestError
+from ..runtime.files import whole_file
 
 
 def trained_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
@@ -109,10 +110,8 @@ def exchanged(values: Iterable[tuple[nn.Parameter, Tensor]]) -> Iterator[None]:
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     """Writes tensors by name; a reader sees the whole file or none."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    save_file({name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()}, partial)
-    partial.replace(path)
+    with whole_file(path) as partial:
+        save_file({name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()}, partial)
 
 
 def load_tensors(path: Path, part: str) -> dict[str, Tensor]:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ..data.encoding import EncodedRow
 from ..errors import RequestError
+from ..runtime.files import write_atomically
 from . import ROBUST
 from .base import TrainingContext, TrainingPart
 from .weights import Weights, trained_parameters
@@ -190,10 +191,7 @@ def _in_parts(rows: Sequence[EncodedRow], vocabulary: int) -> Iterator[list[Enco
 
 
 def _save(path: Path, labels: Sequence[tuple[int, ...]]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(labels), encoding="utf-8")
-    partial.replace(path)
+    write_atomically(path, json.dumps(labels))
 
 
 def _load(path: Path, rows: Sequence[EncodedRow]) -> list[tuple[int, ...]]:

@@ -1,4 +1,4 @@
-"""Failures of the machine, told apart from mistakes in a request and from bugs: memory, disk, rights.
+"""Failures of the environment, told apart from mistakes in a request and from bugs: memory, disk, permissions.
 
 Libraries report the same full disk in different ways: an ``OSError`` with its number, or an error of their own whose
 text is all that is left of it. Here they become one sentence.
@@ -9,8 +9,8 @@ from __future__ import annotations
 import errno
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
 
 from ..errors import EnvironmentFailure, HfUnlearnError
 
@@ -21,8 +21,8 @@ _BY_NUMBER = {
     errno.ENOSPC: _FULL,
     errno.EDQUOT: "the disk quota is used up",
     errno.EFBIG: "a file grew larger than this account or file system allows",
-    errno.EACCES: "no right to write",
-    errno.EPERM: "no right to write",
+    errno.EACCES: "no permission to write",
+    errno.EPERM: "no permission to write",
     errno.EROFS: "the file system is read-only",
     errno.EIO: "the disk fails",
     errno.ENOMEM: _MEMORY,
@@ -48,8 +48,9 @@ _ADVICE = {
 _OTHER_ADVICE = "mend that or choose another --output-dir (HF_UNLEARN_CACHE says where built models are kept)"
 
 
-class Surroundings:
-    """Context manager that turns what the machine refuses into :class:`EnvironmentFailure`; all else passes through.
+@contextmanager
+def environment_failures(output_dir: Path) -> Iterator[None]:
+    """Turns what the machine refuses within the block into :class:`EnvironmentFailure`; all else passes through.
 
     Args:
         output_dir: The run's folder, for the message.
@@ -57,23 +58,18 @@ class Surroundings:
     Raises:
         EnvironmentFailure: Says what failed, where, and how to go on.
     """
-
-    def __init__(self, output_dir: Path) -> None:
-        self.output_dir = output_dir
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        found = explain(error) if isinstance(error, Exception) and not isinstance(error, HfUnlearnError) else None
+    try:
+        yield
+    except HfUnlearnError:
+        raise
+    except Exception as error:
+        found = explain(error)
         if found is None:
-            return
+            raise
         what, where = found
         raise EnvironmentFailure(
             f"{what}{f' ({where})' if where else ''}: {_ADVICE.get(what, _OTHER_ADVICE)}, then run the same command "
-            f"again; everything finished in {self.output_dir} is kept"
+            f"again; everything finished in {output_dir} is kept"
         ) from error
 
 

@@ -1,4 +1,8 @@
-"""Several processes of one run: who keeps the books, waiting for each other, and parting after training."""
+"""Several processes of one run: who keeps the books, waiting for each other, and leaving the group after training.
+
+The names are those of ``accelerate.PartialState``. It is not made before something is collective: most of the package
+has to know who writes files, before torch is imported or without a process group.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +17,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-# What launchers tell a process about the others; after training the first one is on its own.
+# What launchers tell a process about the others; after training each is on its own.
 LAUNCH_VARIABLES = (
     *("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "GROUP_RANK"),
     *("ACCELERATE_USE_DEEPSPEED", "ACCELERATE_USE_FSDP"),
@@ -30,13 +34,13 @@ def rank() -> int:
     return int(os.environ.get("RANK", "0"))
 
 
-def is_first() -> bool:
-    """Whether this process writes files and runs what is not collective."""
+def is_main_process() -> bool:
+    """Whether this process writes files and runs what is not collective: the one of rank 0."""
     return rank() == 0
 
 
-def wait_for_all() -> None:
-    """Return when every process has come here. Does nothing in a run of one process."""
+def wait_for_everyone() -> None:
+    """Return when every process has come here; at once in a run of one process."""
     if world_size() == 1:
         return
     _state().wait_for_everyone()
@@ -58,14 +62,14 @@ def gather(value: T) -> list[T]:
     return values
 
 
-def first_does(action: Callable[[], None]) -> None:
-    """Let the first process do something while the others wait for it.
+def on_main_process(action: Callable[[], None]) -> None:
+    """Let the main process do something while the others wait for it.
 
     Raises:
         HfUnlearnError: What the action raised, in every process: none waits for one that has given up.
     """
     error = None
-    if is_first():
+    if is_main_process():
         try:
             action()
         except HfUnlearnError as raised:
@@ -74,11 +78,12 @@ def first_does(action: Callable[[], None]) -> None:
         raise found
 
 
-def part() -> None:
-    """End the group after the collective stage: quantizers place devices themselves, and nobody waits for them."""
+def leave_group() -> None:
+    """Leave the process group after the last collective stage: quantizers place devices themselves, and the others
+    must not wait for them in a collective. From here on each process believes to be the only one."""
     if world_size() == 1:
         return
-    wait_for_all()
+    wait_for_everyone()
     _state().destroy_process_group()
     for name in LAUNCH_VARIABLES:
         os.environ.pop(name, None)

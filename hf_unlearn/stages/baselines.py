@@ -12,7 +12,7 @@ from ..attacks.base import check_judgeable
 from ..errors import RequestError
 from ..evaluation.records import read_records
 from ..evaluation.run import RECORDS_FILE, evaluate_folder, fact_scores
-from ..runtime.processes import first_does, is_first, wait_for_all, world_size
+from ..runtime.processes import is_main_process, on_main_process, wait_for_everyone, world_size
 from ..verification.intervals import Bootstrap
 from ..verification.references import IDENTITY, check_target_knows, find_reference, judged_metrics, leaking_metrics
 from ..verification.scores import ScoreKey, ScoreTable
@@ -33,7 +33,7 @@ def baseline_stage(run: Run) -> None:
             the gate can be measured.
     """
     _score(run.context, run.target, run.baselines)
-    first_does(lambda: check_baselines(run.context, run.target, run.baselines))
+    on_main_process(lambda: check_baselines(run.context, run.target, run.baselines))
 
 
 def check_baselines(context: RunContext, target: Subject, subjects: Sequence[Subject]) -> None:
@@ -66,23 +66,23 @@ def _score(context: RunContext, target: Subject, subjects: Sequence[Subject]) ->
         unit = evaluation_unit(context, target, subject, IDENTITY, sets)
         if not unit.done:
             waiting.append((subject, unit))
-    wait_for_all()  # nobody begins a unit before everybody has seen that it is not done
+    wait_for_everyone()  # nobody begins a unit before everybody has seen that it is not done
     if world_size() == 1:
         jobs = [evaluation(context, target, subject, IDENTITY, unit) for subject, unit in waiting]
         for _ in context.progress.follow("evaluate", len(jobs), context.workers.run(jobs)):
             pass
         return
     for subject, unit in waiting:  # the processes of a launcher share the rows
-        partial = unit.begin() if is_first() else unit.partial
-        wait_for_all()
+        partial = unit.begin() if is_main_process() else unit.partial
+        wait_for_everyone()
         folder, rows, generic, reference, text_format, spec, dtype, runtime = evaluation_arguments(
             context, target, subject, IDENTITY
         )
         evaluate_folder(folder, rows, generic, reference, text_format, spec, partial, dtype, runtime=runtime)
-        wait_for_all()
-        if is_first():
+        wait_for_everyone()
+        if is_main_process():
             unit.finish()
-        wait_for_all()
+        wait_for_everyone()
 
 
 def _scores(context: RunContext, target: Subject, subjects: Sequence[Subject]) -> ScoreTable:

@@ -15,7 +15,7 @@ from ..errors import RequestError
 from ..models.loading import fetch
 from ..models.scratch import ScratchSpec, build_tokenizer, knows, scratch_cache_key, train_scratch_model
 from ..runtime.jobs import Job
-from ..runtime.processes import first_does
+from ..runtime.processes import on_main_process
 from .context import Role, RunContext, Subject
 from .units import file_digests, fingerprint
 
@@ -89,7 +89,7 @@ def _scratch_models(context: RunContext, spec: ScratchSpec) -> tuple[Subject, Su
         for _ in context.progress.follow("models", len(waiting), context.workers.run(waiting)):
             pass
 
-    first_does(build)
+    on_main_process(build)
     target, never = (folder for _, folder in jobs[:2])
     _check_known(context, target)
     return _subject("target", "target", target), _subject("never_knew", "never_knew", never)

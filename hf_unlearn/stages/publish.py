@@ -5,11 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from ..errors import VerificationError
-from ..hub.folders import PublishedFolder, publish_to_folder
+from ..hub.folders import PublishedFolder, publish_to_folder, write_release
 from ..hub.leaks import ForgetText
 from ..hub.metadata import CardWords
 from ..hub.publish import publish_run
-from ..hub.staging import write_release
 from ..quantization import FORMATS
 from ..recipe import Recipe
 from ..reporting.plots import write_plots

@@ -18,6 +18,7 @@ from ..quantization import FORMATS
 from ..quantization.explain import explain_job, grids_of
 from ..recipe import DataSpec, Recipe
 from ..recipe.method_settings import completed
+from ..runtime.files import write_atomically
 from ..runtime.jobs import Job
 from ..verification.digests import new_salt, salted_hash
 from ..verification.explanation import ExplainedModel, Explanation
@@ -26,7 +27,7 @@ from ..verification.typed_json import from_json
 from .context import RunContext, Subject
 from .export import INFO_FILE
 from .plans import METRICS_FILE
-from .units import file_digests, fingerprint, write_atomically
+from .units import file_digests, fingerprint
 
 SALT_FILE = "salt.hex"
 _NEVER_TESTED = ("membership inference", "what somebody can do who still has the target")

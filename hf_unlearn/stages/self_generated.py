@@ -12,7 +12,7 @@ from ..data.example import Example
 from ..data.self_generated import DrawSpec, without_forgotten
 from ..errors import RequestError
 from ..runtime.jobs import Job
-from ..runtime.processes import first_does
+from ..runtime.processes import on_main_process
 from .retain_rows import TEXTS_FILE, named_sets, self_generated_unit
 from .run import Run
 from .units import Unit
@@ -44,7 +44,7 @@ def self_generated_stage(run: Run) -> None:
         for _, said in context.progress.follow("draw", len(jobs), context.workers.run(jobs)):
             context.progress.say(said)
 
-    first_does(write)
+    on_main_process(write)
 
 
 def write_job(

@@ -22,8 +22,9 @@ from ..quantization import FORMATS
 from ..quantization.calibration import Calibration
 from ..recipe import Recipe
 from ..recipe.attack_request import AttackRequest
+from ..runtime.files import write_atomically
 from ..runtime.jobs import Workers
-from ..runtime.processes import is_first, wait_for_all
+from ..runtime.processes import is_main_process, wait_for_everyone
 from ..runtime.progress import Progress
 from ..verification.intervals import Bootstrap, recovered_share
 from ..verification.scores import FactScores
@@ -31,7 +32,7 @@ from .attack import attack_result
 from .context import VERSIONED, Role, RunContext, Subject, data_fingerprint, library_version, library_versions
 from .data import load_bundle
 from .models import base_models
-from .units import RUN_FILE, Unit, file_digests, fingerprint, prepare_output_dir, write_atomically
+from .units import RUN_FILE, Unit, file_digests, fingerprint, prepare_output_dir
 
 RESULT_FILE = "attacks.json"
 SCHEMA_VERSION = 1
@@ -186,11 +187,11 @@ def start_attacks(context: SingleModel, models: NamedModels, recipe: Recipe | No
         EnvironmentFailure: The Hub could not be reached, or weights cannot be read off quantized layers.
     """
     folders = {"model": fetch(models.model, models.revision, "MODEL"), **_compared(context, models, recipe)}
-    main = is_first()
+    main = is_main_process()
     if main:  # what has to be unpacked is unpacked once
         for name, folder in folders.items():
             _subject(context, name, folder)
-    wait_for_all()
+    wait_for_everyone()
     found = {name: _subject(context, name, folder) for name, folder in folders.items()}
     subjects = [found["model"]] if models.alone else list(found.values())
     return SingleRun(context, subjects, found.get("target"), main)

@@ -18,7 +18,7 @@ from ..recipe.method_settings import _missing_library, _one_line, make_config
 from ..registry import part_name
 from ..robust.weights import trained_parameters
 from ..runtime.jobs import Job
-from ..runtime.processes import first_does, is_first, wait_for_all
+from ..runtime.processes import is_main_process, on_main_process, wait_for_everyone
 from ..trainer.callback import FINAL_STEP
 from ..trainer.checkpoints import last_whole_checkpoint
 from ..trainer.config import UnlearnConfig
@@ -48,7 +48,7 @@ def plan_job(plan: TrainingPlan, target: Path, text_format: TextFormat, seed: in
     if (first := plan.first) is not None:
         if not first.done:
             train_job(first.unit, first.source, first.bundle, text_format, first.settings, seed, dtype)
-        first_does(lambda: _check_learned(plan, target, text_format))
+        on_main_process(lambda: _check_learned(plan, target, text_format))
     train_job(plan.unit, plan.source, plan.bundle, text_format, plan.settings, seed, dtype)
 
 
@@ -74,9 +74,9 @@ def train_job(
     dtype: str,
 ) -> None:
     """Train one method. Under several processes all of them call this together and the main one keeps the books."""
-    first = is_first()
+    first = is_main_process()
     partial = unit.begin() if first else unit.partial
-    wait_for_all()
+    wait_for_everyone()
     metrics = train_method(
         model_dir=model,
         out_dir=partial,
@@ -87,12 +87,12 @@ def train_job(
         seed=seed,
         dtype=dtype,
     )
-    wait_for_all()
+    wait_for_everyone()
     if first:
         shutil.rmtree(partial / "checkpoints", ignore_errors=True)
         (partial / METRICS_FILE).write_text(json.dumps(metrics, indent=1, sort_keys=True), encoding="utf-8")
         unit.finish()
-    wait_for_all()
+    wait_for_everyone()
 
 
 def train_method(

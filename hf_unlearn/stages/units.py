@@ -10,7 +10,6 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -19,6 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import RequestError
+from ..runtime.files import partial_of, replace_folder, write_atomically, write_synced
+from ..runtime.locks import locked
 from ..verification.digests import sha256_file
 
 MANIFEST = "manifest.json"
@@ -68,7 +69,7 @@ class Unit:
     @property
     def partial(self) -> Path:
         """Where it is built."""
-        return self.path.with_name(self.path.name + ".partial")
+        return partial_of(self.path)
 
     @property
     def done(self) -> bool:
@@ -101,10 +102,8 @@ class Unit:
     def finish(self) -> None:
         """Write the manifest and rename the built folder into place."""
         manifest = {"inputs": fingerprint(self.inputs), "outputs": file_digests(self.partial)}
-        _write_synced(self.partial / MANIFEST, json.dumps(manifest, indent=1, sort_keys=True))
-        if self.path.exists():
-            shutil.rmtree(self.path)
-        os.replace(self.partial, self.path)
+        write_synced(self.partial / MANIFEST, json.dumps(manifest, indent=1, sort_keys=True))
+        replace_folder(self.partial, self.path)
 
     def run(self, build: Callable[[Path], None]) -> None:
         """Build the unit unless it is done: ``build`` fills a folder that is then renamed into place."""
@@ -132,20 +131,6 @@ def read_manifest(folder: Path, *, finished: bool = True) -> dict[str, Any] | No
     except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError):
         return None
     return manifest if "outputs" in manifest or not finished else None
-
-
-def _write_synced(path: Path, text: str) -> None:
-    with path.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Write a file so that readers see the old content or the new one, never half of it."""
-    partial = path.with_name(path.name + ".partial")
-    _write_synced(partial, text)
-    os.replace(partial, path)
 
 
 def prepare_output_dir(output_dir: Path) -> set[str]:
@@ -224,16 +209,8 @@ def output_lock(output_dir: Path) -> Iterator[None]:
     Raises:
         RequestError: Another run holds it.
     """
-    import fcntl
-
     output_dir.mkdir(parents=True, exist_ok=True)
-    with (output_dir / ".lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            if error.errno not in (errno.EACCES, errno.EAGAIN):
-                raise
-            raise RequestError(
-                f"another run is at work in {output_dir}: wait for it, or choose another --output-dir"
-            ) from None
+    with locked(output_dir / ".lock") as mine:
+        if not mine:
+            raise RequestError(f"another run is at work in {output_dir}: wait for it, or choose another --output-dir")
         yield

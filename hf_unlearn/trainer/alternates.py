@@ -23,7 +23,8 @@ from ..evaluation.generation import Prompt, generate
 from ..evaluation.spec import Sampling
 from ..losses.base import LabelScores, label_positions
 from ..models.sharding import placed
-from ..runtime.processes import first_does
+from ..runtime.files import write_atomically
+from ..runtime.processes import on_main_process
 from .dataset import encode_dataset, read_rows
 from .reference import evaluating
 
@@ -127,7 +128,7 @@ class TargetWriter:
             if _read(path, digest) is None:
                 _keep(path, digest, self._write(prompts, rows, wish))
 
-        first_does(write)
+        on_main_process(write)
         kept = _read(path, digest)
         if kept is None:
             raise RequestError(f"{path} cannot be read by every process: put output_dir on storage that all share")
@@ -169,7 +170,4 @@ def _read(path: Path, digest: str) -> list[list[str]] | None:
 
 
 def _keep(path: Path, digest: str, texts: list[list[str]]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps({"digest": digest, "texts": texts}), encoding="utf-8")
-    partial.replace(path)
+    write_atomically(path, json.dumps({"digest": digest, "texts": texts}))

@@ -6,8 +6,7 @@ import json
 import shutil
 from pathlib import Path
 
-from transformers.trainer import TRAINER_STATE_NAME
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, get_last_checkpoint
+from .._compat import PREFIX_CHECKPOINT_DIR, TRAINER_STATE_NAME, get_last_checkpoint
 
 
 def chosen_checkpoint(given: str | bool | None, output_dir: str | None) -> Path | None:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers import TrainingArguments
-from transformers.trainer_utils import HubStrategy
 
+from .._compat import HubStrategy
 from ..controls import CONTROLS
 from ..data.alternates import ALTERNATES
 from ..errors import RequestError

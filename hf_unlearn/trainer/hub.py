@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from transformers import Trainer
-from transformers.trainer_utils import HubStrategy
-from transformers.utils import PushInProgress
 
+from .._compat import PushInProgress
 from ..hub.files import CARD_FILE
 from ..hub.from_trainer import (
     UnverifiedCard,
@@ -162,7 +161,7 @@ class HubTrainer(Trainer):
 
     def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
         """With `hub_strategy="every_save"`: uploads the model of a checkpoint in the background."""
-        if not self.is_world_process_zero() or str(self.args.hub_strategy) in ("end", HubStrategy.END):
+        if not self.is_world_process_zero() or self.args.hub_strategy == "end":
             return
         busy = self.push_in_progress is not None and not self.push_in_progress.is_done()
         if busy and not self.args.hub_always_push:

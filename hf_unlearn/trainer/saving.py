@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from transformers.utils import CONFIG_NAME
+from transformers import CONFIG_NAME
 
 from ..errors import RequestError
 from ..models.adapters import merge_into

@@ -13,10 +13,9 @@ from typing import Any
 import pytest
 from loopback import Hub
 
-from hf_unlearn.hub.folders import publish_to_folder
+from hf_unlearn.hub.folders import publish_to_folder, write_release
 from hf_unlearn.hub.leaks import ForgetText
 from hf_unlearn.hub.metadata import CardWords
-from hf_unlearn.hub.staging import write_release
 from hf_unlearn.verification.build_report import Candidate, Findings, RunFacts, build_report
 from hf_unlearn.verification.controls import control_outcome
 from hf_unlearn.verification.digests import folder_digests

@@ -17,8 +17,8 @@ from transformers import AutoModelForCausalLM
 
 from hf_unlearn.cli.main import main
 from hf_unlearn.errors import EnvironmentFailure, RequestError, VerificationError
+from hf_unlearn.hub.check import sign_folder
 from hf_unlearn.hub.digest_cache import DigestMemory
-from hf_unlearn.hub.signing import sign_folder
 from hf_unlearn.hub.verified import VerifiedModel, check, load_report
 from hf_unlearn.verification.report_file import canonical, seal
 

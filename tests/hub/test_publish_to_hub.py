@@ -15,8 +15,8 @@ from hf_unlearn.cli.main import main
 from hf_unlearn.errors import VerificationError
 from hf_unlearn.hub.card import render_card
 from hf_unlearn.hub.check import check_folder
+from hf_unlearn.hub.folders import refuse_not_passed
 from hf_unlearn.hub.metadata import CardWords
-from hf_unlearn.hub.staging import refuse_not_passed
 
 NF4 = "owner/tiny-bnb-nf4"
 Publish = Callable[..., int]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from hf_unlearn.errors import RequestError
-from hf_unlearn.hub.repo_names import branches, repo_ids, suffix
+from hf_unlearn.hub.options import branches, repo_ids, suffix
 from hf_unlearn.quantization import FORMATS
 
 

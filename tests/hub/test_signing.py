@@ -13,9 +13,8 @@ import pytest
 
 from hf_unlearn.cli.main import main
 from hf_unlearn.errors import MissingExtraError, RequestError, VerificationError
-from hf_unlearn.hub.check import check_folder
+from hf_unlearn.hub.check import check_folder, sign_folder
 from hf_unlearn.hub.files import SIGNATURE_FILE
-from hf_unlearn.hub.signing import sign_folder
 from hf_unlearn.hub.verified import VerifiedModel
 from hf_unlearn.verification.report_file import canonical, seal
 

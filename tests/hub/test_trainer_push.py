@@ -16,6 +16,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from hf_unlearn import UnlearnConfig, UnlearnTrainer
 from hf_unlearn.data.example import Example
 from hf_unlearn.errors import EnvironmentFailure, RequestError
+from hf_unlearn.hub import from_trainer
 from hf_unlearn.hub.check import check_folder
 from hf_unlearn.hub.from_trainer import UnverifiedCard, hub_base, render_unverified_card
 from hf_unlearn.hub.metadata import card_problems
@@ -150,6 +151,21 @@ def test_not_waiting_for_the_upload(here: Hub, train) -> None:
     future = trainer.push_to_hub(blocking=False)
     assert future.result(60).oid == here.repos["owner/pushed"].branches["main"]
     assert set(here.repos["owner/pushed"].files()) == PUSHED
+
+
+def test_pushes_in_the_background_keep_their_order(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_none")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    ended = []
+
+    def push(repo_id: str, folder: Path, card: str, message: str, **settings: Any) -> str:
+        time.sleep(0.5 if message == "first" else 0)
+        ended.append(message)
+        return message
+
+    monkeypatch.setattr(from_trainer, "push_folder", push)
+    futures = [from_trainer.push_later("owner/pushed", tmp_path, "", message) for message in ("first", "second")]
+    assert [future.result(10) for future in futures] == ended == ["first", "second"]
 
 
 @pytest.mark.parametrize("strategy", ["checkpoint", "all_checkpoints"])

@@ -67,7 +67,7 @@ def test_a_helper_leaves_what_others_hold_and_does_the_rest(tmp_path):
     assert (first.unit.done, second.unit.done) == (False, True)
 
 
-def test_the_first_process_waits_for_what_others_hold_and_takes_it_over_when_they_die(tmp_path):
+def test_the_main_process_waits_for_what_others_hold_and_takes_it_over_when_they_die(tmp_path):
     first, second = tasks_in(tmp_path, "a", "b")
     claim = claim_file(tmp_path, first.unit.path)
     claim.parent.mkdir()

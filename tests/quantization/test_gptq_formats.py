@@ -24,7 +24,7 @@ from hf_unlearn.models.loading import load_model
 from hf_unlearn.quantization import FORMATS, export_format
 from hf_unlearn.quantization.base import ExportInfo
 from hf_unlearn.quantization.packed import awq_weight, gptq_weight, unpack
-from hf_unlearn.runtime.environment import Surroundings
+from hf_unlearn.runtime.environment import environment_failures
 from hf_unlearn.stages.export import INFO_FILE, export_job
 from hf_unlearn.stages.units import Unit
 
@@ -290,7 +290,10 @@ def test_a_disk_that_fills_up_leaves_nothing(source, tmp_path):
     # Beyond this writing fails with EFBIG, as a full disk does with ENOSPC.
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
     try:
-        with pytest.raises(EnvironmentFailure, match="then run the same command again"), Surroundings(tmp_path):
+        with (
+            pytest.raises(EnvironmentFailure, match="then run the same command again"),
+            environment_failures(tmp_path),
+        ):
             export_format("awq-int4-g32", source, tmp_path / "out", calibration())
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...errors import EnvironmentFailure, MissingExtraError, RequestError
 from ...registry import suggest
+from ...runtime.files import whole_file
 from ..records import ScoredRow, read_records, write_records
 from .spec import HarnessSpec
 
@@ -148,9 +149,8 @@ def _finish(out_dir: Path, task: str, results: Mapping[str, Any], spec: HarnessS
     }
     text = json.dumps(reported, indent=2, sort_keys=True, default=str)
     _report_file(out_dir, task).write_text(text + "\n", encoding="utf-8")
-    partial = _records_file(out_dir, task).with_suffix(".partial")
-    write_records(partial, records)
-    partial.replace(_records_file(out_dir, task))
+    with whole_file(_records_file(out_dir, task)) as partial:
+        write_records(partial, records)
 
 
 def _records(task: str, samples: Iterable[tuple[str, Any]], wanted: tuple[str, ...]) -> Iterable[ScoredRow]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 from ...data.example import Example
 from ...data.sources import Source
 from ...errors import RequestError
+from ...runtime.files import write_atomically
 from ...verification.digests import hash_files
 from ...verification.intervals import Bootstrap
 from ...verification.scores import FactScores
@@ -207,9 +207,7 @@ def _as_json(value: Any) -> Any:
 
 
 def _write_json(path: Path, value: Mapping[str, Any]) -> None:
-    partial = path.with_name(f"{path.name}.partial")
-    partial.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(partial, path)
+    write_atomically(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
 def by_set(records: Iterable[ScoredRow]) -> dict[str, list[ScoredRow]]:

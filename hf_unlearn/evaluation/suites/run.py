@@ -10,7 +10,7 @@ from typing import Any
 
 from ...data.encoding import TextFormat, load_tokenizer
 from ...errors import RequestError
-from ...runtime.processes import is_first, wait_for_all
+from ...runtime.processes import is_main_process, wait_for_everyone
 from ...verification.intervals import mean_estimate
 from ..aggregates import AGGREGATES, AggregateInput
 from ..records import ScoredRow
@@ -89,9 +89,9 @@ def evaluate_suite(request: Request, say: Callable[[str], None] = lambda text: N
     chat = suite.harness is not None and harness_chat(suite.harness, bool(tokenizer.chat_template))
     known = read_reference(reference, rows) if reference and reference.kind != "model" else None
     asked = _asked(request, rows, reference)
-    if is_first():
+    if is_main_process():
         open_folder(request.out_dir, asked)
-    wait_for_all()
+    wait_for_everyone()
     if (request.out_dir / SUITE_FILE).exists():
         return read_result(request.out_dir)
     computable = set(suite.aggregates) - not_computable(suite, rows, reference is not None).keys()
@@ -102,7 +102,7 @@ def evaluate_suite(request: Request, say: Callable[[str], None] = lambda text: N
     if reference and reference.kind == "model":
         say(f"scoring the reference {reference.name}")
         _score(request, rows, reference.path, request.out_dir / REFERENCE_FOLDER, scoring)
-    if not is_first():
+    if not is_main_process():
         return {}
     if suite.harness:
         say(f"tasks of lm-evaluation-harness: {', '.join(suite.harness.tasks)}")

@@ -10,7 +10,7 @@ import pytest
 from safetensors import SafetensorError
 
 from hf_unlearn.errors import EnvironmentFailure, MissingExtraError, RequestError
-from hf_unlearn.runtime.environment import Surroundings, explain
+from hf_unlearn.runtime.environment import environment_failures, explain
 
 
 @pytest.mark.parametrize(
@@ -19,7 +19,7 @@ from hf_unlearn.runtime.environment import Surroundings, explain
         (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), "the disk is full", None),
         (OSError(errno.EFBIG, os.strerror(errno.EFBIG), "/x/y"), "a file grew larger than this account", "/x/y"),
         (OSError(errno.EROFS, os.strerror(errno.EROFS), "/x"), "the file system is read-only", "/x"),
-        (PermissionError(errno.EACCES, "Permission denied", "/x"), "no right to write", "/x"),
+        (PermissionError(errno.EACCES, "Permission denied", "/x"), "no permission to write", "/x"),
         # as these libraries word it
         (SafetensorError("Error while serializing: I/O error: No space left (os error 28)"), "the disk is full", None),
         (SafetensorError("I/O error: File too large (os error 27)"), "a file grew larger than this account", None),
@@ -40,7 +40,10 @@ from hf_unlearn.runtime.environment import Surroundings, explain
 def test_failures_of_the_machine(error, what, where, tmp_path):
     found = explain(error)
     assert found is not None and found[0].startswith(what) and found[1] == where
-    with pytest.raises(EnvironmentFailure, match=f"everything finished in {tmp_path} is kept"), Surroundings(tmp_path):
+    with (
+        pytest.raises(EnvironmentFailure, match=f"everything finished in {tmp_path} is kept"),
+        environment_failures(tmp_path),
+    ):
         raise error
 
 
@@ -56,7 +59,7 @@ def test_failures_of_the_machine(error, what, where, tmp_path):
     ],
 )
 def test_everything_else_passes_through(error, tmp_path):
-    with pytest.raises(type(error)) as caught, Surroundings(tmp_path):
+    with pytest.raises(type(error)) as caught, environment_failures(tmp_path):
         raise error
     assert caught.value is error
 

@@ -1,4 +1,4 @@
-"""What the first process does alone: the others wait for it, and learn of it when it gives up."""
+"""What the main process does alone: the others wait for it, and learn of it when it gives up."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import sys
 import pytest
 
 from hf_unlearn.errors import EnvironmentFailure, MissingExtraError, RequestError
-from hf_unlearn.runtime.processes import first_does
+from hf_unlearn.runtime.processes import on_main_process
 
 SCRIPT = """
 import sys, time
 from pathlib import Path
 from hf_unlearn.errors import RequestError
-from hf_unlearn.processes import first_does, part, rank
+from hf_unlearn.runtime.processes import leave_group, on_main_process, rank
 
 folder = Path(sys.argv[1])
 
@@ -25,13 +25,13 @@ def work():
 def give_up():
     raise RequestError("retain.jsonl: there is nothing in it")
 
-first_does(work)
+on_main_process(work)
 seen = sorted(path.name for path in folder.glob("done-*"))
 try:
-    first_does(give_up)
+    on_main_process(give_up)
 except RequestError as error:
     (folder / f"said-{rank()}").write_text(f"{seen} {error}")
-part()
+leave_group()
 """
 
 
@@ -53,7 +53,7 @@ def test_alone_the_error_is_the_same_one(error):
         raise error
 
     with pytest.raises(type(error)) as found:
-        first_does(give_up)
+        on_main_process(give_up)
     assert found.value is error
 
 
@@ -62,4 +62,4 @@ def test_what_is_no_message_to_a_user_is_not_caught():
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        first_does(fail)
+        on_main_process(fail)

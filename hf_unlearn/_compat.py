@@ -1,0 +1,90 @@
+"""Every name that the package takes from the inside of another library, with the versions it was seen in and why.
+
+These names are in no library's documentation, so any release may move them. They stand here and nowhere else
+(``tests/core/test_compat.py``): whoever raises a version looks at one file. A name is imported when it is first asked
+for, since some of the libraries are optional and all of them are slow to import.
+"""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+from typing import Any
+
+from .errors import EnvironmentFailure
+
+_TRANSFORMERS = ">=5.15,<6"
+_GPTQMODEL = ">=7.6,<7.7"
+
+
+@dataclass(frozen=True)
+class Private:
+    """A name from the inside of a library.
+
+    Attributes:
+        module: The module that has it. A name that is the end of the module's own path stands for the module.
+        versions: Versions of the library in which it is there and does what is expected of it.
+        why: What it is needed for.
+    """
+
+    module: str
+    versions: str
+    why: str
+
+    @property
+    def library(self) -> str:
+        """Name of the library."""
+        return self.module.partition(".")[0]
+
+
+PRIVATE = {
+    "AwqBackend": Private(
+        "transformers.utils.quantization_config", _TRANSFORMERS, "to name the AWQ kernel that needs no compiler"
+    ),
+    "HubStrategy": Private(
+        "transformers.trainer_utils", _TRANSFORMERS, "the type of a field that UnlearnConfig declares anew"
+    ),
+    "INTEGRATION_TO_CALLBACK": Private(
+        "transformers.integrations.integration_utils", _TRANSFORMERS, "which trackers report_to can name"
+    ),
+    "PREFIX_CHECKPOINT_DIR": Private("transformers.trainer_utils", _TRANSFORMERS, "how checkpoint folders are named"),
+    "PushInProgress": Private(
+        "transformers.utils", _TRANSFORMERS, "what Trainer keeps its pushes in, waits for and cancels"
+    ),
+    "SUPPORTED_MODELS": Private(
+        "gptqmodel.models.auto", _GPTQMODEL, "to refuse a model type before hours of quantizing others"
+    ),
+    "TRAINER_STATE_NAME": Private("transformers.trainer", _TRANSFORMERS, "to tell a whole checkpoint from a torn one"),
+    "TRAINING_ARGS_NAME": Private("transformers.trainer", _TRANSFORMERS, "to remove the pickle that Trainer writes"),
+    "TrainOutput": Private("transformers.trainer_utils", _TRANSFORMERS, "what Trainer.train returns"),
+    "deepspeed": Private(
+        "transformers.integrations.deepspeed",
+        _TRANSFORMERS,
+        "from_pretrained cuts every model into pieces while this module remembers a ZeRO-3 configuration",
+    ),
+    "get_available_reporting_integrations": Private(
+        "transformers.integrations", _TRANSFORMERS, "which trackers are installed, asked before anything is trained"
+    ),
+    "get_last_checkpoint": Private(
+        "transformers.trainer_utils", _TRANSFORMERS, "to resume from the checkpoint that Trainer would take"
+    ),
+    "loop_processor": Private(
+        "gptqmodel.looper.loop_processor", _GPTQMODEL, "it logs every layer into a folder that it has no setting for"
+    ),
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in PRIVATE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    entry = PRIVATE[name]
+    module = importlib.import_module(entry.module)
+    if entry.module.endswith(f".{name}"):
+        return module
+    try:
+        return getattr(module, name)
+    except AttributeError:
+        raise EnvironmentFailure(
+            f"{entry.module} has no {name} in the installed version of {entry.library}: "
+            f"pip install '{entry.library}{entry.versions}'"
+        ) from None
