@@ -33,7 +33,7 @@ class LogitLens:
 
     def __init__(self, model: PreTrainedModel, logits: SelectedLogits) -> None:
         self._logits = logits
-        norm = _final_norm(logits.backbone)
+        norm = None if logits.whole else _final_norm(model.get_decoder())
         self._caught: list[torch.Tensor] = []
         if norm is not None:
             self._layers, self._norm = decoder_layers(model), norm
