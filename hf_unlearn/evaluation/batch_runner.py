@@ -6,7 +6,8 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
 from ..errors import EnvironmentFailure
-from ..models.memory import is_out_of_memory, release_memory
+from ..models.memory import release_memory
+from ..runtime.environment import is_out_of_memory
 from ..runtime.processes import gather, rank, world_size
 from .journal import Journal
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -87,11 +86,3 @@ class Journal:
                     if line["limit"] is not None:
                         self._limits[line["pass"]] = line["limit"]
         return end
-
-
-def files_fingerprint(folder: Path) -> list[tuple[str, int, int]]:
-    """Names, sizes and times of a model folder's files: reading gigabytes only to know them again costs too much."""
-    if not folder.is_dir():
-        return [(str(folder), 0, 0)]
-    entries = [(entry.name, entry.stat()) for entry in os.scandir(folder) if entry.is_file()]
-    return sorted((name, stat.st_size, stat.st_mtime_ns) for name, stat in entries)

@@ -11,7 +11,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from ..models.head import Tail, matching_tail, narrowed_head
-from ..models.memory import is_out_of_memory
+from ..runtime.environment import is_out_of_memory
 from .batch import Batch, padded_batch
 from .trees import grow_trees, tree_batch
 

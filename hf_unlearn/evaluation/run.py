@@ -75,10 +75,10 @@ def evaluate_folder(
         EnvironmentFailure: A library that the folder's format needs is missing, or one row is too much for memory.
     """
     from ..models.llama_cpp import RUNTIME, check_needs, load_llama_cpp
-    from ..models.loading import load_model
+    from ..models.loading import files_fingerprint, load_model
     from ..models.memory import batch_budget
     from .batch_runner import Passes
-    from .journal import Journal, files_fingerprint
+    from .journal import Journal
 
     requests = set_requests(sets, spec, scoring or {})
     if runtime == RUNTIME:

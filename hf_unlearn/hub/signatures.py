@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..errors import EnvironmentFailure, MissingExtraError, RequestError
+from ..errors import EnvironmentFailure, MissingExtraError, RequestError, first_line
 from ..verification.report_file import REPORT_FILE
 from .files import SIGNATURE_FILE
 
@@ -155,8 +155,3 @@ def hashing_of(library: Any) -> Any:
     """How the library has to hash a report, when it signs one and when it checks one."""
     # Told, not guessed from the signature: what is hashed how must not be for the signer to say.
     return library.hashing.Config().use_file_serialization(hashing_algorithm="sha256")
-
-
-def first_line(error: Exception) -> str:
-    """What an error says, in one line; its kind where it says nothing."""
-    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..errors import EnvironmentFailure, RequestError
+from ..errors import EnvironmentFailure, RequestError, first_line
 from ..verification.report_file import REPORT_FILE
 from .check import check_folder
 from .files import SIGNATURE_FILE
-from .signatures import first_line, hashing_of, not_over, signing_library
+from .signatures import hashing_of, not_over, signing_library
 
 PASSWORD_VARIABLE = "HF_UNLEARN_KEY_PASSWORD"
 _KEY_HELP = "make one with  openssl ecparam -name prime256v1 -genkey -noout -out key.pem"

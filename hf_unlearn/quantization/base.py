@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import gc
 import importlib.metadata
 import json
 import shutil
@@ -29,6 +28,7 @@ from ..models.loading import (
     quiet_backends,
     run_device,
 )
+from ..models.memory import release_memory
 
 if TYPE_CHECKING:
     from .calibration import Calibration
@@ -300,13 +300,6 @@ def check_groups(layers: Mapping[str, nn.Linear], group_size: int, format_name: 
                 f"{format_name} needs input sizes in multiples of {group_size}, but {name} has {layer.in_features}: "
                 "use a format with a smaller group"
             )
-
-
-def release_memory() -> None:
-    """Give back what models that are no longer used hold, on the GPU too."""
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
 
 
 def probe_logits(model: PreTrainedModel) -> torch.Tensor:

@@ -11,7 +11,7 @@ from ..data.encoding import check_tokenizer, encode_row, encode_rows, load_token
 from ..data.example import DataBundle, RowSet
 from ..data.planted import make_planted
 from ..data.sources import Source, load_source, scored_apart
-from ..errors import RequestError
+from ..errors import RequestError, first_line
 from ..models.scratch import build_tokenizer
 from ..recipe import Recipe
 from .context import RunContext
@@ -46,8 +46,9 @@ def check_target_texts(context: RunContext, target: Path) -> None:
     try:
         config = AutoConfig.from_pretrained(target)
     except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise RequestError(f"model.target: {target} has a config.json that cannot be used: {reason}") from error
+        raise RequestError(
+            f"model.target: {target} has a config.json that cannot be used: {first_line(error)}"
+        ) from error
     check_texts(context, tokenizer, getattr(config.get_text_config(), "max_position_embeddings", None))
 
 
