@@ -19,7 +19,7 @@ from .prompting import question_budget, read_try
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from ..evaluation.labels import LabelScores
+    from ..evaluation.scoring import TextScores
 
 _JOB = "layers"
 
@@ -76,8 +76,7 @@ def layer_records(
             :func:`~hf_unlearn.evaluation.scoring.score_rows`.
     """
     from ..evaluation.batch_runner import Passes
-    from ..evaluation.labels import Text
-    from ..evaluation.scoring import right_choice, score_texts
+    from ..evaluation.scoring import Text, right_choice, score_texts
     from ..models.memory import batch_budget
 
     rights = [right_choice(row) for row in rows]
@@ -96,7 +95,7 @@ def layer_records(
         ]
 
 
-def _record(row: Example, right: int, scores: Sequence[LabelScores], layer: int) -> ScoredRow:
+def _record(row: Example, right: int, scores: Sequence[TextScores], layer: int) -> ScoredRow:
     *options, own = scores
     return ScoredRow(
         row.id,

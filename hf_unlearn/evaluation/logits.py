@@ -12,8 +12,7 @@ from transformers import PreTrainedModel
 
 from ..models.head import Tail, matching_tail, narrowed_head
 from ..runtime.environment import is_out_of_memory
-from .batch import Batch, padded_batch
-from .trees import grow_trees, tree_batch
+from .batch import Batch, grow_trees, padded_batch, tree_batch
 
 # Float32 logits held at a time. On a CPU what stays in its cache is faster; with fewer positions than this the head's
 # weights are read too often.

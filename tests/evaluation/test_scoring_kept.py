@@ -12,8 +12,7 @@ from hf_unlearn.data.encoding import TextFormat, encode_row
 from hf_unlearn.errors import RequestError
 from hf_unlearn.evaluation.batch_runner import Passes
 from hf_unlearn.evaluation.gradients import gradient_norms
-from hf_unlearn.evaluation.labels import vocabulary_statistics
-from hf_unlearn.evaluation.scoring import score_rows
+from hf_unlearn.evaluation.scoring import score_rows, vocabulary_statistics
 from hf_unlearn.models.loading import load_model
 from hf_unlearn.quantization import export_format
 

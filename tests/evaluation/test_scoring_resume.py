@@ -17,8 +17,7 @@ import torch
 
 from hf_unlearn.data.encoding import TextFormat
 from hf_unlearn.errors import EnvironmentFailure
-from hf_unlearn.evaluation.batch_runner import Passes
-from hf_unlearn.evaluation.journal import Journal
+from hf_unlearn.evaluation.batch_runner import Journal, Passes
 from hf_unlearn.evaluation.run import EvalSpec, Sampling, SetScoring, evaluate_folder
 from hf_unlearn.models import loading
 from hf_unlearn.models.memory import is_out_of_memory
