@@ -76,15 +76,15 @@ def layer_records(
             :func:`~hf_unlearn.evaluation.scoring.score_rows`.
     """
     from ..evaluation.batch_runner import Passes
-    from ..evaluation.scoring import Text, right_choice, score_texts
+    from ..evaluation.scoring import LabelledText, right_choice, score_texts
     from ..models.memory import batch_budget
 
     rights = [right_choice(row) for row in rows]
     texts = []
     for row in rows:
         answers = [encode_answer(row, option, tokenizer, fmt) for option in row.choices]
-        texts += [Text(answer, layers=True) for answer in answers]
-        texts.append(Text(encode_row(row, tokenizer, fmt, eos=False), layers=True, layer_tokens=True))
+        texts += [LabelledText(answer, layers=True) for answer in answers]
+        texts.append(LabelledText(encode_row(row, tokenizer, fmt, eos=False), layers=True, layer_tokens=True))
     origins = {row.id: row.origin or row.id for row in rows}
     scores = score_texts(model, texts, Passes(batch_budget("auto", model.device)), origins=origins)
     for layer in range(len(scores[-1].layers)):

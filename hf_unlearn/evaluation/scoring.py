@@ -52,7 +52,7 @@ class NotFiniteError(RequestError):
 
 
 @dataclass(frozen=True)
-class Text:
+class LabelledText:
     """A text as an encoded row, and what is wanted of it beyond log-probabilities and hits.
 
     Attributes:
@@ -119,11 +119,11 @@ def score_labels(
     origins: Mapping[str, str] | None = None,
 ) -> list[TextScores]:
     """Scores of the labels of encoded rows, in order. See :func:`score_texts`."""
-    return score_texts(model, [Text(row) for row in rows], Passes(batch_tokens), origins=origins)
+    return score_texts(model, [LabelledText(row) for row in rows], Passes(batch_tokens), origins=origins)
 
 
 def score_texts(
-    model: PreTrainedModel, texts: Sequence[Text], passes: Passes, *, origins: Mapping[str, str] | None = None
+    model: PreTrainedModel, texts: Sequence[LabelledText], passes: Passes, *, origins: Mapping[str, str] | None = None
 ) -> list[TextScores]:
     """Scores of the labels of encoded rows, in order.
 
@@ -251,13 +251,13 @@ class _Asked:
         if "text" in needs:
             self._text = f"{row.prompt}{encoder.separator}{row.answer}" if row.prompt else row.answer
         unknowing = replace(row, prompt=row.prior_prompt, turns=()) if prior else row
-        own = Text(encoder.encode(row, row.answer), "vocabulary" in needs, "layers" in needs)
+        own = LabelledText(encoder.encode(row, row.answer), "vocabulary" in needs, "layers" in needs)
         self._counts = (len(options), *(len(answers) for answers in self._variants.values()), len(prior))
         self.texts = [
             own,
-            *(Text(encoder.encode(row, answer)) for answer in options),
-            *(Text(encoder.encode(row, answer)) for answers in self._variants.values() for answer in answers),
-            *(Text(encoder.encode(unknowing, answer)) for answer in prior),
+            *(LabelledText(encoder.encode(row, answer)) for answer in options),
+            *(LabelledText(encoder.encode(row, answer)) for answers in self._variants.values() for answer in answers),
+            *(LabelledText(encoder.encode(unknowing, answer)) for answer in prior),
         ]
         self._right_choice = right_choice(row) if "options" in needs else -1
 
@@ -311,7 +311,7 @@ def _score_batch(
     logits: SelectedLogits,
     lens: LogitLens | None,
     trees: Sequence[TokenTree],
-    texts: Sequence[Text],
+    texts: Sequence[LabelledText],
     origins: Mapping[str, str],
 ) -> list[list[list[list[Any]]]]:
     """For each tree and each of its texts, the parts of its :class:`TextScores` as lists."""
@@ -341,7 +341,7 @@ def _one_by_one(
     logits: SelectedLogits,
     lens: LogitLens | None,
     tree: TokenTree,
-    texts: Sequence[Text],
+    texts: Sequence[LabelledText],
     origins: Mapping[str, str],
 ) -> list[list[list[Any]]]:
     found = []
@@ -362,7 +362,7 @@ class _Labels:
         watched: Labels that are looked at after each layer.
     """
 
-    def __init__(self, trees: Sequence[TokenTree], texts: Sequence[Text]) -> None:
+    def __init__(self, trees: Sequence[TokenTree], texts: Sequence[LabelledText]) -> None:
         self.slots: dict[tuple[int, int], int] = {}
         self.ids: list[int] = []
         self.places: list[int] = []
@@ -415,7 +415,7 @@ class _Scores:
     def by_text(
         self,
         trees: Sequence[TokenTree],
-        texts: Sequence[Text],
+        texts: Sequence[LabelledText],
         layers: tuple[torch.Tensor, torch.Tensor],
         origins: Mapping[str, str],
     ) -> list[list[list[list[Any]]]]:

@@ -1,4 +1,7 @@
-"""Loading a model folder for scoring, the way anybody would load it."""
+"""Model folders: fetched from the Hub, loaded the way anybody would load them, read empty, known again.
+
+Also GGUF folders, and the tokenizer that goes with a model wherever it is written.
+"""
 
 from __future__ import annotations
 

@@ -207,9 +207,9 @@ class OnOneGrid:
     def to_dict(self) -> dict[str, Any]:
         """As it stands in the report."""
         return {
-            "codes_changed": _share(self.changed, self.weights),
-            "scales_changed": _share(self.rescaled, self.groups),
-            "update_over_step": _share(self.steps, self.weights),
+            "codes_changed": _ratio(self.changed, self.weights),
+            "scales_changed": _ratio(self.rescaled, self.groups),
+            "update_over_step": _ratio(self.steps, self.weights),
         }
 
 
@@ -260,9 +260,9 @@ class Comparison:
         """As it stands in the report, without the buckets."""
         return {
             "weights": self.weights,
-            "moved": _share(self.moved, self.weights),
-            "mean_update": _share(self.update, self.weights),
-            "lost_in_bf16": _share(self.lost, self.moved),
+            "moved": _ratio(self.moved, self.weights),
+            "mean_update": _ratio(self.update, self.weights),
+            "lost_in_bf16": _ratio(self.lost, self.moved),
             "grids": {name: grid.to_dict() for name, grid in self.grids.items()},
         }
 
@@ -272,9 +272,9 @@ class Comparison:
             {
                 "from": None if exponent == LOWEST_EXPONENT else 2.0 ** (exponent - 1),
                 "to": None if exponent == HIGHEST_EXPONENT else 2.0**exponent,
-                "weights": _share(bucket.weights, self.weights),
-                "moved": _share(bucket.moved, bucket.weights),
-                "mean_update": _share(bucket.update, bucket.weights),
+                "weights": _ratio(bucket.weights, self.weights),
+                "moved": _ratio(bucket.moved, bucket.weights),
+                "mean_update": _ratio(bucket.update, bucket.weights),
             }
             for exponent, bucket in sorted(self.buckets.items())
             if bucket.weights
@@ -353,5 +353,5 @@ def _joined(first: dict[Any, Any], second: dict[Any, Any], empty: Any) -> dict[A
     return {name: first.get(name, empty) + second.get(name, empty) for name in names}
 
 
-def _share(part: float, whole: int) -> float | None:
+def _ratio(part: float, whole: int) -> float | None:
     return part / whole if whole else None

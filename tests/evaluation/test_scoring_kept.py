@@ -85,7 +85,7 @@ def test_one_forward_gives_everything(model, tokenizer, sets):
 
 
 def test_families_whose_layers_are_not_known_are_refused(model, tokenizer, sets, monkeypatch):
-    monkeypatch.setattr("hf_unlearn.evaluation.lens._NORMS", ("unheard of",))
+    monkeypatch.setattr("hf_unlearn.models.decoder._FINAL_NORMS", ("unheard of",))
     with pytest.raises(RequestError, match="does not know the final norm of LlamaForCausalLM"):
         scored(model, tokenizer, sets, "layers")
 

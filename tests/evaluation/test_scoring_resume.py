@@ -20,7 +20,7 @@ from hf_unlearn.errors import EnvironmentFailure
 from hf_unlearn.evaluation.batch_runner import Journal, Passes
 from hf_unlearn.evaluation.run import EvalSpec, Sampling, SetScoring, evaluate_folder
 from hf_unlearn.models import loading
-from hf_unlearn.models.memory import is_out_of_memory
+from hf_unlearn.runtime.environment import is_out_of_memory
 
 SPEC = EvalSpec(metrics=("probability", "rouge_l", "mc_accuracy"), max_new_tokens=4, fluency_tokens=4, batch_tokens=48)
 SCORING = {
