@@ -16,7 +16,7 @@ class RequestError(HfUnlearnError):
 
 
 class EnvironmentFailure(HfUnlearnError):
-    """The surroundings failed: memory, disk, network, a broken installation."""
+    """The environment failed: memory, disk, network, a broken installation."""
 
     exit_code = 3
 

@@ -16,13 +16,13 @@ from .batch_runner import Passes
 from .lens import LogitLens
 from .logits import SelectedLogits
 from .records import AnswerScore, ScoredRow
+from .spec import VARIANTS
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 #: What is computed where nobody says what is needed.
 USUAL_NEEDS = frozenset({"options"})
-_VARIANTS = "variants:"
 
 
 class TextScores(NamedTuple):
@@ -246,7 +246,7 @@ class _Asked:
     def __init__(self, row: Example, needs: Collection[str], encoder: _Encoder) -> None:
         options = row.choices if "options" in needs else ()
         prior = row.choices if "prior" in needs and row.prior_prompt else ()
-        self._variants = {kind: answers for kind, answers in row.variants if f"{_VARIANTS}{kind}" in needs and answers}
+        self._variants = {kind: answers for kind, answers in row.variants if f"{VARIANTS}{kind}" in needs and answers}
         self._text = ""
         if "text" in needs:
             self._text = f"{row.prompt}{encoder.separator}{row.answer}" if row.prompt else row.answer

@@ -5,14 +5,9 @@ Also GGUF folders, and the tokenizer that goes with a model wherever it is writt
 
 from __future__ import annotations
 
-import contextlib
 import copy
-import io
 import os
-import re
 import shutil
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,41 +15,24 @@ import torch
 from accelerate import init_empty_weights
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
-from transformers.utils import logging as transformers_logging
 
 from ..errors import EnvironmentFailure, RequestError, first_line
-from ..runtime.log_filters import drop_harmless_lines
+from ..runtime.log_filters import hidden_library_bars, quiet_backends
 from . import gptqmodel
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
-_LIBRARY_BARS = (
-    "Applying quantization config",
-    "Compressing model",
-    "Decompressing model",
-    "Dispatching model",
-    "Converting and de-quantizing GGUF tensors",
-    "Writing model shards",
+_TOKENIZER_FILES = (
+    "tokenizer*",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.*",
+    "merges.txt",
+    "*.model",
+    "*.tiktoken",
+    "chat_template*",
+    "additional_chat_templates",
 )
-
-
-def quiet_backends() -> None:
-    """Silence log lines and progress bars of the back ends that say nothing a user could act on. Can be repeated."""
-    drop_harmless_lines()
-    transformers_logging.disable_progress_bar()
-
-
-@contextlib.contextmanager
-def hidden_library_bars() -> Iterator[None]:
-    """Hide the bars that libraries draw without an option to turn them off; pass on all else."""
-    caught = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(caught):
-            yield
-    finally:
-        for line in re.split(r"[\r\n]+", caught.getvalue()):
-            if line.strip() and not any(title in line for title in _LIBRARY_BARS):
-                print(line, file=sys.stderr)
 
 
 def run_device() -> torch.device:
@@ -229,19 +207,6 @@ def files_fingerprint(folder: Path) -> list[tuple[str, int, int]]:
         return [(str(folder), 0, 0)]
     entries = [(entry.name, entry.stat()) for entry in os.scandir(folder) if entry.is_file()]
     return sorted((name, stat.st_size, stat.st_mtime_ns) for name, stat in entries)
-
-
-_TOKENIZER_FILES = (
-    "tokenizer*",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.*",
-    "merges.txt",
-    "*.model",
-    "*.tiktoken",
-    "chat_template*",
-    "additional_chat_templates",
-)
 
 
 def empty_model(source: Path) -> PreTrainedModel:

@@ -23,12 +23,11 @@ from ..models.loading import (
     copy_tokenizer,
     empty_model,
     gguf_file_in,
-    hidden_library_bars,
     load_model,
-    quiet_backends,
     run_device,
 )
 from ..models.memory import release_memory
+from ..runtime.log_filters import hidden_library_bars, quiet_backends
 
 if TYPE_CHECKING:
     from .calibration import Calibration
