@@ -103,8 +103,8 @@ def explain(error: BaseException) -> tuple[str, str | None] | None:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory, of any device, was not enough."""
-    found = explain(error)
+    """Whether an error says that memory, of any device, was not enough. Allocators raise nothing but these types."""
+    found = explain(error) if isinstance(error, RuntimeError | MemoryError) else None
     return found is not None and found[0] == _MEMORY
 
 

@@ -37,7 +37,7 @@ SCRIPT = """
 import os, pickle, signal, sys
 from pathlib import Path
 import torch
-from hf_unlearn.evaluation import loading
+from hf_unlearn.models import loading
 from hf_unlearn.evaluation.run import evaluate_folder
 
 deaths, arguments, scoring = pickle.loads(Path(sys.argv[1]).read_bytes())
