@@ -31,7 +31,7 @@ from hf_unlearn.data.pairing import IGNORED, pad_rows
 from hf_unlearn.data.planted import PlantedSpec, make_planted
 from hf_unlearn.models.decoder import linear_weights
 from hf_unlearn.models.scratch import ScratchSpec, build_tokenizer, train_scratch_model
-from hf_unlearn.quantization.compare import Comparison, compare_weights
+from hf_unlearn.quantization.explain import Comparison, compare_weights
 from hf_unlearn.quantization.grids import find_grid, on_grid
 from hf_unlearn.runtime.files import whole_folder, write_atomically
 from hf_unlearn.trainer.rounded_steps import STEPPINGS

@@ -238,7 +238,7 @@ def main() -> None:
     parser.add_argument("--mapped", action="store_true", help="count mapped files too")
     parser.add_argument("--write", action="store_true", help=f"put the table into {TABLE.name}")
     arguments = parser.parse_args()
-    from hf_unlearn.models.loading import quiet_backends
+    from hf_unlearn.runtime.log_filters import quiet_backends
 
     quiet_backends()
     return_freed_memory()

@@ -37,3 +37,13 @@ class VerificationError(HfUnlearnError):
     """A published model is not what was verified, or its verdict is not the required one."""
 
     exit_code = 1
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of what an error says; its kind where it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def one_line(error: BaseException) -> str:
+    """All that an error says, in one line."""
+    return " ".join(str(error).split())

@@ -44,7 +44,8 @@ def write_dequantized(folder: Path, out: Path) -> None:
         EnvironmentFailure: Its library is missing, or the plain model does not compute what the quantized one does.
     """
     from ..models.loading import copy_tokenizer, load_model
-    from ..quantization.base import probe_logits, release_memory
+    from ..models.memory import release_memory
+    from ..quantization.base import probe_logits
 
     model = load_model(folder)
     expected = probe_logits(model)
@@ -67,18 +68,9 @@ def plain_model(model: PreTrainedModel) -> PreTrainedModel:
     Args:
         model: Loaded in its format; it is not changed.
     """
-    import copy
+    from ..models.loading import plain_model_of
 
-    import torch
-    from accelerate import init_empty_weights
-    from transformers import AutoModelForCausalLM
-
-    config = copy.deepcopy(model.config)
-    if hasattr(config, "quantization_config"):
-        del config.quantization_config
-    config.dtype = torch.float32
-    with init_empty_weights(include_buffers=False):
-        plain: PreTrainedModel = AutoModelForCausalLM.from_config(config)
+    plain = plain_model_of(model.config)
     wanted = dict(plain.named_parameters())
     # GPTQ and AWQ layers keep their bias among the buffers.
     held = (*model.named_buffers(), *model.named_parameters())

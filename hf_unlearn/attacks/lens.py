@@ -19,7 +19,7 @@ from .prompting import question_budget, read_try
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from ..evaluation.labels import LabelScores
+    from ..evaluation.scoring import TextScores
 
 _JOB = "layers"
 
@@ -76,16 +76,15 @@ def layer_records(
             :func:`~hf_unlearn.evaluation.scoring.score_rows`.
     """
     from ..evaluation.batch_runner import Passes
-    from ..evaluation.labels import Text
-    from ..evaluation.scoring import right_choice, score_texts
+    from ..evaluation.scoring import LabelledText, right_choice, score_texts
     from ..models.memory import batch_budget
 
     rights = [right_choice(row) for row in rows]
     texts = []
     for row in rows:
         answers = [encode_answer(row, option, tokenizer, fmt) for option in row.choices]
-        texts += [Text(answer, layers=True) for answer in answers]
-        texts.append(Text(encode_row(row, tokenizer, fmt, eos=False), layers=True, layer_tokens=True))
+        texts += [LabelledText(answer, layers=True) for answer in answers]
+        texts.append(LabelledText(encode_row(row, tokenizer, fmt, eos=False), layers=True, layer_tokens=True))
     origins = {row.id: row.origin or row.id for row in rows}
     scores = score_texts(model, texts, Passes(batch_budget("auto", model.device)), origins=origins)
     for layer in range(len(scores[-1].layers)):
@@ -96,7 +95,7 @@ def layer_records(
         ]
 
 
-def _record(row: Example, right: int, scores: Sequence[LabelScores], layer: int) -> ScoredRow:
+def _record(row: Example, right: int, scores: Sequence[TextScores], layer: int) -> ScoredRow:
     *options, own = scores
     return ScoredRow(
         row.id,

@@ -95,8 +95,7 @@ def release() -> None:
 
 
 def _resident(folder: Path, dtype: str) -> Resident:
-    from ..evaluation.journal import files_fingerprint
-    from ..models.loading import load_model
+    from ..models.loading import files_fingerprint, load_model
 
     key = (str(Path(folder).resolve()), tuple(files_fingerprint(folder)), dtype)
     if not _held or _held[0].key != key:

@@ -79,7 +79,7 @@ class Prefix(PromptAttack):
         text = self.texts[way - 1]
         rows = bundle.forget.score
         if _SLOT not in text:
-            return Asked(rows, text_format, lead=text.strip())
+            return Asked(rows, text_format, prefill=text.strip())
         return Asked(tuple(replace(row, prompt=text.replace(_SLOT, row.prompt)) for row in rows), text_format)
 
     def budget(self, bundle: DataBundle) -> dict[str, Any]:

@@ -292,6 +292,6 @@ def _value_only(record: ScoredRow) -> ScoredRow:
 
 
 def _mean(records: Sequence[ScoredRow]) -> float:
-    from ..evaluation.summary import fact_scores
+    from ..evaluation.records import fact_scores
 
     return fact_scores(records)["forget", _METRIC].mean

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from ..data.encoding import TextFormat, encode_row
 from ..data.example import DataBundle, Example
 from ..errors import RequestError
-from ..evaluation.records import ScoredRow, read_records, write_records
-from ..evaluation.summary import fact_scores
+from ..evaluation.records import ScoredRow, fact_scores, read_records, write_records
 from .base import Attack, AttackCost, Attacked, AttackResult
 from .best import Try, best_of
 from .model_cache import borrowed
@@ -31,12 +30,12 @@ class Asked:
     Attributes:
         rows: What is asked.
         text_format: How prompt and answer become one text.
-        lead: Text with which every answer is made to begin.
+        prefill: Text with which every answer is made to begin.
     """
 
     rows: tuple[Example, ...]
     text_format: TextFormat
-    lead: str = ""
+    prefill: str = ""
 
 
 @dataclass(frozen=True)
@@ -107,7 +106,7 @@ def ask(
     from ..evaluation.metrics import apply_metrics
     from ..evaluation.scoring import score_rows
 
-    records = score_rows(model, tokenizer, {"forget": asked.rows}, asked.text_format, lead=asked.lead)
+    records = score_rows(model, tokenizer, {"forget": asked.rows}, asked.text_format, prefill=asked.prefill)
     return apply_metrics(records, tuple(metrics))
 
 

@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from ..data.encoding import EncodedRow, TextFormat, encode_row
 from ..data.example import Example
 from ..errors import RequestError
-from ..evaluation.records import ScoredRow, write_records
-from ..evaluation.summary import fact_scores
+from ..evaluation.records import ScoredRow, fact_scores, write_records
 from .base import Attacked
 from .forms import Texts
 from .model_cache import Resident, borrowed
@@ -177,7 +176,7 @@ class Retraining:
 
     def score_if_finite(self, rows: Sequence[Example], attacked: Attacked) -> list[ScoredRow] | None:
         """Scores, or ``None`` where the last step broke the model before a loss could show it."""
-        from ..evaluation.labels import NotFiniteError
+        from ..evaluation.scoring import NotFiniteError
 
         try:
             return self.score(rows, attacked)

@@ -42,8 +42,8 @@ def score_attacked(
     if attacked.then is None:
         return _score(model, tokenizer, rows, attacked)
     from ..models.loading import load_model
+    from ..models.memory import release_memory
     from ..quantization import export_format
-    from ..quantization.base import release_memory
 
     with tempfile.TemporaryDirectory(prefix="attacked-") as place:
         plain, packed = Path(place) / "plain", Path(place) / "packed"

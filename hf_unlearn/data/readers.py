@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from ..errors import EnvironmentFailure, RequestError
+from ..errors import EnvironmentFailure, RequestError, first_line
 
 Numbered = Iterator[tuple[int, Mapping[str, Any]]]
 
@@ -145,7 +145,7 @@ def _read_parquet(file: Path) -> Numbered:
     try:
         records = pyarrow.parquet.read_table(file).to_pylist()
     except pyarrow.ArrowException as error:
-        raise RequestError(f"{file} cannot be read as Parquet: {_first_line(error)}") from error
+        raise RequestError(f"{file} cannot be read as Parquet: {first_line(error)}") from error
     except OSError as error:
         raise RequestError(f"{file} cannot be read ({error.strerror}): check its permissions") from error
     yield from enumerate(records, start=1)
@@ -189,19 +189,15 @@ def read_hub(dataset: str, config: str | None, split: str, revision: str | None)
     except datasets.exceptions.DatasetNotFoundError as error:
         raise RequestError(
             f"data set {dataset!r} is not on the Hub, or is private: check dataset and revision, or log "
-            f"in with `hf auth login` ({_first_line(error)})"
+            f"in with `hf auth login` ({first_line(error)})"
         ) from error
     except (ValueError, datasets.exceptions.DatasetsError) as error:
         raise RequestError(
-            f"data set {dataset!r} has no rows for config={config!r} and split={split!r}: {_first_line(error)}"
+            f"data set {dataset!r} has no rows for config={config!r} and split={split!r}: {first_line(error)}"
         ) from error
     except OSError as error:
         raise EnvironmentFailure(
-            f"data set {dataset!r} could not be loaded from the Hub ({_first_line(error)}): check the connection, or "
+            f"data set {dataset!r} could not be loaded from the Hub ({first_line(error)}): check the connection, or "
             "name a local file with path= instead"
         ) from error
     return enumerate(rows, start=1)
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().split("\n")[0] or type(error).__name__

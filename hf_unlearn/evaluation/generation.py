@@ -1,22 +1,32 @@
-"""Continuations of prompts, in batches: greedy or sampled, with stop strings."""
+"""Continuations of prompts, in batches: greedy or sampled, with stop strings, from a cache that has room for them."""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
+from transformers import (
+    DynamicCache,
+    DynamicLayer,
+    GenerationConfig,
+    LogitsProcessor,
+    LogitsProcessorList,
+    StoppingCriteria,
+    StoppingCriteriaList,
+)
 
+from ..data.encoding import TextFormat, encode_prompt
+from ..data.example import Example
 from ..errors import RequestError
 from .batch_runner import Passes
-from .cache import roomy_cache
+from .records import ScoredRow
 from .scoring import context_length
-from .spec import Sampling
+from .spec import Sampling, SetRequest
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -43,6 +53,62 @@ class Prompt:
     sampling: Sampling | None = None
     key: str = ""
     sample: int = 0
+
+
+def add_continuations(
+    records: Sequence[ScoredRow],
+    rows: Sequence[Example],
+    requests: Mapping[str, SetRequest],
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    fmt: TextFormat,
+    passes: Passes,
+) -> list[ScoredRow]:
+    """Records with the continuations that their sets ask for, for the first ``generate_limit`` facts of each.
+
+    Args:
+        records: Records of ``rows``, in the same order.
+        rows: The rows; those without a prompt get no continuation.
+        requests: What is asked of each set.
+        model: In eval mode.
+        tokenizer: The model's tokenizer.
+        fmt: How prompt and answer become one text.
+        passes: Runs the batches.
+    """
+    done = list(records)
+    places: list[int] = []
+    prompts: list[Prompt] = []
+    facts: dict[str, dict[str, int]] = {}  # by set, the facts in the order in which they come
+    for place, (record, row) in enumerate(zip(records, rows, strict=True)):
+        request = requests[record.set]
+        if not request.needs & {"generation", "samples"}:
+            continue
+        seen = facts.setdefault(record.set, {})
+        number = seen.setdefault(row.fact, len(seen))
+        if not row.prompt or (request.generate_limit is not None and number >= request.generate_limit):
+            continue
+        for prompt in _prompts_of(row, record.set, request, encode_prompt(row, tokenizer, fmt)):
+            places.append(place)
+            prompts.append(prompt)
+    texts = generate(model, tokenizer, prompts, passes)
+    for place, prompt, text in zip(places, prompts, texts, strict=True):
+        if prompt.sampling is None:
+            done[place] = replace(done[place], generated=text)
+        else:
+            done[place] = replace(done[place], samples=(*done[place].samples, text))
+    return done
+
+
+def _prompts_of(row: Example, name: str, request: SetRequest, ids: tuple[int, ...]) -> list[Prompt]:
+    prompt = Prompt(ids, row.origin or row.id, request.max_new_tokens, request.stop)
+    greedy = [prompt] if "generation" in request.needs else []
+    if request.sampling is None:
+        return greedy
+    samples = [
+        replace(prompt, sampling=request.sampling, key=f"{name}/{row.id}", sample=number)
+        for number in range(request.sampling.count)
+    ]
+    return greedy + samples
 
 
 def generate_greedy(
@@ -297,3 +363,60 @@ def _nucleus(probabilities: torch.Tensor, top_p: float) -> torch.Tensor:
     ordered, places = probabilities.sort(stable=True, dim=-1, descending=True)
     before = ordered.cumsum(-1) - ordered
     return torch.zeros_like(probabilities).scatter_(-1, places, ordered.masked_fill(before >= top_p, 0.0))
+
+
+def roomy_cache(model: PreTrainedModel, length: int) -> DynamicCache | None:
+    """A cache for one call of ``generate``.
+
+    Args:
+        model: What generates.
+        length: Tokens of prompt and continuation.
+
+    Returns:
+        The cache; ``None`` for families with other caches than one of all tokens in every layer, which make their own.
+    """
+    supported = getattr(model, "_supports_default_dynamic_cache", None)
+    if supported is None or not supported() or getattr(model, "_is_stateful", False):
+        return None
+    cache = DynamicCache(config=model.config.get_text_config(decoder=True))
+    if not cache.layers or any(type(layer) is not DynamicLayer for layer in cache.layers):
+        return None
+    cache.layers = [RoomyLayer(length) for _ in cache.layers]
+    return cache
+
+
+class RoomyLayer(DynamicLayer):
+    """Keys and values ``[rows, heads, tokens, size]`` as the beginning of tensors that are made once.
+
+    The usual cache of generation makes a new tensor of everything it holds for every token and layer, which on a CPU
+    takes more time than the model does.
+
+    Args:
+        length: Tokens there is room for; more are taken as the usual layer takes them.
+    """
+
+    def __init__(self, length: int) -> None:
+        super().__init__()
+        self._length = length
+        self._rooms: tuple[torch.Tensor, torch.Tensor] | None = None
+
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Add the states of new tokens; returns those of all tokens."""
+        start = self.get_seq_length()
+        end = start + key_states.shape[-2]
+        if start == 0 and end <= self._length:
+            self.lazy_initialization(key_states, value_states)
+            self._rooms = (self._room(key_states), self._room(value_states))
+        if self._rooms is None or end > self._length:
+            self._rooms = None
+            return super().update(key_states, value_states, *args, **kwargs)
+        keys, values = self._rooms
+        keys[..., start:end, :] = key_states
+        values[..., start:end, :] = value_states
+        self.keys, self.values = keys[..., :end, :], values[..., :end, :]
+        return self.keys, self.values
+
+    def _room(self, states: torch.Tensor) -> torch.Tensor:
+        return states.new_empty((*states.shape[:-2], self._length, states.shape[-1]))

@@ -11,7 +11,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from ..errors import RequestError
-from ..models.decoder import decoder_layers
+from ..models.decoder import decoder_layers, watched_layers
 from .batch import padded_batch
 from .batch_runner import Passes
 
@@ -49,10 +49,7 @@ def mean_states(
 
     def work(members: Sequence[int]) -> list[torch.Tensor]:
         batch = padded_batch([texts[member] for member in members], model.device)
-        caught: dict[int, torch.Tensor] = {}
-        with contextlib.ExitStack() as hooks:
-            for number in layers:
-                hooks.callback(stack[number - 1].register_forward_hook(_keep(caught, number)).remove)
+        with watched_layers({number: stack[number - 1] for number in layers}) as caught:
             backbone(input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False)
         spans = [slice(starts[member], len(texts[member])) for member in members]
         return [
@@ -99,10 +96,3 @@ def ablated(model: PreTrainedModel, direction: torch.Tensor, level: float) -> It
     finally:
         for handle in handles:
             handle.remove()
-
-
-def _keep(caught: dict[int, torch.Tensor], number: int) -> Any:
-    def keep(_module: nn.Module, _inputs: Any, output: Any) -> None:
-        caught[number] = output[0] if isinstance(output, tuple) else output
-
-    return keep

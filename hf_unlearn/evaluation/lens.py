@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import torch
-from torch import nn
 from transformers import PreTrainedModel
 
 from ..errors import RequestError
-from ..models.decoder import decoder_layers
+from ..models.decoder import decoder_layers, final_norm, watched_layers
 from .batch import padded_batch
 from .logits import SelectedLogits
-
-_NORMS = ("norm", "ln_f", "final_layernorm", "final_layer_norm", "norm_f", "final_norm", "ln_out")
 
 
 class LogitLens:
@@ -33,8 +29,8 @@ class LogitLens:
 
     def __init__(self, model: PreTrainedModel, logits: SelectedLogits) -> None:
         self._logits = logits
-        norm = _final_norm(logits.backbone)
-        self._caught: list[torch.Tensor] = []
+        norm = None if logits.whole else final_norm(model.get_decoder())
+        self._caught: dict[int, torch.Tensor] = {}
         if norm is not None:
             self._layers, self._norm = decoder_layers(model), norm
             if self._gives_the_models_logits():
@@ -47,19 +43,13 @@ class LogitLens:
     @contextlib.contextmanager
     def watching(self, rows: Sequence[int], positions: Sequence[int]) -> Iterator[None]:
         """Keep the hidden states at ``(rows[i], positions[i])`` of the forward that is made inside."""
-        self._caught = []
         where = (torch.tensor(rows), torch.tensor(positions))
 
-        def catch(_module: nn.Module, _inputs: Any, output: Any) -> None:
-            hidden = output[0] if isinstance(output, tuple) else output
-            self._caught.append(hidden[where[0].to(hidden.device), where[1].to(hidden.device)])
+        def take(states: torch.Tensor) -> torch.Tensor:
+            return states[where[0].to(states.device), where[1].to(states.device)]
 
-        handles = [layer.register_forward_hook(catch) for layer in self._layers]
-        try:
+        with watched_layers(dict(enumerate(self._layers)), take) as self._caught:
             yield
-        finally:
-            for handle in handles:
-                handle.remove()
 
     def label_logps(self, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """What each layer says of one label for each position that was watched.
@@ -68,7 +58,7 @@ class LogitLens:
             Log-probabilities (nats) of the labels, and whether each was the most likely token: ``[layers, chosen]``.
         """
         logps, hits = [], []
-        for hidden in self._caught:
+        for hidden in self._caught.values():
             of_labels, best = [], []
             for part in self._logits.parts(len(labels)):
                 every = self._logits.project(self._norm(hidden[part])).log_softmax(-1)
@@ -77,7 +67,7 @@ class LogitLens:
                 best.append((every.argmax(-1) == wanted).to(labels.device))
             logps.append(torch.cat(of_labels))
             hits.append(torch.cat(best))
-        self._caught = []
+        self._caught = {}
         return torch.stack(logps), torch.stack(hits)
 
     def _gives_the_models_logits(self) -> bool:
@@ -88,10 +78,5 @@ class LogitLens:
         if len(self._caught) != len(self._layers):
             return False
         with torch.inference_mode():
-            found = self._norm(self._caught[-1]).float()
+            found = self._norm(self._caught[len(self._layers) - 1]).float()
         return bool(not expected.isfinite().all() or (found - expected).norm() <= 2e-2 * expected.norm())
-
-
-def _final_norm(backbone: nn.Module | None) -> nn.Module | None:
-    norms = [child for name, child in backbone.named_children() if name in _NORMS] if backbone is not None else []
-    return norms[0] if len(norms) == 1 else None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -10,9 +10,9 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from ..models.memory import is_out_of_memory
-from .batch import Batch, padded_batch
-from .trees import grow_trees, tree_batch
+from ..models.head import Tail, matching_tail, narrowed_head
+from ..runtime.environment import is_out_of_memory
+from .batch import Batch, grow_trees, padded_batch, tree_batch
 
 # Float32 logits held at a time. On a CPU what stays in its cache is faster; with fewer positions than this the head's
 # weights are read too often.
@@ -23,19 +23,23 @@ _LEAST_POSITIONS = 128
 _FREE_MASKS = ("sdpa", "eager")
 _WINDOWS = ("sliding_window", "attention_chunk_size")
 
-Finish = Callable[[torch.Tensor], torch.Tensor]
+# Families that take no such inputs say so in all of these ways.
+_REFUSALS = (TypeError, ValueError, RuntimeError, AttributeError, NotImplementedError, KeyError, IndexError)
 
 
 class SelectedLogits:
     """A model's next-token logits at chosen positions.
 
-    Where the family allows it, the backbone runs alone and its output head is applied to the chosen positions. That
-    is compared once with the whole model; families in which it makes a difference run whole.
+    Where the family allows it, the model runs without logits, and its output head is applied to the chosen positions.
+    That is compared once with the whole model; families in which it makes a difference run whole.
     """
 
     def __init__(self, model: PreTrainedModel) -> None:
         self._model = model
-        self._parts = _backbone_and_head(model)
+        self._head: nn.Module | None = model.get_output_embeddings()
+        self._tail = Tail()
+        if self._head is not None and not self._gives_the_logits(self._head):
+            self._head = None
 
     @property
     def device(self) -> torch.device:
@@ -45,12 +49,7 @@ class SelectedLogits:
     @property
     def whole(self) -> bool:
         """Whether the whole model runs, with logits at all positions."""
-        return self._parts is None
-
-    @property
-    def backbone(self) -> nn.Module | None:
-        """What runs without the head, or ``None`` where the whole model runs."""
-        return None if self._parts is None else self._parts[0]
+        return self._head is None
 
     @cached_property
     def longest_branching(self) -> int:
@@ -70,15 +69,13 @@ class SelectedLogits:
 
     def select(self, batch: Batch, rows: Sequence[int], positions: Sequence[int]) -> torch.Tensor:
         """What :meth:`project` makes logits of, at ``(rows[i], positions[i])``: ``[chosen, hidden or vocabulary]``."""
-        source = self._source(batch)
-        return source[torch.tensor(rows, device=source.device), torch.tensor(positions, device=source.device)]
+        return self._select(self._inputs(batch), (torch.tensor(rows), torch.tensor(positions)))
 
     def project(self, selected: torch.Tensor) -> torch.Tensor:
         """Float32 logits ``[chosen, vocabulary]``."""
-        if self._parts is None:
+        if self._head is None:
             return selected.float()
-        _, head, finish = self._parts
-        return finish(head(selected)).float()
+        return self._tail.folded(self._head(selected)).float()
 
     def parts(self, count: int) -> Iterator[slice]:
         """Slices of ``count`` positions whose logits can be held at a time."""
@@ -99,7 +96,7 @@ class SelectedLogits:
         for part in self.parts(len(rows)):
             yield part, self.project(selected[part])
 
-    def _source(self, batch: Batch) -> torch.Tensor:
+    def _inputs(self, batch: Batch) -> dict[str, Any]:
         inputs: dict[str, Any] = {"input_ids": batch.input_ids, "use_cache": False}
         inputs["attention_mask"] = batch.attention_mask
         if batch.position_ids is not None:
@@ -107,9 +104,39 @@ class SelectedLogits:
             if self._model.config._attn_implementation == "eager":  # adds its mask instead of asking it
                 hidden = torch.finfo(self._model.dtype).min
                 inputs["attention_mask"] = (~batch.attention_mask).to(self._model.dtype) * hidden
-        if self._parts is None:
-            return self._model(**inputs).logits
-        return self._parts[0](**inputs).last_hidden_state
+        return inputs
+
+    def _select(self, inputs: Mapping[str, Any], chosen: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
+        if self._head is None:
+            logits: torch.Tensor = self._model(**inputs).logits
+            return logits[chosen[0].to(logits.device), chosen[1].to(logits.device)]
+        with narrowed_head(self._head, chosen, logits=False) as taken:
+            self._model(**inputs)
+        (selected,) = taken
+        return selected
+
+    def _gives_the_logits(self, head: nn.Module) -> bool:
+        """Find the tail with which the head gives the model's logits; false if there is none."""
+        config = self._model.config.get_text_config()
+        length = min(8, getattr(config, "max_position_embeddings", None) or 8)
+        ids = (torch.arange(length, device=self.device) % config.vocab_size).unsqueeze(0)
+        inputs = {"input_ids": ids, "use_cache": False}
+        with torch.inference_mode():
+            expected = self._model(**inputs).logits[0].float()
+            try:
+                selected = self._select(inputs, (torch.zeros(length, dtype=torch.long), torch.arange(length)))
+                outputs = head(selected)
+            except _REFUSALS as error:
+                if is_out_of_memory(error):
+                    raise
+                return False
+        tail = matching_tail(self._model, lambda tail: tail.folded(outputs), expected, self._close)
+        self._tail = tail or Tail()
+        return tail is not None
+
+    def _close(self, logits: torch.Tensor, expected: torch.Tensor) -> bool:
+        allowed = 1e-4 if self._model.dtype == torch.float32 else 2e-2
+        return bool(not expected.isfinite().all() or (expected - logits).norm() <= allowed * expected.norm())
 
     def _trees_are_exact(self) -> bool:
         vocabulary = self._model.config.get_text_config().vocab_size
@@ -118,27 +145,24 @@ class SelectedLogits:
         trees = grow_trees(texts, ["", "", ""], width=2**20, longest_branching=8)
         if len(trees) != 1 or trees[0].is_chain:  # a vocabulary of a few tokens
             return False
+        batches = tree_batch(trees, self.device), padded_batch(texts, self.device)
         try:
             with torch.inference_mode():
-                packed = self._source(tree_batch(trees, self.device))[0].float()
-                plain = self._source(padded_batch(texts, self.device)).float()
-        except (
-            TypeError,
-            ValueError,
-            RuntimeError,
-            AttributeError,
-            NotImplementedError,
-            KeyError,
-            IndexError,
-        ) as error:
+                packed, plain = (self._everywhere(batch) for batch in batches)
+        except _REFUSALS as error:
             if is_out_of_memory(error):
                 raise
-            # Families that take no such mask or positions say so in all of these ways. They run text by text, which
-            # raises whatever else is wrong with the model.
+            # Such a family runs text by text, which raises whatever else is wrong with the model.
             return False
+        packed = packed[0]
         alone = [plain[place, : len(text)] for place, text in enumerate(texts)]
         together = [packed[list(path)] for path in trees[0].paths]
         return _same(torch.cat(alone), torch.cat(together), self._model)
+
+    def _everywhere(self, batch: Batch) -> torch.Tensor:
+        """What :meth:`select` gives at all positions: ``[rows, time, hidden or vocabulary]``, in float32."""
+        rows, times = torch.ones(batch.input_ids.shape).nonzero(as_tuple=True)
+        return self._select(self._inputs(batch), (rows, times)).float().unflatten(0, tuple(batch.input_ids.shape))
 
 
 def _same(one: torch.Tensor, other: torch.Tensor, model: PreTrainedModel) -> bool:
@@ -148,35 +172,3 @@ def _same(one: torch.Tensor, other: torch.Tensor, model: PreTrainedModel) -> boo
         allowed = 1e-4 if getattr(model, "hf_quantizer", None) is None else 5e-2
     # Numbers that are not finite are for the caller to report, with the row they belong to.
     return bool(not one.isfinite().all() or (one - other).norm() <= allowed * one.norm())
-
-
-def _finish(config: Any) -> Finish:
-    """What some families do to logits after their head."""
-    softcap = getattr(config, "final_logit_softcapping", None)
-    factor = getattr(config, "logit_scale", None) or getattr(config, "lm_head_multiplier", None) or 1.0
-    divisor = getattr(config, "logits_scaling", None) or 1.0
-    if not all(isinstance(number, int | float) for number in (softcap or 1.0, factor, divisor)):
-        return lambda logits: logits  # the comparison with the whole model decides
-    scale = factor / divisor
-    if softcap:
-        return lambda logits: torch.tanh(logits * (scale / softcap)) * softcap
-    return (lambda logits: logits) if scale == 1.0 else lambda logits: logits * scale
-
-
-def _backbone_and_head(model: PreTrainedModel) -> tuple[nn.Module, nn.Module, Finish] | None:
-    config = model.config.get_text_config()
-    backbone, head = model.get_decoder(), model.get_output_embeddings()
-    if backbone is None or backbone is model or head is None:
-        return None
-    finish = _finish(config)
-    length = min(8, getattr(config, "max_position_embeddings", None) or 8)
-    ids = (torch.arange(length, device=model.device) % config.vocab_size).unsqueeze(0)
-    with torch.inference_mode():
-        whole = model(input_ids=ids, use_cache=False).logits.float()
-        hidden = getattr(backbone(input_ids=ids, use_cache=False), "last_hidden_state", None)
-        if hidden is None or hidden.shape[-1] != getattr(head, "in_features", hidden.shape[-1]):
-            return None
-        parts = finish(head(hidden)).float()
-    allowed = 1e-4 if model.dtype == torch.float32 else 2e-2
-    same = not whole.isfinite().all() or (whole - parts).norm() <= allowed * whole.norm()
-    return (backbone, head, finish) if same else None

@@ -14,9 +14,8 @@ from ..data.encoding import TextFormat, check_chat_template, encode_row, load_to
 from ..data.example import Example
 from ..runtime.processes import is_main_process, rank, wait_for_everyone, world_size
 from .metrics import SCORE_VERSION, apply_metrics
-from .records import ScoredRow, write_records
+from .records import ScoredRow, fact_scores, summarize, write_records
 from .spec import EvalSpec, Sampling, SetRequest, SetScoring, set_requests
-from .summary import fact_scores, summarize
 
 if TYPE_CHECKING:
     import torch
@@ -75,10 +74,9 @@ def evaluate_folder(
         EnvironmentFailure: A library that the folder's format needs is missing, or one row is too much for memory.
     """
     from ..models.llama_cpp import RUNTIME, check_needs, load_llama_cpp
-    from ..models.loading import load_model
+    from ..models.loading import files_fingerprint, load_model
     from ..models.memory import batch_budget
-    from .batch_runner import Passes
-    from .journal import Journal, files_fingerprint
+    from .batch_runner import Journal, Passes
 
     requests = set_requests(sets, spec, scoring or {})
     if runtime == RUNTIME:
@@ -148,7 +146,7 @@ def score_sets(
     Raises:
         RequestError: See :func:`evaluate_folder`.
     """
-    from .continuations import add_continuations
+    from .generation import add_continuations
     from .gradients import check_can_differentiate
     from .scoring import score_rows
 

@@ -27,6 +27,9 @@ NEEDS = frozenset(
 )
 """What a metric may need to be in a record beyond the log-probabilities and hits of the answer."""
 
+VARIANTS = "variants:"
+"""How a need of further answers begins; their kind follows."""
+
 
 @dataclass(frozen=True)
 class EvalSpec:
@@ -115,9 +118,6 @@ class SetScoring:
             raise RequestError(f"needs names {unknown[0]!r}, which is not one of {', '.join(sorted(NEEDS))}")
 
 
-_VARIANTS = "variants:"
-
-
 @dataclass(frozen=True)
 class SetRequest:
     """What is asked of one set.
@@ -196,7 +196,7 @@ def _missing(row: Example, need: str) -> str:
         return "" if row.prior_prompt and row.choices else "choices and a prompt without the question (prior_prompt)"
     if need in ("generation", "samples"):
         return "" if row.prompt else "a prompt to continue"
-    if need.startswith(_VARIANTS):
-        kind = need.removeprefix(_VARIANTS)
+    if need.startswith(VARIANTS):
+        kind = need.removeprefix(VARIANTS)
         return "" if dict(row.variants).get(kind) else f"{kind} answers"
     return ""

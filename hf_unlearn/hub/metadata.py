@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from ..errors import first_line
 from ..reporting.results import Results
 from ..reporting.words import metric_phrase
 from ..verification.controls import all_as_expected
@@ -68,7 +69,7 @@ def card_problems(text: str) -> list[str]:
     try:
         data = ModelCard(text).data.to_dict()
     except (ValueError, TypeError, YAMLError) as error:
-        return [f"front matter: {str(error).splitlines()[0]}"]
+        return [f"front matter: {first_line(error)}"]
     if not data:
         return ["front matter: is missing"]
     return metadata_problems(data)

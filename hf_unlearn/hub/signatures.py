@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..errors import EnvironmentFailure, MissingExtraError, RequestError
+from ..errors import EnvironmentFailure, MissingExtraError, RequestError, first_line
 from ..runtime.files import whole_file
 from ..verification.report_file import REPORT_FILE
 from .files import SIGNATURE_FILE
@@ -141,7 +141,7 @@ def _verifier(key: TrustedKey) -> Any:
         try:
             return config.use_sigstore_verifier(identity=key.identity, oidc_issuer=key.issuer)
         except Exception as error:  # whatever the network or the roots of trust do
-            raise EnvironmentFailure(f"Sigstore cannot be used from here: {_first_line(error)}") from error
+            raise EnvironmentFailure(f"Sigstore cannot be used from here: {first_line(error)}") from error
     try:
         return config.use_elliptic_key_verifier(public_key=key)
     except OSError as error:
@@ -191,7 +191,7 @@ def _signer(key: SigningKey, password: str | None) -> Any:
         try:
             return config.use_sigstore_signer(use_ambient_credentials=key.ambient)
         except Exception as error:  # whatever the network, the roots of trust or the login do
-            raise EnvironmentFailure(f"Sigstore cannot be used from here: {_first_line(error)}") from error
+            raise EnvironmentFailure(f"Sigstore cannot be used from here: {first_line(error)}") from error
     if password is None:
         password = os.environ.get(PASSWORD_VARIABLE)
     secret = None if password is None else password.encode()
@@ -215,7 +215,7 @@ def _run_signer(config: Any, report: Path, target: Path, key: SigningKey) -> Non
     except OSError:
         raise
     except Exception as error:
-        raise EnvironmentFailure(f"signing with {key} did not work: {_first_line(error)}") from error
+        raise EnvironmentFailure(f"signing with {key} did not work: {first_line(error)}") from error
 
 
 def _library() -> Any:
@@ -237,8 +237,3 @@ def _hashing_of(library: Any) -> Any:
     """How the library has to hash a report, when it signs one and when it checks one."""
     # Told, not guessed from the signature: what is hashed how must not be for the signer to say.
     return library.hashing.Config().use_file_serialization(hashing_algorithm="sha256")
-
-
-def _first_line(error: Exception) -> str:
-    """What an error says, in one line; its kind where it says nothing."""
-    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import EnvironmentFailure, RequestError
+from ..errors import EnvironmentFailure, RequestError, first_line
 from ..verification.digests import list_files
 from .client import redact
 from .metadata import is_hub_id
@@ -68,7 +68,7 @@ def fetch_snapshot(repo_id: str | Path, revision: str | None = None, only: str |
     except RevisionNotFoundError:
         raise RequestError(f"{repo_id} has no revision {revision!r}") from None
     except (HTTPError, OSError) as error:
-        why = redact((str(error).splitlines() or [type(error).__name__])[0])
+        why = redact(first_line(error))
         if offline:
             why = f"HF_HUB_OFFLINE is set, and {revision or 'its default branch'} is not whole in the download cache"
         raise EnvironmentFailure(

@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig
 
-from ..errors import MissingExtraError, RequestError
+from ..errors import MissingExtraError, RequestError, one_line
 from ..registry import suggest
-from .loading import read_pretrained
+from .loading import empty_model_of, read_pretrained
 from .sharding import alone
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def build_peft_config(given: Mapping[str, Any] | str) -> PeftConfig:
     try:
         return LoraConfig(task_type="CAUSAL_LM", **values)
     except (TypeError, ValueError) as error:
-        raise RequestError(f"peft: {' '.join(str(error).split())}") from error
+        raise RequestError(f"peft: {one_line(error)}") from error
 
 
 def add_adapters(model: nn.Module, config: PeftConfig) -> nn.Module:
@@ -114,8 +114,8 @@ def check_adapters(model: str, config: PeftConfig | None) -> None:
     if hasattr(settings, "quantization_config"):
         del settings.quantization_config
     try:
-        with alone(), torch.device("meta"):
-            empty: Any = AutoModelForCausalLM.from_config(settings)
+        with alone():
+            empty = empty_model_of(settings)
     except (ValueError, ImportError):
         return
     check_targets(empty, config)

@@ -1,15 +1,23 @@
-"""The stack of decoder layers inside a causal language model, whatever its family calls it."""
+"""Where a causal language model keeps its decoder layers, final norm and linear layers, whatever they are called.
+
+And what can be done to the stack for a while: cut it off, and watch what its layers give.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, cast
 
-from torch import nn
+from torch import Tensor, nn
 
 from ..errors import RequestError
+
+MLP_OUTPUTS = frozenset({"down_proj", "fc2", "fc_out", "dense_4h_to_h", "c_proj", "w2", "wo", "output_linear"})
+"""Names of the last linear map of an MLP (or of its experts) in the model families of transformers."""
+
+_FINAL_NORMS = ("norm", "ln_f", "final_layernorm", "final_layer_norm", "norm_f", "final_norm", "ln_out")
 
 
 @dataclass(frozen=True)
@@ -80,8 +88,41 @@ def cut_after(model: nn.Module, layer: int) -> Iterator[None]:
         setattr(stack.owner, stack.name, stack.layers)
 
 
-MLP_OUTPUTS = frozenset({"down_proj", "fc2", "fc_out", "dense_4h_to_h", "c_proj", "w2", "wo", "output_linear"})
-"""Names of the last linear map of an MLP (or of its experts) in the model families of transformers."""
+@contextmanager
+def watched_layers(
+    layers: Mapping[int, nn.Module], take: Callable[[Tensor], Tensor] = lambda states: states
+) -> Iterator[dict[int, Tensor]]:
+    """What some layers give in the forward passes that are made inside.
+
+    Args:
+        layers: The layers, by whatever numbers the caller has for them.
+        take: What to keep of a layer's output ``[batch, time, width]``.
+
+    Yields:
+        The hidden states that were kept by the number of their layer, those of the latest pass.
+    """
+    kept: dict[int, Tensor] = {}
+
+    def keep(number: int) -> Any:
+        def hook(module: nn.Module, inputs: Any, output: Any) -> None:
+            kept[number] = take(output[0] if isinstance(output, tuple) else output)
+
+        return hook
+
+    handles = [layer.register_forward_hook(keep(number)) for number, layer in layers.items()]
+    try:
+        yield kept
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def final_norm(backbone: nn.Module | None) -> nn.Module | None:
+    """The norm between the last decoder layer and the output head; ``None`` where it is not known."""
+    norms = (
+        [child for name, child in backbone.named_children() if name in _FINAL_NORMS] if backbone is not None else []
+    )
+    return norms[0] if len(norms) == 1 else None
 
 
 def linear_layers(model: nn.Module) -> dict[str, nn.Linear]:

@@ -1,54 +1,38 @@
-"""Loading a model folder for scoring, the way anybody would load it."""
+"""Model folders: fetched from the Hub, loaded the way anybody would load them, read empty, known again.
+
+Also GGUF folders, and the tokenizer that goes with a model wherever it is written.
+"""
 
 from __future__ import annotations
 
-import contextlib
-import io
-import re
+import copy
+import os
 import shutil
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import init_empty_weights
 from safetensors import SafetensorError
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
-from transformers.utils import logging as transformers_logging
+from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
-from ..errors import EnvironmentFailure, RequestError
-from ..runtime.log_filters import drop_harmless_lines
+from ..errors import EnvironmentFailure, RequestError, first_line
+from ..runtime.log_filters import hidden_library_bars, quiet_backends
 from . import gptqmodel
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
-_LIBRARY_BARS = (
-    "Applying quantization config",
-    "Compressing model",
-    "Decompressing model",
-    "Dispatching model",
-    "Converting and de-quantizing GGUF tensors",
-    "Writing model shards",
+_TOKENIZER_FILES = (
+    "tokenizer*",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.*",
+    "merges.txt",
+    "*.model",
+    "*.tiktoken",
+    "chat_template*",
+    "additional_chat_templates",
 )
-
-
-def quiet_backends() -> None:
-    """Silence log lines and progress bars of the back ends that say nothing a user could act on. Can be repeated."""
-    drop_harmless_lines()
-    transformers_logging.disable_progress_bar()
-
-
-@contextlib.contextmanager
-def hidden_library_bars() -> Iterator[None]:
-    """Hide the bars that libraries draw without an option to turn them off; pass on all else."""
-    caught = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(caught):
-            yield
-    finally:
-        for line in re.split(r"[\r\n]+", caught.getvalue()):
-            if line.strip() and not any(title in line for title in _LIBRARY_BARS):
-                print(line, file=sys.stderr)
 
 
 def run_device() -> torch.device:
@@ -71,13 +55,13 @@ def read_pretrained(folder: Path | str, dtype: torch.dtype | str, **kwargs: Any)
     try:
         loaded: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, output_loading_info=True, **kwargs)
     except (OSError, ValueError, TypeError, SafetensorError) as error:
-        raise RequestError(f"cannot load a causal language model from {folder}: {_first_line(error)}") from error
+        raise RequestError(f"cannot load a causal language model from {folder}: {first_line(error)}") from error
     except RuntimeError as error:
         if "mismatched" not in str(error):
             raise
         raise RequestError(f"{folder} holds weights of other shapes than its config.json says") from error
     except ImportError as error:
-        raise EnvironmentFailure(f"cannot load {folder}: {_first_line(error)}") from error
+        raise EnvironmentFailure(f"cannot load {folder}: {first_line(error)}") from error
     model, info = loaded
     # transformers fills weights it does not find with random numbers: whatever came of those would mean nothing.
     if missing := sorted(info["missing_keys"]):
@@ -154,9 +138,9 @@ def gguf_arguments(folder: Path | str) -> dict[str, Any]:
             if own.model_type == AutoConfig.from_pretrained(folder, gguf_file=file).model_type:
                 arguments["config"] = own
     except ImportError as error:
-        raise EnvironmentFailure(f"cannot load {folder}: {_first_line(error)}") from error
+        raise EnvironmentFailure(f"cannot load {folder}: {first_line(error)}") from error
     except (OSError, ValueError, KeyError, IndexError) as error:
-        raise RequestError(f"{Path(folder) / file} is no GGUF file that can be read: {_first_line(error)}") from error
+        raise RequestError(f"{Path(folder) / file} is no GGUF file that can be read: {first_line(error)}") from error
     return arguments
 
 
@@ -171,10 +155,6 @@ def quantization_method(model: PreTrainedModel) -> str | None:
     """Name of the library format the model is loaded in (``"bitsandbytes"`` ...), ``None`` for plain weights."""
     quantizer = getattr(model, "hf_quantizer", None)
     return None if quantizer is None else str(getattr(quantizer.quantization_config.quant_method, "value", ""))
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def fetch(name: str, revision: str | None, key: str) -> Path:
@@ -216,23 +196,17 @@ def fetch(name: str, revision: str | None, key: str) -> Path:
     except RevisionNotFoundError:
         raise RequestError(f"{key}: {name!r} on the Hub has no revision {revision!r}") from None
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        reason = str(error).strip().splitlines()[0]
         raise EnvironmentFailure(
-            f"{key}: {name!r} is not a folder here and the Hub did not give it: {reason}"
+            f"{key}: {name!r} is not a folder here and the Hub did not give it: {first_line(error)}"
         ) from None
 
 
-_TOKENIZER_FILES = (
-    "tokenizer*",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.*",
-    "merges.txt",
-    "*.model",
-    "*.tiktoken",
-    "chat_template*",
-    "additional_chat_templates",
-)
+def files_fingerprint(folder: Path) -> list[tuple[str, int, int]]:
+    """Names, sizes and times of a model folder's files: reading gigabytes only to know them again costs too much."""
+    if not folder.is_dir():
+        return [(str(folder), 0, 0)]
+    entries = [(entry.name, entry.stat()) for entry in os.scandir(folder) if entry.is_file()]
+    return sorted((name, stat.st_size, stat.st_mtime_ns) for name, stat in entries)
 
 
 def empty_model(source: Path) -> PreTrainedModel:
@@ -242,11 +216,33 @@ def empty_model(source: Path) -> PreTrainedModel:
         RequestError: The folder's config names no causal language model.
     """
     try:
-        with torch.device("meta"):
-            model: PreTrainedModel = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(source))
+        return empty_model_of(AutoConfig.from_pretrained(source))
     except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise RequestError(f"{source} has a config.json that cannot be used: {reason}") from error
+        raise RequestError(f"{source} has a config.json that cannot be used: {first_line(error)}") from error
+
+
+def empty_model_of(config: PretrainedConfig) -> PreTrainedModel:
+    """The model of a configuration with nothing in it: parameters and buffers are on the ``meta`` device."""
+    with torch.device("meta"):
+        model: PreTrainedModel = AutoModelForCausalLM.from_config(config)
+    return model
+
+
+def plain_model_of(config: PretrainedConfig) -> PreTrainedModel:
+    """A plain float32 model of a configuration, its quantization left out, to be filled: weights are still to come.
+
+    Args:
+        config: It is not changed.
+
+    Returns:
+        The model with its parameters on the ``meta`` device and its buffers as they have to be.
+    """
+    config = copy.deepcopy(config)
+    if hasattr(config, "quantization_config"):
+        del config.quantization_config
+    config.dtype = torch.float32
+    with init_empty_weights(include_buffers=False):
+        model: PreTrainedModel = AutoModelForCausalLM.from_config(config)
     return model
 
 

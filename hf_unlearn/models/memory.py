@@ -1,4 +1,4 @@
-"""How many tokens go into a forward, and what happens when they do not fit."""
+"""Memory of models: how many tokens go into a forward, and giving back what is no longer used."""
 
 from __future__ import annotations
 
@@ -22,17 +22,8 @@ def batch_budget(setting: int | Literal["auto"], device: torch.device) -> int:
     return _TOKENS_ON_CPU if device.type == "cpu" else _TOKENS_ELSEWHERE
 
 
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory, of any device, was not enough."""
-    if isinstance(error, MemoryError | torch.cuda.OutOfMemoryError):
-        return True
-    # Allocators other than CUDA's raise plain RuntimeErrors.
-    words = ("can't allocate memory", "not enough memory", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
-    return isinstance(error, RuntimeError) and any(word in str(error) for word in words)
-
-
 def release_memory() -> None:
-    """Give back what a failed forward left behind."""
+    """Give back what models that are no longer used, or a failed forward, hold: on the GPU too."""
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

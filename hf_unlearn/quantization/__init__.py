@@ -7,6 +7,7 @@ A format that is calibrated takes the choice of its text after an ``@``: ``gptq-
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -70,6 +71,17 @@ def _with_kind(value: type[Format], name: str, kind: str) -> type[Format]:
 FORMATS = FormatRegistry("format", "hf_unlearn.quantization")
 
 
+def calibration_kinds(formats: Sequence[str], default: str) -> dict[str, str]:
+    """Which text each format is calibrated on, by the format's name; others are left out.
+
+    Args:
+        formats: Names of formats.
+        default: The choice where a name makes none.
+    """
+    values = {name: FORMATS.get(name).value for name in formats}
+    return {name: value.calibration_kind or default for name, value in values.items() if value.calibrated}
+
+
 def export_format(name: str, source: Path, target: Path, calibration: Calibration | None = None) -> ExportInfo:
     """Write the model in ``source`` to ``target`` in the format called ``name``.
 
@@ -92,4 +104,4 @@ def export_format(name: str, source: Path, target: Path, calibration: Calibratio
     return FORMATS.get(name).value().export(source, target, calibration)
 
 
-__all__ = ["ALIASES", "CALIBRATION_KINDS", "FORMATS", "export_format", "full_name"]
+__all__ = ["ALIASES", "CALIBRATION_KINDS", "FORMATS", "calibration_kinds", "export_format", "full_name"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import gc
 import importlib.metadata
 import json
 import shutil
@@ -24,11 +23,11 @@ from ..models.loading import (
     copy_tokenizer,
     empty_model,
     gguf_file_in,
-    hidden_library_bars,
     load_model,
-    quiet_backends,
     run_device,
 )
+from ..models.memory import release_memory
+from ..runtime.log_filters import hidden_library_bars, quiet_backends
 
 if TYPE_CHECKING:
     from .calibration import Calibration
@@ -300,13 +299,6 @@ def check_groups(layers: Mapping[str, nn.Linear], group_size: int, format_name: 
                 f"{format_name} needs input sizes in multiples of {group_size}, but {name} has {layer.in_features}: "
                 "use a format with a smaller group"
             )
-
-
-def release_memory() -> None:
-    """Give back what models that are no longer used hold, on the GPU too."""
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
 
 
 def probe_logits(model: PreTrainedModel) -> torch.Tensor:

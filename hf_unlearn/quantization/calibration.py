@@ -19,7 +19,6 @@ from ..data.example import DataBundle, Example
 from ..data.overlap import SHORTEST, Overlap, row_text, row_texts, words
 from ..data.sources import Source
 from ..errors import RequestError
-from . import FORMATS
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -151,17 +150,6 @@ class Calibration:
         """sha256 over everything that decides the result. For manifests, which are not published."""
         parts = (self.kind, digest(self.rows), digest(self.forget_rows), self.max_length, self.min_tokens)
         return hashlib.sha256(repr((*parts, self.text_format)).encode()).hexdigest()
-
-
-def calibration_kinds(formats: Sequence[str], default: str) -> dict[str, str]:
-    """Which text each format is calibrated on, by the format's name; others are left out.
-
-    Args:
-        formats: Names of formats.
-        default: The choice where a name makes none.
-    """
-    values = {name: FORMATS.get(name).value for name in formats}
-    return {name: value.calibration_kind or default for name, value in values.items() if value.calibrated}
 
 
 def choose(

@@ -17,7 +17,8 @@ from torch import nn
 from transformers import AutoConfig, PreTrainedModel
 
 from ..models.loading import read_pretrained
-from .base import Format, Written, body_layers, check_groups, head_name, release_memory
+from ..models.memory import release_memory
+from .base import Format, Written, body_layers, check_groups, head_name
 from .streaming import read_stored, streamed_logits
 
 

@@ -21,8 +21,7 @@ from ..models.llama_cpp import quiet_llama_cpp
 from ..models.loading import read_pretrained
 from . import FORMATS
 from .base import Format, Written
-from .gguf_file import FileWeights, check_family, write_file
-from .gguf_vocabulary import Vocabulary, read_vocabulary
+from .gguf_file import FileWeights, Vocabulary, check_family, read_vocabulary, write_file
 from .streaming import streamed_logits
 
 _PLAIN = {torch.bfloat16: ("BF16", 32), torch.float16: ("F16", 1), torch.float32: ("F32", 0)}

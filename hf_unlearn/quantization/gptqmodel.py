@@ -2,7 +2,7 @@
 
 The model is read in bfloat16, as the library does; what is not quantized is stored so. AWQ also scales normalization
 weights, so nothing of its files need equal the source. The files are proven by unpacking their integers with
-:mod:`~hf_unlearn.quantization.packed`, not with the library, and running the model that they make. Re-saving a folder
+:mod:`~hf_unlearn.models.packed`, not with the library, and running the model that they make. Re-saving a folder
 that transformers has loaded would damage it: it is copied as it was written.
 """
 
@@ -23,9 +23,10 @@ from ..data.encoding import load_tokenizer
 from ..errors import EnvironmentFailure, RequestError
 from ..models.gptqmodel import import_quietly, silent
 from ..models.loading import empty_model, run_device
+from ..models.memory import release_memory
+from ..models.packed import Unpack, awq_weight, gptq_weight, packed_layers, plain_model, stored_tensors
 from . import FORMATS
-from .base import Format, Written, body_layers, check_groups, probe_logits, release_memory
-from .packed import Unpack, awq_weight, gptq_weight, packed_layers, plain_model, stored_tensors
+from .base import Format, Written, body_layers, check_groups, probe_logits
 
 _BATCH_ROWS = 8
 # Below this many parameters the library's own packing would spend longer on compiling itself than on packing.

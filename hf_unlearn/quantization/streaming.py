@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from ..models.loading import hidden_library_bars, quiet_backends, read_pretrained, run_device
+from ..models.loading import read_pretrained, run_device
+from ..runtime.log_filters import hidden_library_bars, quiet_backends
 from .base import Format, Written, probe_logits
 
 #: From a parameter's name and what the model holds for it to what it is to run with, in float32.

@@ -15,8 +15,7 @@ from ..controls import CONTROLS
 from ..errors import RequestError
 from ..evaluation.metrics import METRICS
 from ..hub.metadata import plain_key_problems
-from ..quantization import FORMATS
-from ..quantization.calibration import calibration_kinds
+from ..quantization import FORMATS, calibration_kinds
 from ..registry import build_part, suggest
 from ..runtime.strict_yaml import Located, first_named
 from .spec import RESERVED_NAMES, ControlSpec, Recipe

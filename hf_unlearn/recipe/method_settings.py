@@ -13,7 +13,7 @@ from typing import Any, get_args, get_type_hints
 
 from transformers import TrainingArguments
 
-from ..errors import EnvironmentFailure, RequestError
+from ..errors import EnvironmentFailure, RequestError, one_line
 from ..registry import PartSpec, coerce, part_name, suggest
 from ..robust.auto import AUTO_SETTINGS
 from ..trainer.config import UnlearnConfig
@@ -147,7 +147,7 @@ def make_config(settings: Mapping[str, Any], work_dir: Path, seed: int) -> Unlea
     except ImportError as error:
         raise _missing_library(error) from error
     except (TypeError, ValueError) as error:
-        raise RequestError(f"the method's settings cannot be used: {_one_line(error)}") from error
+        raise RequestError(f"the method's settings cannot be used: {one_line(error)}") from error
     _check_reporters(config.report_to)
     return config
 
@@ -175,8 +175,4 @@ def _check_reporters(names: Any) -> None:
 
 
 def _missing_library(error: ImportError) -> EnvironmentFailure:
-    return EnvironmentFailure(f"the method's settings need a library that is not installed: {_one_line(error)}")
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())
+    return EnvironmentFailure(f"the method's settings need a library that is not installed: {one_line(error)}")

@@ -35,7 +35,10 @@ _NUMBER = re.compile(r"\(os error (\d+)\)")
 _WORDS = (
     (re.compile(r"no space left on device", re.IGNORECASE), _FULL),
     (re.compile(r"file too large", re.IGNORECASE), _BY_NUMBER[errno.EFBIG]),
-    (re.compile(r"out of memory|can't allocate memory|not enough memory|bad_alloc", re.IGNORECASE), _MEMORY),
+    (
+        re.compile(r"out of memory|can't allocate memory|not enough memory|bad_alloc|ALLOC_FAILED", re.IGNORECASE),
+        _MEMORY,
+    ),
     (re.compile(r"PytorchStreamWriter|inline_container"), _NOT_WRITTEN),
     (re.compile(r"\d+ requested and \d+ written"), _NOT_WRITTEN),  # numpy
 )
@@ -93,6 +96,12 @@ def explain(error: BaseException) -> tuple[str, str | None] | None:
             if words.search(str(each)):
                 return what, None
     return None
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory, of any device, was not enough. Allocators raise nothing but these types."""
+    found = explain(error) if isinstance(error, RuntimeError | MemoryError) else None
+    return found is not None and found[0] == _MEMORY
 
 
 def no_room(error: BaseException) -> bool:

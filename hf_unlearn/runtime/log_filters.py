@@ -1,8 +1,13 @@
-"""Log lines of back ends that say nothing a user could act on."""
+"""Log lines and progress bars of back ends that say nothing a user could act on."""
 
 from __future__ import annotations
 
+import contextlib
+import io
 import logging
+import re
+import sys
+from collections.abc import Iterator
 
 # Said by bitsandbytes on every int8 product, and on machines whose optional fast kernel is not installed; by torchao
 # for each of its GPU libraries beside a torch without CUDA, and of torch about it.
@@ -13,6 +18,15 @@ HARMLESS = (
     ("torch.utils._pytree", "is now natively supported by torch.compile"),
     # Of the layers that GPTQ files are loaded into, which have no loss.
     ("transformers.modeling_utils", "`loss_type=None` was set"),
+)
+
+_LIBRARY_BARS = (
+    "Applying quantization config",
+    "Compressing model",
+    "Decompressing model",
+    "Dispatching model",
+    "Converting and de-quantizing GGUF tensors",
+    "Writing model shards",
 )
 
 
@@ -33,3 +47,24 @@ def drop_harmless_lines() -> None:
         logger = logging.getLogger(logger_name)
         if not any(isinstance(item, _Drop) and item.text == text for item in logger.filters):
             logger.addFilter(_Drop(text))
+
+
+def quiet_backends() -> None:
+    """Silence log lines and progress bars of the back ends that say nothing a user could act on. Can be repeated."""
+    from transformers.utils import logging as transformers_logging
+
+    drop_harmless_lines()
+    transformers_logging.disable_progress_bar()
+
+
+@contextlib.contextmanager
+def hidden_library_bars() -> Iterator[None]:
+    """Hide the bars that libraries draw without an option to turn them off; pass on all else."""
+    caught = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(caught):
+            yield
+    finally:
+        for line in re.split(r"[\r\n]+", caught.getvalue()):
+            if line.strip() and not any(title in line for title in _LIBRARY_BARS):
+                print(line, file=sys.stderr)

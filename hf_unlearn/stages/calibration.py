@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 from ..data.sources import Source, load_source
 from ..errors import RequestError
-from ..quantization.calibration import Calibration, Text, calibration_kinds, choose
+from ..quantization import calibration_kinds
+from ..quantization.calibration import Calibration, Text, choose
 
 if TYPE_CHECKING:
     from ..data.example import DataBundle

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from ..attacks.base import Attack, Attacked
 from ..attacks.composed import after_of
 from ..data.encoding import check_tokenizer, encode_row, encode_rows, load_tokenizer
-from ..errors import RequestError
+from ..errors import RequestError, first_line
 from ..evaluation.suites.harness import check_harness
 from ..models.loading import empty_model
 from ..models.scratch import build_tokenizer
@@ -127,8 +127,9 @@ def check_target_texts(run: Run) -> None:
     try:
         config = AutoConfig.from_pretrained(target)
     except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise RequestError(f"model.target: {target} has a config.json that cannot be used: {reason}") from error
+        raise RequestError(
+            f"model.target: {target} has a config.json that cannot be used: {first_line(error)}"
+        ) from error
     check_texts(run.context, tokenizer, getattr(config.get_text_config(), "max_position_embeddings", None))
 
 

@@ -11,10 +11,10 @@ from typing import Any
 
 from ..data.encoding import TextFormat, load_tokenizer
 from ..data.example import DataBundle
-from ..errors import RequestError
+from ..errors import RequestError, one_line
 from ..models.sharding import forget_deepspeed, in_pieces
 from ..quantization.explain import lost_when_saved
-from ..recipe.method_settings import _missing_library, _one_line, make_config
+from ..recipe.method_settings import _missing_library, make_config
 from ..registry import part_name
 from ..robust.weights import trained_parameters
 from ..runtime.jobs import Job
@@ -146,7 +146,7 @@ def train_method(
             text_format=fmt,
         )
     except ValueError as error:  # settings that do not suit this machine are first looked at here
-        raise RequestError(f"the method's settings cannot be used: {_one_line(error)}") from error
+        raise RequestError(f"the method's settings cannot be used: {one_line(error)}") from error
     checkpoint = last_whole_checkpoint(work_dir)
     try:
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
@@ -155,7 +155,7 @@ def train_method(
     except ValueError as error:  # so are the settings of optimizer and schedule read
         if trainer.state.global_step:
             raise
-        raise RequestError(f"the method's settings cannot be used: {_one_line(error)}") from error
+        raise RequestError(f"the method's settings cannot be used: {one_line(error)}") from error
     trained = trained_parameters(trainer.model).values()
     stepped = sorted({str(each.dtype).removeprefix("torch.") for each in trained})
     saved = None if in_pieces(trainer.accelerator) else lost_when_saved(trainer.model, model_dir, dtype)

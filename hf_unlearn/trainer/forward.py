@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from itertools import accumulate
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -15,8 +14,8 @@ from torch import Tensor, nn
 from ..data.pairing import PaddedRows
 from ..errors import RequestError
 from ..losses.base import IGNORED, LabelScores, label_positions
-from ..models.decoder import cut_after, decoder_layers
-from ..models.head import output_head
+from ..models.decoder import cut_after, decoder_layers, watched_layers
+from ..models.head import narrowed_head, output_head
 
 
 @dataclass(frozen=True)
@@ -107,8 +106,7 @@ def forward_labels(
 ) -> LabelForward:
     """Runs the model on a batch.
 
-    Hidden states are narrowed to the label positions by a hook on the head, so that it works through any wrapper
-    (DDP, FSDP, DeepSpeed, adapters) and keeps whatever the model does to its logits afterwards. Where only layers are
+    The head sees the label positions only (:func:`~hf_unlearn.models.head.narrowed_head`). Where only layers are
     wanted, the model is cut off after the last of them.
 
     Args:
@@ -122,8 +120,14 @@ def forward_labels(
     # Without anybody who looks at logits, nothing at all reaches the head.
     seen = positions if wanted.logits else torch.zeros_like(positions)
     cut = nullcontext() if wanted.logits else cut_after(inner, max(wanted.layers))
-    # Cut last: the layers are found by how many there are.
-    with _narrowed(output_head(inner), seen) as taken, _watched(inner, wanted.layers, positions) as hidden, cut:
+    # Before the cut: the layers are found by how many there are.
+    stack = decoder_layers(inner) if wanted.layers else nn.ModuleList()
+    layers = {layer: stack[layer] for layer in wanted.layers}
+
+    def at_labels(states: Tensor) -> Tensor:
+        return states[positions.to(states.device)]
+
+    with narrowed_head(output_head(inner), seen) as taken, watched_layers(layers, at_labels) as hidden, cut:
         output = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], use_cache=False)
     if len(taken) != 1 or output.logits.shape[:-1] != taken[0].shape[:-1]:
         raise RequestError(f"{type(model).__name__} does not compute its logits by one call of its output head")
@@ -131,41 +135,6 @@ def forward_labels(
     router = getattr(output, "aux_loss", None)
     logits = output.logits if wanted.logits else None
     return LabelForward(logits, taken[0], hidden, labels[rows, times + 1], rows, len(labels), router)
-
-
-@contextmanager
-def _narrowed(head: nn.Module, positions: Tensor) -> Iterator[list[Tensor]]:
-    taken: list[Tensor] = []
-
-    def narrow(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        taken.append(inputs[0][positions.to(inputs[0].device)])
-        return (taken[-1], *inputs[1:])
-
-    handle = head.register_forward_pre_hook(narrow)
-    try:
-        yield taken
-    finally:
-        handle.remove()
-
-
-@contextmanager
-def _watched(model: nn.Module, layers: Sequence[int], positions: Tensor) -> Iterator[dict[int, Tensor]]:
-    hidden: dict[int, Tensor] = {}
-    stack = decoder_layers(model) if layers else nn.ModuleList()
-
-    def watch(layer: int) -> Any:
-        def take(module: nn.Module, inputs: Any, output: Any) -> None:
-            states = output[0] if isinstance(output, tuple) else output
-            hidden[layer] = states[positions.to(states.device)]
-
-        return take
-
-    handles = [stack[layer].register_forward_hook(watch(layer)) for layer in layers]
-    try:
-        yield hidden
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def join(batches: Sequence[PaddedRows], pad_token_id: int) -> dict[str, Tensor]:

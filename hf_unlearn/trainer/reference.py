@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from ..data.encoding import EncodedRow
 from ..data.pairing import PaddedRows, pad_rows
 from ..losses.base import Loss, given
-from ..models.head import Tail, likely_tails, output_head
+from ..models.head import Tail, matching_tail, output_head
 from ..models.sharding import frozen_copy, gathered_in_turn
 from .forward import LOGITS, LabelForward, Wanted, forward_labels
 
@@ -248,10 +248,10 @@ def _head_of_target(target: TargetModel) -> nn.Module:
 @torch.no_grad()
 def _tail_of(head: nn.Module, result: LabelForward, target: TargetModel) -> Tail | None:
     expected = given(result.logits, "logits").float()
+
+    def same(logits: Tensor, expected: Tensor) -> bool:
+        return bool((logits - expected).abs().max() <= HEAD_TOLERANCE * expected.abs().max())
+
     with _entered(target.contexts), gathered_in_turn(head):
         outputs = head(result.head_input)
-        for tail in likely_tails(target.model):
-            logits = tail(outputs).float()
-            if bool((logits - expected).abs().max() <= HEAD_TOLERANCE * expected.abs().max()):
-                return tail
-    return None
+        return matching_tail(target.model, lambda tail: tail(outputs), expected, same)

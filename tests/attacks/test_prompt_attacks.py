@@ -24,8 +24,8 @@ from hf_unlearn.data.example import DataBundle, Example, RowSet
 from hf_unlearn.data.planted import PlantedSpec, make_planted
 from hf_unlearn.data.sources import Source, load_source
 from hf_unlearn.errors import RequestError
-from hf_unlearn.evaluation.prefill import encode_led
 from hf_unlearn.evaluation.records import read_records
+from hf_unlearn.evaluation.scoring import encode_prefilled
 from hf_unlearn.models.loading import load_model
 
 METRICS = ("probability", "mc_accuracy", "exact_match", "rouge_l")
@@ -105,7 +105,7 @@ def test_a_lead_stands_where_the_answer_would(separator, answer, text, knowing_m
     tokenizer = load_tokenizer(str(knowing_model))
     fmt = TextFormat(template="Q: {prompt}", separator=separator)
     row = Example("r", "X", answer, "f", "g")
-    led = encode_led(row, answer, "S:", tokenizer, fmt)
+    led = encode_prefilled(row, answer, "S:", tokenizer, fmt)
     assert tokenizer.decode(led.input_ids, skip_special_tokens=True) == text
     assert tokenizer.decode(led.input_ids[led.n_prompt :]) == " 1987"
 
@@ -113,7 +113,7 @@ def test_a_lead_stands_where_the_answer_would(separator, answer, text, knowing_m
 def test_in_a_conversation_the_lead_begins_the_assistants_message(knowing_model):
     tokenizer = load_tokenizer(str(knowing_model))
     tokenizer.chat_template = CHAT
-    led = encode_led(Example("r", "X?", "1987", "f", "g"), "1987", "Sure:", tokenizer, TextFormat("chat"))
+    led = encode_prefilled(Example("r", "X?", "1987", "f", "g"), "1987", "Sure:", tokenizer, TextFormat("chat"))
     assert tokenizer.decode(led.input_ids) == "<|user|>X?<|end|><|assistant|>Sure: 1987"
     assert tokenizer.decode(led.input_ids[led.n_prompt :]) == " 1987"
 

@@ -7,8 +7,7 @@ from tiny_run import logged, tiny_model, tiny_trainer, weights
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
 from hf_unlearn.controls import CONTROLS
-from hf_unlearn.controls.bin_hidden import BinHidden
-from hf_unlearn.controls.grids import bin_bounds
+from hf_unlearn.controls.bin_hidden import BinHidden, bin_bounds
 from hf_unlearn.errors import RequestError
 from hf_unlearn.models.decoder import linear_weights
 from hf_unlearn.quantization.grids import find_grid, grids, on_grid

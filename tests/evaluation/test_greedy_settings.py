@@ -19,8 +19,7 @@ from transformers.cache_utils import DynamicLayer
 
 from hf_unlearn.errors import RequestError
 from hf_unlearn.evaluation.batch_runner import Passes
-from hf_unlearn.evaluation.cache import RoomyLayer, roomy_cache
-from hf_unlearn.evaluation.generation import Prompt, RowSampler, generate, uniform_draws
+from hf_unlearn.evaluation.generation import Prompt, RoomyLayer, RowSampler, generate, roomy_cache, uniform_draws
 from hf_unlearn.evaluation.metrics.text import text_entropy
 from hf_unlearn.evaluation.spec import Sampling
 

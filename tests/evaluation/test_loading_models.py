@@ -8,8 +8,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from hf_unlearn.errors import RequestError
-from hf_unlearn.models.loading import hidden_library_bars, load_model, quantization_method
+from hf_unlearn.models.loading import load_model, quantization_method
 from hf_unlearn.quantization import export_format
+from hf_unlearn.runtime.log_filters import hidden_library_bars
 
 
 def test_dropout_is_off_and_dtype_is_the_one_asked_for(folder):

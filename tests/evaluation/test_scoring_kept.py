@@ -12,8 +12,7 @@ from hf_unlearn.data.encoding import TextFormat, encode_row
 from hf_unlearn.errors import RequestError
 from hf_unlearn.evaluation.batch_runner import Passes
 from hf_unlearn.evaluation.gradients import gradient_norms
-from hf_unlearn.evaluation.labels import vocabulary_statistics
-from hf_unlearn.evaluation.scoring import score_rows
+from hf_unlearn.evaluation.scoring import score_rows, vocabulary_statistics
 from hf_unlearn.models.loading import load_model
 from hf_unlearn.quantization import export_format
 
@@ -86,7 +85,7 @@ def test_one_forward_gives_everything(model, tokenizer, sets):
 
 
 def test_families_whose_layers_are_not_known_are_refused(model, tokenizer, sets, monkeypatch):
-    monkeypatch.setattr("hf_unlearn.evaluation.lens._NORMS", ("unheard of",))
+    monkeypatch.setattr("hf_unlearn.models.decoder._FINAL_NORMS", ("unheard of",))
     with pytest.raises(RequestError, match="does not know the final norm of LlamaForCausalLM"):
         scored(model, tokenizer, sets, "layers")
 

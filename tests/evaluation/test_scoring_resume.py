@@ -17,11 +17,10 @@ import torch
 
 from hf_unlearn.data.encoding import TextFormat
 from hf_unlearn.errors import EnvironmentFailure
-from hf_unlearn.evaluation.batch_runner import Passes
-from hf_unlearn.evaluation.journal import Journal
+from hf_unlearn.evaluation.batch_runner import Journal, Passes
 from hf_unlearn.evaluation.run import EvalSpec, Sampling, SetScoring, evaluate_folder
 from hf_unlearn.models import loading
-from hf_unlearn.models.memory import is_out_of_memory
+from hf_unlearn.runtime.environment import is_out_of_memory
 
 SPEC = EvalSpec(metrics=("probability", "rouge_l", "mc_accuracy"), max_new_tokens=4, fluency_tokens=4, batch_tokens=48)
 SCORING = {
@@ -38,7 +37,7 @@ SCRIPT = """
 import os, pickle, signal, sys
 from pathlib import Path
 import torch
-from hf_unlearn.evaluation import loading
+from hf_unlearn.models import loading
 from hf_unlearn.evaluation.run import evaluate_folder
 
 deaths, arguments, scoring = pickle.loads(Path(sys.argv[1]).read_bytes())

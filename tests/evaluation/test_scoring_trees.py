@@ -22,9 +22,9 @@ from transformers import (
 )
 
 from hf_unlearn.data.encoding import TextFormat, encode_answer
+from hf_unlearn.evaluation.batch import grow_trees, tree_batch
 from hf_unlearn.evaluation.logits import SelectedLogits
 from hf_unlearn.evaluation.scoring import score_rows
-from hf_unlearn.evaluation.trees import grow_trees, tree_batch
 
 PLAIN = TextFormat()
 NEEDS = {"options", "variants:paraphrased", "variants:perturbed", "prior", "vocabulary", "layers", "text"}

@@ -12,8 +12,8 @@ from hf_unlearn.data.encoding import TextFormat
 from hf_unlearn.data.example import Example, RowSet
 from hf_unlearn.data.overlap import Overlap, words
 from hf_unlearn.errors import RequestError
-from hf_unlearn.quantization import ALIASES, FORMATS
-from hf_unlearn.quantization.calibration import CalibrationSpec, Text, calibration_kinds, choose
+from hf_unlearn.quantization import ALIASES, FORMATS, calibration_kinds
+from hf_unlearn.quantization.calibration import CalibrationSpec, Text, choose
 
 LONG = "one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen"
 

@@ -8,10 +8,11 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from hf_unlearn.errors import RequestError
-from hf_unlearn.quantization import compare
-from hf_unlearn.quantization.compare import Comparison, compare_weights
+from hf_unlearn.quantization import explain
 from hf_unlearn.quantization.explain import (
+    Comparison,
     FolderTensors,
+    compare_weights,
     explain_folders,
     explain_job,
     grids_of,
@@ -114,7 +115,7 @@ def test_parts_add_up_to_the_whole(monkeypatch):
     before, after = random_weight(192, 96), random_weight(192, 96, seed=1)
     chosen = [find_grid(name) for name in ("nf4", "int8", "int4-g32")]
     whole = compare_weights(before, after, chosen)
-    monkeypatch.setattr(compare, "CHUNK_WEIGHTS", 64 * 96)
+    monkeypatch.setattr(explain, "CHUNK_WEIGHTS", 64 * 96)
     parts = compare_weights(before, after, chosen)
     assert parts.grids.keys() == whole.grids.keys()
     assert {name: grid.changed for name, grid in parts.grids.items()} == {

@@ -24,7 +24,7 @@ from hf_unlearn.errors import EnvironmentFailure, RequestError
 from hf_unlearn.hub.files import is_model_file, is_weight_file
 from hf_unlearn.models.loading import load_model
 from hf_unlearn.quantization import FORMATS, export_format
-from hf_unlearn.quantization.gguf_vocabulary import read_vocabulary
+from hf_unlearn.quantization.gguf_file import read_vocabulary
 from hf_unlearn.runtime.environment import explain
 
 SIMPLE = {"gguf-q8_0": "model-Q8_0.gguf", "gguf-q4_0": "model-Q4_0.gguf"}

@@ -21,9 +21,9 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from hf_unlearn.errors import EnvironmentFailure, MissingExtraError, RequestError
 from hf_unlearn.models.loading import load_model
+from hf_unlearn.models.packed import awq_weight, gptq_weight, unpack
 from hf_unlearn.quantization import FORMATS, export_format
 from hf_unlearn.quantization.base import ExportInfo
-from hf_unlearn.quantization.packed import awq_weight, gptq_weight, unpack
 from hf_unlearn.runtime.environment import environment_failures
 from hf_unlearn.stages.export import INFO_FILE, export_job
 from hf_unlearn.stages.units import Unit

@@ -104,8 +104,7 @@ def test_sizes_are_ordered_by_bits_and_errors_against_them(source, exported):
 def test_gguf_package_and_llama_cpp_quantize_alike(name, number, source, exported, tmp_path):
     """Every matrix but the head of Q4_0, for which llama.cpp has a finer type that the package cannot write."""
     from hf_unlearn.quantization.gguf import quantize_file
-    from hf_unlearn.quantization.gguf_file import write_file
-    from hf_unlearn.quantization.gguf_vocabulary import read_vocabulary
+    from hf_unlearn.quantization.gguf_file import read_vocabulary, write_file
 
     ours = next(exported(name, source)[0].glob("*.gguf"))
     plain, theirs = tmp_path / "plain.gguf", tmp_path / "theirs.gguf"

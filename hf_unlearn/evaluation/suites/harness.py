@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ...errors import EnvironmentFailure, MissingExtraError, RequestError
+from ...errors import EnvironmentFailure, MissingExtraError, RequestError, first_line
 from ...registry import suggest
 from ...runtime.files import whole_file
 from ..records import ScoredRow, read_records, write_records
@@ -128,11 +128,15 @@ def _run(task: str, model: Any, spec: HarnessSpec, chat: bool, limit: int | None
             log_samples=True,
         )
     except DatasetNotFoundError as error:
-        raise RequestError(f"harness.tasks: {task!r} names data that is not on the Hub: {_line(error)}") from error
+        raise RequestError(
+            f"harness.tasks: {task!r} names data that is not on the Hub: {first_line(error)}"
+        ) from error
     except FileNotFoundError as error:
-        raise RequestError(f"harness.tasks: a file of {task!r} does not exist: {_line(error)}") from error
+        raise RequestError(f"harness.tasks: a file of {task!r} does not exist: {first_line(error)}") from error
     except OSError as error:
-        raise EnvironmentFailure(f"harness.tasks: the data of {task!r} cannot be loaded: {_line(error)}") from error
+        raise EnvironmentFailure(
+            f"harness.tasks: the data of {task!r} cannot be loaded: {first_line(error)}"
+        ) from error
     return dict(results or {})
 
 
@@ -171,10 +175,6 @@ def _records(task: str, samples: Iterable[tuple[str, Any]], wanted: tuple[str, .
 
 def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in values.items() if isinstance(value, int | float | str)}
-
-
-def _line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
 
 
 def _records_file(out_dir: Path, task: str) -> Path:

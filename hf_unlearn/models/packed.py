@@ -12,13 +12,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
-from accelerate import init_empty_weights
 from safetensors import safe_open
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoConfig, PreTrainedModel
 
 from ..errors import EnvironmentFailure
+from .loading import plain_model_of
 
 Unpack = Callable[[Mapping[str, Tensor], int, int], Tensor]
 # Place of the k-th value of eight in an AWQ word.
@@ -124,11 +124,7 @@ def plain_model(folder: Path, device: torch.device, unpacked: Unpack, bits: int,
     Raises:
         EnvironmentFailure: The files lack a weight.
     """
-    config = AutoConfig.from_pretrained(folder)
-    del config.quantization_config
-    config.dtype = torch.float32
-    with init_empty_weights(include_buffers=False):
-        model: PreTrainedModel = AutoModelForCausalLM.from_config(config)
+    model = plain_model_of(AutoConfig.from_pretrained(folder))
     files = stored_tensors(folder)
     layers = packed_layers(files)
     for name in layers:
@@ -145,14 +141,3 @@ def plain_model(folder: Path, device: torch.device, unpacked: Unpack, bits: int,
 def _read(path: Path, name: str) -> Tensor:
     with safe_open(path, "pt") as file:
         return file.get_tensor(name).float()
-
-
-__all__ = [
-    "PackedLinear",
-    "awq_weight",
-    "gptq_weight",
-    "packed_layers",
-    "plain_model",
-    "stored_tensors",
-    "unpack",
-]
