@@ -51,7 +51,7 @@ def formats_table() -> str:
 
 def attacks_table() -> str:
     """Attacks by tier, with what the attacker is given and whether a gate judges them by default."""
-    from hf_unlearn.attacks.tiers import TIERS
+    from hf_unlearn.attacks import TIERS
     from hf_unlearn.cli.listing import entries_of
 
     rows = []

@@ -9,7 +9,8 @@ from ..data.encoding import TextFormat
 from ..data.example import DataBundle, Example
 from ..errors import RequestError
 from . import ATTACKS
-from .prompting import Asked, PromptAttack, check_questions, question_budget
+from .prompting import PromptAttack, check_questions, question_budget
+from .scoring import Asked
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -79,7 +80,7 @@ class Prefix(PromptAttack):
         text = self.texts[way - 1]
         rows = bundle.forget.score
         if _SLOT not in text:
-            return Asked(rows, text_format, lead=text.strip())
+            return Asked(rows, text_format, prefill=text.strip())
         return Asked(tuple(replace(row, prompt=text.replace(_SLOT, row.prompt)) for row in rows), text_format)
 
     def budget(self, bundle: DataBundle) -> dict[str, Any]:
