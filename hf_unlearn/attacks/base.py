@@ -108,8 +108,8 @@ class Attack(ABC):
     def cost(self, bundle: DataBundle) -> AttackCost:
         """What it takes on one model, told before it starts.
 
-        Here that is a pass over the forget set before and after each job. Attacks that train, generate or score otherwise
-        say so themselves.
+        Here that is a pass over the forget set before and after each job. Attacks that train, generate or score
+        otherwise say so themselves.
         """
         jobs = len(self.plan(bundle))
         return AttackCost(jobs, rows_scored=2 * jobs * len(bundle.forget.score))

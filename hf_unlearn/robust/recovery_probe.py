@@ -24,7 +24,7 @@ LATER_SHARE = 0.6
 
 
 @dataclass
-class BroughtBack:
+class RecoveryProbe:
     r"""How much more the model prefers right answers to those of other rows than it would by chance.
 
     .. math:: \frac{1}{n} \sum_i \left( \frac{\log p(y_i \mid x_i)}{|y_i|}
@@ -96,7 +96,7 @@ class BroughtBack:
 def answer_pairs(rows: Sequence[EncodedRow], draw: random.Random) -> list[tuple[EncodedRow, EncodedRow]]:
     """Rows, and the same rows with the answer of another one: :data:`MOST_ROWS` at most.
 
-    An answer that would make the row longer than all others are is cut.
+    An answer that would make a row longer than the longest of these rows is cut.
 
     Args:
         rows: Of one set.
