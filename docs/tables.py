@@ -125,10 +125,8 @@ def keys_table(cls: Any, without: Any = None) -> str:
     inherited = {field.name for field in dataclasses.fields(without)} if without else set()
     own = inspect.get_annotations(cls)
     fields = [field for field in dataclasses.fields(cls) if field.init and field.name not in inherited - own.keys()]
-    # What a section has to itself comes before what it shares with others.
-    fields.sort(
-        key=lambda field: max(depth for depth, base in enumerate(cls.__mro__) if _declares(base, field.name)),
-    )
+    if without is None:  # what a section has to itself comes before what it shares with others
+        fields.sort(key=lambda field: max(n for n, base in enumerate(cls.__mro__) if _declares(base, field.name)))
     meanings = attribute_docs(cls)
     if len(fields) == 1:  # then the class and its only field say the same
         meanings.setdefault(fields[0].name, (inspect.getdoc(cls) or "").splitlines()[0])
