@@ -52,7 +52,7 @@ class WeightEdit(Attack):
 
         rows = attacked.bundle.forget.score
         with borrowed(attacked.folder) as cached:
-            write_records(out / "epoch0.jsonl", score_untouched(cached, rows, attacked))
+            write_records(out / "epoch0.jsonl", score_untouched(cached, cached.model, rows, attacked))
             with torch.no_grad():
                 self.edit(cached.model, job, attacked)
             after = score_attacked(cached.model, cached.tokenizer, rows, attacked)

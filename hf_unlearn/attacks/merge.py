@@ -91,7 +91,7 @@ class Merge(Attack):
         other = self._other(attacked)
         rows = attacked.bundle.forget.score
         with borrowed(attacked.folder) as cached:
-            write_records(out / "epoch0.jsonl", score_untouched(cached, rows, attacked))
+            write_records(out / "epoch0.jsonl", score_untouched(cached, cached.model, rows, attacked))
             for share in self.shares if other else ():
                 with torch.no_grad():
                     mix(dict(cached.model.named_parameters()), other, share)

@@ -251,11 +251,11 @@ def retrain_and_score(
         attacked = replace(attacked, text_format=lesson.asked_format)
     stopping = EarlyStopping(settings.patience)
     with retraining(settings, attacked.folder) as model:
-        before = score_untouched(model.cached, lesson.asked, attacked)
+        before = score_untouched(model.cached, model.model, lesson.asked, attacked)
         write_records(out / "epoch0.jsonl", before)
         stopping.goes_on(before)
-        for epoch, trained in enumerate(model.epochs(lesson.texts, rate), start=1):
-            records = model.score(lesson.asked, attacked) if trained else None
+        for epoch, stays_finite in enumerate(model.epochs(lesson.texts, rate), start=1):
+            records = model.score(lesson.asked, attacked) if stays_finite else None
             if records is None:
                 _note(out / "diverged.json", epoch)
                 return

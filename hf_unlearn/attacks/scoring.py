@@ -85,16 +85,17 @@ def score_attacked(
     return records
 
 
-def score_untouched(cached: CachedModel, rows: Sequence[Example], attacked: Attacked) -> list[ScoredRow]:
+def score_untouched(cached: CachedModel, model: Any, rows: Sequence[Example], attacked: Attacked) -> list[ScoredRow]:
     """Scores before the attack. They are the same for every job on a model, so they are taken once.
 
     Args:
-        cached: The model, as its folder holds it.
+        cached: Where they are kept.
+        model: The cached model as its folder holds it, or that with adapters which change nothing yet.
         rows: What is asked for.
         attacked: See :func:`score_attacked`.
     """
     key = ("scores", tuple(rows), attacked.text_format, attacked.metrics, attacked.then)
-    return list(cached.once(key, lambda: score_attacked(cached.model, cached.tokenizer, rows, attacked)))
+    return list(cached.once(key, lambda: score_attacked(model, cached.tokenizer, rows, attacked)))
 
 
 def _without_adapters(model: Any) -> Any:
