@@ -123,7 +123,7 @@ class Merge(Attack):
             "rows": len(self._rows(bundle)),
             "learning_rate": self.learning_rate,
             "epochs": self.epochs,
-            "steps": self._making.steps_for(len(self._rows(bundle))),
+            "steps": self._making.step_count(len(self._rows(bundle))),
         }
 
     def cost(self, bundle: DataBundle) -> AttackCost:
@@ -132,7 +132,7 @@ class Merge(Attack):
         if self.sibling:
             return AttackCost(1, rows_scored=scored)
         rows = len(self._rows(bundle))
-        return AttackCost(1, self._making.steps_for(rows), self.epochs * rows, scored)
+        return AttackCost(1, self._making.step_count(rows), self.epochs * rows, scored)
 
     def _rows(self, bundle: DataBundle) -> Sequence[Example]:
         rows: Sequence[Example] = getattr(bundle, self.trained_on).train

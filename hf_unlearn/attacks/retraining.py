@@ -112,7 +112,7 @@ class RetrainingSettings:
         check_optimizer(steps.optimizer, steps.dtype, name)
         self.trained.check(name)
 
-    def steps_for(self, rows: int) -> int:
+    def step_count(self, rows: int) -> int:
         """Optimizer steps of one job that trains on so many rows."""
         return self.epochs * -(-rows // self.batch_size)
 
@@ -122,7 +122,7 @@ class RetrainingSettings:
         return {
             "learning_rates": list(self.learning_rates),
             "epochs": self.epochs,
-            "steps_per_rate": self.steps_for(rows),
+            "steps_per_rate": self.step_count(rows),
             "optimizer": f"{library}, {self.trained.describe()} in {self.steps.dtype}",
             "loss_tokens": self.steps.loss_tokens,
             **({"gives_up_after": self.patience} if self.patience else {}),
@@ -217,7 +217,7 @@ class RetrainingAttack(RetrainingSettings, Attack):
     def cost(self, bundle: DataBundle) -> AttackCost:
         """Training at every rate, and scoring before the first epoch and after each."""
         jobs = len(self.plan(bundle))
-        steps = jobs * self.steps_for(len(self.lesson(bundle, TextFormat()).texts.rows))
+        steps = jobs * self.step_count(len(self.lesson(bundle, TextFormat()).texts.rows))
         scored = jobs * self.asked_rows(bundle) * (1 + self.epochs)
         return AttackCost(jobs, steps, steps * self.batch_size, scored)
 
@@ -352,29 +352,23 @@ class Retraining:
         return list(self.cached.once(("texts", texts, longest), encoded))
 
     def _add_gradients(self, rows: Sequence[EncodedRow]) -> None:
-        input_ids, attention_mask, labels = self.pad(rows)
-        output = self.model(input_ids=input_ids, attention_mask=attention_mask, labels=labels, use_cache=False)
-        loss: torch.Tensor = output.loss
+        loss: torch.Tensor = self.model(**self.pad(rows), use_cache=False).loss
         finite(loss.item())
         loss.backward()
 
-    def pad(self, rows: Sequence[EncodedRow]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Ids, attention mask and labels ``[rows, longest]``; padding and what carries no loss is -100."""
-        import torch
+    def pad(self, rows: Sequence[EncodedRow]) -> dict[str, torch.Tensor]:
+        """The model's inputs ``[rows, longest]``, on its device; what carries no loss has the label -100."""
+        from ..data.pairing import pad_rows
 
-        longest = max(len(row.input_ids) for row in rows)
-        shape = (len(rows), longest)
-        input_ids = torch.full(shape, int(self.tokenizer.pad_token_id))
-        attention_mask = torch.zeros(shape, dtype=torch.long)
-        labels = torch.full(shape, -100)
-        for index, row in enumerate(rows):
-            ids = torch.tensor(row.input_ids)
-            first = 1 if self.settings.steps.loss_tokens == "all" else row.n_prompt
-            input_ids[index, : len(ids)] = ids
-            attention_mask[index, : len(ids)] = 1
-            labels[index, first : len(ids)] = ids[first:]
+        if self.settings.steps.loss_tokens == "all":
+            rows = [EncodedRow(row.id, row.input_ids, 1) for row in rows]
+        padded = pad_rows(rows, range(len(rows)), int(self.tokenizer.pad_token_id))
         device = self.cached.model.device
-        return input_ids.to(device), attention_mask.to(device), labels.to(device)
+        return {
+            "input_ids": padded["input_ids"].to(device),
+            "attention_mask": padded["attention_mask"].to(device),
+            "labels": padded["labels"].to(device),
+        }
 
 
 def _cut(row: EncodedRow, max_tokens: int | None) -> EncodedRow:

@@ -19,8 +19,8 @@ MOST_ROWS = 128
 """Rows that are looked at in a round: few enough to cost little."""
 LEAST_LOOKS = 3
 """Before so many nothing is said to be gone."""
-LATER_SHARE = 0.6
-"""Of all looks, the share whose mean says whether it is."""
+LATER_FRACTION = 0.6
+"""Of all looks, the fraction at the end whose mean says whether it is."""
 
 
 @dataclass
@@ -48,13 +48,13 @@ class RecoveryProbe:
 
     @property
     def gone(self) -> bool:
-        """Whether the later looks (:data:`LATER_SHARE`) found nothing in the mean.
+        """Whether the later looks (:data:`LATER_FRACTION`) found nothing in the mean.
 
         An attack that goes on for longer than a rehearsal brings back more: what is gone has to stay gone, for longer
         the longer it took.
         """
         looks = len(self.preferences)
-        later = self.preferences[looks - round(LATER_SHARE * looks) :]
+        later = self.preferences[looks - round(LATER_FRACTION * looks) :]
         return looks >= LEAST_LOOKS and fmean(later) <= 0
 
     def look(self, context: TrainingContext, rows: Sequence[EncodedRow], seed: str) -> None:

@@ -13,7 +13,7 @@ from hf_unlearn.data.encoding import EncodedRow
 from hf_unlearn.errors import RequestError
 from hf_unlearn.robust.auto import Auto
 from hf_unlearn.robust.cycles import Cycles
-from hf_unlearn.robust.recovery_probe import LATER_SHARE, LEAST_LOOKS, MOST_ROWS, RecoveryProbe, answer_pairs
+from hf_unlearn.robust.recovery_probe import LATER_FRACTION, LEAST_LOOKS, MOST_ROWS, RecoveryProbe, answer_pairs
 from hf_unlearn.trainer.callback import FINAL_STEP
 from hf_unlearn.trainer.moments import training_context
 
@@ -100,7 +100,7 @@ def test_nothing_is_noted_where_nothing_can_be_compared(tmp_path):
 
 
 def test_what_is_gone_has_to_stay_gone_for_longer_than_it_took():
-    assert (LEAST_LOOKS, LATER_SHARE) == (3, 0.6)
+    assert (LEAST_LOOKS, LATER_FRACTION) == (3, 0.6)
     assert not RecoveryProbe([-1.0, -1.0]).gone
     assert RecoveryProbe([2.0, 0.2, -0.4]).gone  # the later two
     assert not RecoveryProbe([3.0, 2.0, 1.0, 0.0, -0.5]).gone  # the later three: 1, 0 and -0.5
