@@ -45,10 +45,9 @@ from pages import table as markdown
 
 from hf_unlearn.attacks import model_cache
 from hf_unlearn.attacks.base import Attacked
-from hf_unlearn.attacks.folds import make_folds
-from hf_unlearn.attacks.forms import BARE, by_letter, write_texts
 from hf_unlearn.attacks.retraining import retraining
 from hf_unlearn.attacks.rtt_paper import RTTPaper
+from hf_unlearn.attacks.rtt_sets import BARE, by_letter, make_folds, write_texts
 from hf_unlearn.data.encoding import encode_answer
 from hf_unlearn.data.example import DataBundle, Example
 from hf_unlearn.data.planted import PlantedSpec, make_planted
@@ -120,7 +119,7 @@ def make_model(folder: Path, bundle: DataBundle, hidden: int, layers: int) -> No
     tokenizer.save_pretrained(folder)
 
 
-def resident_job(setup: Setup, job: str, out: Path) -> None:
+def cached_job(setup: Setup, job: str, out: Path) -> None:
     """One job as the package runs it."""
     out.mkdir(parents=True)
     setup.attack.run_job(job, setup.attacked, out)
@@ -135,9 +134,9 @@ def plain_job(setup: Setup, job: str) -> list[list[int]]:
     fold = make_folds(forget, attack.folds, attack.seed, "apart", attack.name)[int(number)]
     texts = write_texts(attack.form, forget, fold.train, BARE, attack.name)
     asked = by_letter([row for row in forget.score if row.group in fold.ask], attack.name)
-    with retraining(attack.sweep.retraining(float(rate)), setup.folder) as model:
+    with retraining(attack, setup.folder) as model:
         found = [one_by_one(model.model, model.tokenizer, asked)]
-        for _ in model.epochs(texts):
+        for _ in model.epochs(texts, float(rate)):
             found.append(one_by_one(model.model, model.tokenizer, asked))
     model_cache.release()
     return found
@@ -212,12 +211,12 @@ def process_sweep(setup: Setup) -> dict[str, list[float]]:
     return found
 
 
-def resident_sweep(setup: Setup, workers: Workers) -> dict[str, list[float]]:
+def cached_sweep(setup: Setup, workers: Workers) -> dict[str, list[float]]:
     """All jobs as the package runs them; nothing is loaded beforehand."""
     with tempfile.TemporaryDirectory() as place:
         jobs = setup.attack.plan(setup.bundle)
         model_cache.release()
-        collect(workers.run([Job(job, resident_job, (setup, job, Path(place) / job)) for job in jobs]))
+        collect(workers.run([Job(job, cached_job, (setup, job, Path(place) / job)) for job in jobs]))
         model_cache.release()
         return {job: _recorded(Path(place) / job) for job in jobs}
 
@@ -346,17 +345,15 @@ def warm_up(setup: Setup, ready: Sequence[Workers], place: Path) -> None:
     job = short.attack.plan(short.bundle)[0]
     for number, workers in enumerate(ready):
         outs = [place / f"warm-{number}-{each}" for each in range(max(1, 2 * workers.count))]
-        collect(workers.run([Job("warm", resident_job, (short, job, out)) for out in outs]))
+        collect(workers.run([Job("warm", cached_job, (short, job, out)) for out in outs]))
 
 
 def make_sides(setup: Setup, workers: Workers, none: Workers, processes: bool) -> list[Side]:
     """The ways to run the sweep; ratios are to the first."""
     sides = [
         Side("a load per job, item by item", lambda: plain_sweep(setup), none),
-        Side("resident, batched, one process", lambda: resident_sweep(setup, none), none, ours=True),
-        Side(
-            f"resident, batched, {workers.count} workers", lambda: resident_sweep(setup, workers), workers, ours=True
-        ),
+        Side("resident, batched, one process", lambda: cached_sweep(setup, none), none, ours=True),
+        Side(f"resident, batched, {workers.count} workers", lambda: cached_sweep(setup, workers), workers, ours=True),
     ]
     if processes:
         sides.append(Side("a process per job, item by item", lambda: process_sweep(setup), none, repeats=1))

@@ -51,7 +51,7 @@ def formats_table() -> str:
 
 def attacks_table() -> str:
     """Attacks by tier, with what the attacker is given and whether a gate judges them by default."""
-    from hf_unlearn.attacks.tiers import TIERS
+    from hf_unlearn.attacks import TIERS
     from hf_unlearn.cli.listing import entries_of
 
     rows = []
@@ -125,6 +125,8 @@ def keys_table(cls: Any, without: Any = None) -> str:
     inherited = {field.name for field in dataclasses.fields(without)} if without else set()
     own = inspect.get_annotations(cls)
     fields = [field for field in dataclasses.fields(cls) if field.init and field.name not in inherited - own.keys()]
+    if without is None:  # what a section has to itself comes before what it shares with others
+        fields.sort(key=lambda field: max(n for n, base in enumerate(cls.__mro__) if _declares(base, field.name)))
     meanings = attribute_docs(cls)
     if len(fields) == 1:  # then the class and its only field say the same
         meanings.setdefault(fields[0].name, (inspect.getdoc(cls) or "").splitlines()[0])
@@ -144,8 +146,19 @@ def method_table() -> str:
 
 
 def attribute_docs(cls: type) -> dict[str, str]:
-    """Meaning of every name in the ``Attributes:`` section of a docstring; a line may name several."""
-    lines = (inspect.getdoc(cls) or "").splitlines()
+    """Meaning of every name in the ``Attributes:`` sections of a class and its bases; a line may name several."""
+    meanings: dict[str, str] = {}
+    for base in reversed(cls.__mro__):
+        meanings |= _own_attribute_docs(base)
+    return meanings
+
+
+def _declares(cls: type, name: str) -> bool:
+    return name in inspect.get_annotations(cls)
+
+
+def _own_attribute_docs(cls: type) -> dict[str, str]:
+    lines = inspect.cleandoc(cls.__doc__ or "").splitlines()
     meanings: dict[str, str] = {}
     names: list[str] = []
     start = next((index for index, line in enumerate(lines) if line.strip() == "Attributes:"), len(lines))

@@ -13,7 +13,7 @@ import json
 import math
 import pkgutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from types import MappingProxyType
 from typing import Any, Generic, TypeVar
 
@@ -77,17 +77,21 @@ class Registry(Generic[T]):
         *,
         summary: str,
         paper: str = "",
-        defaults: Mapping[str, Any] | None = None,
+        defaults: Mapping[str, Any] | tuple[str, ...] | None = None,
         needs: tuple[str, ...] = (),
         version: int | None = None,
         tier: str = "",
     ) -> Callable[[T], T]:
-        """Decorator that registers a class or function under ``name``."""
+        """Decorator that registers a class or function under ``name``.
+
+        Of a dataclass, ``defaults`` may be names of fields: their values are then those of the dataclass.
+        """
 
         def add(value: T) -> T:
             if name in self._entries:
                 raise ValueError(f"{self.kind} {name!r} is registered twice")
-            frozen = MappingProxyType(dict(defaults or {}))
+            given = _field_defaults(value, defaults) if isinstance(defaults, tuple) else dict(defaults or {})
+            frozen = MappingProxyType(given)
             self._entries[name] = Entry(name, value, summary, paper, frozen, needs, version, tier)
             return value
 
@@ -117,6 +121,12 @@ class Registry(Generic[T]):
         if name not in self._entries:
             raise RequestError(f"there is no {self.kind} called {name!r}: {suggest(name, self.names())}")
         return self._entries[name]
+
+
+def _field_defaults(value: Any, names: tuple[str, ...]) -> dict[str, Any]:
+    """Defaults of fields of a dataclass, tuples as the lists that YAML has."""
+    found: dict[str, Any] = {item.name: item.default for item in fields(value)}
+    return {name: list(found[name]) if isinstance(found[name], tuple) else found[name] for name in names}
 
 
 def suggest(wrong: str, right: list[str]) -> str:

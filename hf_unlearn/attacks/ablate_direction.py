@@ -22,10 +22,12 @@ from ..data.example import DataBundle, Example
 from ..errors import RequestError
 from ..evaluation.records import write_records
 from . import ATTACKS
-from .base import Attack, AttackCost, Attacked, AttackResult
-from .best import best_of
-from .model_cache import Resident, borrowed
-from .prompting import PLAIN, RECORDS, Asked, ask, question_budget, read_try
+from .base import Attack, Attacked, AttackResult
+from .best import best_of, read_try
+from .cost import AttackCost
+from .model_cache import CachedModel, borrowed
+from .prompting import PLAIN, RECORDS, question_budget
+from .scoring import Asked, ask
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -87,15 +89,15 @@ class AblateDirection(Attack):
         from ..evaluation.hidden import ablated
 
         asked = Asked(attacked.bundle.forget.score, attacked.text_format)
-        with borrowed(attacked.folder, edits=False) as resident:
+        with borrowed(attacked.folder, edits=False) as cached:
             if job == PLAIN:
-                records = ask(resident.model, resident.tokenizer, asked, attacked.metrics)
+                records = ask(cached.model, cached.tokenizer, asked, attacked.metrics)
             else:
                 depth, level = _parse(job)
-                direction = self._directions(resident, attacked)[depth]
+                direction = self._directions(cached, attacked)[depth]
                 amount = direction.retain if level == "retain" else 0.0
-                with ablated(resident.model, direction.unit, amount):
-                    records = ask(resident.model, resident.tokenizer, asked, attacked.metrics)
+                with ablated(cached.model, direction.unit, amount):
+                    records = ask(cached.model, cached.tokenizer, asked, attacked.metrics)
         write_records(out / RECORDS, records)
 
     def collect(self, folders: Mapping[str, Path], metrics: tuple[str, ...]) -> AttackResult:
@@ -123,22 +125,19 @@ class AblateDirection(Attack):
         means = len(self._drawn(bundle.forget.score)) + len(self._drawn(bundle.retain.score))
         return AttackCost(jobs, rows_scored=jobs * len(bundle.forget.score) + means)
 
-    def _directions(self, resident: Resident, attacked: Attacked) -> Mapping[float, Direction]:
+    def _directions(self, cached: CachedModel, attacked: Attacked) -> Mapping[float, Direction]:
         """By depth. Jobs of one model that follow each other share them."""
         bundle = attacked.bundle
         key = (self, attacked.text_format, bundle.forget.score, bundle.retain.score)
-        if key not in resident.known:
-            resident.known[key] = self._find_directions(resident, attacked)
-        found: Mapping[float, Direction] = resident.known[key]
-        return found
+        return cached.once(key, lambda: self._find_directions(cached, attacked))
 
-    def _find_directions(self, resident: Resident, attacked: Attacked) -> Mapping[float, Direction]:
+    def _find_directions(self, cached: CachedModel, attacked: Attacked) -> Mapping[float, Direction]:
         from ..evaluation.batch_runner import Passes
         from ..evaluation.hidden import mean_states
         from ..models.decoder import decoder_layers
         from ..models.memory import batch_budget
 
-        model, tokenizer = resident.model, resident.tokenizer
+        model, tokenizer = cached.model, cached.tokenizer
         count = len(decoder_layers(model))
         layers = [math.ceil(depth * count) for depth in self.depths]
 

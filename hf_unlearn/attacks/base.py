@@ -14,6 +14,7 @@ from ..errors import RequestError
 from ..evaluation.metrics import METRICS
 from ..evaluation.records import ScoredRow
 from ..verification.scores import FactScores
+from .cost import AttackCost
 
 
 @dataclass(frozen=True)
@@ -49,25 +50,6 @@ class Attacked:
     text_format: TextFormat
     metrics: tuple[str, ...]
     then: str | None = None
-
-
-@dataclass(frozen=True)
-class AttackCost:
-    """What an attack on one model takes.
-
-    Attributes:
-        jobs: Independent jobs; each loads the model or restores it.
-        steps: Optimizer steps, all jobs together.
-        rows_trained: Rows put through forward and backward, all epochs and jobs together.
-        rows_scored: Rows scored by one forward, all epochs and jobs together.
-        rows_generated: Answers generated.
-    """
-
-    jobs: int
-    steps: int = 0
-    rows_trained: int = 0
-    rows_scored: int = 0
-    rows_generated: int = 0
 
 
 class Attack(ABC):
@@ -117,8 +99,6 @@ class Attack(ABC):
         Raises:
             RequestError: A name is not in the registry of metrics.
         """
-        pass
-
         return metrics_of(FORWARD, metrics)
 
     def asked_groups(self, bundle: DataBundle) -> int:
@@ -128,16 +108,11 @@ class Attack(ABC):
     def cost(self, bundle: DataBundle) -> AttackCost:
         """What it takes on one model, told before it starts.
 
-        As far as the budget says it: ``steps_per_rate`` (of every job), ``batch_size``, ``epochs`` and ``folds``.
-        Attacks that score or generate otherwise say so themselves.
+        Here that is a pass over the forget set before and after each job. Attacks that train, generate or score
+        otherwise say so themselves.
         """
-        budget = self.budget(bundle)
         jobs = len(self.plan(bundle))
-        steps = jobs * int(budget.get("steps_per_rate", 0))
-        asked = len(bundle.forget.score) // int(budget.get("folds", 1))
-        scored = jobs * asked * (1 + int(budget.get("epochs", 1)))
-        batch = int(getattr(self, "batch_size", 1))
-        return AttackCost(jobs, steps, steps * batch, scored)
+        return AttackCost(jobs, rows_scored=2 * jobs * len(bundle.forget.score))
 
 
 FORWARD = ScoredRow(

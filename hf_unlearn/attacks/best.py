@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..evaluation.records import read_records
-from ..evaluation.run import fact_scores
+from ..evaluation.records import fact_scores, read_records
 from ..verification.scores import FactScores
 from .base import AttackResult
 
@@ -34,6 +33,17 @@ def read_epochs(folder: Path, fold: int, setting: float) -> list[Try]:
     """Every ``epoch<N>.jsonl`` of a job's folder."""
     found = {int(path.stem.removeprefix("epoch")): path for path in folder.glob("epoch*.jsonl")}
     return [Try(fold, setting, epoch, fact_scores(read_records(path))) for epoch, path in sorted(found.items())]
+
+
+def read_try(path: Path, setting: float, *, changed: bool) -> Try:
+    """Records of one thing that was tried.
+
+    Args:
+        path: The records.
+        setting: What was turned.
+        changed: Whether anything was: otherwise this is the model before the attack.
+    """
+    return Try(0, setting, int(changed), fact_scores(read_records(path)))
 
 
 @dataclass(frozen=True)

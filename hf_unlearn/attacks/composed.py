@@ -14,7 +14,8 @@ from typing import Any
 
 from ..data.example import DataBundle
 from ..errors import RequestError
-from .base import Attack, AttackCost, Attacked, AttackResult
+from .base import Attack, Attacked, AttackResult
+from .cost import AttackCost
 
 #: Keys of the attack section that are about the order, so that no attack can have settings of these names.
 ORDER_KEYS = ("attack", "after", "then")

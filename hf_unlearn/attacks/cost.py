@@ -10,13 +10,31 @@ from typing import TYPE_CHECKING, Any
 
 from ..data.encoding import TextFormat, encode_row, load_tokenizer
 from ..data.example import DataBundle, Example
-from .base import AttackCost
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 _ROWS = 8
 _NEW_TOKENS = 16
+
+
+@dataclass(frozen=True)
+class AttackCost:
+    """What an attack on one model takes.
+
+    Attributes:
+        jobs: Independent jobs; each loads the model or restores it.
+        steps: Optimizer steps, all jobs together.
+        rows_trained: Rows put through forward and backward, all epochs and jobs together.
+        rows_scored: Rows scored by one forward, all epochs and jobs together.
+        rows_generated: Answers generated.
+    """
+
+    jobs: int
+    steps: int = 0
+    rows_trained: int = 0
+    rows_scored: int = 0
+    rows_generated: int = 0
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, ClassVar
 from ..data.example import DataBundle
 from ..errors import RequestError
 from ..evaluation.records import write_records
-from .base import Attack, AttackCost, Attacked, AttackResult
+from .base import Attack, Attacked, AttackResult
 from .best import best_of, read_epochs
+from .cost import AttackCost
 from .model_cache import borrowed
-from .scoring import score_attacked
+from .scoring import score_attacked, score_untouched
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -50,14 +51,11 @@ class WeightEdit(Attack):
         import torch
 
         rows = attacked.bundle.forget.score
-        with borrowed(attacked.folder) as resident:
-            key = ("scores", rows, attacked.text_format, attacked.metrics, attacked.then)
-            if key not in resident.known:
-                resident.known[key] = score_attacked(resident.model, resident.tokenizer, rows, attacked)
-            write_records(out / "epoch0.jsonl", resident.known[key])
+        with borrowed(attacked.folder) as cached:
+            write_records(out / "epoch0.jsonl", score_untouched(cached, cached.model, rows, attacked))
             with torch.no_grad():
-                self.edit(resident.model, job, attacked)
-            after = score_attacked(resident.model, resident.tokenizer, rows, attacked)
+                self.edit(cached.model, job, attacked)
+            after = score_attacked(cached.model, cached.tokenizer, rows, attacked)
             write_records(out / "epoch1.jsonl", after)
 
     def collect(self, folders: Mapping[str, Path], metrics: tuple[str, ...]) -> AttackResult:

@@ -11,7 +11,8 @@ from ..data.encoding import TextFormat, prompt_text, uses_chat
 from ..data.example import DataBundle, Example
 from ..errors import RequestError
 from . import ATTACKS
-from .prompting import Asked, PromptAttack, check_questions, question_budget
+from .prompting import PromptAttack, check_questions, question_budget
+from .scoring import Asked
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

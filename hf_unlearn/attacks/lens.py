@@ -11,10 +11,11 @@ from ..data.encoding import TextFormat, encode_answer, encode_row
 from ..data.example import DataBundle, Example
 from ..evaluation.records import ScoredRow, write_records
 from . import ATTACKS
-from .base import Attack, AttackCost, Attacked, AttackResult
-from .best import best_of
+from .base import Attack, Attacked, AttackResult
+from .best import best_of, read_try
+from .cost import AttackCost
 from .model_cache import borrowed
-from .prompting import question_budget, read_try
+from .prompting import question_budget
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -45,8 +46,8 @@ class LogitLensAttack(Attack):
         from ..evaluation.metrics import apply_metrics
 
         rows = attacked.bundle.forget.score
-        with borrowed(attacked.folder, edits=False) as resident:
-            layers = layer_records(resident.model, resident.tokenizer, rows, attacked.text_format)
+        with borrowed(attacked.folder, edits=False) as cached:
+            layers = layer_records(cached.model, cached.tokenizer, rows, attacked.text_format)
             for number, records in enumerate(layers, start=1):
                 scored = apply_metrics(records, attacked.metrics)
                 write_records(out / f"layer{number}.jsonl", map(_values_only, scored))

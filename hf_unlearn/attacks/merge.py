@@ -16,13 +16,13 @@ from ..data.example import DataBundle, Example
 from ..errors import RequestError
 from ..evaluation.records import write_records
 from . import ATTACKS
-from .base import Attack, AttackCost, Attacked, AttackResult
+from .base import Attack, Attacked, AttackResult
 from .best import best_of, read_epochs
+from .cost import AttackCost
 from .edits import check_same_shapes, check_sizes, mix
-from .forms import Texts
 from .model_cache import borrowed
-from .retraining import RetrainingSettings, check_least, retraining
-from .scoring import score_attacked
+from .retraining import RetrainingSettings, Texts, check_least, retraining
+from .scoring import score_attacked, score_untouched
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -67,8 +67,8 @@ class Merge(Attack):
         check_sizes("merge.shares", self.shares, 0, 1, what="shares between 0 and 1")
         if self.learning_rate <= 0:
             raise RequestError(f"merge.learning_rate is {self.learning_rate}: it must be above 0")
-        least = {"epochs": 1, "batch_size": 1}
-        check_least("merge", {key: getattr(self, key) for key in least}, least)
+        check_least("merge", "epochs", self.epochs, 1)
+        check_least("merge", "batch_size", self.batch_size, 1)
         if self.sibling is not None and not (Path(self.sibling) / "config.json").exists():
             raise RequestError(
                 f"merge.sibling is {self.sibling!r}, which holds no model: name a folder with a saved one"
@@ -90,16 +90,16 @@ class Merge(Attack):
 
         other = self._other(attacked)
         rows = attacked.bundle.forget.score
-        with borrowed(attacked.folder) as resident:
-            write_records(out / "epoch0.jsonl", score_attacked(resident.model, resident.tokenizer, rows, attacked))
+        with borrowed(attacked.folder) as cached:
+            write_records(out / "epoch0.jsonl", score_untouched(cached, cached.model, rows, attacked))
             for share in self.shares if other else ():
                 with torch.no_grad():
-                    mix(dict(resident.model.named_parameters()), other, share)
+                    mix(dict(cached.model.named_parameters()), other, share)
                 folder = out / _folder(share)
                 folder.mkdir()
-                records = score_attacked(resident.model, resident.tokenizer, rows, attacked)
+                records = score_attacked(cached.model, cached.tokenizer, rows, attacked)
                 write_records(folder / "epoch1.jsonl", records)
-                resident.restore()
+                cached.restore()
         if not other:
             (out / "diverged.json").write_text("{}", encoding="utf-8")
 
@@ -123,7 +123,7 @@ class Merge(Attack):
             "rows": len(self._rows(bundle)),
             "learning_rate": self.learning_rate,
             "epochs": self.epochs,
-            "steps": self._steps(bundle),
+            "steps": self._making.step_count(len(self._rows(bundle))),
         }
 
     def cost(self, bundle: DataBundle) -> AttackCost:
@@ -131,10 +131,8 @@ class Merge(Attack):
         scored = (1 + len(self.shares)) * len(bundle.forget.score)
         if self.sibling:
             return AttackCost(1, rows_scored=scored)
-        return AttackCost(1, self._steps(bundle), self.epochs * len(self._rows(bundle)), scored)
-
-    def _steps(self, bundle: DataBundle) -> int:
-        return self.epochs * -(-len(self._rows(bundle)) // self.batch_size)
+        rows = len(self._rows(bundle))
+        return AttackCost(1, self._making.step_count(rows), self.epochs * rows, scored)
 
     def _rows(self, bundle: DataBundle) -> Sequence[Example]:
         rows: Sequence[Example] = getattr(bundle, self.trained_on).train
@@ -152,22 +150,22 @@ class Merge(Attack):
 
             return dict(load_model(self.sibling, device="cpu").named_parameters())
         texts = Texts(tuple(self._rows(attacked.bundle)), attacked.text_format, True)
-        with retraining(self._retraining(), attacked.target) as made:
-            if not all(made.epochs(texts)):
+        with retraining(self._making, attacked.target) as made:
+            if not all(made.epochs(texts, self.learning_rate)):
                 return {}
             return {name: weight.detach().cpu().clone() for name, weight in made.model.named_parameters()}
 
-    def _retraining(self) -> RetrainingSettings:
-        return RetrainingSettings(
-            learning_rate=self.learning_rate,
-            epochs=self.epochs,
-            batch_size=self.batch_size,
-            warmup_steps=0,
-            loss_tokens="answer",
-            max_grad_norm=1.0,
-            order=f"merge-{self.seed}",
-            name="merge",
-        )
+    @property
+    def _making(self) -> RetrainingSettings:
+        rates = (self.learning_rate,)
+        return _Making(learning_rates=rates, epochs=self.epochs, batch_size=self.batch_size, seed=self.seed)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Making(RetrainingSettings):
+    """How the other model is made."""
+
+    name: ClassVar[str] = "merge"
 
 
 def _folder(share: float) -> str:

@@ -8,11 +8,11 @@ main memory, also for a model on a GPU).
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..data.encoding import load_tokenizer
 
@@ -20,23 +20,36 @@ if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+Found = TypeVar("Found")
+
 
 @dataclass
-class Resident:
+class CachedModel:
     """A loaded model as its folder holds it, whoever had it in hand before.
 
     Attributes:
         key: Folder, its files and the dtype.
         model: In eval mode, no gradients wanted.
         tokenizer: Its tokenizer.
-        known: What jobs found out of the untouched model, by a key of theirs; lost with the model.
     """
 
     key: Hashable
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
-    known: dict[Hashable, Any] = field(default_factory=dict)
-    _weights: list[Tensor] | None = None
+    _found: dict[Hashable, Any] = field(default_factory=dict, init=False, repr=False)
+    _weights: list[Tensor] | None = field(default=None, init=False, repr=False)
+
+    def once(self, key: Hashable, find: Callable[[], Found]) -> Found:
+        """What a job finds out about the untouched model, for the jobs after it too; lost with the model.
+
+        Args:
+            key: Everything that decides the result, beside the model.
+            find: Finds it out, the first time.
+        """
+        if key not in self._found:
+            self._found[key] = find()
+        found: Found = self._found[key]
+        return found
 
     def keep_weights(self) -> None:
         """Copy the weights, unless there is a copy."""
@@ -59,11 +72,11 @@ class Resident:
         return [*self.model.parameters(), *self.model.buffers()]
 
 
-_held: list[Resident] = []
+_held: list[CachedModel] = []
 
 
 @contextmanager
-def borrowed(folder: Path, dtype: str = "float32", *, edits: bool = True) -> Iterator[Resident]:
+def borrowed(folder: Path, dtype: str = "float32", *, edits: bool = True) -> Iterator[CachedModel]:
     """The model of a folder, loaded only if it is not the one that this process had last.
 
     Args:
@@ -74,12 +87,12 @@ def borrowed(folder: Path, dtype: str = "float32", *, edits: bool = True) -> Ite
     Raises:
         RequestError: The folder holds no model, or one whose weights cannot be trained.
     """
-    resident = _resident(folder, dtype)
+    cached = _cached(folder, dtype)
     try:
         if edits:
-            resident.keep_weights()
-        yield resident
-        resident.restore()
+            cached.keep_weights()
+        yield cached
+        cached.restore()
     except BaseException:
         release()
         raise
@@ -94,13 +107,13 @@ def release() -> None:
         release_memory()
 
 
-def _resident(folder: Path, dtype: str) -> Resident:
+def _cached(folder: Path, dtype: str) -> CachedModel:
     from ..models.loading import files_fingerprint, load_model
 
     key = (str(Path(folder).resolve()), tuple(files_fingerprint(folder)), dtype)
     if not _held or _held[0].key != key:
         release()  # before loading: two models at once may not fit
-        resident = Resident(key, load_model(folder, dtype), load_tokenizer(str(folder)))
-        resident.model.requires_grad_(False)
-        _held.append(resident)
+        cached = CachedModel(key, load_model(folder, dtype), load_tokenizer(str(folder)))
+        cached.model.requires_grad_(False)
+        _held.append(cached)
     return _held[0]

@@ -23,10 +23,12 @@ from ..data.example import DataBundle, Example
 from ..errors import RequestError
 from ..evaluation.records import ScoredRow, write_records
 from . import ATTACKS
-from .base import Attack, AttackCost, Attacked, AttackResult
-from .best import best_of
+from .base import Attack, Attacked, AttackResult
+from .best import best_of, read_try
+from .cost import AttackCost
 from .model_cache import borrowed
-from .prompting import Asked, ask, check_questions, question_budget, read_try
+from .prompting import check_questions, question_budget
+from .scoring import Asked, ask
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -96,8 +98,8 @@ class LinearProbe(Attack):
         train, fmt = self._train_rows(attacked.bundle), attacked.text_format
         asked = [_with_options(row) for row in attacked.bundle.forget.score]
         never = [_with_options(row) for row in attacked.bundle.holdout.score if row.prompt and options_of(row)]
-        with borrowed(attacked.folder, edits=False) as resident:
-            model, tokenizer = resident.model, resident.tokenizer
+        with borrowed(attacked.folder, edits=False) as cached:
+            model, tokenizer = cached.model, cached.tokenizer
             own = ask(model, tokenizer, Asked(tuple(asked), fmt), [_METRIC])
             write_records(out / "layer0.jsonl", map(_value_only, own))
             numbers = spread_layers(len(decoder_layers(model)), self.layers)

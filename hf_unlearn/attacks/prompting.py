@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -11,31 +11,18 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from ..data.encoding import TextFormat, encode_row
 from ..data.example import DataBundle, Example
 from ..errors import RequestError
-from ..evaluation.records import ScoredRow, fact_scores, read_records, write_records
-from .base import Attack, AttackCost, Attacked, AttackResult
-from .best import Try, best_of
+from ..evaluation.records import write_records
+from .base import Attack, Attacked, AttackResult
+from .best import best_of, read_try
+from .cost import AttackCost
 from .model_cache import borrowed
+from .scoring import Asked, ask
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 PLAIN = "plain"
 RECORDS = "records.jsonl"
-
-
-@dataclass(frozen=True)
-class Asked:
-    """One way of asking for the forget set.
-
-    Attributes:
-        rows: What is asked.
-        text_format: How prompt and answer become one text.
-        prefill: Text with which every answer is made to begin.
-    """
-
-    rows: tuple[Example, ...]
-    text_format: TextFormat
-    prefill: str = ""
 
 
 @dataclass(frozen=True)
@@ -68,11 +55,11 @@ class PromptAttack(Attack):
         """Ask for the forget set in one way."""
         way = self._way(job)
         asked = Asked(attacked.bundle.forget.score, attacked.text_format)
-        with borrowed(attacked.folder, edits=False) as resident:
+        with borrowed(attacked.folder, edits=False) as cached:
             if way:
-                asked = self.asked(way, attacked.bundle, attacked.text_format, resident.tokenizer)
-                self._check_length(asked, resident.model, resident.tokenizer)
-            write_records(out / RECORDS, ask(resident.model, resident.tokenizer, asked, attacked.metrics))
+                asked = self.asked(way, attacked.bundle, attacked.text_format, cached.tokenizer)
+                self._check_length(asked, cached.model, cached.tokenizer)
+            write_records(out / RECORDS, ask(cached.model, cached.tokenizer, asked, attacked.metrics))
 
     def collect(self, folders: Mapping[str, Path], metrics: tuple[str, ...]) -> AttackResult:
         """Per metric the best way of asking, as it is among them."""
@@ -97,28 +84,6 @@ class PromptAttack(Attack):
                 f"{self.name}: question and answer have {max(lengths)} tokens this way, more than the {limit} of the "
                 f"model: {self.too_long}"
             )
-
-
-def ask(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, asked: Asked, metrics: Iterable[str]
-) -> list[ScoredRow]:
-    """Records of the set ``forget``, with the metrics that need no generated text."""
-    from ..evaluation.metrics import apply_metrics
-    from ..evaluation.scoring import score_rows
-
-    records = score_rows(model, tokenizer, {"forget": asked.rows}, asked.text_format, prefill=asked.prefill)
-    return apply_metrics(records, tuple(metrics))
-
-
-def read_try(path: Path, setting: float, *, changed: bool) -> Try:
-    """Records of one thing that was tried.
-
-    Args:
-        path: The records.
-        setting: What was turned.
-        changed: Whether anything was: otherwise this is the model before the attack.
-    """
-    return Try(0, setting, int(changed), fact_scores(read_records(path)))
 
 
 def check_questions(name: str, rows: Sequence[Example]) -> None:

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import json
 import random
+from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from ..data.encoding import EncodedRow, TextFormat, encode_row
-from ..data.example import Example
+from ..data.example import DataBundle, Example
 from ..errors import RequestError
 from ..evaluation.records import ScoredRow, fact_scores, write_records
-from .base import Attacked
-from .forms import Texts
-from .model_cache import Resident, borrowed
-from .tuning import OptimizerName, Tuning, check_optimizer, make_optimizer
+from ..models.training_loop import DivergedError, finite, take_steps
+from .base import Attack, Attacked, AttackResult
+from .best import best_of, read_ends, read_epochs
+from .cost import AttackCost
+from .model_cache import CachedModel, borrowed
+from .scoring import score_attacked, score_untouched
+from .tuning import Kind, OptimizerName, Tuning, check_optimizer, make_optimizer
 
 if TYPE_CHECKING:
     import torch
@@ -26,57 +30,209 @@ LossTokens = Literal["answer", "all"]
 Dtype = Literal["float32", "bfloat16", "float16"]
 
 
-@dataclass(frozen=True)
-class RetrainingSettings:
-    """How an attacker fine-tunes.
+@dataclass(frozen=True, kw_only=True)
+class StepSettings:
+    """How every step is taken. Most attacks take these as they are; where a recipe may set them they are its keys.
 
     Attributes:
-        learning_rate: Of the optimizer.
-        epochs: Passes over the rows.
-        batch_size: Rows a step.
-        warmup_steps: Linear warm-up, then constant.
-        loss_tokens: ``answer`` trains on answers only, ``all`` on every token.
+        loss_tokens: ``answer`` trains on the answers only, ``all`` on every token of the rows.
+        max_tokens: Longer rows lose their beginning; whole if left out.
+        lora_targets: Layers that get adapters; all linear ones but the output head if left out.
+        optimizer: ``adamw`` or ``lion``, without weight decay.
+        dtype: Type of the weights while they are trained.
         max_grad_norm: Gradient clipping; 0 turns it off.
-        order: Seeds the order of rows, and the adapters' first weights.
-        optimizer: Which one, without weight decay.
-        dtype: Type of the weights.
-        tuning: What of the model is trained.
-        patience: Epochs without gain after which a rate is given up; 0 never gives up.
-        max_tokens: Longer rows lose their beginning; ``None`` leaves them whole.
-        name: The attack, for messages.
     """
 
-    learning_rate: float
-    epochs: int
-    batch_size: int
-    warmup_steps: int
-    loss_tokens: LossTokens
-    max_grad_norm: float
-    order: str | int
+    loss_tokens: LossTokens = "answer"
+    max_tokens: int | None = None
+    lora_targets: tuple[str, ...] = ()
     optimizer: OptimizerName = "adamw"
     dtype: Dtype = "float32"
-    tuning: Tuning = field(default_factory=Tuning)
-    patience: int = 0
-    max_tokens: int | None = None
-    name: str = "attack"
+    max_grad_norm: float = 1.0
 
-    def describe(self) -> dict[str, Any]:
-        """What the attacker has, as plain data for the report."""
-        library = {"adamw": "AdamW", "lion": "Lion"}[self.optimizer]
+
+@dataclass(frozen=True, kw_only=True)
+class RetrainingSettings:
+    """Keys of every attack that retrains, and how each job of it fine-tunes.
+
+    Attributes:
+        learning_rates: Rates of the sweep; the attacker keeps the best.
+        epochs: Passes over the rows; what is asked for is scored after each.
+        batch_size: Rows a step.
+        warmup_steps: Linear warm-up, then constant.
+        tuning: ``full`` trains all weights, ``lora`` adapters beside them.
+        lora_rank: Rank of the adapters; their scale is twice of it.
+        patience: A rate is given up after so many epochs without gain; 0 never gives up.
+        seed: Seed of the order of rows.
+
+    Raises:
+        RequestError: A setting makes no sense. Names the attack and the key.
+    """
+
+    learning_rates: tuple[float, ...] = (1e-5, 1e-4, 1e-3)
+    epochs: int = 1
+    batch_size: int = 16
+    warmup_steps: int = 0
+    tuning: Kind = "full"
+    lora_rank: int = 16
+    patience: int = 0
+    seed: int = 0
+
+    name: ClassVar[str] = "attack"
+
+    @property
+    def steps(self) -> StepSettings:
+        """How every step is taken."""
+        return StepSettings()
+
+    @property
+    def order(self) -> str | int:
+        """Seeds the order of rows, and the adapters' first weights."""
+        return f"{self.name}-{self.seed}"
+
+    @property
+    def trained(self) -> Tuning:
+        """What of the model is trained."""
+        return Tuning(self.tuning, self.lora_rank, self.steps.lora_targets)
+
+    def __post_init__(self) -> None:
+        name, steps = self.name, self.steps
+        if not self.learning_rates or min(self.learning_rates) <= 0:
+            raise RequestError(f"{name}.learning_rates must name at least one rate above 0, and only such")
+        if len(set(self.learning_rates)) < len(self.learning_rates):
+            raise RequestError(f"{name}.learning_rates names a rate twice: once is enough")
+        check_least(name, "epochs", self.epochs, 1)
+        check_least(name, "batch_size", self.batch_size, 1)
+        check_least(name, "warmup_steps", self.warmup_steps, 0)
+        check_least(name, "max_grad_norm", steps.max_grad_norm, 0)
+        check_least(name, "patience", self.patience, 0)
+        if steps.max_tokens is not None and steps.max_tokens < 2:
+            raise RequestError(f"{name}.max_tokens is {steps.max_tokens}: a row has at least 2 tokens")
+        check_optimizer(steps.optimizer, steps.dtype, name)
+        self.trained.check(name)
+
+    def step_count(self, rows: int) -> int:
+        """Optimizer steps of one job that trains on so many rows."""
+        return self.epochs * -(-rows // self.batch_size)
+
+    def describe(self, rows: int) -> dict[str, Any]:
+        """Rates, epochs and steps on so many rows, and what the attacker trains with, as plain data for the report."""
+        library = {"adamw": "AdamW", "lion": "Lion"}[self.steps.optimizer]
         return {
-            "optimizer": f"{library}, {self.tuning.describe()} in {self.dtype}",
-            "loss_tokens": self.loss_tokens,
+            "learning_rates": list(self.learning_rates),
+            "epochs": self.epochs,
+            "steps_per_rate": self.step_count(rows),
+            "optimizer": f"{library}, {self.trained.describe()} in {self.steps.dtype}",
+            "loss_tokens": self.steps.loss_tokens,
             **({"gives_up_after": self.patience} if self.patience else {}),
         }
 
 
+def check_least(name: str, key: str, value: float, least: float) -> None:
+    """Refuse a value of an attack's key below the least one that makes sense: :class:`RequestError`."""
+    if value < least:
+        raise RequestError(f"{name}.{key} is {value}: it must be at least {least}")
+
+
+@dataclass(frozen=True)
+class Texts:
+    """Rows to train on.
+
+    Attributes:
+        rows: The rows.
+        format: How they become text.
+        ended: Whether the end of the text is trained too.
+    """
+
+    rows: tuple[Example, ...]
+    format: TextFormat
+    ended: bool
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What a job trains on, and what it asks for afterwards.
+
+    Attributes:
+        texts: What is trained on.
+        asked: What is scored, as the set ``forget``.
+        asked_format: How that becomes text, where not in the data's own way.
+    """
+
+    texts: Texts
+    asked: Sequence[Example]
+    asked_format: TextFormat | None = None
+
+
+class RetrainingAttack(RetrainingSettings, Attack):
+    """An attack that fine-tunes at several learning rates, one job each, and asks for forgotten facts.
+
+    Jobs are called ``lr<rate>``, and ``fold<N>-lr<rate>`` where facts are split and each fold is asked for in turn.
+    """
+
+    edits_weights: ClassVar[bool] = True
+
+    @abstractmethod
+    def lesson(self, bundle: DataBundle, text_format: TextFormat, fold: int = 0) -> Lesson:
+        """What one fold trains on and asks for.
+
+        Raises:
+            RequestError: The data cannot be attacked this way.
+        """
+
+    @abstractmethod
+    def given(self, bundle: DataBundle) -> dict[str, Any]:
+        """What the attacker is given, for the head of the budget."""
+
+    def plan(self, bundle: DataBundle) -> list[str]:
+        """One job per rate."""
+        self.lesson(bundle, TextFormat())
+        return [f"lr{rate!r}" for rate in self.learning_rates]
+
+    def check(self, attacked: Attacked) -> None:
+        """Refuse adapters that do not fit."""
+        self.trained.check_model(self.name, attacked.folder)
+
+    def run_job(self, job: str, attacked: Attacked, out: Path) -> None:
+        """Fine-tune at one rate; write what is asked for per epoch: see :func:`retrain_and_score`."""
+        fold, rate = _parse(job)
+        lesson = self.lesson(attacked.bundle, attacked.text_format, fold)
+        retrain_and_score(self, rate, attacked, lesson, out)
+
+    def collect(self, folders: Mapping[str, Path], metrics: tuple[str, ...]) -> AttackResult:
+        """Per metric and fold the best rate and epoch; facts of all folds together."""
+        tries, ends = [], []
+        for job, folder in folders.items():
+            fold, rate = _parse(job)
+            tries += read_epochs(folder, fold, rate)
+            ends += read_ends(folder, fold, rate)
+        return best_of(tries, metrics, ends=ends)
+
+    def budget(self, bundle: DataBundle) -> dict[str, Any]:
+        """What is given, rates, epochs and steps."""
+        rows = len(self.lesson(bundle, TextFormat()).texts.rows)
+        return {**self.given(bundle), **self.describe(rows)}
+
+    def cost(self, bundle: DataBundle) -> AttackCost:
+        """Training at every rate, and scoring before the first epoch and after each."""
+        jobs = len(self.plan(bundle))
+        steps = jobs * self.step_count(len(self.lesson(bundle, TextFormat()).texts.rows))
+        scored = jobs * self.asked_rows(bundle) * (1 + self.epochs)
+        return AttackCost(jobs, steps, steps * self.batch_size, scored)
+
+    def asked_rows(self, bundle: DataBundle) -> int:
+        """About how many rows a job asks for: at most those of the whole forget set."""
+        return len(bundle.forget.score)
+
+
+def _parse(job: str) -> tuple[int, float]:
+    """Fold (0 where facts are not split) and rate in a job's name."""
+    fold, rate = job.split("lr")
+    return int(fold.removeprefix("fold").removesuffix("-") or 0), float(rate)
+
+
 def retrain_and_score(
-    settings: RetrainingSettings,
-    attacked: Attacked,
-    rows: Sequence[Example] | Texts,
-    asked: Sequence[Example],
-    out: Path,
-    asked_format: TextFormat | None = None,
+    settings: RetrainingSettings, rate: float, attacked: Attacked, lesson: Lesson, out: Path
 ) -> None:
     """Fine-tune a model on some rows; write the records of others per epoch as ``epoch<N>.jsonl`` (0 is before).
 
@@ -85,48 +241,31 @@ def retrain_and_score(
 
     Args:
         settings: How it is fine-tuned.
+        rate: The learning rate.
         attacked: The model; metrics that need more than likelihoods are left out.
-        rows: What it is trained on: rows in the data's own format, or texts with theirs.
-        asked: What it is scored on, as the set ``forget``.
+        lesson: What it is trained on, and what it is asked for.
         out: An existing folder.
-        asked_format: How the rows that are asked for become text, where not in the data's own way.
     """
-    if asked_format is not None:
-        attacked = replace(attacked, text_format=asked_format)
-    texts = rows if isinstance(rows, Texts) else Texts(tuple(rows), attacked.text_format, True)
-    patience = Patience(settings.patience)
+    if lesson.asked_format is not None:
+        attacked = replace(attacked, text_format=lesson.asked_format)
+    stopping = EarlyStopping(settings.patience)
     with retraining(settings, attacked.folder) as model:
-        before = model.score_untouched(asked, attacked)
+        before = score_untouched(model.cached, model.model, lesson.asked, attacked)
         write_records(out / "epoch0.jsonl", before)
-        patience.gains(before)
-        for epoch, finite in enumerate(model.epochs(texts), start=1):
-            records = model.score_if_finite(asked, attacked) if finite else None
+        stopping.goes_on(before)
+        for epoch, stays_finite in enumerate(model.epochs(lesson.texts, rate), start=1):
+            records = model.score(lesson.asked, attacked) if stays_finite else None
             if records is None:
                 _note(out / "diverged.json", epoch)
                 return
             write_records(out / f"epoch{epoch}.jsonl", records)
-            if not patience.gains(records) and epoch < settings.epochs:
+            if not stopping.goes_on(records) and epoch < settings.epochs:
                 _note(out / "stopped.json", epoch)
                 return
 
 
 def _note(path: Path, epoch: int) -> None:
     path.write_text(json.dumps({"epoch": epoch}), encoding="utf-8")
-
-
-def check_rates(name: str, rates: Sequence[float]) -> None:
-    """Refuse an empty sweep, rates that are not above 0, and rates given twice."""
-    if not rates or min(rates) <= 0:
-        raise RequestError(f"{name}.learning_rates must name at least one rate above 0, and only such")
-    if len(set(rates)) < len(rates):
-        raise RequestError(f"{name}.learning_rates names a rate twice: once is enough")
-
-
-def check_least(name: str, values: Mapping[str, float], least: Mapping[str, float]) -> None:
-    """Refuse values below the least one that makes sense."""
-    for key, value in values.items():
-        if value < least[key]:
-            raise RequestError(f"{name}.{key} is {value}: it must be at least {least[key]}")
 
 
 @contextmanager
@@ -137,12 +276,13 @@ def retraining(settings: RetrainingSettings, folder: Path) -> Iterator[Retrainin
         RequestError: The model cannot be trained like this.
         MissingExtraError: A library that the settings need is not installed.
     """
-    check_optimizer(settings.optimizer, settings.dtype, settings.name)
+    name, dtype = settings.name, settings.steps.dtype
+    check_optimizer(settings.steps.optimizer, dtype, name)
     with (
-        borrowed(folder, settings.dtype, edits=settings.tuning.kind == "full") as resident,
-        settings.tuning.applied(settings.name, resident.model, settings.order) as trained,
+        borrowed(folder, dtype, edits=settings.tuning == "full") as cached,
+        settings.trained.applied(name, cached.model, settings.order) as trained,
     ):
-        yield Retraining(settings, resident, trained)
+        yield Retraining(settings, cached, trained)
 
 
 class Retraining:
@@ -150,100 +290,84 @@ class Retraining:
 
     Args:
         settings: How it is fine-tuned.
-        resident: The model and its tokenizer.
+        cached: The model and its tokenizer.
         trained: The model, or a wrapper with adapters; what wants gradients in it is trained.
     """
 
-    def __init__(self, settings: RetrainingSettings, resident: Resident, trained: Any) -> None:
+    def __init__(self, settings: RetrainingSettings, cached: CachedModel, trained: Any) -> None:
         self.settings = settings
-        self.resident = resident
+        self.cached = cached
         self.model = trained
-        self.tokenizer = resident.tokenizer
-        self._weights = [weight for weight in trained.parameters() if weight.requires_grad]
+        self.tokenizer = cached.tokenizer
 
-    def score_untouched(self, rows: Sequence[Example], attacked: Attacked) -> list[ScoredRow]:
-        """Scores before the first step: the same for every rate of a sweep, so that they are taken once."""
-        key = ("scores", tuple(rows), attacked.text_format, attacked.metrics, attacked.then)
-        if key not in self.resident.known:
-            self.resident.known[key] = self.score(rows, attacked)
-        return list(self.resident.known[key])
+    def score(self, rows: Sequence[Example], attacked: Attacked) -> list[ScoredRow] | None:
+        """Teacher-forced scores, as the set ``forget``.
 
-    def score(self, rows: Sequence[Example], attacked: Attacked) -> list[ScoredRow]:
-        """Teacher-forced scores, as the set ``forget``."""
-        from .scoring import score_attacked
-
-        return score_attacked(self.model, self.tokenizer, rows, attacked)
-
-    def score_if_finite(self, rows: Sequence[Example], attacked: Attacked) -> list[ScoredRow] | None:
-        """Scores, or ``None`` where the last step broke the model before a loss could show it."""
+        ``None`` where the last step broke the model before a loss could show it.
+        """
         from ..evaluation.scoring import NotFiniteError
 
         try:
-            return self.score(rows, attacked)
+            return score_attacked(self.model, self.tokenizer, rows, attacked)
         except NotFiniteError:
             return None
 
-    def epochs(self, texts: Texts) -> Iterator[bool]:
-        """Train epoch by epoch; yields whether the loss stayed finite."""
+    def epochs(self, texts: Texts, rate: float) -> Iterator[bool]:
+        """Train epoch by epoch at a learning rate; yields whether the loss stayed finite, and ends where not."""
         import torch
 
-        encoded = self.encode(texts)
-        optimizer = make_optimizer(self.settings.optimizer, self._weights, self.settings.learning_rate)
-        warmup = self.settings.warmup_steps
+        settings, encoded = self.settings, self.encode(texts)
+        weights = [weight for weight in self.model.parameters() if weight.requires_grad]
+        optimizer = make_optimizer(settings.steps.optimizer, weights, rate)
+        warmup = settings.warmup_steps
         schedule = torch.optim.lr_scheduler.LambdaLR(
             optimizer, lambda step: min(1.0, (step + 1) / warmup) if warmup else 1.0
         )
-        for order in shuffled_epochs(len(encoded), self.settings.epochs, self.settings.order):
+        for order in shuffled_epochs(len(encoded), settings.epochs, settings.order):
+            rows = [encoded[index] for index in order]
+            batches = (rows[start : start + settings.batch_size] for start in range(0, len(rows), settings.batch_size))
             self.model.train()
-            finite = True
-            for start in range(0, len(order), self.settings.batch_size):
-                batch = [encoded[index] for index in order[start : start + self.settings.batch_size]]
-                finite = finite and self._step(batch, optimizer, schedule)
-            yield finite
-            if not finite:
+            try:
+                take_steps(
+                    optimizer,
+                    batches,
+                    self._add_gradients,
+                    max_grad_norm=settings.steps.max_grad_norm,
+                    schedule=schedule,
+                )
+            except DivergedError:
+                yield False
                 return
+            yield True
 
     def encode(self, texts: Texts) -> list[EncodedRow]:
         """Token ids, kept for the other jobs on the same model."""
-        key = ("texts", texts, self.settings.max_tokens)
-        if key not in self.resident.known:
-            rows = [encode_row(row, self.tokenizer, texts.format, eos=texts.ended) for row in texts.rows]
-            self.resident.known[key] = [_cut(row, self.settings.max_tokens) for row in rows]
-        return list(self.resident.known[key])
+        longest = self.settings.steps.max_tokens
 
-    def _step(self, rows: Sequence[EncodedRow], optimizer: Any, schedule: Any) -> bool:
-        import torch
+        def encoded() -> list[EncodedRow]:
+            rows = (encode_row(row, self.tokenizer, texts.format, eos=texts.ended) for row in texts.rows)
+            return [_cut(row, longest) for row in rows]
 
-        input_ids, attention_mask, labels = self.pad(rows)
-        output = self.model(input_ids=input_ids, attention_mask=attention_mask, labels=labels, use_cache=False)
-        loss: torch.Tensor = output.loss
-        if not torch.isfinite(loss):
-            return False
+        return list(self.cached.once(("texts", texts, longest), encoded))
+
+    def _add_gradients(self, rows: Sequence[EncodedRow]) -> None:
+        loss: torch.Tensor = self.model(**self.pad(rows), use_cache=False).loss
+        finite(loss.item())
         loss.backward()
-        if self.settings.max_grad_norm:
-            torch.nn.utils.clip_grad_norm_(self._weights, self.settings.max_grad_norm)
-        optimizer.step()
-        schedule.step()
-        optimizer.zero_grad()
-        return True
 
-    def pad(self, rows: Sequence[EncodedRow]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Ids, attention mask and labels ``[rows, longest]``; padding and what carries no loss is -100."""
-        import torch
+    def pad(self, rows: Sequence[EncodedRow]) -> dict[str, torch.Tensor]:
+        """The model's inputs ``[rows, longest]``, on its device; what carries no loss has the label -100."""
+        from ..data.pairing import pad_rows
 
-        longest = max(len(row.input_ids) for row in rows)
-        shape = (len(rows), longest)
-        input_ids = torch.full(shape, int(self.tokenizer.pad_token_id))
-        attention_mask = torch.zeros(shape, dtype=torch.long)
-        labels = torch.full(shape, -100)
-        for index, row in enumerate(rows):
-            ids = torch.tensor(row.input_ids)
-            first = 1 if self.settings.loss_tokens == "all" else row.n_prompt
-            input_ids[index, : len(ids)] = ids
-            attention_mask[index, : len(ids)] = 1
-            labels[index, first : len(ids)] = ids[first:]
-        device = self.resident.model.device
-        return input_ids.to(device), attention_mask.to(device), labels.to(device)
+        if self.settings.steps.loss_tokens == "all":
+            rows = [EncodedRow(row.id, row.input_ids, 1) for row in rows]
+        padded = pad_rows(rows, range(len(rows)), int(self.tokenizer.pad_token_id))
+        device = self.cached.model.device
+        return {
+            "input_ids": padded["input_ids"].to(device),
+            "attention_mask": padded["attention_mask"].to(device),
+            "labels": padded["labels"].to(device),
+        }
 
 
 def _cut(row: EncodedRow, max_tokens: int | None) -> EncodedRow:
@@ -275,7 +399,7 @@ def shuffled_epochs(rows: int, epochs: int, seed: str | int) -> Iterator[list[in
 LEAST_GAIN = 0.005
 
 
-class Patience:
+class EarlyStopping:
     """Watches the scores of one job, epoch by epoch.
 
     A gain is a metric whose mean over facts is more than 0.005 above its best so far. Rates that are too timid and
@@ -283,19 +407,19 @@ class Patience:
     still have brought.
 
     Args:
-        limit: Epochs in a row without gain after which the rate is given up; 0 never gives up.
+        patience: Epochs in a row without gain after which the rate is given up; 0 never gives up.
     """
 
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
+    def __init__(self, patience: int) -> None:
+        self._patience = patience
         self._best: dict[str, float] = {}
         self._idle = 0
 
-    def gains(self, records: Sequence[ScoredRow]) -> bool:
-        """Take the next epoch's scores; whether it is worth going on."""
+    def goes_on(self, records: Sequence[ScoredRow]) -> bool:
+        """Take the next epoch's scores; whether another epoch is worth it."""
         means = {metric: scores.mean for (_, metric), scores in fact_scores(records).items()}
         gained = [name for name, mean in means.items() if mean > self._best.get(name, -1.0) + LEAST_GAIN]
         for name in gained:
             self._best[name] = means[name]
         self._idle = 0 if gained else self._idle + 1
-        return not self._limit or self._idle < self._limit
+        return not self._patience or self._idle < self._patience

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from . import ATTACKS
-from .forms import Asking, Form
 from .retraining import Dtype, LossTokens
 from .rtt import RTT
+from .rtt_sets import Asking, Form
 from .tuning import OptimizerName
 
 
@@ -22,19 +22,11 @@ from .tuning import OptimizerName
     "rtt-paper",
     summary="retraining on T with the published settings: multiple choice, Lion, six rates, two of five folds",
     paper="arXiv 2410.08827, section 3.2 and released code",
-    defaults={
-        "folds": 5,
-        "run_folds": 2,
-        "learning_rates": [1e-7, 2e-7, 4e-7, 8e-7, 1.6e-6, 3.2e-6],
-        "epochs": 6,
-        "batch_size": 4,
-        "optimizer": "lion",
-        "dtype": "float16",
-    },
+    defaults=("folds", "run_folds", "learning_rates", "epochs", "batch_size", "optimizer", "dtype"),
     needs=("groups", "options", "never-knew control"),
     tier="deep",
 )
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class RTTPaper(RTT):
     """Settings of RTT as published; every one of them can be set otherwise, as for ``rtt``.
 

@@ -20,7 +20,8 @@ from ..evaluation.metrics import METRICS
 from ..evaluation.records import ScoredRow
 from ..verification.scores import FactScores
 from . import ATTACKS
-from .base import Attack, AttackCost, Attacked, AttackResult
+from .base import Attack, Attacked, AttackResult
+from .cost import AttackCost
 from .model_cache import borrowed
 from .prompting import check_questions, question_budget
 
@@ -98,11 +99,11 @@ class LeakAtK(Attack):
         from ..models.memory import batch_budget
 
         rows = _questions(attacked.bundle.forget.score)
-        with borrowed(attacked.folder, edits=False) as resident:
+        with borrowed(attacked.folder, edits=False) as cached:
             numbers = range(_first(job), min(_first(job) + _PER_JOB, self.samples))
-            prompts = self._prompts(rows, numbers, resident.tokenizer, attacked.text_format)
-            passes = Passes(batch_budget("auto", resident.model.device))
-            texts = generate(resident.model, resident.tokenizer, prompts, passes)
+            prompts = self._prompts(rows, numbers, cached.tokenizer, attacked.text_format)
+            passes = Passes(batch_budget("auto", cached.model.device))
+            texts = generate(cached.model, cached.tokenizer, prompts, passes)
         with (out / _FILE).open("w", encoding="utf-8") as file:
             for place, row in enumerate(rows):
                 own = texts[place * len(numbers) : (place + 1) * len(numbers)]

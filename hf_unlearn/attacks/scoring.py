@@ -1,4 +1,4 @@
-"""Scoring a model in the attacker's hands, as it is or in the format that the attacker puts it into.
+"""Scoring a model in the attacker's hands: asked in the attacker's way, as it is or in the attacker's format.
 
 Quantization after an attack is one more thing an attacker can do: whoever fine-tunes a released model runs the result
 in four bits. Then every score is taken from a file: the weights are saved, exported, loaded again and scored, as
@@ -9,16 +9,45 @@ from __future__ import annotations
 
 import copy
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..data.encoding import TextFormat
 from ..data.example import Example
 from ..evaluation.records import ScoredRow
 from .base import Attacked
+from .model_cache import CachedModel
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One way of asking for the forget set.
+
+    Attributes:
+        rows: What is asked.
+        text_format: How prompt and answer become one text.
+        prefill: Text with which every answer is made to begin.
+    """
+
+    rows: tuple[Example, ...]
+    text_format: TextFormat
+    prefill: str = ""
+
+
+def ask(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, asked: Asked, metrics: Iterable[str]
+) -> list[ScoredRow]:
+    """Records of the set ``forget``, with the metrics that need no generated text."""
+    from ..evaluation.metrics import apply_metrics
+    from ..evaluation.scoring import score_rows
+
+    records = score_rows(model, tokenizer, {"forget": asked.rows}, asked.text_format, prefill=asked.prefill)
+    return apply_metrics(records, tuple(metrics))
 
 
 def score_attacked(
@@ -39,8 +68,9 @@ def score_attacked(
         RequestError: ``attacked.then`` cannot hold this model.
     """
     model.eval()
+    asked = Asked(tuple(rows), attacked.text_format)
     if attacked.then is None:
-        return _score(model, tokenizer, rows, attacked)
+        return ask(model, tokenizer, asked, attacked.metrics)
     from ..models.loading import load_model
     from ..models.memory import release_memory
     from ..quantization import export_format
@@ -50,19 +80,22 @@ def score_attacked(
         _without_adapters(model).save_pretrained(plain)
         tokenizer.save_pretrained(plain)
         export_format(attacked.then, plain, packed)
-        records = _score(load_model(packed), tokenizer, rows, attacked)
+        records = ask(load_model(packed), tokenizer, asked, attacked.metrics)
     release_memory()
     return records
 
 
-def _score(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: Sequence[Example], attacked: Attacked
-) -> list[ScoredRow]:
-    from ..evaluation.metrics import apply_metrics
-    from ..evaluation.scoring import score_rows
+def score_untouched(cached: CachedModel, model: Any, rows: Sequence[Example], attacked: Attacked) -> list[ScoredRow]:
+    """Scores before the attack. They are the same for every job on a model, so they are taken once.
 
-    records = score_rows(model, tokenizer, {"forget": rows}, attacked.text_format)
-    return apply_metrics(records, attacked.metrics)
+    Args:
+        cached: Where they are kept.
+        model: The cached model as its folder holds it, or that with adapters which change nothing yet.
+        rows: What is asked for.
+        attacked: See :func:`score_attacked`.
+    """
+    key = ("scores", tuple(rows), attacked.text_format, attacked.metrics, attacked.then)
+    return list(cached.once(key, lambda: score_attacked(model, cached.tokenizer, rows, attacked)))
 
 
 def _without_adapters(model: Any) -> Any:

@@ -1,4 +1,4 @@
-"""What of a model an attacker trains: all of its weights, or low-rank adapters beside them (LoRA).
+"""What of a model an attacker trains, all of its weights or low-rank adapters beside them (LoRA), and by which steps.
 
 Source of the adapters: Hu et al., "LoRA" (arXiv 2106.09685), as peft implements them. They leave the weights alone, so
 that a model too large to be trained in full can be attacked, and the next job starts from the same base by taking them
@@ -14,14 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import torch
-
 from ..errors import MissingExtraError, RequestError
 
 if TYPE_CHECKING:
+    import torch
     from transformers import PreTrainedModel
 
 Kind = Literal["full", "lora"]
+OptimizerName = Literal["adamw", "lion"]
 
 
 @dataclass(frozen=True)
@@ -58,11 +58,10 @@ class Tuning:
         """
         if self.kind != "lora":
             return
-        import torch
+        from ..models.loading import empty_model
 
-        with torch.device("meta"):
-            model = _empty_model(folder)
-        layers = [module for module in self._add(name, model).modules() if hasattr(module, "lora_A")]
+        adapted = self._add(name, empty_model(folder))
+        layers = [module for module in adapted.modules() if hasattr(module, "lora_A")]
         narrow = min(min(layer.in_features, layer.out_features) for layer in layers)
         if self.rank > narrow:
             raise RequestError(
@@ -126,19 +125,6 @@ class Tuning:
         if self.kind == "full":
             return "full fine-tuning"
         return f"LoRA of rank {self.rank} on {', '.join(self.targets) or 'all linear layers'}"
-
-
-def _empty_model(folder: Path) -> PreTrainedModel:
-    from transformers import AutoConfig, AutoModelForCausalLM
-
-    try:
-        model: PreTrainedModel = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder))
-    except (OSError, ValueError) as error:
-        raise RequestError(f"cannot read the config of a causal language model in {folder}: {error}") from error
-    return model
-
-
-OptimizerName = Literal["adamw", "lion"]
 
 
 def check_optimizer(optimizer: OptimizerName, dtype: str, name: str) -> None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from ..data.encoding import EncodedRow, TextFormat, encode_row, load_tokenizer
 from ..data.example import Example
 from ..errors import RequestError
+from .training_loop import DivergedError, finite, take_steps
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase, PreTrainedTokenizerFast
@@ -213,19 +214,19 @@ def _fit(
     model.train()
     # disable=None: no bar where the output is not a terminal.
     with tqdm(total=steps, desc=progress, unit="step", disable=None if progress else True) as bar:
-        for batch in _batches(encoded, spec):
-            optimizer.zero_grad()
-            loss = _backward(model, batch, pad_token_id)
-            if not math.isfinite(loss):
-                raise RequestError(
-                    f"the loss is {loss} at step {bar.n} of training a model from scratch: lower learning_rate "
-                    f"(now {spec.learning_rate})"
-                )
-            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            optimizer.step()
-            schedule.step()
+
+        def add_gradients(batch: Sequence[EncodedRow]) -> None:
+            loss = finite(_backward(model, batch, pad_token_id))
             bar.update()
             bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
+
+        try:
+            take_steps(optimizer, _batches(encoded, spec), add_gradients, max_grad_norm=1.0, schedule=schedule)
+        except DivergedError as error:
+            raise RequestError(
+                f"the loss is {error.loss} at step {error.batch} of training a model from scratch: lower "
+                f"learning_rate (now {spec.learning_rate})"
+            ) from None
 
 
 def _batches(encoded: Sequence[EncodedRow], spec: ScratchSpec) -> Iterator[list[EncodedRow]]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..attacks.tiers import tier_names
+from ..attacks import tier_names
 from ..data.encoding import TextFormat
 from ..data.sources import Source
 from ..errors import RequestError

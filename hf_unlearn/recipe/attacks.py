@@ -18,9 +18,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..attacks import ATTACKS, Attack
+from ..attacks import ATTACKS, TIERS, Attack, tier_names
 from ..attacks.composed import ORDER_KEYS, OrderedAttack
-from ..attacks.tiers import TIERS, tier_names
 from ..data.example import DataBundle
 from ..errors import RequestError
 from ..quantization import FORMATS, full_name

@@ -6,9 +6,8 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from ..attacks import Attack
+from ..attacks import Attack, tier_names
 from ..attacks.composed import OrderedAttack, bare
-from ..attacks.tiers import tier_names
 
 
 def plain(value: Any) -> Any:

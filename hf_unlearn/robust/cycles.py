@@ -13,7 +13,7 @@ from torch import nn
 from ..errors import RequestError
 from . import ROBUST
 from .base import StepContext, TermWeights, TrainingContext, TrainingPart
-from .recovery_probe import BroughtBack
+from .recovery_probe import RecoveryProbe
 from .rehearsal import Rehearsal
 from .weights import load_tensors, save_tensors, trained_parameters
 
@@ -51,7 +51,7 @@ class Cycles(TrainingPart):
     changed is taken back before healing.
 
     With ``until_gone`` rounds end when the rehearsals bring nothing back of the facts that they do not teach
-    (:class:`.recovery_probe.BroughtBack`): more of them would only push right answers below chance.
+    (:class:`.recovery_probe.RecoveryProbe`): more of them would only push right answers below chance.
 
     Cost: a forward and a backward pass of one term alone in each step, and ``rehearse_steps`` such steps more a
     round; the optimizer's state is made anew twice a round. With a rehearsal a copy of the trained weights, with
@@ -86,7 +86,7 @@ class Cycles(TrainingPart):
     seed: int = 0
     _context: TrainingContext | None = field(default=None, init=False, repr=False)
     _rehearsal: Rehearsal = field(init=False, repr=False)
-    _brought_back: BroughtBack = field(default_factory=BroughtBack, init=False, repr=False)
+    _probe: RecoveryProbe = field(default_factory=RecoveryProbe, init=False, repr=False)
     _last_round: int | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -155,9 +155,9 @@ class Cycles(TrainingPart):
 
     def _look(self, context: TrainingContext, round_number: int) -> None:
         others = self._rehearsal.others(context, round_number)
-        self._brought_back.look(context, others, seed=f"brought-back-{self.seed}-{round_number}")
+        self._probe.look(context, others, seed=f"brought-back-{self.seed}-{round_number}")
         # A model that healing does not restore prefers nothing, whatever it still holds.
-        if self._brought_back.gone and 2 * (round_number + 1) >= self.rounds:
+        if self._probe.gone and 2 * (round_number + 1) >= self.rounds:
             self._last_round = round_number
 
     def _ended(self, round_number: int) -> bool:
@@ -171,8 +171,8 @@ class Cycles(TrainingPart):
         """What rehearsals and looks cost, which is not among the steps' own, and what was brought back."""
         if not self.rehearse_steps:
             return {}
-        operations = self._rehearsal.floating_point_ops + self._brought_back.floating_point_ops
-        found = self._brought_back.preferences
+        operations = self._rehearsal.floating_point_ops + self._probe.floating_point_ops
+        found = self._probe.preferences
         return {"floating_point_ops": operations, **({"brought_back": found} if found else {})}
 
     def save_state(self, folder: Path) -> None:
@@ -180,8 +180,8 @@ class Cycles(TrainingPart):
         if self.rehearse_steps:
             kept = {
                 "floating_point_ops": torch.tensor(self._rehearsal.floating_point_ops),
-                "look_operations": torch.tensor(self._brought_back.floating_point_ops),
-                "preferences": torch.tensor(self._brought_back.preferences, dtype=torch.float64),
+                "look_operations": torch.tensor(self._probe.floating_point_ops),
+                "preferences": torch.tensor(self._probe.preferences, dtype=torch.float64),
                 "last_round": torch.tensor(-1 if self._last_round is None else self._last_round),
             }
             save_tensors(folder / REHEARSAL_FILE, {**self._rehearsal.learned, **kept})
@@ -192,7 +192,7 @@ class Cycles(TrainingPart):
             tensors = load_tensors(folder / REHEARSAL_FILE, "cycles")
             self._rehearsal.floating_point_ops = int(tensors.pop("floating_point_ops"))
             operations, preferences = int(tensors.pop("look_operations")), tensors.pop("preferences").tolist()
-            self._brought_back = BroughtBack(preferences, operations)
+            self._probe = RecoveryProbe(preferences, operations)
             last_round = int(tensors.pop("last_round"))
             self._last_round = None if last_round < 0 else last_round
             self._rehearsal.learned = tensors

@@ -19,12 +19,12 @@ MOST_ROWS = 128
 """Rows that are looked at in a round: few enough to cost little."""
 LEAST_LOOKS = 3
 """Before so many nothing is said to be gone."""
-LATER_SHARE = 0.6
-"""Of all looks, the share whose mean says whether it is."""
+LATER_FRACTION = 0.6
+"""Of all looks, the fraction at the end whose mean says whether it is."""
 
 
 @dataclass
-class BroughtBack:
+class RecoveryProbe:
     r"""How much more the model prefers right answers to those of other rows than it would by chance.
 
     .. math:: \frac{1}{n} \sum_i \left( \frac{\log p(y_i \mid x_i)}{|y_i|}
@@ -48,13 +48,13 @@ class BroughtBack:
 
     @property
     def gone(self) -> bool:
-        """Whether the later looks (:data:`LATER_SHARE`) found nothing in the mean.
+        """Whether the later looks (:data:`LATER_FRACTION`) found nothing in the mean.
 
         An attack that goes on for longer than a rehearsal brings back more: what is gone has to stay gone, for longer
         the longer it took.
         """
         looks = len(self.preferences)
-        later = self.preferences[looks - round(LATER_SHARE * looks) :]
+        later = self.preferences[looks - round(LATER_FRACTION * looks) :]
         return looks >= LEAST_LOOKS and fmean(later) <= 0
 
     def look(self, context: TrainingContext, rows: Sequence[EncodedRow], seed: str) -> None:
@@ -96,7 +96,7 @@ class BroughtBack:
 def answer_pairs(rows: Sequence[EncodedRow], draw: random.Random) -> list[tuple[EncodedRow, EncodedRow]]:
     """Rows, and the same rows with the answer of another one: :data:`MOST_ROWS` at most.
 
-    An answer that would make the row longer than all others are is cut.
+    An answer that would make a row longer than the longest of these rows is cut.
 
     Args:
         rows: Of one set.

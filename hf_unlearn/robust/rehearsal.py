@@ -11,6 +11,7 @@ from accelerate.utils import reduce
 from torch import Tensor, nn
 
 from ..data.encoding import EncodedRow
+from ..models.training_loop import take_steps
 from ..runtime.processes import rank, world_size
 from .base import TrainingContext
 from .weights import Weights, trained_parameters
@@ -63,12 +64,12 @@ class Rehearsal:
         optimizer = torch.optim.AdamW(trained.values(), lr=rate, weight_decay=0.0)
         was_training = model.training
         model.train()
-        for rows in self._batches(context, number):
-            optimizer.zero_grad()
-            self._add_gradients(context, trained, rows[rank() :: world_size()])
-            torch.nn.utils.clip_grad_norm_(list(trained.values()), 1.0)
-            optimizer.step()
-        model.zero_grad(set_to_none=True)
+        take_steps(
+            optimizer,
+            self._batches(context, number),
+            lambda rows: self._add_gradients(context, trained, rows[rank() :: world_size()]),
+            max_grad_norm=1.0,
+        )
         model.train(was_training)
         with torch.no_grad():
             self.learned = {

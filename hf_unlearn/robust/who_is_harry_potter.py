@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -16,6 +15,7 @@ from torch import Tensor
 
 from ..data.encoding import EncodedRow
 from ..errors import RequestError
+from ..models.training_loop import DivergedError, finite, take_steps
 from ..runtime.files import write_atomically
 from . import ROBUST
 from .base import TrainingContext, TrainingPart
@@ -119,22 +119,14 @@ class WhoIsHarryPotter(TrainingPart):
         rows = list(context.forget_rows)
         for epoch in range(self.epochs):
             random.Random(f"reinforce-{self.seed}-{epoch}").shuffle(rows)
-            for start in range(0, len(rows), self.batch_size):
-                self._backward(context, rows[start : start + self.batch_size], epoch)
-                torch.nn.utils.clip_grad_norm_(trained, 1.0)
-                optimizer.step()
-                optimizer.zero_grad(set_to_none=True)
-
-    def _backward(self, context: TrainingContext, rows: Sequence[EncodedRow], epoch: int) -> None:
-        n_labels = sum(len(row.input_ids) - row.n_prompt for row in rows)
-        for batch in context.batches(rows):
-            loss = -context.score(batch).logps.sum() / n_labels
-            if not math.isfinite(loss.item()):
+            batches = (rows[start : start + self.batch_size] for start in range(0, len(rows), self.batch_size))
+            try:
+                take_steps(optimizer, batches, lambda batch: _add_gradients(context, batch), max_grad_norm=1.0)
+            except DivergedError as error:
                 raise RequestError(
-                    f"who-is-harry-potter: the loss is {loss.item()} in epoch {epoch + 1} of reinforcing; lower its "
+                    f"who-is-harry-potter: the loss is {error.loss} in epoch {epoch + 1} of reinforcing; lower its "
                     f"learning_rate (now {self.learning_rate})"
-                )
-            loss.backward()
+                ) from None
 
     @torch.no_grad()
     def _generic_labels(
@@ -164,6 +156,15 @@ def generic_labels(original: Tensor, reinforced: Tensor, alpha: float) -> Tensor
         ``[N]`` token ids.
     """
     return (original - alpha * F.relu(reinforced - original)).argmax(dim=-1)
+
+
+def _add_gradients(context: TrainingContext, rows: Sequence[EncodedRow]) -> None:
+    """Gradients of the mean negative log-probability over the labels of these rows."""
+    n_labels = sum(len(row.input_ids) - row.n_prompt for row in rows)
+    for batch in context.batches(rows):
+        loss = -context.score(batch).logps.sum() / n_labels
+        finite(loss.item())
+        loss.backward()
 
 
 def _logits(context: TrainingContext, batch: Any) -> Tensor:

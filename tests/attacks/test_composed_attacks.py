@@ -12,12 +12,13 @@ import yaml
 from knowing_model import train_knowing_model
 from small_recipe import SMALL, recipe_of
 
-from hf_unlearn.attacks import ATTACKS
+from hf_unlearn.attacks import ATTACKS, model_cache
 from hf_unlearn.attacks.base import Attacked
 from hf_unlearn.attacks.composed import ORDER_KEYS, OrderedAttack, after_of, bare, kind_of
 from hf_unlearn.attacks.dequantize import is_quantized, plain_model, read_weight, write_dequantized
 from hf_unlearn.attacks.noise import Noise
 from hf_unlearn.attacks.prune import Prune
+from hf_unlearn.attacks.relearn import RelearnAll
 from hf_unlearn.attacks.rtt import RTT
 from hf_unlearn.attacks.scoring import score_attacked
 from hf_unlearn.data.encoding import TextFormat, load_tokenizer
@@ -191,3 +192,18 @@ def test_adapters_are_merged_into_a_copy_before_it_is_quantized(model, bundle):
         for x, y in zip(untouched, as_file, strict=True)
         for a, b in zip(x.logps, y.logps, strict=True)
     )
+
+
+def test_before_the_attack_adapters_change_nothing_in_the_file_either(model, bundle, tmp_path):
+    attacked = Attacked(model, model, bundle, FORMAT, METRICS)
+    before = []
+    for tuning in ("full", "lora"):
+        model_cache.release()
+        settings = RelearnAll(learning_rates=(1e-4,), tuning=tuning, lora_rank=4)
+        attack = OrderedAttack("relearn-all", settings, then="rtn-int4-g32")
+        (job,) = attack.plan(bundle)
+        out = tmp_path / tuning
+        out.mkdir()
+        attack.run_job(job, attacked, out)
+        before.append((out / "epoch0.jsonl").read_text())
+    assert before[0] == before[1]

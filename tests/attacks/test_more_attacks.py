@@ -47,9 +47,9 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[Example]:
     rows_seen: list[Example] = []
     epochs = Retraining.epochs
 
-    def watched(self, texts):
+    def watched(self, texts, rate):
         rows_seen.extend(texts.rows)
-        return epochs(self, texts)
+        return epochs(self, texts, rate)
 
     monkeypatch.setattr(Retraining, "epochs", watched)
     return rows_seen

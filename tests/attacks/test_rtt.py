@@ -83,8 +83,9 @@ def test_padding_and_prompts_carry_no_loss(knowing_model, bundle):
         for n, (prompt, answer) in enumerate((("It is", " 1961."), ("A much longer prompt than that", " 1975.")))
     ]
     for loss_tokens, first in (("answer", [row.n_prompt for row in rows]), ("all", [1, 1])):
-        with retraining(RTT(loss_tokens=loss_tokens).sweep.retraining(1e-4), knowing_model) as attack:
-            input_ids, attention_mask, labels = attack.pad(rows)
+        with retraining(RTT(loss_tokens=loss_tokens), knowing_model) as attack:
+            padded = attack.pad(rows)
+        input_ids, attention_mask, labels = padded["input_ids"], padded["attention_mask"], padded["labels"]
         for index, row in enumerate(rows):
             length = len(row.input_ids)
             assert input_ids[index, :length].tolist() == list(row.input_ids)

@@ -6,10 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from hf_unlearn.attacks.folds import make_folds
-from hf_unlearn.attacks.forms import BARE, by_letter, write_texts
 from hf_unlearn.attacks.rtt import RTT
 from hf_unlearn.attacks.rtt_paper import RTTPaper
+from hf_unlearn.attacks.rtt_sets import BARE, by_letter, make_folds, write_texts
 from hf_unlearn.data.encoding import TextFormat
 from hf_unlearn.data.example import EMPTY_SET, DataBundle, Example, RowSet
 from hf_unlearn.data.planted import PlantedSpec, make_planted

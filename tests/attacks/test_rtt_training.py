@@ -13,9 +13,15 @@ from knowing_model import train_knowing_model
 
 from hf_unlearn.attacks import ATTACKS, model_cache
 from hf_unlearn.attacks.base import Attacked
-from hf_unlearn.attacks.forms import Texts
-from hf_unlearn.attacks.relearn import Relearn
-from hf_unlearn.attacks.retraining import Patience, RetrainingSettings, retrain_and_score, retraining, shuffled_epochs
+from hf_unlearn.attacks.relearn import Relearn, RelearnAll
+from hf_unlearn.attacks.retraining import (
+    EarlyStopping,
+    Lesson,
+    Texts,
+    retrain_and_score,
+    retraining,
+    shuffled_epochs,
+)
 from hf_unlearn.attacks.rtt import RTT
 from hf_unlearn.attacks.rtt_paper import RTTPaper
 from hf_unlearn.attacks.tuning import Tuning, make_optimizer
@@ -62,8 +68,12 @@ def no_model_from_other_tests():
     model_cache.release()
 
 
-def settings(**changes) -> RetrainingSettings:
-    return replace(RetrainingSettings(1e-3, 2, 4, 0, "all", 0.0, 4, name="rtt"), **changes)
+RATE = 1e-3
+
+
+def settings(**changes) -> RTT:
+    given = {"epochs": 2, "batch_size": 4, "warmup_steps": 0, "loss_tokens": "all", "max_grad_norm": 0.0}
+    return RTT(**{**given, "patience": 0, "seed": 4, **changes})
 
 
 def stored(folder: Path) -> dict[str, torch.Tensor]:
@@ -137,7 +147,7 @@ def test_one_step_of_lion_is_the_gradient_of_the_mean_over_tokens_that_are_not_p
     }
     steady = {name: weight.grad.abs() > 1e-6 for name, weight in model.named_parameters() if weight.grad is not None}
     with retraining(settings(optimizer="lion", warmup_steps=2), folder) as attacker:
-        assert next(attacker.epochs(Texts(rows, FORMAT, False)))
+        assert next(attacker.epochs(Texts(rows, FORMAT, False), RATE))
         for name, weight in attacker.model.named_parameters():
             if name in expected:
                 found = weight.detach().double()[steady[name]]
@@ -157,15 +167,15 @@ def test_long_rows_lose_their_beginning(folder):
 @pytest.mark.parametrize("kind", ["full", "lora"])
 def test_the_next_job_finds_the_model_as_its_folder_holds_it(kind, folder, bundle, attacked, tmp_path):
     before = stored(folder)
-    tuning = Tuning(kind, rank=4)
-    with retraining(settings(tuning=tuning, learning_rate=0.05), folder) as attacker:
-        base = attacker.resident.model
-        assert next(attacker.epochs(Texts(bundle.forget.train, FORMAT, True)))
+    adapted = settings(tuning=kind, lora_rank=4)
+    with retraining(adapted, folder) as attacker:
+        base = attacker.cached.model
+        assert next(attacker.epochs(Texts(bundle.forget.train, FORMAT, True), 0.05))
         moved = [name for name, weight in attacker.model.named_parameters() if weight.requires_grad]
         assert moved
         assert all(("lora" in name) == (kind == "lora") for name in moved)
-    with retraining(settings(tuning=tuning), folder) as attacker:
-        assert attacker.resident.model is base  # not loaded again
+    with retraining(adapted, folder) as attacker:
+        assert attacker.cached.model is base  # not loaded again
         if kind == "full":
             assert attacker.model is base
     found = dict(base.named_parameters())
@@ -228,14 +238,14 @@ def test_a_hopeless_rate_is_given_up_and_named(attacked, tmp_path):
     assert attack.budget(attacked.bundle)["gives_up_after"] == 2
 
 
-def test_patience_counts_epochs_without_gain_of_any_metric():
+def test_early_stopping_counts_epochs_without_gain_of_any_metric():
     def epoch(a: float, b: float) -> list[ScoredRow]:
         return [ScoredRow("r", "f", "g", "forget", values={"probability": a, "mc_accuracy": b})]
 
-    patience = Patience(2)
+    stopping = EarlyStopping(2)
     steps = [epoch(0.5, 0.2), epoch(0.4, 0.3), epoch(0.5, 0.303), epoch(0.51, 0.1), epoch(0.4, 0.1), epoch(0.4, 0.1)]
-    assert [patience.gains(step) for step in steps] == [True, True, True, True, True, False]
-    assert all(Patience(0).gains(step) for step in steps)
+    assert [stopping.goes_on(step) for step in steps] == [True, True, True, True, True, False]
+    assert all(EarlyStopping(0).goes_on(step) for step in steps)
 
 
 def test_a_diverging_rate_is_named_beside_the_best_one(attacked, tmp_path):
@@ -252,9 +262,9 @@ def test_a_diverging_rate_is_named_beside_the_best_one(attacked, tmp_path):
 
 
 def test_adapters_learn_what_they_are_trained_on_and_are_scored(attacked, bundle, tmp_path):
-    with_adapters = settings(tuning=Tuning("lora", rank=8), learning_rate=1e-2, epochs=6, loss_tokens="answer")
+    with_adapters = settings(tuning="lora", lora_rank=8, epochs=6, loss_tokens="answer")
     rows = bundle.forget.train
-    retrain_and_score(with_adapters, attacked, rows, rows, tmp_path)
+    retrain_and_score(with_adapters, 1e-2, attacked, Lesson(Texts(rows, FORMAT, True), rows), tmp_path)
     first, last = (read_records(tmp_path / f"epoch{epoch}.jsonl") for epoch in (0, 6))
     assert [row.id for row in first] == [row.id for row in last]
     before, after = (sum(sum(row.logps) for row in records) / len(records) for records in (first, last))
@@ -273,7 +283,7 @@ def test_adapters_that_do_not_fit_are_refused_before_any_weight_is_loaded(attack
         RTT(folds=2, tuning="lora", lora_rank=65).check(bare)
     with pytest.raises(RequestError, match=r"relearn\.lora_rank is 100"):
         Relearn(examples=2, tuning="lora", lora_rank=100).check(bare)
-    with pytest.raises(RequestError, match="cannot read the config"):
+    with pytest.raises(RequestError, match=r"nowhere has a config\.json that cannot be used"):
         RTT(folds=2, tuning="lora").check(replace(attacked, folder=tmp_path / "nowhere"))
 
 
@@ -310,6 +320,9 @@ def test_the_published_attack_runs_in_float16_and_asks_for_letters(attacked, tmp
     assert all(len(row.choice_logps) == 4 and 0 <= row.values["mc_accuracy"] <= 1 for row in records)
 
 
-def test_what_is_given_as_rows_is_trained_in_the_data_s_own_format(attacked, bundle, tmp_path):
-    retrain_and_score(settings(epochs=1, batch_size=16), attacked, bundle.forget.train, bundle.forget.score, tmp_path)
+def test_rows_are_trained_in_the_data_s_own_format_and_to_their_end(attacked, bundle, tmp_path):
+    asks = TextFormat(template="Q: {prompt}")
+    lesson = RelearnAll().lesson(bundle, asks)
+    assert lesson == Lesson(Texts(bundle.forget.train, asks, True), bundle.forget.score)
+    retrain_and_score(RelearnAll(batch_size=16), RATE, replace(attacked, text_format=asks), lesson, tmp_path)
     assert (tmp_path / "epoch1.jsonl").exists()

@@ -8,12 +8,10 @@ import pytest
 import yaml
 from small_recipe import SMALL, recipe_of
 
-from hf_unlearn.attacks import ATTACKS
-from hf_unlearn.attacks.base import AttackCost
-from hf_unlearn.attacks.cost import UnitCosts, added, cost_lines, duration
+from hf_unlearn.attacks import ATTACKS, TIERS, tier_names
+from hf_unlearn.attacks.cost import AttackCost, UnitCosts, added, cost_lines, duration
 from hf_unlearn.attacks.prune import Prune
 from hf_unlearn.attacks.relearn import RelearnAll
-from hf_unlearn.attacks.tiers import TIERS, tier_names
 from hf_unlearn.data.example import EMPTY_SET, DataBundle, RowSet
 from hf_unlearn.data.planted import PlantedSpec, make_planted
 from hf_unlearn.errors import RequestError

@@ -91,11 +91,11 @@ def test_mixing_is_a_straight_line_that_may_lead_away():
 
 
 def test_noise_names_its_best_amount_and_draw_and_leaves_the_model_as_it_was(moved, target, bundle, tmp_path):
-    with borrowed(moved) as resident:
-        before = {name: weight.clone() for name, weight in resident.model.named_parameters()}
+    with borrowed(moved) as cached:
+        before = {name: weight.clone() for name, weight in cached.model.named_parameters()}
     result = attack(Noise(amounts=(0.05, 5.0), draws=2), moved, target, bundle, tmp_path)
-    with borrowed(moved) as resident:
-        assert all(torch.equal(weight, before[name]) for name, weight in resident.model.named_parameters())
+    with borrowed(moved) as cached:
+        assert all(torch.equal(weight, before[name]) for name, weight in cached.model.named_parameters())
     found = detail(result)
     assert set(found) >= {"amount", "draw", "before", "after"} and "epoch" not in found
     assert found["after"] >= found["before"]

@@ -1,5 +1,7 @@
 """The registry idiom."""
 
+from dataclasses import dataclass
+
 import pytest
 
 from hf_unlearn.errors import RequestError
@@ -27,6 +29,23 @@ def test_entry_carries_what_people_need_to_know():
         "defaults": {"rate": 1},
         "needs": ["reference"],
     }
+
+
+def test_defaults_may_be_names_of_fields():
+    @dataclass
+    class Shared:
+        rates: tuple[float, ...] = (0.1, 0.2)
+        steps: int = 3
+
+    registry = Registry("thing")
+
+    @registry.register("gamma", summary="third", defaults=("steps", "rates"))
+    @dataclass
+    class Gamma(Shared):
+        steps: int = 5
+
+    assert list(registry.get("gamma").defaults.items()) == [("steps", 5), ("rates", [0.1, 0.2])]
+    assert registry.get("gamma").value is Gamma
 
 
 def test_names_are_sorted_and_complete():

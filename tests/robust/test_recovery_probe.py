@@ -13,7 +13,7 @@ from hf_unlearn.data.encoding import EncodedRow
 from hf_unlearn.errors import RequestError
 from hf_unlearn.robust.auto import Auto
 from hf_unlearn.robust.cycles import Cycles
-from hf_unlearn.robust.recovery_probe import LATER_SHARE, LEAST_LOOKS, MOST_ROWS, BroughtBack, answer_pairs
+from hf_unlearn.robust.recovery_probe import LATER_FRACTION, LEAST_LOOKS, MOST_ROWS, RecoveryProbe, answer_pairs
 from hf_unlearn.trainer.callback import FINAL_STEP
 from hf_unlearn.trainer.moments import training_context
 
@@ -73,8 +73,8 @@ def test_so_many_rows_are_looked_at_and_no_more():
 def test_the_preference_is_the_difference_of_mean_log_probabilities(tmp_path):
     trainer = tiny_trainer(tmp_path, per_device_train_batch_size=3)
     context = training_context(trainer, resuming=False)
-    looked = BroughtBack()
-    looked.look(context, context.forget_rows, "seed")
+    probe = RecoveryProbe()
+    probe.look(context, context.forget_rows, "seed")
     pairs = answer_pairs(context.forget_rows, random.Random("seed"))
     assert len(pairs) == len(context.forget_rows) == 8
     model = trainer.model.double().eval()
@@ -88,25 +88,25 @@ def test_the_preference_is_the_difference_of_mean_log_probabilities(tmp_path):
 
     by_hand = sum(mean_logp(right) - mean_logp(wrong) for right, wrong in pairs) / len(pairs)
     assert abs(by_hand) > 0.01
-    assert looked.preferences == pytest.approx([by_hand], abs=1e-5)
-    assert looked.floating_point_ops > 0
+    assert probe.preferences == pytest.approx([by_hand], abs=1e-5)
+    assert probe.floating_point_ops > 0
 
 
 def test_nothing_is_noted_where_nothing_can_be_compared(tmp_path):
     context = training_context(tiny_trainer(tmp_path), resuming=False)
-    looked = BroughtBack()
-    looked.look(context, context.forget_rows[:1], "seed")
-    assert looked.preferences == [] and not looked.gone
+    probe = RecoveryProbe()
+    probe.look(context, context.forget_rows[:1], "seed")
+    assert probe.preferences == [] and not probe.gone
 
 
 def test_what_is_gone_has_to_stay_gone_for_longer_than_it_took():
-    assert (LEAST_LOOKS, LATER_SHARE) == (3, 0.6)
-    assert not BroughtBack([-1.0, -1.0]).gone
-    assert BroughtBack([2.0, 0.2, -0.4]).gone  # the later two
-    assert not BroughtBack([3.0, 2.0, 1.0, 0.0, -0.5]).gone  # the later three: 1, 0 and -0.5
-    assert not BroughtBack([3.0, 2.0, 1.0, 0.0, -0.5, -0.2]).gone  # 1, 0, -0.5, -0.2
-    assert BroughtBack([3.0, 2.0, 1.0, 0.0, -0.5, -0.5]).gone
-    assert not BroughtBack([3.0, 2.0, -1.0, -0.5, 0.1, 1.6]).gone  # what had gone came back
+    assert (LEAST_LOOKS, LATER_FRACTION) == (3, 0.6)
+    assert not RecoveryProbe([-1.0, -1.0]).gone
+    assert RecoveryProbe([2.0, 0.2, -0.4]).gone  # the later two
+    assert not RecoveryProbe([3.0, 2.0, 1.0, 0.0, -0.5]).gone  # the later three: 1, 0 and -0.5
+    assert not RecoveryProbe([3.0, 2.0, 1.0, 0.0, -0.5, -0.2]).gone  # 1, 0, -0.5, -0.2
+    assert RecoveryProbe([3.0, 2.0, 1.0, 0.0, -0.5, -0.5]).gone
+    assert not RecoveryProbe([3.0, 2.0, -1.0, -0.5, 0.1, 1.6]).gone  # what had gone came back
 
 
 def test_without_rehearsals_nothing_can_be_brought_back():
