@@ -14,15 +14,14 @@ from ..data.example import DataBundle
 from ..errors import RequestError
 from ..models.sharding import forget_deepspeed, in_pieces
 from ..quantization.explain import lost_when_saved
-from ..recipe.method_settings import _missing_library, _one_line, make_config
+from ..recipe.method_settings import make_config, missing_library, one_line
 from ..registry import part_name
 from ..robust.weights import trained_parameters
 from ..runtime.jobs import Job
 from ..runtime.processes import first_does, is_first, wait_for_all
-from ..trainer.callback import FINAL_STEP
 from ..trainer.checkpoints import last_whole_checkpoint
 from ..trainer.config import UnlearnConfig
-from ..trainer.unlearn_trainer import UnlearnTrainer
+from ..trainer.unlearn_trainer import FINAL_STEP, UnlearnTrainer
 from .context import RunContext, Subject
 from .models import audited_subjects, control_subject, never_knew_seed, second_never_knew
 from .plans import TrainingPlan, training_plans
@@ -106,8 +105,6 @@ def train_job(
     dtype: str,
 ) -> None:
     """Train one method. Under several processes all of them call this together and the first one keeps the books."""
-    pass
-
     first = is_first()
     partial = unit.begin() if first else unit.partial
     wait_for_all()
@@ -180,16 +177,16 @@ def train_method(
             text_format=fmt,
         )
     except ValueError as error:  # settings that do not suit this machine are first looked at here
-        raise RequestError(f"the method's settings cannot be used: {_one_line(error)}") from error
+        raise RequestError(f"the method's settings cannot be used: {one_line(error)}") from error
     checkpoint = last_whole_checkpoint(work_dir)
     try:
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     except ImportError as error:  # optimizers import their libraries when they are made
-        raise _missing_library(error) from error
+        raise missing_library(error) from error
     except ValueError as error:  # so are the settings of optimizer and schedule read
         if trainer.state.global_step:
             raise
-        raise RequestError(f"the method's settings cannot be used: {_one_line(error)}") from error
+        raise RequestError(f"the method's settings cannot be used: {one_line(error)}") from error
     trained = trained_parameters(trainer.model).values()
     stepped = sorted({str(each.dtype).removeprefix("torch.") for each in trained})
     saved = None if in_pieces(trainer.accelerator) else lost_when_saved(trainer.model, model_dir, dtype)

@@ -138,7 +138,7 @@ class UnlearnConfig(TrainingArguments):
             states of the retain labels and a copy of its output head, and computes the same distribution from them;
             `"model"` keeps the whole target model in memory.
         pass_tokens (`int`, *optional*):
-            Most tokens of a forward pass, padding included. A larger micro-batch is passed in pieces of rows of like
+            Most tokens of a forward pass, padding included. A larger micro-batch is passed in slices of rows of like
             length, one backward pass each, with the same gradient to rounding. By default 512 on a CPU and 16384 on
             an accelerator. Not used with FSDP and DeepSpeed, nor where parts need passes of their own.
         stepping (`str`, *optional*, defaults to `"fp32"`):
@@ -271,7 +271,7 @@ class UnlearnConfig(TrainingArguments):
     pass_tokens: int | None = field(
         default=None,
         metadata={
-            "help": "Most tokens of a forward pass, padding included; a larger micro-batch is passed in pieces of "
+            "help": "Most tokens of a forward pass, padding included; a larger micro-batch is passed in slices of "
             "like length. By default 512 on a CPU and 16384 on an accelerator."
         },
     )

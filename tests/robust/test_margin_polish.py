@@ -46,7 +46,7 @@ def test_the_trainer_takes_the_loss_of_the_step_that_comes(tmp_path):
 def test_steps_of_whole_epochs_count_too(tmp_path):
     trainer = tiny_trainer(tmp_path, loss_type="ga", max_steps=-1, num_train_epochs=2, robust=["margin-polish"])
     kinds = []
-    trainer.add_callback(_Watch(lambda: kinds.append(type(trainer.forget_loss))))
+    trainer.add_callback(_Watch(lambda: kinds.append(type(trainer.objective.losses["forget"]))))
     trainer.train()
     assert kinds == [GradientAscentLoss] * 3 + [MarginLoss]  # eight rows, four a step, two epochs
 
