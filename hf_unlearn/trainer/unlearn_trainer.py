@@ -10,16 +10,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 from torch.utils.data import Sampler
-from transformers import (
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-    TrainerCallback,
-    TrainerControl,
-    TrainerState,
-    TrainingArguments,
-    set_seed,
-)
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback, TrainingArguments, set_seed
 from transformers.trainer import TRAINING_ARGS_NAME
+from transformers.trainer_callback import TrainerControl, TrainerState
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, TrainOutput
 
 from ..data.encoding import EncodedRow, TextFormat, load_tokenizer
@@ -178,7 +171,7 @@ class UnlearnTrainer(HubTrainer):
             steps_taken=lambda: self.state.global_step,
         )
         self._passes = TermPasses(self.objective, self.compute_loss_context_manager)
-        self._resumed_from: Path | None = None
+        self.resumed_from: Path | None = None
         self._is_prepared = False
         # Sizes are tried here, before the first step, and not by the parent class, after some.
         self._finds_batch_size, args.auto_find_batch_size = args.auto_find_batch_size, False
@@ -201,7 +194,7 @@ class UnlearnTrainer(HubTrainer):
         Raises:
             RequestError: If a loss or gradient is not finite. No step is made with it; checkpoints stay as they are.
         """
-        self._resumed_from = chosen_checkpoint(resume_from_checkpoint, self.args.output_dir)
+        self.resumed_from = chosen_checkpoint(resume_from_checkpoint, self.args.output_dir)
         if not self._is_prepared:
             with placed(self.model, self.args.device):
                 self._prepare_run(resuming=bool(resume_from_checkpoint))
@@ -377,11 +370,7 @@ class UnlearnTrainer(HubTrainer):
 
     def step_result(self) -> StepResult:
         """What parts are given after a step."""
-        return StepResult(
-            step=self.state.global_step + 1,
-            model=self.objective.model(),
-            means=self.objective.means_of_step,
-        )
+        return StepResult(self.state.global_step + 1, self.objective.model(), self.objective.means_of_step)
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
         """Of the rows that a micro-batch puts through forward and backward in this step."""
@@ -409,11 +398,6 @@ class UnlearnTrainer(HubTrainer):
         self._signature_columns = ["forget", "forget_row", "alternate", "alternate_row", "retain", "retain_rows"]
 
     # ---- What is saved ----
-
-    def load_parts(self) -> None:
-        """Gives every part what it kept in the checkpoint that the run goes on from."""
-        if self._resumed_from is not None:
-            load_parts(self.parts, self._resumed_from)
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         """Parts write first: a checkpoint counts as whole once the trainer's state is there, which comes last."""
@@ -483,7 +467,8 @@ class RunEvents(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """What parts keep beside the weights of a checkpoint is read back."""
-        self._trainer.load_parts()
+        if self._trainer.resumed_from is not None:
+            load_parts(self._trainer.parts, self._trainer.resumed_from)
 
     def on_epoch_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
