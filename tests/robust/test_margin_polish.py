@@ -40,7 +40,7 @@ def test_the_trainer_takes_the_loss_of_the_step_that_comes(tmp_path):
     assert [one["loss/forget"] == other["loss/forget"] for one, other in both] == [True] * 3 + [False] * 3
     assert both[0][0]["loss/forget"] == pytest.approx(20 * 0.6931, rel=1e-3)  # NPO at its reference
     assert not torch.equal(plain.model.lm_head.weight, polished.model.lm_head.weight)
-    assert isinstance(polished._forget_loss, NPOLoss)
+    assert isinstance(polished.objective.forget_loss, NPOLoss)
 
 
 def test_steps_of_whole_epochs_count_too(tmp_path):
