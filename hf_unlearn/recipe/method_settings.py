@@ -145,7 +145,7 @@ def make_config(settings: Mapping[str, Any], work_dir: Path, seed: int) -> Unlea
     try:
         config = UnlearnConfig(output_dir=str(work_dir), seed=seed, **values)
     except ImportError as error:
-        raise _missing_library(error) from error
+        raise missing_library(error) from error
     except (TypeError, ValueError) as error:
         raise RequestError(f"the method's settings cannot be used: {one_line(error)}") from error
     _check_reporters(config.report_to)
@@ -174,5 +174,6 @@ def _check_reporters(names: Any) -> None:
             raise EnvironmentFailure(f"report_to: {name} is not installed: run  pip install {name}")
 
 
-def _missing_library(error: ImportError) -> EnvironmentFailure:
+def missing_library(error: ImportError) -> EnvironmentFailure:
+    """What to say where a setting needs a library that is not there."""
     return EnvironmentFailure(f"the method's settings need a library that is not installed: {one_line(error)}")

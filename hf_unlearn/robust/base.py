@@ -1,4 +1,4 @@
-"""The moments of a training run at which a part may act, and what it is given."""
+"""Robust parts: when they may act in a training run, and the contexts that they are given."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ class TrainingContext:
 
     Attributes:
         model: The model at its original weights, on its device, not yet wrapped for several processes.
-        forget_loss_shares: Goes once over the whole forget set in micro-batches. Each item is a scalar with a graph;
+        forget_loss_summands: Goes once over the whole forget set in micro-batches. Each item is a scalar with a graph;
             together they add up to the forget loss at the model's current weights (the mean of the whole set).
-        retain_loss_shares: The same for the retain loss over the whole retain set. Not before the first step: a loss
+        retain_loss_summands: The same for the retain loss over the whole retain set. Not before the first step: a loss
             that compares with the target has nothing to compare with while parts are prepared.
         forget_rows: Encoded forget rows.
         retain_rows: Encoded retain rows.
@@ -50,8 +50,8 @@ class TrainingContext:
     """
 
     model: nn.Module
-    forget_loss_shares: Callable[[], Iterator[Tensor]]
-    retain_loss_shares: Callable[[], Iterator[Tensor]]
+    forget_loss_summands: Callable[[], Iterator[Tensor]]
+    retain_loss_summands: Callable[[], Iterator[Tensor]]
     forget_rows: Sequence[EncodedRow]
     retain_rows: Sequence[EncodedRow]
     batch_size: int
@@ -115,14 +115,14 @@ class TermWeights:
 
 @dataclass(frozen=True)
 class View:
-    """The model as something else than training would see it, for the forward and backward pass of one term.
+    """The model as something other than training would see it, for the forward and backward pass of one term.
 
     Attributes:
         name: Names the view; a view of the retain term is compared with the target under the view of the same name
             (:meth:`TrainingPart.reference_views`), or with the target as it is if there is none.
         enter: Changes the model's weights in place, and puts them back bit for bit at its end. The gradient is taken
             where the weights then are, and belongs to the weights that are trained (a straight-through estimate).
-        weight: Share of this view among all views of the term, before they are made to add up to 1.
+        weight: Of this view among all views of the term, before they are made to add up to 1.
     """
 
     name: str
@@ -131,7 +131,7 @@ class View:
 
 
 class TrainingPart:
-    """Does nothing; a part overrides the moment it needs.
+    """Does nothing; a part overrides the methods it needs.
 
     Attributes:
         needs_retain: Whether it makes no sense without a retain loss.

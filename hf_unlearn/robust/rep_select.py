@@ -123,7 +123,7 @@ class RepSelect(TrainingPart):
                 raise RequestError(f"{path} belongs to another model: start this training in another folder")
             return
         with elicited(context, layers, self.elicit_rate, self.elicit_rank, self.seed):
-            gradients = gradients_of(layers, context.forget_loss_shares)
+            gradients = gradients_of(layers, context.forget_loss_summands)
         self._update = {name: collapsed(gradient, self.components, self.seed) for name, gradient in gradients.items()}
         if context.writes:
             save_tensors(path, self._update)
@@ -173,12 +173,12 @@ def chosen_layers(model: nn.Module, modules: str) -> dict[str, nn.Linear]:
     return layers
 
 
-def gradients_of(layers: dict[str, nn.Linear], shares: Callable[[], Iterator[Tensor]]) -> Gradients:
-    """Gradient of a loss, given in shares, with respect to these layers' weights alone; none is left behind."""
+def gradients_of(layers: dict[str, nn.Linear], summands: Callable[[], Iterator[Tensor]]) -> Gradients:
+    """Gradient of a loss, given in summands, with respect to these layers' weights alone; none is left behind."""
     weights = {name: layer.weight for name, layer in layers.items()}
     total: Gradients = {}
-    for share in shares():
-        found = torch.autograd.grad(share, list(weights.values()), allow_unused=True)
+    for summand in summands():
+        found = torch.autograd.grad(summand, list(weights.values()), allow_unused=True)
         for (name, weight), gradient in zip(weights.items(), found, strict=True):
             gradient = torch.zeros_like(weight) if gradient is None else gradient
             total[name] = total[name] + gradient if name in total else gradient

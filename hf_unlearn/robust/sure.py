@@ -80,8 +80,8 @@ def module_saliency(context: TrainingContext) -> dict[str, float]:
     """
     model = context.model
     model.zero_grad(set_to_none=True)
-    for share in context.forget_loss_shares():
-        share.backward()
+    for summand in context.forget_loss_summands():
+        summand.backward()
     scores = {name: _gradient_norm(parameters) for name, parameters in trainable_modules(model).items()}
     model.zero_grad(set_to_none=True)
     if not all(math.isfinite(score) for score in scores.values()):

@@ -14,15 +14,14 @@ from ..data.example import DataBundle
 from ..errors import RequestError, one_line
 from ..models.sharding import forget_deepspeed, in_pieces
 from ..quantization.explain import lost_when_saved
-from ..recipe.method_settings import _missing_library, make_config
+from ..recipe.method_settings import make_config, missing_library
 from ..registry import part_name
 from ..robust.weights import trained_parameters
 from ..runtime.jobs import Job
 from ..runtime.processes import is_main_process, on_main_process, wait_for_everyone
-from ..trainer.callback import FINAL_STEP
 from ..trainer.checkpoints import last_whole_checkpoint
 from ..trainer.config import UnlearnConfig
-from ..trainer.unlearn_trainer import UnlearnTrainer
+from ..trainer.unlearn_trainer import FINAL_STEP, UnlearnTrainer
 from .plans import METRICS_FILE, TrainingPlan, training_plans
 from .run import Run
 from .units import Unit
@@ -151,7 +150,7 @@ def train_method(
     try:
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     except ImportError as error:  # optimizers import their libraries when they are made
-        raise _missing_library(error) from error
+        raise missing_library(error) from error
     except ValueError as error:  # so are the settings of optimizer and schedule read
         if trainer.state.global_step:
             raise

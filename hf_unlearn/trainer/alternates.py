@@ -16,22 +16,19 @@ from transformers import PreTrainedTokenizerBase
 from ..data.alternates.base import AlternateSource, Given, SampledAnswers, check_prompts
 from ..data.encoding import EncodedRow, TextFormat, encode_prompt
 from ..data.example import Example
-from ..data.pairing import PaddedRows
 from ..errors import RequestError
 from ..evaluation.batch_runner import Passes
 from ..evaluation.generation import Prompt, generate
 from ..evaluation.spec import Sampling
-from ..losses.base import LabelScores, label_positions
 from ..models.sharding import placed
 from ..runtime.files import write_atomically
 from ..runtime.processes import on_main_process
+from .config import UnlearnConfig
 from .dataset import encode_dataset, read_rows
-from .reference import evaluating
+from .references import evaluating
 
 if TYPE_CHECKING:
     import datasets
-
-    from .config import UnlearnConfig
 
 KEPT_FILE = "alternates.json"
 """In a run's folder: what the target wrote, so that a resumed run trains on the same answers."""
@@ -83,12 +80,6 @@ class RunAlternates:
         rows = [replace(row, answer=text) for row, own in zip(self._forget, texts, strict=True) for text in own]
         encoded = iter(encode_dataset(rows, "alternate", tokenizer, text_format, self._args))
         return [[next(encoded) for _ in own] for own in texts]
-
-
-def label_only_scores(batch: PaddedRows) -> LabelScores:
-    """The labels of a batch and where they stand, without any forward pass."""
-    rows, times = label_positions(batch["labels"]).nonzero(as_tuple=True)
-    return LabelScores(None, batch["labels"][rows, times + 1], rows, len(batch["labels"]))
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 import typing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -76,26 +77,7 @@ class UnlearnConfig(TrainingArguments):
         loss_type (`str`, *optional*, defaults to `"npo"`):
             Forget loss. Possible values are:
 
-                - `"ga"`: gradient ascent, [paper](https://huggingface.co/papers/2210.01504).
-                - `"npo"`: negative preference optimization, [paper](https://huggingface.co/papers/2404.05868).
-                - `"simnpo"`: NPO without a reference, [paper](https://huggingface.co/papers/2410.07163).
-                - `"wga"`: weighted gradient ascent, [paper](https://huggingface.co/papers/2502.19301).
-                - `"satimp"`: gradient ascent with weights of saturation and importance,
-                  [paper](https://huggingface.co/papers/2505.11953).
-                - `"ce-u"`: cross-entropy unlearning, [paper](https://huggingface.co/papers/2503.01224).
-                - `"max-entropy"`: towards the uniform distribution,
-                  [paper](https://huggingface.co/papers/2410.08109).
-                - `"dpo"`, `"idk-dpo"`, `"altpo"`: another answer is preferred to the true one: one that is given, a
-                  refusal, or one that the target wrote, [paper](https://huggingface.co/papers/2305.18290).
-                - `"idk-nll"`, `"random-incorrect"`, `"fixed-incorrect"`: cross-entropy on refusals or wrong answers,
-                  [paper](https://huggingface.co/papers/2410.08827).
-                - `"undial"`: self-distillation with the true token turned down,
-                  [paper](https://huggingface.co/papers/2402.10052).
-                - `"pdu"`: flat logits, [paper](https://huggingface.co/papers/2506.05314).
-                - `"jensen-shannon"`: towards a refusal, [paper](https://huggingface.co/papers/2509.02820).
-                - `"margin"`, `"margin-to-reference"`: a hinge on the lead of the true token.
-                - `"rmu"`: hidden states of one layer are steered to a random vector,
-                  [paper](https://huggingface.co/papers/2403.03218).
+                FORGET_LOSSES
         beta (`float`, *optional*):
             The forget loss's parameter of that name, which is not the same in each; by default the loss's own.
         loss_kwargs (`dict[str, Any]`, *optional*):
@@ -110,13 +92,7 @@ class UnlearnConfig(TrainingArguments):
         retain_loss_type (`str`, *optional*, defaults to `"kl"`):
             Retain loss. Possible values are:
 
-                - `"none"`: no retain term; the retain set is not read.
-                - `"nll"`: cross-entropy.
-                - `"kl"`: KL divergence from the target model, KL(target || model).
-                - `"hidden"`: distance of hidden states to the target's,
-                  [paper](https://huggingface.co/papers/2403.03218).
-                - `"jensen-shannon"`: Jensen-Shannon divergence from the target model,
-                  [paper](https://huggingface.co/papers/2509.02820).
+                RETAIN_LOSSES
         retain_loss_kwargs (`dict[str, Any]`, *optional*):
             Further parameters of the retain loss.
         retain_weight (`float`, *optional*, defaults to `1.0`):
@@ -138,7 +114,7 @@ class UnlearnConfig(TrainingArguments):
             states of the retain labels and a copy of its output head, and computes the same distribution from them;
             `"model"` keeps the whole target model in memory.
         pass_tokens (`int`, *optional*):
-            Most tokens of a forward pass, padding included. A larger micro-batch is passed in pieces of rows of like
+            Most tokens of a forward pass, padding included. A larger micro-batch is passed in slices of rows of like
             length, one backward pass each, with the same gradient to rounding. By default 512 on a CPU and 16384 on
             an accelerator. Not used with FSDP and DeepSpeed, nor where parts need passes of their own.
         stepping (`str`, *optional*, defaults to `"fp32"`):
@@ -271,7 +247,7 @@ class UnlearnConfig(TrainingArguments):
     pass_tokens: int | None = field(
         default=None,
         metadata={
-            "help": "Most tokens of a forward pass, padding included; a larger micro-batch is passed in pieces of "
+            "help": "Most tokens of a forward pass, padding included; a larger micro-batch is passed in slices of "
             "like length. By default 512 on a CPU and 16384 on an accelerator."
         },
     )
@@ -360,6 +336,22 @@ class UnlearnConfig(TrainingArguments):
             raise RequestError(f"the parameters of {registry.kind} {name!r} must be a mapping, not {further!r}")
         own = {key: getattr(self, key) for key in registry.get(name).defaults if getattr(self, key, None) is not None}
         return {**own, **(further or {})}
+
+
+def _one_line_each(registry: Registry[Any]) -> str:
+    """The entries of a registry, as they stand in the docstring above."""
+    lines = []
+    for entry in registry.entries():
+        text = " ".join([f'- `"{entry.name}"`: {entry.summary}', *([f"{entry.paper}."] if entry.paper else [])])
+        lines.append(
+            textwrap.fill(text, 119, initial_indent=" " * 16, subsequent_indent=" " * 18, break_on_hyphens=False)
+        )
+    return "\n".join(lines)
+
+
+# The docstring names what is registered, so that a new loss is one new file.
+for _mark, _registry in (("FORGET_LOSSES", FORGET_LOSSES), ("RETAIN_LOSSES", RETAIN_LOSSES)):
+    UnlearnConfig.__doc__ = (UnlearnConfig.__doc__ or "").replace(" " * 16 + _mark, _one_line_each(_registry))
 
 
 def _check_patterns(patterns: Any) -> None:

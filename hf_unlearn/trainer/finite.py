@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import nn
@@ -13,9 +13,7 @@ from torch import nn
 from ..data.pairing import PaddedRows, PairedRows
 from ..errors import RequestError
 from ..robust.weights import trained_parameters
-
-if TYPE_CHECKING:
-    from .config import UnlearnConfig
+from .config import UnlearnConfig
 
 SHOWN_ROWS = 5
 """Rows of a set that a message names."""

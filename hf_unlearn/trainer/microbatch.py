@@ -1,34 +1,29 @@
-"""A micro-batch in passes of rows of like length.
+"""Rows of like length together: in the slices that a micro-batch is passed in, and in the order of an epoch.
 
 Forget and retain rows share a forward pass, and all rows of a pass are padded to the longest of them. Losses are sums
-over rows, so a micro-batch can be passed piece by piece with the same gradient to rounding: less padding, and the
-activations of one piece at a time. Small pieces starve a GPU, so that they are only made of what is long.
+over rows, so a micro-batch can be passed slice by slice with the same gradient to rounding: less padding, and the
+activations of one slice at a time. Small slices starve a GPU, so only what is long is cut.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Sequence
 from typing import Any, cast
 
 import torch
-from accelerate import Accelerator
-from torch import Tensor, nn
 from torch.utils.data import Sampler
 
 from ..data.pairing import PaddedRows, PairedRows
-from ..robust.base import TermName
-from .terms import TERM_OF
 
 CPU_TOKENS = 512
 ACCELERATOR_TOKENS = 16384
 
 _TOGETHER = ("forget", "alternate")
-"""Parts whose rows belong together, row by row."""
+"""Splits whose rows belong together, row by row."""
 
 Unit = tuple[str, int, int]
-"""A part, a row of it, and its length; an alternate goes with its forget row."""
+"""A split, a row of it, and its length; an alternate goes with its forget row."""
 
 
 def tokens_of_a_pass(setting: int | None, device: torch.device) -> int:
@@ -38,84 +33,53 @@ def tokens_of_a_pass(setting: int | None, device: torch.device) -> int:
     return CPU_TOKENS if device.type == "cpu" else ACCELERATOR_TOKENS
 
 
-def pass_in_turn(
-    pieces: Sequence[dict[str, Any]],
-    accelerator: Accelerator,
-    model: nn.Module,
-    one_pass: Callable[[dict[str, Any]], Tensor],
-) -> Tensor:
-    """Passes a micro-batch piece by piece.
-
-    Args:
-        pieces: Of the micro-batch.
-        accelerator: Of the run.
-        model: The model, possibly wrapped.
-        one_pass: Forward and backward pass of one piece; returns its share of the objective.
-
-    Returns:
-        The micro-batch's share of the objective, a scalar.
-    """
-    losses = []
-    for number, piece in enumerate(pieces, start=1):
-        # Gradients of several processes are averaged once, with the last piece.
-        waits = number == len(pieces) or accelerator.num_processes == 1
-        with nullcontext() if waits else accelerator.no_sync(model):
-            losses.append(one_pass(piece))
-    return torch.stack(losses).sum()
-
-
-def of_terms(inputs: dict[str, PaddedRows], terms: Collection[TermName]) -> dict[str, PaddedRows]:
-    """The parts of a micro-batch that belong to some terms; all of them where none does."""
-    return {part: rows for part, rows in inputs.items() if TERM_OF[part] in terms} or inputs
-
-
 def cut_by_length(inputs: dict[str, PaddedRows], most: int) -> list[dict[str, PaddedRows]]:
-    """Pieces of a micro-batch, rows of like length in each.
+    """Slices of a micro-batch, rows of like length in each.
 
     Args:
         inputs: The micro-batch.
-        most: Tokens of a piece, padding included; a row that has more is a piece of its own.
+        most: Tokens of a slice, padding included; a row that has more is a slice of its own.
 
     Returns:
-        Pieces that hold every row once, parts without a row left out; the micro-batch itself if it is small enough.
+        Slices that hold every row once, splits without a row left out; the micro-batch itself if it is small enough.
     """
     size = sum(rows["input_ids"].shape[0] for rows in inputs.values())
     if size * max(rows["input_ids"].shape[1] for rows in inputs.values()) <= most:
         return [inputs]
-    pieces: list[list[Unit]] = [[]]
+    slices: list[list[Unit]] = [[]]
     for unit in sorted(_units(inputs), key=lambda unit: unit[2]):
-        if pieces[-1] and _rows(inputs, [*pieces[-1], unit]) * unit[2] > most:
-            pieces.append([])
-        pieces[-1].append(unit)
-    return [_piece(inputs, units) for units in pieces]
+        if slices[-1] and _rows(inputs, [*slices[-1], unit]) * unit[2] > most:
+            slices.append([])
+        slices[-1].append(unit)
+    return [_slice(inputs, units) for units in slices]
 
 
 def _units(inputs: dict[str, PaddedRows]) -> list[Unit]:
     units = []
-    for part, rows in inputs.items():
+    for split, rows in inputs.items():
         lengths = rows["attention_mask"].sum(1).tolist()
-        if part == "alternate" and "forget" in inputs:
+        if split == "alternate" and "forget" in inputs:
             continue
-        if part == "forget" and "alternate" in inputs:
+        if split == "forget" and "alternate" in inputs:
             others = inputs["alternate"]["attention_mask"].sum(1).tolist()
             lengths = [max(pair) for pair in zip(lengths, others, strict=True)]
-        units += [(part, row, length) for row, length in enumerate(lengths)]
+        units += [(split, row, length) for row, length in enumerate(lengths)]
     return units
 
 
 def _rows(inputs: dict[str, PaddedRows], units: Sequence[Unit]) -> int:
-    pairs = sum(part == "forget" for part, _, _ in units) if "alternate" in inputs else 0
+    pairs = sum(split == "forget" for split, _, _ in units) if "alternate" in inputs else 0
     return len(units) + pairs
 
 
-def _piece(inputs: dict[str, PaddedRows], units: Sequence[Unit]) -> dict[str, PaddedRows]:
-    piece: dict[str, PaddedRows] = {}
-    for part in inputs:
-        owner = "forget" if part in _TOGETHER and "forget" in inputs else part
+def _slice(inputs: dict[str, PaddedRows], units: Sequence[Unit]) -> dict[str, PaddedRows]:
+    picked: dict[str, PaddedRows] = {}
+    for split in inputs:
+        owner = "forget" if split in _TOGETHER and "forget" in inputs else split
         chosen = sorted(row for name, row, _ in units if name == owner)
         if chosen:
-            piece[part] = _chosen(inputs[part], chosen)
-    return piece
+            picked[split] = _chosen(inputs[split], chosen)
+    return picked
 
 
 def _chosen(rows: PaddedRows, chosen: Sequence[int]) -> PaddedRows:
@@ -136,6 +100,8 @@ class LengthGroupedPairs(Sampler[int]):
 
     A forget row is padded to the longest row of its batch, which may be a retain row, so that what counts is the
     longest row of an item. The order follows from seed and epoch alone: processes and resumed runs draw the same.
+    The sampler of transformers does not promise that: it takes one length per item once and for all, while the retain
+    rows of an item change with the epoch, and its order depends on how often its generator was asked before.
 
     Args:
         data: Items; their retain rows change with the epoch.

@@ -18,12 +18,26 @@ from ..models.head import output_head
 from ..models.loading import read_pretrained
 from ..registry import suggest
 from ..robust.weights import trained_parameters
+from .config import UnlearnConfig
 from .rounded_steps import check_stepping, round_model
 
 if TYPE_CHECKING:
     from peft import PeftConfig
 
-    from .config import UnlearnConfig
+logger = logging.getLogger(__name__)
+
+
+def load_causal_lm(model: str | nn.Module, init_kwargs: dict[str, Any] | str | None) -> nn.Module:
+    """Loads a model in float32 (or as ``init_kwargs["dtype"]`` says), or hands back the one given.
+
+    Raises:
+        RequestError: If there is no such model, it lacks some of its weights, or ``init_kwargs`` is no mapping.
+    """
+    if not isinstance(model, str):
+        return model
+    if isinstance(init_kwargs, str):
+        raise RequestError(f"model_init_kwargs must be a mapping, not {init_kwargs!r}")
+    return read_pretrained(model, **{"dtype": "float32", **(init_kwargs or {})})
 
 
 def check_same_vocabulary(model: str | nn.Module, reference: str | nn.Module | None) -> None:
@@ -34,7 +48,7 @@ def check_same_vocabulary(model: str | nn.Module, reference: str | nn.Module | N
     """
     if reference is None:
         return
-    own, other = _size(model), _size(reference)
+    own, other = _vocabulary_size(model), _vocabulary_size(reference)
     if own is not None and other is not None and own != other:
         raise RequestError(
             f"ref_model has a vocabulary of {other} tokens and the model one of {own}: its probabilities are of other "
@@ -42,7 +56,7 @@ def check_same_vocabulary(model: str | nn.Module, reference: str | nn.Module | N
         )
 
 
-def _size(model: str | nn.Module) -> int | None:
+def _vocabulary_size(model: str | nn.Module) -> int | None:
     """``None`` where it cannot be told; loading the model then says what is wrong."""
     config: Any = getattr(model, "config", None)
     if isinstance(model, str):
@@ -54,9 +68,6 @@ def _size(model: str | nn.Module) -> int | None:
             return None
     config = config.get_text_config() if hasattr(config, "get_text_config") else config
     return getattr(config, "vocab_size", None)
-
-
-logger = logging.getLogger(__name__)
 
 
 def made_ready(model: nn.Module, args: UnlearnConfig, adapters: PeftConfig | None) -> nn.Module:
@@ -80,6 +91,13 @@ def made_ready(model: nn.Module, args: UnlearnConfig, adapters: PeftConfig | Non
     if any(parameter.dtype in (torch.bfloat16, torch.float16) for parameter in trained_parameters(model).values()):
         logger.warning("the trained weights are stored in 16 bits: steps much smaller than a weight are lost")
     return model
+
+
+def disable_dropout(model: nn.Module) -> None:
+    """Sets every dropout probability to zero."""
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
 
 
 def check_layers(model: nn.Module, losses: Sequence[Loss]) -> None:
@@ -183,23 +201,3 @@ def _after(model: nn.Module, stack: nn.ModuleList) -> list[nn.Module]:
         if any(child is stack for child in children):
             return children[next(place for place, child in enumerate(children) if child is stack) + 1 :]
     return []
-
-
-def load_causal_lm(model: str | nn.Module, init_kwargs: dict[str, Any] | str | None) -> nn.Module:
-    """Loads a model in float32 (or as ``init_kwargs["dtype"]`` says), or hands back the one given.
-
-    Raises:
-        RequestError: If there is no such model, it lacks some of its weights, or ``init_kwargs`` is no mapping.
-    """
-    if not isinstance(model, str):
-        return model
-    if isinstance(init_kwargs, str):
-        raise RequestError(f"model_init_kwargs must be a mapping, not {init_kwargs!r}")
-    return read_pretrained(model, **{"dtype": "float32", **(init_kwargs or {})})
-
-
-def disable_dropout(model: nn.Module) -> None:
-    """Sets every dropout probability to zero."""
-    for module in model.modules():
-        if isinstance(module, nn.Dropout):
-            module.p = 0.0

@@ -1,49 +1,56 @@
-"""The trainer: two loss terms, a reference, and the parts that take part in the run."""
+"""The trainer, in the order of a run: it is built, prepared before the first step, makes steps, and is saved."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.data import Sampler
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback, set_seed
+from transformers import (
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+    set_seed,
+)
 
 from .._compat import PREFIX_CHECKPOINT_DIR, TRAINING_ARGS_NAME, TrainOutput
 from ..data.encoding import EncodedRow, TextFormat, load_tokenizer
 from ..data.example import Example
 from ..data.pairing import PaddedRows, PairedCollator, PairedRows
 from ..errors import RequestError
-from ..losses.base import Loss
 from ..models.adapters import check_adapters
-from ..models.sharding import placed, taken_over
+from ..models.sharding import in_pieces, placed, taken_over
+from ..robust.base import Gradients, StepContext, StepResult, TermName, TrainingContext
 from ..robust.weights import trained_parameters
 from .alternates import RunAlternates
-from .batch_size import fit_batch_size
-from .callback import RunCallback
-from .checkpoints import chosen_checkpoint
+from .batch_size import fit_batch_size, fits_in_memory, longest_batch
+from .checkpoints import ADAPTERS_FOLDER, chosen_checkpoint, is_quantized, merge_saved, save_gathered, torch_dtype
 from .config import UnlearnConfig
 from .dataset import pair_rows, read_rows
 from .finite import check_weights
 from .forward import LabelForward
 from .hub import HubTrainer
 from .launch import check_devices, check_launch
-from .metrics import RunningMeans
-from .microbatch import LengthGroupedPairs, cut_by_length, of_terms, pass_in_turn, tokens_of_a_pass
+from .microbatch import LengthGroupedPairs, cut_by_length, tokens_of_a_pass
 from .model_setup import check_layers, check_same_vocabulary, choose_trained, load_causal_lm, made_ready
-from .moments import training_context
-from .parts import arranged, load_parts, loss_of_step, save_parts, steps_of_run
-from .reference import in_batches
-from .references import RunReferences, target_model
-from .saving import save_merged
-from .shares import make_terms, record, refuse_not_finite, step_objective, weighted_sum
-from .term_gradients import SeparatePasses, check_parts, needs_separate_passes
+from .objective import Objective
+from .parts import arranged, load_parts, save_parts, steps_of_run
+from .references import RunReferences, TargetModel, in_batches, mean_kl, on_device, target_model
+from .term_passes import TermPasses, check_parts
 
 if TYPE_CHECKING:
     import datasets
     from peft import PeftConfig
+
+FINAL_STEP = "final_step/"
+"""Start of the names under which the means of the last step stand in the log history."""
 
 
 class UnlearnTrainer(HubTrainer):
@@ -99,6 +106,7 @@ class UnlearnTrainer(HubTrainer):
 
     args: UnlearnConfig
     model: Any
+    objective: Objective
     train_dataset: PairedRows
     processing_class: PreTrainedTokenizerBase
     _signature_columns: Any
@@ -118,9 +126,9 @@ class UnlearnTrainer(HubTrainer):
     ) -> None:
         args = UnlearnConfig() if args is None else args
         check_devices(args)
-        self._forget_loss = args.build_forget_loss()
-        self.retain_loss = args.build_retain_loss()
+        forget_loss, retain_loss = args.build_forget_loss(), args.build_retain_loss()
         self.parts = args.build_parts()
+        self._forget_losses = [forget_loss, *(loss for part in self.parts for loss in part.further_forget_losses())]
 
         set_seed(args.seed)
         forget_dataset = read_rows(forget_dataset, "forget")
@@ -132,7 +140,7 @@ class UnlearnTrainer(HubTrainer):
         if isinstance(model, str):
             check_adapters(model, peft_config)
         model = load_causal_lm(model, args.model_init_kwargs)
-        check_layers(model, [*self.forget_losses, self.retain_loss])
+        check_layers(model, [*self._forget_losses, retain_loss])
         self._ref_model = None if ref_model is None else load_causal_lm(ref_model, args.model_init_kwargs)
         self._adapters_are_new = peft_config is not None
         model = made_ready(model, args, peft_config)
@@ -150,35 +158,31 @@ class UnlearnTrainer(HubTrainer):
             data_collator=PairedCollator(processing_class.pad_token_id),
             train_dataset=rows,
             processing_class=processing_class,
-            callbacks=[*(callbacks or []), RunCallback(self)],
+            callbacks=[*(callbacks or []), RunEvents(self)],
             optimizers=optimizers,
         )
         # Before transformers 5.19 this is what says that the loss is scaled already, see `loss_is_scaled_for_ga`.
         self.model_accepts_loss_kwargs = True
-        self.logged_means = RunningMeans()
-        self.step_means = RunningMeans()
         self.references = RunReferences(rows, self.rows_in_order, args.reference)
-        self.step_batches: list[dict[str, PaddedRows]] = []
-        self.step_counts = torch.zeros(2, dtype=torch.int64)
-        self._passes = SeparatePasses(self) if any(needs_separate_passes(part) for part in self.parts) else None
-        self._resumed_from: Path | None = None
+        self.objective = Objective(
+            config=args,
+            forget_loss=forget_loss,
+            retain_loss=retain_loss,
+            parts=self.parts,
+            rows=rows,
+            references=self.references,
+            pad_token_id=processing_class.pad_token_id,
+            accelerator=self.accelerator,
+            model=lambda: self.accelerator.unwrap_model(self.model),
+            steps_taken=lambda: self.state.global_step,
+        )
+        self._passes = TermPasses(self.objective, self.compute_loss_context_manager)
+        self.resumed_from: Path | None = None
         self._is_prepared = False
-        self.micro_rows = 0
         # Sizes are tried here, before the first step, and not by the parent class, after some.
-        self.find_batch_size, args.auto_find_batch_size = args.auto_find_batch_size, False
+        self._finds_batch_size, args.auto_find_batch_size = args.auto_find_batch_size, False
         check_launch(self.args, self.accelerator)
         check_parts(self.parts, self.accelerator, self.args)
-
-    @property
-    def forget_losses(self) -> list[Loss]:
-        """Every forget loss that some step of the run may have."""
-        return [self._forget_loss, *(loss for part in self.parts for loss in part.further_forget_losses())]
-
-    @property
-    def forget_loss(self) -> Loss:
-        """The forget loss of the step that comes next."""
-        steps = steps_of_run(self.args, len(self.train_dataset))
-        return loss_of_step(self.parts, self._forget_loss, self.state.global_step, steps)
 
     # ---- Before the first step ----
 
@@ -196,49 +200,88 @@ class UnlearnTrainer(HubTrainer):
         Raises:
             RequestError: If a loss or gradient is not finite. No step is made with it; checkpoints stay as they are.
         """
-        self._resumed_from = chosen_checkpoint(resume_from_checkpoint, self.args.output_dir)
+        self.resumed_from = chosen_checkpoint(resume_from_checkpoint, self.args.output_dir)
         if not self._is_prepared:
             with placed(self.model, self.args.device):
                 self._prepare_run(resuming=bool(resume_from_checkpoint))
-                if self.find_batch_size:
-                    fit_batch_size(self)
+                if self._finds_batch_size:
+                    fit_batch_size(self.args, self.accelerator, self._fits)
+                    self._train_batch_size = self.args.per_device_train_batch_size
             self._is_prepared = True
         if self.args.max_steps == 0:
             output = TrainOutput(0, 0.0, {})
         else:
             output = super().train(resume_from_checkpoint, trial, ignore_keys_for_eval)
         for part in self.parts:
-            part.finish(training_context(self, resuming=False))
+            part.finish(self.training_context(resuming=False))
         self.model.zero_grad(set_to_none=True)
         return output
-
-    def load_parts(self) -> None:
-        """Gives every part what it kept in the checkpoint that the run goes on from."""
-        if self._resumed_from is not None:
-            load_parts(self.parts, self._resumed_from)
 
     def _prepare_run(self, resuming: bool) -> None:
         other = None if self._ref_model is None else self._ref_model.to(self.args.device)
         target = target_model(self.model, self.accelerator, other=other, new_adapters=self._adapters_are_new)
-        losses = [*self.forget_losses, self.retain_loss]
+        retain_loss = self.objective.retain_loss
+        losses = [*self._forget_losses, retain_loss]
         choose_trained(self.model, self.args.trained_parameters, losses, self._adapters_are_new)
         # Parts may ask for the forget loss, so what it compares with comes first.
-        self.references.take_forget(target, self.forget_losses)
-        context = training_context(self, resuming)
+        self.references.take_forget(target, self._forget_losses)
+        context = self.training_context(resuming)
         for part in self.parts:
             part.prepare(context)
             self.train_dataset.forget = list(part.relabel(self.train_dataset.forget))
         if not trained_parameters(self.model):
             raise RequestError("nothing is left to train: every parameter is frozen")
         # After the parts, because the output head is copied only if it is trained.
-        self.references.take_retain(target, self.retain_loss, self.parts)
+        self.references.take_retain(target, retain_loss, self.parts)
         if any(part.uses_kl for part in self.parts):
-            self.references.take_target(target, self.retain_loss)
+            self.references.take_target(target, retain_loss)
         self._ref_model = None
+
+    def _fits(self, size: int) -> bool:
+        """Whether memory is enough for a forward and a backward pass of so many forget rows."""
+
+        def loss() -> Tensor:
+            batch: Any = self._prepare_inputs(longest_batch(self.train_dataset, self.data_collator, size))
+            self.model.train()
+            with self.compute_loss_context_manager():
+                found = self.compute_loss(self.model, batch)
+            assert isinstance(found, Tensor)
+            return found
+
+        try:
+            return fits_in_memory(self.model, loss)
+        finally:
+            self.objective.clear_means()
 
     def rows_in_order(self, rows: Sequence[EncodedRow]) -> Iterator[PaddedRows]:
         """Goes once over rows in micro-batches."""
         return in_batches(rows, self.args.per_device_train_batch_size, self.processing_class.pad_token_id)
+
+    def training_context(self, resuming: bool) -> TrainingContext:
+        """What parts are given before the first step, and after the last one.
+
+        Args:
+            resuming: Whether the run goes on from a checkpoint.
+        """
+        args, rows, objective = self.args, self.train_dataset, self.objective
+        return TrainingContext(
+            model=objective.model(),
+            forget_loss_summands=lambda: objective.over_whole_set("forget"),
+            retain_loss_summands=lambda: objective.over_whole_set("retain"),
+            forget_rows=self.forget_rows,
+            retain_rows=rows.retain,
+            batch_size=args.per_device_train_batch_size,
+            rows_per_step=args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size,
+            pad_token_id=self.processing_class.pad_token_id,
+            max_steps=steps_of_run(args, len(rows)),
+            output_dir=Path(str(args.output_dir)),
+            resuming=resuming,
+            writes=args.should_save,
+            batches=lambda chosen: (on_device(batch, self.model) for batch in self.rows_in_order(chosen)),
+            score=objective.score,
+            retain_kl=lambda: mean_kl(self.references["target"], self.rows_in_order(rows.retain), objective.score),
+            floating_point_ops=self.operations_of,
+        )
 
     # ---- Each step ----
 
@@ -247,27 +290,54 @@ class UnlearnTrainer(HubTrainer):
     ) -> tuple[list, Tensor | None]:
         """The micro-batches of one step, and what each loss counts in all of them, on all processes: ``[2]``."""
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
-        counts = self.accelerator.reduce(step_objective(self).counts(batches, device), reduction="sum")
-        self.step_batches, self.step_counts = batches, counts
-        return batches, counts
+        return batches, self.objective.begin_step(batches, device)
+
+    def step_context(self) -> StepContext:
+        """What parts are given before a step."""
+        optimizer: Any = self.optimizer
+        return StepContext(
+            step=self.state.global_step,
+            model=self.objective.model(),
+            optimizer=getattr(optimizer, "optimizer", optimizer),  # accelerate wraps it
+            term_gradients=self._term_gradients,
+            set_reference=self._refer_to_now,
+        )
+
+    def _term_gradients(self, term: TermName) -> Gradients:
+        batches: Any = (self._prepare_inputs(dict(batch)) for batch in self.objective.batches)
+        return self._passes.gradients(term, batches, self.objective.counts)
+
+    def _refer_to_now(self) -> None:
+        now = TargetModel(self.objective.model(), (self.accelerator.autocast,), changes=True)
+        self.references.take_retain(now, self.objective.retain_loss, self.parts)
 
     def training_step(
         self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Tensor | int | None = None
     ) -> Tensor:
-        """Forward and backward pass of one micro-batch: of both terms at once, unless a part needs them apart."""
-        if self._passes is not None:
+        """Forward and backward pass of one micro-batch: of both terms at once, unless a part needs them apart.
+
+        What is too large for one pass is passed in slices of rows of like length.
+
+        Returns:
+            What the micro-batch adds to the objective, detached, a scalar.
+        """
+        if self._passes.needed:
             model.train()
-            counts = self.step_counts if num_items_in_batch is None else torch.as_tensor(num_items_in_batch)
+            counts = self.objective.counts if num_items_in_batch is None else torch.as_tensor(num_items_in_batch)
             prepared: dict[str, Any] = self._prepare_inputs(inputs)
             return self._passes.run(prepared, counts)
-        pieces, objective, one_pass = [inputs], step_objective(self), super().training_step
+        slices = [inputs]
         if num_items_in_batch is not None and not taken_over(self.accelerator):
-            seen = of_terms(inputs, objective.active(inputs))
-            pieces = cut_by_length(seen, tokens_of_a_pass(self.args.pass_tokens, self.args.device))
-        self.micro_rows = objective.rows(inputs)
-        share = pass_in_turn(pieces, self.accelerator, model, lambda piece: one_pass(model, piece, num_items_in_batch))
-        self.micro_rows = 0
-        return share
+            most = tokens_of_a_pass(self.args.pass_tokens, self.args.device)
+            slices = cut_by_length(self.objective.splits_that_count(inputs), most)
+        losses = []
+        with self.objective.in_slices(inputs):
+            for number, one in enumerate(slices, start=1):
+                # Gradients of several processes are averaged once, with the last slice.
+                averages = number == len(slices) or self.accelerator.num_processes == 1
+                with nullcontext() if averages else self.accelerator.no_sync(model):
+                    losses.append(super().training_step(model, one, num_items_in_batch))
+        return torch.stack(losses).sum()
 
     def compute_loss(
         self,
@@ -276,7 +346,7 @@ class UnlearnTrainer(HubTrainer):
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
     ) -> Tensor | tuple[Tensor, dict[str, LabelForward]]:
-        """This micro-batch's share of the weighted objective.
+        """What this micro-batch adds to the weighted objective.
 
         Args:
             model: The model, possibly wrapped.
@@ -289,29 +359,58 @@ class UnlearnTrainer(HubTrainer):
             RequestError: If the loss is not finite.
         """
         if num_items_in_batch is None:
-            counts, scale = step_objective(self).counts([inputs], inputs["forget"]["labels"].device), 1
+            counts, scale = self.objective.count([inputs], inputs["forget"]["labels"].device), 1
         else:
-            # Gradients are averaged over processes afterwards, while each share is already one of the whole.
+            # Gradients are averaged over processes afterwards, while each adds its own to the whole.
             counts, scale = torch.as_tensor(num_items_in_batch), self.accelerator.num_processes
-        terms = make_terms(self, model, inputs, step_objective(self).active(inputs))
-        loss = scale * weighted_sum(self, terms, inputs, counts)
-        record(self, terms)
+        total, terms = self.objective.contribution(model, inputs, counts)
+        loss = scale * total
         return (loss, {term.name: term.forward for term in terms}) if return_outputs else loss
 
     def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
         """Last look before the optimizer steps: gradients can overflow where the loss does not."""
         norm = super()._get_grad_norm(model, grad_norm=grad_norm)
         if norm is not None and not self.args.fp16:  # with fp16 the loss scaler skips such steps itself
-            refuse_not_finite(self, norm, "gradient norm")
+            self.objective.check_finite(norm, "gradient norm")
         return norm
 
-    # ---- What is told and kept ----
+    def step_result(self) -> StepResult:
+        """What parts are given after a step."""
+        return StepResult(self.state.global_step + 1, self.objective.model(), self.objective.means_of_step)
+
+    def floating_point_ops(self, inputs: dict[str, Any]) -> int:
+        """Of the rows that a micro-batch puts through forward and backward in this step."""
+        seen = self.objective.splits_that_count(inputs)
+        if not self.objective.losses["forget"].uses_labels:
+            seen = {split: rows for split, rows in seen.items() if split != "forget"}
+        return sum(self.operations_of(rows) for rows in seen.values())
+
+    def operations_of(self, rows: PaddedRows) -> int:
+        """Floating-point operations of one forward and backward pass of some rows."""
+        return super().floating_point_ops(dict(rows))
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Adds the means since the last log."""
-        logs.update(self.logged_means.means(self.accelerator))
-        self.logged_means.clear()
+        logs.update(self.objective.means_since_log())
         super().log(logs, start_time)
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler | None:
+        if self.args.train_sampling_strategy != "group_by_length":
+            return super()._get_train_sampler(train_dataset)
+        seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
+        return LengthGroupedPairs(self.train_dataset, self._train_batch_size, seed)
+
+    def _set_signature_columns_if_needed(self) -> None:
+        self._signature_columns = ["forget", "forget_row", "alternate", "alternate_row", "retain", "retain_rows"]
+
+    # ---- What is saved ----
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        """Parts write first: a checkpoint counts as whole once the trainer's state is there, which comes last."""
+        folder = Path(str(self.args.output_dir), f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}")
+        if self.args.should_save:
+            save_parts(self.parts, folder)
+        super()._save_checkpoint(model, trial)
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         """Saves weights, configuration and tokenizer, without the pickled arguments the parent class adds."""
@@ -325,39 +424,85 @@ class UnlearnTrainer(HubTrainer):
         if self.args.should_save:
             Path(str(output_dir or self.args.output_dir), TRAINING_ARGS_NAME).unlink(missing_ok=True)
 
-    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        """Parts write first: a checkpoint counts as whole once the trainer's state is there, which comes last."""
-        folder = Path(str(self.args.output_dir), f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}")
-        if self.args.should_save:
-            save_parts(self.parts, folder)
-        super()._save_checkpoint(model, trial)
-
     def save_merged(self, output_dir: str, dtype: str | None = None) -> None:
         """Saves a plain model, as [`~transformers.Trainer.save_model`] does, with new adapters merged into it.
+
+        Every process has to call this; the one that writes files writes it.
 
         Args:
             output_dir: Where to.
             dtype: Precision to save in, such as `"bfloat16"`; by default that of the trained weights. The model in
-                memory is cast, so this is the end of its training.
+                memory is merged and cast, so this is the end of its training.
+
+        Raises:
+            RequestError: There is no such precision, or the base of the adapters cannot be read again.
         """
-        save_merged(self, Path(output_dir), dtype, self._adapters_are_new)
+        kind = None if dtype is None else torch_dtype(dtype)
+        sharded, base = in_pieces(self.accelerator), self.accelerator.unwrap_model(self.model)
+        if self._adapters_are_new and (sharded or is_quantized(base)):
+            # Such a base cannot take adapters in where it is.
+            adapters = Path(str(self.args.output_dir)) / ADAPTERS_FOLDER
+            self.save_model(str(adapters))
+            self.accelerator.wait_for_everyone()
+            if self.args.should_save:
+                merge_saved(adapters, base.config._name_or_path, Path(output_dir), dtype)
+                self.processing_class.save_pretrained(output_dir)
+            self.accelerator.wait_for_everyone()
+        elif sharded:
+            whole = self.accelerator.get_state_dict(self.model_wrapped)
+            save_gathered(whole, Path(output_dir), dtype, self._save, writes=self.args.should_save)
+            self.accelerator.wait_for_everyone()
+        else:
+            if self._adapters_are_new:
+                self.model = self.model_wrapped = base.merge_and_unload()
+            if kind is not None:
+                self.model.to(kind)
+            if self._adapters_are_new and self.is_deepspeed_enabled:
+                self._save(output_dir)  # the engine that save_model asks is gone with the adapters
+            else:
+                self.save_model(output_dir)
 
-    def floating_point_ops(self, inputs: dict[str, Any]) -> int:
-        """Of the rows that a micro-batch puts through forward and backward in this step."""
-        seen = of_terms(inputs, step_objective(self).active(inputs))
-        if not self.forget_loss.uses_labels:
-            seen = {part: rows for part, rows in seen.items() if part != "forget"}
-        return sum(self.operations_of(rows) for rows in seen.values())
 
-    def operations_of(self, rows: PaddedRows) -> int:
-        """Floating-point operations of one forward and backward pass of some rows."""
-        return super().floating_point_ops(dict(rows))
+class RunEvents(TrainerCallback):
+    """Deals new retain rows each epoch, lets parts act around each step, and notes the last step's means."""
 
-    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler | None:
-        if self.args.train_sampling_strategy != "group_by_length":
-            return super()._get_train_sampler(train_dataset)
-        seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
-        return LengthGroupedPairs(self.train_dataset, self._train_batch_size, seed)
+    def __init__(self, trainer: UnlearnTrainer) -> None:
+        self._trainer = trainer
 
-    def _set_signature_columns_if_needed(self) -> None:
-        self._signature_columns = ["forget", "forget_row", "alternate", "alternate_row", "retain", "retain_rows"]
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """What parts keep beside the weights of a checkpoint is read back."""
+        if self._trainer.resumed_from is not None:
+            load_parts(self._trainer.parts, self._trainer.resumed_from)
+
+    def on_epoch_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """A data loader tells its data set of a new epoch only where one process reads it."""
+        self._trainer.train_dataset.set_epoch(int(state.epoch or 0))
+
+    def on_step_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Means of a step start anew, and parts may change weights and optimizer."""
+        self._trainer.objective.clear_step_means()
+        for part in self._trainer.parts:
+            part.before_step(self._trainer.step_context())
+
+    def on_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """The weights have just changed."""
+        for part in self._trainer.parts:
+            part.after_step(self._trainer.step_result())
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """A part may end the run. The last step's means are kept with its checkpoint, for a run resumed from it."""
+        if any(part.ended(state.global_step) for part in self._trainer.parts):
+            control.should_training_stop = True
+        if control.should_training_stop or state.global_step >= state.max_steps:
+            means = self._trainer.objective.means_of_step()
+            state.log_history.append({"step": state.global_step, **{FINAL_STEP + key: means[key] for key in means}})

@@ -6,21 +6,19 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, ClassVar
+from unittest.mock import patch
 
 import torch
 from tiny_run import tiny_trainer
 
 from hf_unlearn.robust.base import TrainingPart, View
-from hf_unlearn.trainer.term_gradients import SeparatePasses, check_parts, needs_separate_passes
+from hf_unlearn.trainer import UnlearnConfig
 
 
 def parts_trainer(folder: Any, *parts: TrainingPart, **settings: Any) -> Any:
     """A trainer with parts that no recipe names."""
-    trainer = tiny_trainer(folder, **settings)
-    trainer.parts = list(parts)
-    trainer._passes = SeparatePasses(trainer) if any(needs_separate_passes(part) for part in parts) else None
-    check_parts(trainer.parts, trainer.accelerator, trainer.args)
-    return trainer
+    with patch.object(UnlearnConfig, "build_parts", lambda config: list(parts)):
+        return tiny_trainer(folder, **settings)
 
 
 class Shifted(TrainingPart):

@@ -18,7 +18,7 @@ class Watch(TrainerCallback):
 
     def on_optimizer_step(self, args, state, control, **kwargs):
         steps_of_momentum = {int(entry["step"]) for entry in self.trainer.optimizer.state.values()}
-        self.steps.append((set(self.trainer.step_means.means(self.trainer.accelerator)), steps_of_momentum))
+        self.steps.append((set(self.trainer.objective.means_of_step()), steps_of_momentum))
 
 
 def cycles_trainer(folder, model=None, unlearn_steps=2, heal_steps=3, rounds=0, rehearsal=None, **settings):

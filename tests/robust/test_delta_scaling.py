@@ -10,7 +10,6 @@ from hf_unlearn.quantization.grids import find_grid, on_grid
 from hf_unlearn.robust.delta_scaling import DeltaScaling, Evaluation, check_grid, forget_score, rounded, search
 from hf_unlearn.robust.weights import Weights
 from hf_unlearn.trainer import UnlearnConfig
-from hf_unlearn.trainer.moments import training_context
 
 GRIDS = ["nf4", "int2-g64"]  # the tiny model's rows have 64 weights
 
@@ -81,7 +80,7 @@ def test_rounded_weights_are_those_of_the_grid_and_come_back_bit_for_bit():
 
 def test_forget_score_by_hand(tmp_path):
     trainer = scaled_trainer(tmp_path)
-    context = training_context(trainer, resuming=False)
+    context = trainer.training_context(resuming=False)
     probabilities = []
     for row in context.forget_rows:
         with torch.no_grad():
@@ -116,7 +115,7 @@ def test_retain_kl_by_hand_and_zero_at_the_target(tmp_path):
     for name, retain in (("kl", "kl"), ("nll", "nll")):
         trainer = scaled_trainer(tmp_path / name, retain_loss_type=retain)
         trainer._prepare_run(resuming=False)
-        context = training_context(trainer, resuming=False)
+        context = trainer.training_context(resuming=False)
         assert context.retain_kl() == pytest.approx(0, abs=1e-6)
         with torch.no_grad():
             trainer.model.model.layers[0].mlp.down_proj.weight.mul_(1.5)

@@ -8,7 +8,6 @@ from transformers import TrainerCallback
 from hf_unlearn.errors import RequestError
 from hf_unlearn.robust.layered_folds import LayeredFolds
 from hf_unlearn.trainer import UnlearnConfig
-from hf_unlearn.trainer.shares import make_terms
 
 
 class Watch(TrainerCallback):
@@ -19,7 +18,7 @@ class Watch(TrainerCallback):
 
     def on_optimizer_step(self, args, state, control, **kwargs):
         data, seen = self.trainer.train_dataset, {"forget": set(), "retain": set()}
-        for batch in self.trainer.step_batches:
+        for batch in self.trainer.objective.batches:
             for part in seen.keys() & batch.keys():
                 rows = data.forget if part == "forget" else data.retainable
                 seen[part] |= {rows[number].id for number in batch[part]["row"].tolist()}
@@ -51,7 +50,7 @@ def test_rows_in_waiting_are_compared_with_the_target(tmp_path):
     trainer._prepare_run(resuming=False)
     data = trainer.train_dataset
     batch = trainer.data_collator([data[index] for index in range(8)])
-    (term,) = make_terms(trainer, trainer.model, batch, ("retain",))
+    (term,) = trainer.objective.terms(trainer.model, batch, ("retain",))
     assert len(batch["retain"]["row"]) == 12  # eight dealt, four in waiting
     assert term.sum.mean.item() == pytest.approx(0, abs=1e-6)  # the model is the target still
 

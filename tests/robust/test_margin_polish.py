@@ -40,13 +40,13 @@ def test_the_trainer_takes_the_loss_of_the_step_that_comes(tmp_path):
     assert [one["loss/forget"] == other["loss/forget"] for one, other in both] == [True] * 3 + [False] * 3
     assert both[0][0]["loss/forget"] == pytest.approx(20 * 0.6931, rel=1e-3)  # NPO at its reference
     assert not torch.equal(plain.model.lm_head.weight, polished.model.lm_head.weight)
-    assert isinstance(polished._forget_loss, NPOLoss)
+    assert isinstance(polished.objective.forget_loss, NPOLoss)
 
 
 def test_steps_of_whole_epochs_count_too(tmp_path):
     trainer = tiny_trainer(tmp_path, loss_type="ga", max_steps=-1, num_train_epochs=2, robust=["margin-polish"])
     kinds = []
-    trainer.add_callback(_Watch(lambda: kinds.append(type(trainer.forget_loss))))
+    trainer.add_callback(_Watch(lambda: kinds.append(type(trainer.objective.losses["forget"]))))
     trainer.train()
     assert kinds == [GradientAscentLoss] * 3 + [MarginLoss]  # eight rows, four a step, two epochs
 

@@ -15,7 +15,7 @@ from tiny_run import assert_same, logged, tiny_model, tiny_rows, tiny_trainer, w
 
 from hf_unlearn.errors import RequestError
 from hf_unlearn.robust.base import TermWeights, TrainingPart
-from hf_unlearn.trainer.term_gradients import check_parts
+from hf_unlearn.trainer.term_passes import check_parts
 
 SGD = {"optim": "sgd", "learning_rate": 0.1, "max_grad_norm": 0.0, "train_sampling_strategy": "sequential"}
 ACCUMULATION = [(4, 1), (2, 2), (1, 4)]

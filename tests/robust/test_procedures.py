@@ -15,7 +15,6 @@ from hf_unlearn.registry import part_name
 from hf_unlearn.robust import ROBUST
 from hf_unlearn.stages.train import train_method
 from hf_unlearn.trainer import UnlearnConfig, UnlearnTrainer
-from hf_unlearn.trainer.moments import training_context
 from hf_unlearn.trainer.parts import epochs_of_run
 
 BASE = {
@@ -149,4 +148,4 @@ def test_what_is_measured_at_the_end_is_the_true_labels(tmp_path):
     trainer = tiny_trainer(tmp_path, robust=[part], loss_type="nll", max_steps=1)
     trainer.train()
     assert all(row.labels is not None for row in trainer.train_dataset.forget)
-    assert all(row.labels is None for row in training_context(trainer, resuming=False).forget_rows)
+    assert all(row.labels is None for row in trainer.training_context(resuming=False).forget_rows)

@@ -14,8 +14,7 @@ from hf_unlearn.errors import RequestError
 from hf_unlearn.robust.auto import Auto
 from hf_unlearn.robust.cycles import Cycles
 from hf_unlearn.robust.recovery_probe import LATER_FRACTION, LEAST_LOOKS, MOST_ROWS, RecoveryProbe, answer_pairs
-from hf_unlearn.trainer.callback import FINAL_STEP
-from hf_unlearn.trainer.moments import training_context
+from hf_unlearn.trainer.unlearn_trainer import FINAL_STEP
 
 STANDS_STILL = 1e-12
 """A learning rate that changes no weight."""
@@ -72,7 +71,7 @@ def test_so_many_rows_are_looked_at_and_no_more():
 
 def test_the_preference_is_the_difference_of_mean_log_probabilities(tmp_path):
     trainer = tiny_trainer(tmp_path, per_device_train_batch_size=3)
-    context = training_context(trainer, resuming=False)
+    context = trainer.training_context(resuming=False)
     probe = RecoveryProbe()
     probe.look(context, context.forget_rows, "seed")
     pairs = answer_pairs(context.forget_rows, random.Random("seed"))
@@ -93,7 +92,7 @@ def test_the_preference_is_the_difference_of_mean_log_probabilities(tmp_path):
 
 
 def test_nothing_is_noted_where_nothing_can_be_compared(tmp_path):
-    context = training_context(tiny_trainer(tmp_path), resuming=False)
+    context = tiny_trainer(tmp_path).training_context(resuming=False)
     probe = RecoveryProbe()
     probe.look(context, context.forget_rows[:1], "seed")
     assert probe.preferences == [] and not probe.gone
@@ -128,7 +127,7 @@ def knowing_model(folder):
     model = tiny_model()
     trainer = tiny_trainer(folder, model)
     optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
-    context = training_context(trainer, resuming=False)
+    context = trainer.training_context(resuming=False)
     for _ in range(60):
         for batch in context.batches(context.forget_rows):
             optimizer.zero_grad()

@@ -7,7 +7,6 @@ from transformers import LlamaForCausalLM
 
 from hf_unlearn.errors import RequestError
 from hf_unlearn.robust.ridge_edit import RidgeEdit, last_maps, lens_scores, ridge_solution, take_moments
-from hf_unlearn.trainer.moments import training_context
 
 NO_TRAINING = {"max_steps": 0, "retain_loss_type": "none"}
 
@@ -56,7 +55,7 @@ def forwards(model, row):
 
 def test_moments_and_scores_by_hand(tmp_path):
     trainer = edit_trainer(tmp_path)
-    context, model = training_context(trainer, resuming=False), trainer.model.eval()
+    context, model = trainer.training_context(resuming=False), trainer.model.eval()
     head = model.lm_head.weight.detach().double()
     inputs, outputs, residual, directions = [], [[], []], [], []
     for row in context.forget_rows:
@@ -87,14 +86,14 @@ def knowing_model() -> LlamaForCausalLM:
 
 
 def mean_logp(trainer, rows):
-    context = training_context(trainer, resuming=False)
+    context = trainer.training_context(resuming=False)
     with torch.no_grad():
         return torch.cat([context.score(batch).logps for batch in context.batches(rows)]).mean().item()
 
 
 def test_forget_answers_go_and_retain_answers_stay(tmp_path):
     trainer = edit_trainer(tmp_path, knowing_model(), layers=2, strength=2.0)
-    context = training_context(trainer, resuming=False)
+    context = trainer.training_context(resuming=False)
     rows, before = (context.forget_rows, context.retain_rows), weights(trainer.model)
     known = [mean_logp(trainer, part) for part in rows]
     assert min(known) > -1
@@ -110,7 +109,7 @@ def test_forget_answers_go_and_retain_answers_stay(tmp_path):
 
 def test_the_layer_with_the_greatest_score_is_edited(tmp_path):
     trainer = edit_trainer(tmp_path)
-    context = training_context(trainer, resuming=False)
+    context = trainer.training_context(resuming=False)
     with torch.no_grad():
         scores = lens_scores(context, [linear for _, linear in last_maps(trainer.model)])
     before = weights(trainer.model)

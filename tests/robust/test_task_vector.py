@@ -9,7 +9,6 @@ from hf_unlearn.losses.base import LabelScores
 from hf_unlearn.losses.forget.learn import LearningLoss
 from hf_unlearn.robust.task_vector import TaskVector
 from hf_unlearn.trainer import UnlearnConfig
-from hf_unlearn.trainer.moments import training_context
 
 LEARNS = {"loss_type": "nll", "retain_loss_type": "none", "retain_dataset": None}
 
@@ -40,7 +39,7 @@ def test_forget_answers_get_less_likely(tmp_path):
     trainer = tiny_trainer(tmp_path, robust=[{"name": "task-vector", "alpha": 1.0}], max_steps=8, **LEARNS)
 
     def mean_logp():
-        context = training_context(trainer, resuming=False)
+        context = trainer.training_context(resuming=False)
         with torch.no_grad():
             return torch.cat([context.score(batch).logps for batch in context.batches(context.forget_rows)]).mean()
 

@@ -10,7 +10,6 @@ from hf_unlearn.errors import RequestError
 from hf_unlearn.robust import who_is_harry_potter
 from hf_unlearn.robust.who_is_harry_potter import TARGETS_FILE, WhoIsHarryPotter, generic_labels
 from hf_unlearn.trainer import UnlearnConfig
-from hf_unlearn.trainer.moments import training_context
 
 PART = {"name": "who-is-harry-potter", "learning_rate": 1e-2, "epochs": 2, "alpha": 5.0, "batch_size": 4}
 
@@ -29,7 +28,7 @@ def test_generic_labels_by_hand():
 
 def test_labels_of_a_run_are_those_of_the_formula(tmp_path):
     trainer = trainer_of(tmp_path, max_steps=1)
-    context = training_context(trainer, resuming=False)
+    context = trainer.training_context(resuming=False)
     part, before = trainer.parts[0], weights(trainer.model)
     rows = context.forget_rows
 
@@ -53,7 +52,7 @@ def test_parts_of_the_forget_set_give_the_same_labels(tmp_path, monkeypatch):
     for most in (2**28, 500):
         monkeypatch.setattr(who_is_harry_potter, "_MOST_LOGITS", most)
         trainer = trainer_of(tmp_path / str(most), max_steps=1)
-        trainer.parts[0].prepare(training_context(trainer, resuming=False))
+        trainer.parts[0].prepare(trainer.training_context(resuming=False))
         labels.append(trainer.parts[0]._labels)
     assert labels[0] == labels[1]
 
@@ -88,7 +87,7 @@ def test_it_works_with_adapters(tmp_path):
     model = tiny_model()
     before = weights(model)
     trainer = trainer_of(tmp_path, model, peft_config=LoraConfig(r=4, target_modules=["down_proj"]), max_steps=1)
-    trainer.parts[0].prepare(training_context(trainer, resuming=False))
+    trainer.parts[0].prepare(trainer.training_context(resuming=False))
     after = weights(trainer.model)
     assert not any(value.any() for name, value in after.items() if "lora_B" in name)
     assert all(any(torch.equal(value, other) for other in after.values()) for value in before.values())

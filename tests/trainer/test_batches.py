@@ -111,7 +111,7 @@ def test_sizes_divide_what_was_asked_for():
 
 def test_the_batch_that_is_tried_is_the_longest(tmp_path):
     trainer = tiny_trainer(tmp_path, forget_dataset=tiny_rows("forget", 9), retain_per_forget=2)
-    batch = longest_batch(trainer, 3)
+    batch = longest_batch(trainer.train_dataset, trainer.data_collator, 3)
     for name, encoded in (("forget", trainer.train_dataset.forget), ("retain", trainer.train_dataset.retain)):
         lengths = sorted((len(row.input_ids) for row in encoded), reverse=True)
         got = sorted(batch[name]["attention_mask"].sum(1).tolist(), reverse=True)
@@ -119,22 +119,22 @@ def test_the_batch_that_is_tried_is_the_longest(tmp_path):
     assert len(batch["retain"]["labels"]) == 6
 
 
-def test_pieces_hold_every_row_once_beside_its_alternate():
+def test_slices_hold_every_row_once_beside_its_alternate():
     from hf_unlearn.data.pairing import pad_rows
     from hf_unlearn.trainer.microbatch import cut_by_length
 
     lengths = {"forget": [3, 9, 20], "alternate": [15, 4, 2], "retain": [30, 5, 6, 7]}
     inputs = {part: pad_rows(rows(each), range(10, 10 + len(each)), 0) for part, each in lengths.items()}
-    pieces = cut_by_length(inputs, 40)
-    assert len(pieces) > 2 and cut_by_length(inputs, 1000) == [inputs]
-    for piece in pieces:
-        if "forget" in piece:
-            assert piece["forget"]["row"].tolist() == piece["alternate"]["row"].tolist()
-        size = sum(len(each["row"]) for each in piece.values())
-        width = max(each["input_ids"].shape[1] for each in piece.values())
+    slices = cut_by_length(inputs, 40)
+    assert len(slices) > 2 and cut_by_length(inputs, 1000) == [inputs]
+    for cut in slices:
+        if "forget" in cut:
+            assert cut["forget"]["row"].tolist() == cut["alternate"]["row"].tolist()
+        size = sum(len(each["row"]) for each in cut.values())
+        width = max(each["input_ids"].shape[1] for each in cut.values())
         assert size * width <= 40 or size <= 2
     for part, each in inputs.items():
-        seen = [pair for piece in pieces if part in piece for pair in row_texts(piece[part])]
+        seen = [pair for cut in slices if part in cut for pair in row_texts(cut[part])]
         assert sorted(seen) == row_texts(each)
 
 
@@ -144,7 +144,7 @@ def row_texts(part):
 
 
 @pytest.mark.parametrize("losses", [("npo", "kl"), ("dpo", "nll"), ("rmu", "hidden")])
-def test_a_micro_batch_in_pieces_makes_the_same_steps(tmp_path, losses):
+def test_a_micro_batch_in_slices_makes_the_same_steps(tmp_path, losses):
     settings = {"loss_type": losses[0], "retain_loss_type": losses[1], "optim": "sgd", "retain_per_forget": 2}
     if losses[0] == "dpo":
         settings["alternates"] = {"name": "fixed-text", "text": " w1 w2 w3"}

@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM
 from hf_unlearn.models.head import Tail, likely_tails
 from hf_unlearn.trainer import UnlearnConfig, UnlearnTrainer
 from hf_unlearn.trainer.forward import join
-from hf_unlearn.trainer.reference import CachedStates, LiveStates
+from hf_unlearn.trainer.references import CachedStates, LiveStates
 
 COMMON = {
     "vocab_size": len(WORDS) + 4,

@@ -9,7 +9,7 @@ from tiny_run import assert_same, logged, tiny_model, tiny_trainer, weights
 from torch import nn
 
 from hf_unlearn.trainer.forward import forward_labels
-from hf_unlearn.trainer.reference import CachedStates, LiveStates
+from hf_unlearn.trainer.references import CachedStates, LiveStates
 
 
 def retain_batch(trainer, size=4):

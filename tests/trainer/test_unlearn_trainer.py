@@ -15,7 +15,7 @@ from hf_unlearn.errors import RequestError
 from hf_unlearn.models.head import output_head
 from hf_unlearn.trainer import UnlearnConfig, UnlearnTrainer
 from hf_unlearn.trainer.forward import forward_labels
-from hf_unlearn.trainer.terms import TermMaker
+from hf_unlearn.trainer.objective import Objective
 
 LOSSES = [(forget, retain) for forget in ("ga", "npo") for retain in ("none", "nll", "kl")]
 
@@ -238,7 +238,7 @@ def test_no_step_is_made_with_what_is_not_finite(tmp_path, broken, monkeypatch):
     trainer = tiny_trainer(tmp_path, optim="sgd")
     before = weights(trainer.model)
     if broken == "loss":
-        monkeypatch.setattr(TermMaker, "forward", _nan_forward)
+        monkeypatch.setattr(Objective, "forward", _nan_forward)
     else:
         output_head(trainer.model).weight.register_hook(lambda gradient: gradient * math.inf)
     with pytest.raises(RequestError, match="step 1"):
@@ -246,11 +246,11 @@ def test_no_step_is_made_with_what_is_not_finite(tmp_path, broken, monkeypatch):
     assert_same(before, weights(trainer.model))
 
 
-_forward = TermMaker.forward
+_forward = Objective.forward
 
 
-def _nan_forward(maker, model, inputs, wanted):
-    outputs = _forward(maker, model, inputs, wanted)
+def _nan_forward(objective, model, inputs, wanted):
+    outputs = _forward(objective, model, inputs, wanted)
     outputs["forget"].logits.data.fill_(math.nan)
     return outputs
 

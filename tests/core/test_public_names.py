@@ -1,0 +1,48 @@
+"""The names that users import: they stay, they follow from the registries, and importing the package stays light."""
+
+import subprocess
+import sys
+
+import pytest
+
+import hf_unlearn
+from hf_unlearn.losses import FORGET_LOSSES, RETAIN_LOSSES
+
+NAMES = """
+AltPOLoss CrossEntropyUnlearningLoss DPOLoss EnvironmentFailure FixedIncorrectLoss GradientAscentLoss HfUnlearnError
+HiddenRetainLoss IdkDPOLoss IdkNLLLoss JensenShannonLoss JensenShannonRetainLoss KLRetainLoss LearningLoss MarginLoss
+MarginToReferenceLoss MaxEntropyLoss MissingExtraError NLLRetainLoss NPOLoss NoRetainLoss PDULoss RMULoss
+RandomIncorrectLoss RequestError SatImpLoss SimNPOLoss UndialLoss UnlearnConfig UnlearnTrainer VerificationError
+VerifiedModel WeightedGradientAscentLoss __version__ audit load_report
+""".split()
+
+
+def test_the_public_names_are_these_and_each_is_there():
+    assert sorted(hf_unlearn.__all__) == sorted(NAMES)
+    assert dir(hf_unlearn) == hf_unlearn.__all__
+    everything = {}
+    exec("from hf_unlearn import *", everything)
+    assert set(NAMES) <= everything.keys()
+    for name in NAMES:
+        assert everything[name] is getattr(hf_unlearn, name)
+
+
+@pytest.mark.parametrize("registry", [FORGET_LOSSES, RETAIN_LOSSES], ids=lambda each: each.kind)
+def test_every_registered_loss_is_exported_and_described(registry):
+    described = hf_unlearn.UnlearnConfig.__doc__
+    assert "FORGET_LOSSES" not in described and "RETAIN_LOSSES" not in described
+    for entry in registry.entries():
+        assert entry.value.__name__.endswith("Loss")  # the package looks for other names nowhere
+        assert getattr(hf_unlearn, entry.value.__name__) is entry.value
+        assert f'- `"{entry.name}"`: {entry.summary[:20]}' in described
+
+
+def test_importing_the_package_loads_nothing_heavy():
+    script = """
+import sys, hf_unlearn
+assert hf_unlearn.__version__ and hf_unlearn.RequestError
+assert not hasattr(hf_unlearn, "nothing")
+print(sorted({"torch", "transformers", "numpy"} & sys.modules.keys()))
+"""
+    found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"
