@@ -90,7 +90,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="hf-unlearn", description=about)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    run = commands.add_parser("run", help="every stage of a recipe, resuming what is there")
+    run = commands.add_parser("run", help="run every stage of a recipe, resuming what is finished")
     _add_recipe_arguments(run)
     run.set_defaults(run=_run)
     for stage, text in STAGE_HELP.items():
@@ -111,12 +111,12 @@ def _parser() -> argparse.ArgumentParser:
     add_compare_arguments(compared)
     compared.set_defaults(run=compare)
 
-    text = "judge checkpoints unlearned by somebody else: no training, no publishing"
+    text = "judge checkpoints that were unlearned elsewhere: no training, no publishing"
     command = commands.add_parser("audit", help=text)
     _add_recipe_arguments(command)
     command.set_defaults(run=_audit)
 
-    text = "the built-in recipe on planted facts, no network, no GPU; exit code 0 if every control came out right"
+    text = "the built-in recipe on planted facts, no network, no GPU; exit code 0 if every control is judged correctly"
     quickstart = commands.add_parser("quickstart", help=text)
     _add_run_arguments(quickstart)
     quickstart.set_defaults(run=_quickstart)
@@ -124,18 +124,18 @@ def _parser() -> argparse.ArgumentParser:
     check = commands.add_parser("check", help="re-check digests, signature and verdict of a published model")
     check.add_argument("model", metavar="REPO_OR_FOLDER")
     check.add_argument("--revision", help="branch, tag or commit on the Hub")
-    text = "public key (PEM) of somebody you trust; one of those named must have signed the report"
+    text = "public key (PEM) of a publisher you trust; can be repeated, one of them must have signed the report"
     check.add_argument("--trusted-key", metavar="PUB", type=Path, action="append", default=[], help=text)
     text = "the same for a Sigstore identity, such as  me@example.org https://accounts.google.com"
     check.add_argument(
         "--trusted-identity", nargs=2, metavar=("IDENTITY", "ISSUER"), action="append", default=[], help=text
     )
-    text = "fail unless a trusted key or identity is named, and has signed"
+    text = "fail unless a trusted key or identity is named and has signed"
     check.add_argument("--require-signature", action="store_true", help=text)
-    check.add_argument("--report-digest", metavar="SHA256", help="accept this very report and no other")
-    text = "believe digests of files in the download cache that did not change since they were last hashed"
+    check.add_argument("--report-digest", metavar="SHA256", help="accept only the report with this digest")
+    text = "reuse digests of files in the download cache that did not change since they were last hashed"
     check.add_argument("--reuse-digests", action="store_true", help=text)
-    text = "ask only whether every byte is what was verified, whatever the verdict"
+    text = "check only that every byte is what was verified, whatever the verdict"
     check.add_argument("--integrity-only", action="store_true", help=text)
     check.set_defaults(run=_check)
 
@@ -144,11 +144,11 @@ def _parser() -> argparse.ArgumentParser:
     how = sign.add_mutually_exclusive_group(required=True)
     text = "private key on the curve P-256, P-384 or P-521 (PEM); its password from HF_UNLEARN_KEY_PASSWORD"
     how.add_argument("--private-key", metavar="KEY", type=Path, help=text)
-    text = "sign as the CI job this runs in, or as whoever logs in with a browser (needs the network)"
+    text = "sign as the CI job this runs in, or with a browser login (needs the network)"
     how.add_argument("--sigstore", action="store_true", help=text)
     sign.set_defaults(run=_sign)
 
-    listing = commands.add_parser("list", help="what there is")
+    listing = commands.add_parser("list", help="list losses, formats, attacks, metrics, recipes ...")
     listing.add_argument("what", choices=LISTS)
     listing.add_argument("--json", action="store_true", help="print an array of objects")
     listing.set_defaults(run=_list)
@@ -166,7 +166,7 @@ def _add_recipe_arguments(command: argparse.ArgumentParser) -> None:
 
 def _add_run_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("--output-dir", type=Path, help="folder of the run (default: runs/NAME)")
-    command.add_argument("--workers", type=int, help="worker processes (default: chosen; 0: none)")
+    command.add_argument("--workers", type=int, help="number of worker processes (default: automatic; 0: none)")
 
 
 def _run(arguments: argparse.Namespace) -> int:
