@@ -48,7 +48,7 @@ class Direction(NamedTuple):
 
 @ATTACKS.register(
     "ablate-direction",
-    summary="take the direction in which forget and retain questions differ out of all hidden states",
+    summary="remove the direction in which forget and retain questions differ from all hidden states",
     paper="arXiv 2406.11717 (directional ablation), on unlearning by misdirection (arXiv 2403.03218)",
     defaults={"depths": [0.25, 0.5, 0.75, 1.0], "examples": 256},
     needs=("never-knew control", "retain"),
@@ -63,8 +63,8 @@ class AblateDirection(Attack):
 
     Attributes:
         depths: Where directions are taken from, as shares of the layers from the first on; the attacker keeps the
-            best. Each is taken out after every layer.
-        examples: At most so many questions of each set make the means.
+            best. Each is removed after every layer.
+        examples: Maximum number of questions of each set for the means.
         seed: Seed of the draw of questions.
     """
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @ATTACKS.register(
     "interpolate",
-    summary="go a part of the way back to the target, or further away from it",
+    summary="move the weights part of the way back to the target, or further away from it",
     paper="arXiv 2505.22310 (linear connectivity); extrapolation arXiv 2602.06441",
     defaults={"shares": [0.1, 0.25, 0.5]},
     needs=("never-knew control", "target model"),

@@ -48,7 +48,7 @@ class Merge(Attack):
         trained_on: What it is fine-tuned on: the ``retain`` or the ``generic`` set.
         learning_rate: Of that fine-tuning.
         epochs: Its passes over the set.
-        batch_size: Its rows a step.
+        batch_size: Its rows per step.
         seed: Seed of its order of rows.
     """
 

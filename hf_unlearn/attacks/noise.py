@@ -41,8 +41,8 @@ class Noise(WeightEdit):
     Attributes:
         amounts: Standard deviations of the noise, as shares of the root mean square of each row of a matrix; the
             attacker keeps the best.
-        draws: Draws of each size; the attacker keeps the best of them too. The same draw adds the same noise, but for
-            its size, to every model.
+        draws: Draws of each size; the attacker keeps the best of them too. Apart from its size, the same draw adds the
+            same noise to every model.
         seed: Seed of the draws.
     """
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @ATTACKS.register(
     "paraphrase",
-    summary="ask for every fact by its other prompts, those it was learned with among them",
+    summary="ask for every fact with its other prompts, including those it was learned with",
     paper="arXiv 2602.06248, arXiv 2603.11266 (what one wording hides, another finds)",
     defaults={"prompts": 4},
     needs=("never-knew control", "other prompts"),
@@ -33,8 +33,8 @@ class Paraphrase(PromptAttack):
     of the same fact with the same answer. Prompts that hold the answer are left out.
 
     Attributes:
-        prompts: At most so many other prompts are tried; the attacker keeps the best. A row that has fewer is asked
-            as it is.
+        prompts: Maximum number of other prompts to try; the attacker keeps the best. A row that has fewer is asked as
+            it is.
     """
 
     prompts: int = 4

@@ -38,8 +38,8 @@ class Prefix(PromptAttack):
     """Settings of prefixes.
 
     Attributes:
-        texts: A text with ``{prompt}`` is put around the question. Any other is what the answer is made to begin
-            with, in a conversation as the start of the assistant's message; it is given, and not scored.
+        texts: A text with ``{prompt}`` is put around the question. Any other text is given as the beginning of the
+            answer (in a conversation, of the assistant's message) and not scored.
     """
 
     texts: tuple[str, ...] = TEXTS

@@ -52,8 +52,8 @@ class LinearProbe(Attack):
     """Settings of the probe. It scores ``mc_accuracy`` only, and is reported unless a gate names it.
 
     Attributes:
-        examples: At most so many retain rows the map is fitted on, drawn once by the seed.
-        layers: Layers that are probed, evenly spread, the last among them; the attacker keeps the best.
+        examples: Maximum number of retain rows to fit the map on, drawn once with the seed.
+        layers: Number of layers to probe, evenly spread, including the last; the attacker keeps the best.
         ridge: Penalty on the map's squared weights, per row, for states of unit variance.
         seed: Seed of the draw.
     """

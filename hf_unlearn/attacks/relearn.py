@@ -29,7 +29,7 @@ class Relearn(RetrainingAttack):
     trained on; the never-knew model, attacked alike, shows how many. For facts that say nothing of each other: RTT.
 
     Attributes:
-        examples: Forgotten facts to train on, drawn once by the seed.
+        examples: Number of forgotten facts to train on, drawn once with the seed.
         seed: Seed of the draw and of the order of rows.
     """
 
@@ -70,7 +70,7 @@ class Relearn(RetrainingAttack):
 
 @ATTACKS.register(
     "relearn-all",
-    summary="fine-tune on the whole forget set for one epoch, ask for all of it: how soon it is back",
+    summary="fine-tune on the whole forget set for one epoch, ask for all of it: how soon it returns",
     paper="arXiv 2605.24614 (1 epoch, learning rate 2e-5, batch 32)",
     defaults=("learning_rates", "epochs", "batch_size"),
     needs=("never-knew control",),

@@ -37,7 +37,7 @@ class StepSettings:
     Attributes:
         loss_tokens: ``answer`` trains on the answers only, ``all`` on every token of the rows.
         max_tokens: Longer rows lose their beginning; whole if left out.
-        lora_targets: Layers that get adapters; all linear ones but the output head if left out.
+        lora_targets: Layers that get adapters; all linear layers except the output head if left out.
         optimizer: ``adamw`` or ``lion``, without weight decay.
         dtype: Type of the weights while they are trained.
         max_grad_norm: Gradient clipping; 0 turns it off.
@@ -58,11 +58,11 @@ class RetrainingSettings:
     Attributes:
         learning_rates: Rates of the sweep; the attacker keeps the best.
         epochs: Passes over the rows; what is asked for is scored after each.
-        batch_size: Rows a step.
+        batch_size: Rows per step.
         warmup_steps: Linear warm-up, then constant.
-        tuning: ``full`` trains all weights, ``lora`` adapters beside them.
+        tuning: ``full`` trains all weights, ``lora`` trains adapters.
         lora_rank: Rank of the adapters; their scale is twice of it.
-        patience: A rate is given up after so many epochs without gain; 0 never gives up.
+        patience: Early stopping: a rate ends after this many epochs without gain; 0 turns it off.
         seed: Seed of the order of rows.
 
     Raises:

@@ -40,13 +40,13 @@ class RTT(RetrainingAttack, StepSettings):
     """Settings of RTT.
 
     Attributes:
-        folds: Parts into which the forgotten facts are split; facts that tell of each other stay together.
+        folds: Parts into which the forgotten facts are split; facts that give each other away stay together.
         run_folds: How many of them serve as V, from the first on; all if left out (the paper ran 2 of 5).
         form: How T is written: ``rows`` as the facts were trained, ``multiple-choice`` (lettered options, then the
             answer), ``question-answer``, or ``sentences``.
-        asked_by: ``rows`` asks for V as everything else is asked, ``letters`` for the letter of an option (the paper).
-        leaks: ``apart`` keeps facts that tell of each other on one side, ``report`` only counts them.
-        seed: Seed of the split and of the order of rows.
+        asked_by: ``rows`` asks for V as for all other rows, ``letters`` for the letter of an option (the paper).
+        leaks: ``apart`` keeps facts that give each other away on one side, ``report`` only counts them.
+        seed: Seed of the folds and of the order of rows.
     """
 
     folds: int = 5

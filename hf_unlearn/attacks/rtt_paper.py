@@ -33,7 +33,7 @@ class RTTPaper(RTT):
     Attributes:
         run_folds: The paper ran 2 of 5.
         learning_rates: Published for models of 7 and 8 billion weights; a small model needs far larger ones.
-        batch_size: Rows a step.
+        batch_size: Rows per step.
         form: As multiple-choice questions.
         asked_by: By the letter of the option.
         loss_tokens: On every token of the question, its options and the answer.

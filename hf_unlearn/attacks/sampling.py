@@ -59,7 +59,7 @@ class LeakAtK(Attack):
         top_p: Sample only from the most likely tokens that together have at least this probability.
         max_new_tokens: Length of an answer; that of the longest true one and 8 more, up to 128, if left out.
         scores: Metrics of generated text by which an answer counts.
-        seed: Seed of the draws, which do not depend on what is sampled beside them.
+        seed: Seed of the draws. A draw does not depend on what else is sampled.
     """
 
     k: int = 16

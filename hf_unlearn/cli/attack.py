@@ -21,23 +21,23 @@ _FLAGS = ("alone", "cost", "json")
 
 def _add_arguments(command: argparse.ArgumentParser) -> None:
     add_recipe_arguments(command)
-    text = "attack the model MODEL (folder or Hub id) in place of a recipe's stage; may be given several times"
+    text = "attack the model MODEL (folder or Hub id) instead of running a recipe's stage; can be repeated"
     command.add_argument("--attack", metavar="NAME", action="append", default=[], help=text)
     text = "attack MODEL with all attacks of a tier: quick, release or deep"
     command.add_argument("--tier", metavar="TIER", help=text)
-    text = "recipe whose rows, metrics and models are used, and its settings of the attacks"
+    text = "recipe whose rows, metrics, models and attack settings are used"
     command.add_argument("--recipe", dest="from_recipe", metavar="RECIPE", help=text)
-    text = "rows instead of a recipe: the forget set's FILE or Hub data set, or retain=FILE, generic=FILE ..."
+    text = "rows instead of a recipe: the forget set's FILE or Hub dataset, or retain=FILE, generic=FILE ..."
     command.add_argument("--data", metavar="[SET=]FILE", action="append", default=[], help=text)
-    command.add_argument("--target", metavar="MODEL", help="the model before unlearning, attacked alike")
-    command.add_argument("--never-knew", metavar="MODEL", help="a model that never knew, attacked alike")
+    command.add_argument("--target", metavar="MODEL", help="the model before unlearning, attacked in the same way")
+    command.add_argument("--never-knew", metavar="MODEL", help="a model that never knew, attacked in the same way")
     command.add_argument("--revision", help="branch, tag or commit of MODEL on the Hub")
     command.add_argument("--after", metavar="FORMAT", help="attack the weights that MODEL has in this format")
     command.add_argument(
-        "--then", metavar="FORMAT", help="put what comes of the attack into this format, and score that"
+        "--then", metavar="FORMAT", help="export the attacked model to this format before it is scored"
     )
     command.add_argument("--alone", action="store_true", help="attack MODEL only, not the models it is compared with")
-    command.add_argument("--cost", action="store_true", help="say what it would take, and stop")
+    command.add_argument("--cost", action="store_true", help="print the cost, and stop")
     command.add_argument("--json", action="store_true", help="print an object instead of a table")
 
 

@@ -13,18 +13,18 @@ from .command import Command
 def _add_check_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("model", metavar="REPO_OR_FOLDER")
     command.add_argument("--revision", help="branch, tag or commit on the Hub")
-    text = "public key (PEM) of somebody you trust; one of those named must have signed the report"
+    text = "public key (PEM) of a publisher you trust; can be repeated, one of them must have signed the report"
     command.add_argument("--trusted-key", metavar="PUB", type=Path, action="append", default=[], help=text)
     text = "the same for a Sigstore identity, such as  me@example.org https://accounts.google.com"
     command.add_argument(
         "--trusted-identity", nargs=2, metavar=("IDENTITY", "ISSUER"), action="append", default=[], help=text
     )
-    text = "fail unless a trusted key or identity is named, and has signed"
+    text = "fail unless a trusted key or identity is named and has signed"
     command.add_argument("--require-signature", action="store_true", help=text)
-    command.add_argument("--report-digest", metavar="SHA256", help="accept this very report and no other")
-    text = "believe digests of files in the download cache that did not change since they were last hashed"
+    command.add_argument("--report-digest", metavar="SHA256", help="accept only the report with this digest")
+    text = "reuse digests of files in the download cache that did not change since they were last hashed"
     command.add_argument("--reuse-digests", action="store_true", help=text)
-    text = "ask only whether every byte is what was verified, whatever the verdict"
+    text = "check only that every byte is what was verified, whatever the verdict"
     command.add_argument("--integrity-only", action="store_true", help=text)
 
 
@@ -65,7 +65,7 @@ def _add_sign_arguments(command: argparse.ArgumentParser) -> None:
     how = command.add_mutually_exclusive_group(required=True)
     text = "private key on the curve P-256, P-384 or P-521 (PEM); its password from HF_UNLEARN_KEY_PASSWORD"
     how.add_argument("--private-key", metavar="KEY", type=Path, help=text)
-    text = "sign as the CI job this runs in, or as whoever logs in with a browser (needs the network)"
+    text = "sign as the CI job this runs in, or with a browser login (needs the network)"
     how.add_argument("--sigstore", action="store_true", help=text)
 
 

@@ -17,11 +17,11 @@ DTYPES = ("float32", "bfloat16", "float16")
 
 def _add_evaluate_arguments(command: argparse.ArgumentParser) -> None:
     add_recipe_arguments(command)
-    text = "evaluate a model with a suite, by name or YAML file, instead of a recipe's stage"
+    text = "evaluate a model with a suite (name or YAML file) instead of running a recipe's stage"
     command.add_argument("--suite", metavar="SUITE", help=text)
     text = "with --suite: records folder, model or TOFU log of a model that never saw the forget set"
     command.add_argument("--reference", metavar="FOLDER_LOG_OR_MODEL", help=text)
-    text = "with --suite: type of the weights that are not quantized (default: float32)"
+    text = "with --suite: type of unquantized weights (default: float32)"
     command.add_argument("--dtype", choices=DTYPES, help=text)
     command.add_argument("--limit", metavar="N", type=int, help="with --suite: score only N rows of each set")
     command.add_argument("--revision", help="with --suite: branch, tag or commit of a model on the Hub")
@@ -68,7 +68,7 @@ def _evaluate_with_suite(arguments: argparse.Namespace) -> int:
 
 def _add_compare_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("first", metavar="A", type=Path, help="output folder of `evaluate MODEL --suite`")
-    command.add_argument("second", metavar="B", type=Path, help="another one, of the same suite and rows")
+    command.add_argument("second", metavar="B", type=Path, help="a second one, with the same suite and rows")
     command.add_argument("--json", action="store_true", help="print an object instead of a table")
 
 

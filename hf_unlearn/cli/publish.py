@@ -32,19 +32,19 @@ def _add_arguments(command: argparse.ArgumentParser) -> None:
     add_recipe_arguments(command)
     text = "upload to the Hub: the model as OWNER/NAME, each format as OWNER/NAME-FORMAT"
     command.add_argument("--repo-id", metavar="OWNER/NAME", help=text)
-    command.add_argument("--public", action="store_true", help="let everybody see it (default: private)")
-    command.add_argument("--gated", choices=("auto", "manual"), help="readers must ask first")
-    text = "variants as branches of the one repository instead of repositories of their own"
+    command.add_argument("--public", action="store_true", help="make it visible to everybody (default: private)")
+    command.add_argument("--gated", choices=("auto", "manual"), help="readers must ask for access")
+    text = "publish variants as branches of one repository instead of separate repositories"
     command.add_argument("--branches", action="store_true", help=text)
     command.add_argument("--tag", metavar="TAG", help="tag of the release (default: v1); it is never moved")
-    command.add_argument("--no-collection", action="store_true", help="do not tie the repositories together")
-    text = "upload although the verdict is not passed or a control is not as it must; the card says so first"
+    command.add_argument("--no-collection", action="store_true", help="do not put the repositories into a collection")
+    text = "upload even if the verdict is not passed or a control got a wrong verdict; the card says so first"
     command.add_argument("--allow-not-passed", action="store_true", help=text)
     how = command.add_mutually_exclusive_group()
     text = "sign the reports with this key (PEM); its password from HF_UNLEARN_KEY_PASSWORD"
     how.add_argument("--private-key", metavar="KEY", type=Path, help=text)
     how.add_argument("--sigstore", action="store_true", help="sign as the CI job this runs in, or by a browser login")
-    text = "only write the folders that would be uploaded (RUN/hub), and ask the Hub nothing"
+    text = "only write the folders that would be uploaded (RUN/hub), without contacting the Hub"
     command.add_argument("--dry-run", action="store_true", help=text)
 
 

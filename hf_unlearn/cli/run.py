@@ -21,7 +21,7 @@ def add_recipe_arguments(command: argparse.ArgumentParser) -> None:
 
 def _add_run_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("--output-dir", type=Path, help="folder of the run (default: runs/NAME)")
-    command.add_argument("--workers", type=int, help="worker processes (default: chosen; 0: none)")
+    command.add_argument("--workers", type=int, help="number of worker processes (default: automatic; 0: none)")
 
 
 def workers_of(arguments: argparse.Namespace) -> int | None:
@@ -76,16 +76,16 @@ def _quickstart(arguments: argparse.Namespace) -> int:
     return 0 if result.controls_ok else 1
 
 
-RUN = Command("run", "every stage of a recipe, resuming what is there", add_recipe_arguments, run_recipe)
+RUN = Command("run", "run every stage of a recipe, resuming what is finished", add_recipe_arguments, run_recipe)
 AUDIT = Command(
     "audit",
-    "judge checkpoints unlearned by somebody else: no training, no publishing",
+    "judge checkpoints that were unlearned elsewhere: no training, no publishing",
     add_recipe_arguments,
     _audit,
 )
 QUICKSTART = Command(
     "quickstart",
-    "the built-in recipe on planted facts, no network, no GPU; exit code 0 if every control came out right",
+    "the built-in recipe on planted facts, no network, no GPU; exit code 0 if every control is judged correctly",
     _add_run_arguments,
     _quickstart,
 )

@@ -20,7 +20,7 @@ from .base import ControlPart, everything_retained
 @CONTROLS.register(
     "depth_hidden",
     summary="Facts are learned with the upper layers frozen and unlearned with the lower ones frozen, so that they "
-    "stay where they stand.",
+    "stay where they are.",
     paper="arXiv 2410.08827, section 6.1 (its stress test)",
     defaults={"share": 0.5, "phase": "unlearn"},
     needs=("never-knew model", "retain"),

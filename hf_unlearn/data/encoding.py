@@ -31,10 +31,10 @@ class TextFormat:
     Attributes:
         kind: ``plain`` puts the prompt into ``template``; ``chat`` makes it a user message in the tokenizer's chat
             template. Rows that came as chat messages are always rendered with the chat template, and rows without a
-            prompt (plain text) never with any.
-        template: What generation is given, with ``{prompt}`` where the row's prompt goes, for example
+            prompt (plain text) never are.
+        template: The text that the model continues, with ``{prompt}`` where the row's prompt goes, for example
             ``"Question: {prompt}\\nAnswer:"``.
-        separator: Put before the answer, usually a space where the answers have none of their own. It belongs to the
+        separator: Put before the answer; usually a space, if the answers have none of their own. It belongs to the
             answer: most tokenizers merge a space with the word after it.
     """
 

@@ -21,17 +21,17 @@ class DrawSpec:
 
     Attributes:
         texts: How many texts are drawn.
-        starts: What they begin with, in turn. An empty one leaves the first words to the model too, which needs a
-            token that texts begin with.
+        starts: Beginnings of the texts, used in turn. An empty one lets the model choose the first words too, which
+            needs a beginning-of-text token.
         max_new_tokens: Longest continuation in tokens.
-        temperature: Divides the logits. Under 1, because what a model is not sure of it makes up, out of parts of what
-            it is to forget too.
-        avoid_words: A text is left out if it holds so many words in a row that stand in the forget set, none of them
+        temperature: Divides the logits. Below 1, because a model makes up what it is not sure of, also from parts of
+            what it should forget.
+        avoid_words: A text is left out if it contains this many consecutive words of the forget set, none of them
             ordinary. 2 finds first and last names; for single telling words use 1.
-        avoid: Further words or phrases; a text that holds one is left out.
-        ordinary: Words that say nothing of whom a text is about, beside those that kept sets show to be so: the words
-            of the sentences that state facts, where no facts of the same kind are kept.
-        seed: Of the draws.
+        avoid: Further words or phrases; a text that contains one is left out.
+        ordinary: Words that do not say whom a text is about, in addition to those that kept sets show to be ordinary:
+            list the words of the sentences that state facts if no facts of the same kind are kept.
+        seed: Seed of the draws.
     """
 
     texts: int = 2000

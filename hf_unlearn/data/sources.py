@@ -21,30 +21,30 @@ class Source:
 
     Attributes:
         path: Local .jsonl, .json, .parquet, .csv or .txt file. Wins over ``dataset``.
-        dataset: Hub id of a data set, for example ``"locuslab/TOFU"``.
-        config: Configuration of the Hub data set.
-        split: Split of the Hub data set.
-        revision: Branch, tag or commit of the Hub data set.
+        dataset: Hub id of a dataset, for example ``"locuslab/TOFU"``.
+        config: Configuration of the Hub dataset.
+        split: Split of the Hub dataset.
+        revision: Branch, tag or commit of the Hub dataset.
         prompt: Column with the question; this and the other column names are detected where they are ``None``.
         answer: Column with the answer.
-        choices: Column with a list of wrong answers (as TOFU's ``perturbed_answer``) or of all options. Where the
-            right answer is not among them, it is put at a position that its text decides.
+        choices: Column with a list of wrong answers (as TOFU's ``perturbed_answer``) or of all options. If the right
+            answer is not among them, it is inserted at a position that depends on its text.
         answer_index: Column with the position (from 0) of the right answer in ``choices``.
-        draw_choices: Where rows bring no options: so many wrong ones are drawn from answers to other questions of the
-            row's group, or of the set where the group has too few.
+        draw_choices: For rows without options: this many wrong ones are drawn from answers to other questions of the
+            row's group, or of the whole set if the group has too few.
         text: Column with plain text.
         paraphrased: Column with the right answer in other words, a string or a list.
         perturbed: Column with wrong answers in the right one's form, a string or a list.
-        paraphrased_prompt: Column with the question in other words, a string or a list; attacks ask by it.
-        group: Column that says which rows may tell of each other.
+        paraphrased_prompt: Column with the question in other words, a string or a list; attacks use it.
+        group: Column that says which rows may give each other away.
         fact: Column that says what the row is about. Default: every row is a fact of its own.
-        rows_per_group: Where no column names the groups but they stand in order: this many rows one after the other
-            are a group (20 in TOFU: the questions about one author).
-        limit: Use only the first rows.
-        score_limit: Score only the first rows of these; training still uses all.
-        window: Cut plain texts into pieces of at most so many characters, at white space; the pieces of one text are
+        rows_per_group: For ordered data without a group column: this many consecutive rows are a group (20 in TOFU:
+            the questions about one author).
+        limit: Use only this many rows, from the first on.
+        score_limit: Score only this many rows, from the first on; training still uses all.
+        window: Cut plain texts at white space into chunks of at most this many characters; the chunks of one text are
             a group.
-        layout: One of the second paper's data sets (see docs/rtt.md); ``path`` is then the folder of your copy.
+        layout: One of the RTT paper's datasets (see docs/rtt.md); ``path`` is then the folder of your copy.
         splits: For a layout: its question files without their ending, such as ``split_0``; all if left out.
         train_on: For a layout: train on its ``sentences`` or on its ``questions``.
     """

@@ -39,9 +39,10 @@ class EvalSpec:
         metrics: Names of metrics.
         max_new_tokens: Length of the greedy continuations of prompts.
         fluency_tokens: Length of the greedy continuations of generic text.
-        generate_limit: Prompts are continued for the first so many facts of each set; all if left out, 0 for none.
-        batch_tokens: Tokens per forward, padding included; ``auto`` chooses by the device. Batches that do not fit
-            into memory are halved in any case.
+        generate_limit: Prompts are continued for this many facts of each set, from the first on; all if left out, 0
+            for none.
+        batch_tokens: Tokens per forward pass, padding included; ``auto`` chooses by the device. Batches that do not
+            fit into memory are halved in any case.
     """
 
     metrics: tuple[str, ...] = ("probability", "extraction_strength", "exact_match", "rouge_l", "mc_accuracy")

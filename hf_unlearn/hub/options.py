@@ -49,7 +49,7 @@ class HubOptions:
         gated: Readers must ask: ``auto`` lets everybody in who does, ``manual`` asks the owner.
         branches: Put the variants on branches of the main repository instead of repositories of their own.
         tag: Tag of the release; ``None`` makes none.
-        collection: Tie the repositories together in a collection.
+        collection: Put the repositories into a collection.
         allow_not_passed: Publish although the verdict is not *passed* or a control did not come out as it must.
         private_key: Sign every report with this key (PEM).
         sigstore: Sign every report as the CI job this runs in, or as whoever logs in with a browser.

@@ -34,7 +34,7 @@ class ScratchSpec:
         layers: Number of layers.
         heads: Number of attention heads.
         kv_heads: Number of key-value heads.
-        vocab_size: Greatest size of the vocabulary, the 256 bytes and three special tokens included.
+        vocab_size: Maximum vocabulary size, including the 256 bytes and three special tokens.
         max_positions: Longest sequence in tokens; a longer row is refused.
         epochs: Passes over the rows.
         batch_size: Rows per step.
@@ -43,10 +43,10 @@ class ScratchSpec:
         warmup: Share of the steps in which the learning rate rises.
         seed: Of weights and row order.
         labels: ``all`` learns prompts too, ``answer`` only answers.
-        threads: CPU threads. Part of the result: other numbers of threads add in another order.
+        threads: CPU threads. The result depends on it: another number of threads adds in another order.
         tie_embeddings: Whether input and output embeddings are one matrix.
-        architecture: ``llama``, or ``gpt_neox`` (as Pythia: layer norms, biases, attention and MLP side by side, as
-            many key-value heads as heads).
+        architecture: ``llama``, or ``gpt_neox`` (as Pythia: layer norms, biases, parallel attention and MLP, as many
+            key-value heads as heads).
     """
 
     hidden_size: int = 128

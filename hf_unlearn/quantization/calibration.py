@@ -36,10 +36,10 @@ class CalibrationSpec:
         kind: ``generic`` for ordinary text only, or ``forget-aware`` for half forget rows and half ordinary text. A
             format's name may say otherwise: ``gptq-int4-g128@forget-aware``.
         source: Where ordinary text comes from; the training rows of the run's generic set if left out.
-        rows: Most rows to use, drawn with the run's seed.
+        rows: Maximum number of rows, drawn with the run's seed.
         max_length: Tokens per row; longer rows are cut.
-        min_tokens: Fewest tokens to calibrate with; the widest layer's number of inputs if left out (with fewer, the
-            inputs' second moments that GPTQ inverts have no full rank).
+        min_tokens: Minimum number of tokens to calibrate with; the widest layer's number of inputs if left out (with
+            fewer, the inputs' second moments that GPTQ inverts have no full rank).
     """
 
     kind: Literal["generic", "forget-aware"] = "generic"

@@ -47,7 +47,8 @@ class ModelSpec:
         never_knew_revision: Its revision on the Hub.
         dtype: Precision in which models are scored and the unlearned model is saved.
         scratch: Build a small target and never-knew model from the recipe's own data instead.
-        min_known: Least share of forget and of retain facts that a model built from scratch must answer.
+        min_known: Minimum share of the forget facts and of the retain facts that a model built from scratch must
+            answer.
     """
 
     target: str | None = None
@@ -77,17 +78,17 @@ class DataSpec:
     Attributes:
         planted: Generate all sets (then no other set may be named).
         forget, retain, holdout, generic: Where each set comes from.
-        score: What is scored in place of a set's own rows, by its name (``forget``, ``retain``, ``holdout``): where
-            texts are trained on and questions are asked.
+        score: Rows that are scored instead of a set's own rows, by set name (``forget``, ``retain``, ``holdout``): for
+            example questions about the texts that are trained on.
         extra: Further sets that are only scored, by name. They must keep their scores, see ``gate.utility_sets``.
         extra_is_known: Whether a model built from scratch learns the further sets too.
-        keep_generic: Whether the retain term is trained on the generic set's training rows too.
-        keep_extra: Which of the further sets the retain term is trained on too.
-        retain_at_hand: Share of the retain set's groups that methods may train on, drawn by the recipe's seed. The
-            whole set is scored, so that the report says what happens to knowledge that nobody could name. 0 leaves
-            generic text alone.
-        keep_drawn: Texts that the target writes by itself before training, for the retain term to keep too: what
-            nobody can name.
+        keep_generic: Whether the generic set's training rows are added to the retain rows.
+        keep_extra: Which of the further sets are added to the retain rows.
+        retain_at_hand: Share of the retain set's groups that methods may train on, drawn with the recipe's seed. The
+            whole set is scored, so the report shows what happens to knowledge that was not available for training. 0
+            leaves only generic text.
+        keep_drawn: Self-generated texts: the target writes them before training, and they are added to the retain rows
+            (see docs/drawn-texts.md).
         format: How rows become text.
         max_length: Longest row in tokens.
         truncation: ``refuse`` longer rows, or ``cut`` them.
@@ -176,11 +177,11 @@ class ControlSpec:
         expected: The verdict it must get.
         caught_by: Transforms that must be among those that fail it.
         method: For kind ``method``: which one.
-        seed: For kind ``never_knew``: seed of its training, unlike that of every other model of the run.
+        seed: For kind ``never_knew``: seed of its training, different from that of every other model of the run.
         settings: For positive controls: fields of ``UnlearnConfig`` for its training.
         parameters: For positive controls: parameters of the kind, such as ``{grid: fp4}``.
         learn: For positive controls that learn the facts their own way first (``depth_hidden``): fields of
-            ``UnlearnConfig`` for that training, which is the retain term alone over forget and retain rows.
+            ``UnlearnConfig`` for that training, which uses the retain loss alone, over forget and retain rows.
         max_forget_score: For hidden controls: at full precision no more than this share of forget facts may be
             answered greedily, or the control hides nothing and proves nothing.
         min_retain_score: The same for retained facts, at least.
@@ -224,7 +225,7 @@ class ExportSpec:
 
     Attributes:
         formats: Names of formats. Those that are calibrated take ``@generic`` or ``@forget-aware`` after their name.
-        calibration: The text that GPTQ and AWQ look at while they round.
+        calibration: The text that GPTQ and AWQ are calibrated on.
     """
 
     formats: tuple[str, ...] = DEFAULT_FORMATS
@@ -239,13 +240,13 @@ class BenchmarkSpec:
     published ``.eval_results/``; the gate does not judge it.
 
     Attributes:
-        tasks: Task of the harness to the benchmark's data set on the Hub, such as ``mmlu: cais/mmlu``.
+        tasks: Maps a task of the harness to the benchmark's dataset on the Hub, such as ``mmlu: cais/mmlu``.
         metric: Which of the tasks' metrics is taken, one value per question.
         shots: Solved examples per question; each task's own default if left out.
-        limit: Use only the first so many questions of each task.
+        limit: Use only this many questions of each task, from the first on.
         include_path: Folder with further task files, for example of tasks on local data.
-        batch_size: Questions per forward.
-        format: ``chat`` uses the model's chat template, ``plain`` does not, ``auto`` does where the model has one.
+        batch_size: Questions per forward pass.
+        format: ``chat`` uses the model's chat template, ``plain`` does not, ``auto`` does if the model has one.
     """
 
     tasks: dict[str, str]
@@ -295,11 +296,11 @@ class PublishSpec:
         repo_id: ``owner/name`` on the Hub. Without it nothing is uploaded (``hf-unlearn publish RUN --repo-id ...``
             can do so later).
         private: Make the repositories private.
-        gated: Readers must ask: ``auto`` or ``manual``.
-        branches: Variants as branches of the one repository instead of repositories of their own.
+        gated: Readers must ask for access: ``auto`` or ``manual``.
+        branches: Publish variants as branches of one repository instead of separate repositories.
         tag: Tag of the release.
-        collection: Tie the repositories together in a collection.
-        allow_not_passed: Upload although the verdict is not *passed*, or a control did not come out as it must.
+        collection: Put the repositories into a collection.
+        allow_not_passed: Upload even if the verdict is not *passed* or a control got a wrong verdict.
     """
 
     model_name: str = ""

@@ -32,7 +32,7 @@ AUTO_SETTINGS: Mapping[str, Any] = {
 
 @ROBUST.register(
     "auto",
-    summary="Rounds of unlearning and healing, an attack rehearsed before each, sized by the forget set.",
+    summary="Rounds of unlearning and healing with a rehearsed attack before each, sized by the forget set.",
     paper="this project (see docs/auto.md)",
     defaults={
         "unlearn_passes": 0.53,

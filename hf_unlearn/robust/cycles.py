@@ -22,7 +22,7 @@ REHEARSAL_FILE = "cycles_rehearsal.safetensors"
 
 @ROBUST.register(
     "cycles",
-    summary="Rounds of forget steps alone and retain steps alone, each with a fresh optimizer.",
+    summary="Rounds of steps on the forget loss alone, then on the retain loss alone, each with a fresh optimizer.",
     paper="this project (see docs/cycles.md)",
     defaults={
         "unlearn_steps": 30,

@@ -50,7 +50,7 @@ class Evaluation:
 
 @ROBUST.register(
     "delta-scaling",
-    summary="After training, its change is scaled up by the least factor with which no grid brings anything back.",
+    summary="After training, the change is scaled up by the smallest factor with which no grid recovers anything.",
     paper="this project (see docs/procedures.md)",
     defaults={
         "grids": ["nf4", "fp4", "int4-g128"],

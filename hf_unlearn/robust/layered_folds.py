@@ -17,7 +17,7 @@ from .base import TrainingPart
 
 @ROBUST.register(
     "layered-folds",
-    summary="Folds of the forget set are forgotten one after the other, the later ones retained until their turn.",
+    summary="Folds of the forget set are forgotten one after the other; later ones are retained until their turn.",
     paper="arXiv 2505.09500",
     defaults={"folds": 3, "epochs_per_stage": 1, "seed": 0},
     needs=("retain",),

@@ -29,7 +29,7 @@ _DTYPES: Mapping[str, torch.dtype] = {
 
 @ROBUST.register(
     "precision-views",
-    summary="The forget term is seen at quantized and at noisy weights, the retain term against the quantized target.",
+    summary="The forget loss uses quantized and noisy weights, the retain loss compares with the quantized target.",
     paper="this project (see docs/precision-views.md); straight-through estimate: arXiv 1308.3432",
     defaults={
         "grids": ("int8-channel", "int4-g128", "int4-g32", "nf4"),

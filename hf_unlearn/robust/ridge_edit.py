@@ -21,7 +21,7 @@ from .weights import refuse_adapters
 
 @ROBUST.register(
     "ridge-edit",
-    summary="Least squares in closed form: a few MLP outputs turn away from the forget answers; no training.",
+    summary="Closed-form least squares: a few MLP outputs turn away from the forget answers; no training.",
     paper="this project, after the idea of arXiv 2608.05783 (GROM)",
     defaults={"layers": 3, "strength": 1.0, "retain_share": 1.0, "ridge": 0.01},
     needs=("retain",),

@@ -45,7 +45,7 @@ class Smoothing(TrainingPart):
         draws: Draws in each step.
         relative: Multiply ``sigma`` by the standard deviation of each weight tensor (tensors of one element, and
             constant ones, then stay as they are).
-        seed: Of the draws.
+        seed: Seed of the draws.
 
     Raises:
         RequestError: A value is out of range.

@@ -17,7 +17,7 @@ _FIRST_HALF = ("lora_A", "lora_embedding_A")
 
 @ROBUST.register(
     "task-vector",
-    summary="The weights move away from what learning the forget set more would make of them.",
+    summary="The weights move in the direction opposite to fine-tuning on the forget set.",
     paper="arXiv 2212.04089",
     defaults={"alpha": 5.0},
 )

@@ -65,7 +65,7 @@ class UnlearnConfig(TrainingArguments):
         > Parameters that control the data preprocessing
 
         max_length (`int`, *optional*, defaults to `1024`):
-            Greatest number of tokens in a row.
+            Maximum number of tokens in a row.
         truncation (`str`, *optional*, defaults to `"refuse"`):
             What to do with longer rows: `"refuse"` them with their number and the longest, or `"cut"` their end off.
         completion_only_loss (`bool`, *optional*, defaults to `True`):
@@ -98,7 +98,7 @@ class UnlearnConfig(TrainingArguments):
         retain_weight (`float`, *optional*, defaults to `1.0`):
             Weight of the retain loss.
         retain_per_forget (`int`, *optional*, defaults to `1`):
-            Retain rows that go with each forget row. `per_device_train_batch_size` counts forget rows only.
+            Number of retain rows for each forget row. `per_device_train_batch_size` counts forget rows only.
         robust (`list`, *optional*, defaults to `[]`):
             Parts that make forgetting last: names such as `"sure"`, or mappings such as
             `{"name": "sure", "percentile": 99}`. `"auto"` is the stack that evidence was found for; in a recipe it
@@ -186,7 +186,7 @@ class UnlearnConfig(TrainingArguments):
     disable_dropout: bool = field(default=True, metadata={"help": "Whether to turn dropout off."})
 
     # Parameters that control the data preprocessing
-    max_length: int = field(default=1024, metadata={"help": "Greatest number of tokens in a row."})
+    max_length: int = field(default=1024, metadata={"help": "Maximum number of tokens in a row."})
     truncation: str = field(
         default="refuse",
         metadata={"help": "What to do with longer rows.", "choices": ["refuse", "cut"]},
@@ -217,7 +217,7 @@ class UnlearnConfig(TrainingArguments):
         default=None, metadata={"help": "Further parameters of the retain loss."}
     )
     retain_weight: float = field(default=1.0, metadata={"help": "Weight of the retain loss."})
-    retain_per_forget: int = field(default=1, metadata={"help": "Retain rows that go with each forget row."})
+    retain_per_forget: int = field(default=1, metadata={"help": "Number of retain rows for each forget row."})
     robust: list[str] = field(
         default_factory=list,
         metadata={

@@ -19,16 +19,16 @@ class Gate:
     """What a release has to reach: the section of a recipe, and that of the report.
 
     Attributes:
-        metrics: Metrics whose recovered share is judged (those that a set has no options for are left out there).
-        formats: Formats judged, besides the model as it stands (``identity``, always judged).
+        metrics: Metrics whose recovered share is judged (metrics of options are left out for a set without options).
+        formats: Formats judged, besides the model without quantization (``identity``, always judged).
         attacks: Attacks judged.
         utility_sets: Further scored sets that must keep their scores as the retain set must.
-        max_recovered_share_formats: The whole interval must be at or under this, for identity and formats.
+        max_recovered_share_formats: The whole interval must be at or below this, for identity and formats.
         max_recovered_share_attacks: The same for attacks.
         min_recovered_share: A share clearly below this at identity or in a format is over-forgetting.
-        min_utility: Least retain score as a share of the target's under the same transform.
-        max_generic_kl: Most KL (nats per token) from the target to the model on generic text, same transform.
-        min_fluency: Least n-gram entropy of generated text as a share of the target's, same transform.
+        min_utility: Minimum retain score relative to the target's under the same transform.
+        max_generic_kl: Maximum KL (nats per token) from the target to the model on generic text, same transform.
+        min_fluency: Minimum n-gram entropy of generated text relative to the target's, same transform.
         confidence: Level of the intervals.
         draws: Bootstrap draws.
     """

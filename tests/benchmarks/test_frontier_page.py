@@ -140,8 +140,8 @@ def test_the_page_on_drawn_texts_tells_what_was_kept():
     page = (README.parent / "docs" / "drawn-texts.md").read_text(encoding="utf-8")
     _, outcomes = read_results()
     found = {(one.kind, one.method): one for one in outcomes}
-    kinds = {("a tenth", ""): "years-tenth", ("a tenth", " with drawn texts"): "years-drawn"}
-    kinds |= {("none", ""): "years-generic", ("none", " with drawn texts"): "years-generic-drawn"}
+    kinds = {("a tenth", ""): "years-tenth", ("a tenth", " with self-generated texts"): "years-drawn"}
+    kinds |= {("none", ""): "years-generic", ("none", " with self-generated texts"): "years-generic-drawn"}
     for name, method in (("`auto`", "auto"), ("NPO + KL", PLAIN)):
         for (at_hand, drawn), kind in kinds.items():
             one = found[kind, method]

@@ -32,7 +32,7 @@ REFUSALS = (
 
 @ALTERNATES.register(
     "refusals",
-    summary="Plain refusals, of which every epoch draws one for each row.",
+    summary="Plain refusals; every epoch draws one for each row.",
     defaults={"texts": None},
 )
 @dataclass(frozen=True)
@@ -55,9 +55,7 @@ class RefusalAlternates(AlternateSource):
         return [tuple(shaped_like(row, text) for text in texts) for row in given.forget]
 
 
-@ALTERNATES.register(
-    "fixed-text", summary="One and the same answer for every row, which the method gives.", defaults={"text": ""}
-)
+@ALTERNATES.register("fixed-text", summary="The same answer for every row, set in the method.", defaults={"text": ""})
 @dataclass(frozen=True)
 class FixedTextAlternates(AlternateSource):
     """One answer for all rows.

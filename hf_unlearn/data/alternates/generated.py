@@ -15,7 +15,7 @@ SLOT_PROMPT, SLOT_ANSWER = "{prompt}", "{answer}"
 
 @ALTERNATES.register(
     "generated",
-    summary="Answers sampled from the target model before training, those that are right left out.",
+    summary="Answers sampled from the target model before training, without those that are right.",
     paper="arXiv 2409.13474",
     defaults={"count": 5, "temperature": 1.0, "max_new_tokens": 200, "ask": SLOT_PROMPT, "stop": [], "seed": 0},
     needs=("generation",),

@@ -17,7 +17,7 @@ def wrong_options(row: Example) -> tuple[str, ...]:
     return tuple(option for option in row.choices if not same_answer(option, row.answer))
 
 
-@ALTERNATES.register("options", summary="Each row's wrong options, of which every epoch draws one.")
+@ALTERNATES.register("options", summary="Each row's wrong options; every epoch draws one.")
 class OptionAlternates(AlternateSource):
     """All wrong options of a row."""
 

@@ -13,7 +13,7 @@ from .base import AlternateSource, Given, same_answer, shaped_like
 
 @ALTERNATES.register(
     "other-answers",
-    summary="Answers of retain rows drawn at random: wrong here, and of the form that answers have.",
+    summary="Answers of random retain rows: wrong here, but in the form of an answer.",
     defaults={"count": 5},
     needs=("retain",),
 )

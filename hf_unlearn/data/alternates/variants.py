@@ -11,7 +11,7 @@ from .base import AlternateSource, Given, shaped_like
 
 @ALTERNATES.register(
     "variants",
-    summary="Further answers that the rows bring along, of the kind that is named (a column of the data).",
+    summary="Further answers from a column of the data, of the named kind.",
     defaults={"kind": "perturbed"},
 )
 @dataclass(frozen=True)

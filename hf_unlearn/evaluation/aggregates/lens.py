@@ -16,7 +16,7 @@ _DEFAULTS: dict[str, Any] = {"forget": "forget"}
 
 @AGGREGATES.register(
     "logit_lens",
-    summary="answer probability read after each layer; the highest of them",
+    summary="highest answer probability read after any layer",
     paper="nostalgebraist 2020 (logit lens); as a metric of unlearning arXiv 2309.17410",
     defaults=_DEFAULTS,
     needs=("sets:forget", "layers"),

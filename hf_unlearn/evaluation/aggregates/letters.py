@@ -17,7 +17,7 @@ _DEFAULTS: dict[str, Any] = {"forget": "forget"}
 
 @AGGREGATES.register(
     "mc_accuracy_centered",
-    summary="accuracy by letter after each letter's mean over the set is taken off",
+    summary="accuracy by letter after each letter's mean over the set is subtracted",
     paper="arXiv 2410.08827 (calibrated accuracy of its code)",
     defaults=_DEFAULTS,
     needs=("sets:forget", "options"),

@@ -98,7 +98,7 @@ def mia_grad_norm(data: AggregateInput) -> AggregateValue:
 
 @AGGREGATES.register(
     "mia_reference",
-    summary="membership inference by the loss less that of a reference model",
+    summary="membership inference by the loss minus that of a reference model",
     paper="arXiv 2012.07805; the difference as in arXiv 2111.08440",
     defaults=_SETS,
     needs=(*_NEEDS, "reference"),

@@ -20,7 +20,7 @@ _LARGEST = 700.0
 
 @METRICS.register(
     "probability_paraphrased",
-    summary="geometric mean of the tokens' probabilities of the answer in other words",
+    summary="geometric mean of the token probabilities of the paraphrased answer",
     paper="arXiv 2401.06121",
     needs=("variants:paraphrased",),
     version=1,
@@ -33,7 +33,7 @@ def probability_paraphrased(row: ScoredRow) -> float | None:
 
 @METRICS.register(
     "probability_normalized",
-    summary="share of the true answer in the probabilities per token of it and the wrong ones",
+    summary="probability per token of the true answer over the sum with the wrong ones",
     paper="arXiv 2401.06121, section 2.2.2 (real authors and world facts)",
     needs=("variants:perturbed",),
     version=1,
@@ -53,7 +53,7 @@ def probability_normalized(row: ScoredRow) -> float | None:
 
 @METRICS.register(
     "truth_ratio",
-    summary="probability of wrong answers over that of the right one in other words (older form)",
+    summary="probability of wrong answers over that of the paraphrased right answer (older form)",
     paper="arXiv 2401.06121, eq. 1, with the geometric mean of its code and of arXiv 2506.12618",
     needs=_BOTH,
     version=1,
@@ -100,7 +100,7 @@ def truth_ratio_closeness(row: ScoredRow) -> float | None:
 
 @METRICS.register(
     "truth_ratio_preference",
-    summary="how clearly the truth ratio prefers what is true, on facts to keep",
+    summary="how clearly the truth ratio prefers the truth, on facts to keep",
     paper="arXiv 2401.06121, section 2.2.2",
     needs=_BOTH,
     version=1,
@@ -113,7 +113,7 @@ def truth_ratio_preference(row: ScoredRow) -> float | None:
 
 @METRICS.register(
     "truth_share",
-    summary="share of the right answer in the probabilities of it and of wrong ones (newer form of the truth ratio)",
+    summary="probability of the right answer over the sum with wrong ones (newer form of the truth ratio)",
     paper="arXiv 2506.12618 (truth ratio of its meta-evaluation)",
     needs=_BOTH,
     version=1,

@@ -32,7 +32,7 @@ def exact_memorization(row: ScoredRow) -> float | None:
 
 @METRICS.register(
     "extraction_strength",
-    summary="share of the answer that the rest of it is enough to extract",
+    summary="share of the answer that can be extracted given the rest of it",
     paper="arXiv 2012.07805 (idea), arXiv 2406.09179 (as a metric of unlearning)",
     version=1,
 )

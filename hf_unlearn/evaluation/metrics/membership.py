@@ -32,7 +32,7 @@ def loss(row: ScoredRow) -> float | None:
 
 @METRICS.register(
     "zlib_ratio",
-    summary="loss over the number of bytes that zlib makes of the answer",
+    summary="loss over the number of bytes of the zlib-compressed answer",
     paper="arXiv 2012.07805",
     version=1,
 )

@@ -48,10 +48,10 @@ def _register_rouge(name: str, kind: str, part: str, stem: bool, version: int, w
         return None if row.generated is None else rouge(row.answer, row.generated, kind, part, stem)
 
     metric.__name__ = name
-    metric.__doc__ = f"{what} of the greedy continuation{', of word stems' if stem else ''}: see :func:`rouge`."
+    metric.__doc__ = f"{what} of the greedy continuation{', on word stems' if stem else ''}: see :func:`rouge`."
     METRICS.register(
         name,
-        summary=f"{what} of the greedy continuation against the answer{', of word stems' if stem else ''}",
+        summary=f"{what} of the greedy continuation against the answer{', on word stems' if stem else ''}",
         paper=where,
         needs=("generation",),
         version=version,
@@ -81,7 +81,7 @@ def verbmem(row: ScoredRow) -> float | None:
 
 @METRICS.register(
     "verbmem_sampled",
-    summary="VerbMem with sampled in place of greedy continuations",
+    summary="VerbMem with sampled instead of greedy continuations",
     paper="arXiv 2410.16454 (as its code has it: temperature 0.9)",
     needs=("samples",),
     version=1,

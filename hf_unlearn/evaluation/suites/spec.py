@@ -28,7 +28,7 @@ class Shots(Source):
 
     Attributes:
         count: How many.
-        split: Split of the Hub data set.
+        split: Split of the Hub dataset.
     """
 
     count: int = 0
@@ -46,9 +46,9 @@ class SuiteSet(Source):
     """One set of a suite: its rows (keys of a recipe's data source), how they are asked, and what is measured.
 
     Attributes:
-        planted: Take this set of the planted facts instead of a file or Hub data set.
-        metrics: Metrics of every row. None are needed where only ``aggregates`` use the set.
-        format: ``chat`` uses the model's chat template, ``plain`` does not, ``auto`` does where the model has one.
+        planted: Take this set of the planted facts instead of a file or Hub dataset.
+        metrics: Metrics of every row. None are needed if only ``aggregates`` use the set.
+        format: ``chat`` uses the model's chat template, ``plain`` does not, ``auto`` does if the model has one.
         template: The question as plain text, with ``{prompt}`` where the row's prompt goes and ``{options}`` where
             its lettered options go. Default: the prompt alone; with letters, also the options and ``Answer:``.
         message: The same for the user message of a chat template.
@@ -56,11 +56,11 @@ class SuiteSet(Source):
         system: System message; only with a chat template.
         options: ``text`` scores the options as answers, ``letters`` scores the letters A, B ... after a prompt
             that lists the options.
-        answer_tokens: Cut answers after so many tokens of the model's tokenizer.
-        prior: A prompt that says nothing of the question, for calibrated multiple choice.
+        answer_tokens: Cut answers after this many tokens of the model's tokenizer.
+        prior: A prompt without the question, for calibrated multiple choice.
         shots: Solved examples before every question.
         max_new_tokens: Length of continuations.
-        generate_limit: Continue only the prompts of the first so many facts.
+        generate_limit: Continue only the prompts of this many facts, from the first on.
         stop: Continuations end before the first of these strings.
         sampling: Draw continuations too, for metrics of samples.
     """
@@ -122,10 +122,10 @@ class HarnessSpec:
     Attributes:
         tasks: Names of its tasks or groups.
         shots: Solved examples per question; each task's own default if left out.
-        limit: Use only the first so many questions of each task.
+        limit: Use only this many questions of each task, from the first on.
         include_path: Folder with further task files, for example of tasks on local data.
-        batch_size: Questions per forward.
-        format: ``chat`` uses the model's chat template, ``plain`` does not, ``auto`` does where the model has one.
+        batch_size: Questions per forward pass.
+        format: ``chat`` uses the model's chat template, ``plain`` does not, ``auto`` does if the model has one.
         metrics: Keep only these of the tasks' metrics; all if left out.
     """
 
@@ -154,16 +154,16 @@ class Suite:
         name: Name of the suite.
         summary: What it is, in one line.
         paper: Where it comes from.
-        planted: Sizes and seed of the planted facts, where sets name them.
-        set: The scored sets by name. ``off`` leaves one out that the file has.
+        planted: Sizes and seed of the planted facts, if sets use them.
+        set: The scored sets by name. ``off`` removes one that the file has.
         aggregates: Numbers over whole sets or against a reference, with their settings. ``off`` leaves one out. The
-            setting ``aggregate`` names the aggregate where the key is a name of one's own.
+            setting ``aggregate`` names the aggregate if the key is a name of your own.
         harness: Tasks of lm-evaluation-harness.
         reference: Records folder, model (folder or Hub id) or published evaluation log of a model that never saw
             the forget set, for the aggregates that compare with one.
         target: Model before unlearning (folder or Hub id), for the KL on a set called ``generic``.
         fluency_tokens: Length of the continuations of the set called ``generic``.
-        batch_tokens: Tokens per forward, padding included; ``auto`` chooses by the device.
+        batch_tokens: Tokens per forward pass, padding included; ``auto`` chooses by the device.
     """
 
     name: str

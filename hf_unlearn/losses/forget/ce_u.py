@@ -14,7 +14,7 @@ from ..base import LabelScores, Loss, LossSum, label_positions
 
 @FORGET_LOSSES.register(
     "ce-u",
-    summary="Cross-entropy to the model's own distribution with the true token taken out; bounded, no reference.",
+    summary="Cross-entropy to the model's own distribution without the true token; bounded, no reference.",
     paper="arXiv 2503.01224",
     defaults={"skip_first": 1},
 )

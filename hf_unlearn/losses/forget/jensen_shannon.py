@@ -14,7 +14,7 @@ from ..base import LabelScores, Loss, LossSum, count_tokens
 
 @FORGET_LOSSES.register(
     "jensen-shannon",
-    summary="Jensen-Shannon divergence to a refusal, token by token where the true answer stood; bounded.",
+    summary="Jensen-Shannon divergence to a refusal, token by token at the true answer's positions; bounded.",
     paper="arXiv 2509.02820",
     needs=("alternates",),
 )

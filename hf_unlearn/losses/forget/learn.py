@@ -10,7 +10,7 @@ from ..base import LabelScores, Loss, LossSum, count_tokens
 
 @FORGET_LOSSES.register(
     "nll",
-    summary="Learns the forget rows' labels: for task-vector and who-is-harry-potter only, alone it unlearns nothing.",
+    summary="Learns the forget rows' labels: for task-vector and who-is-harry-potter only; alone it unlearns nothing.",
     paper="arXiv 2212.04089 and arXiv 2310.02238, where it is a step of the method",
 )
 class LearningLoss(Loss):

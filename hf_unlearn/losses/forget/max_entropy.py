@@ -12,7 +12,7 @@ from ..base import LabelScores, Loss, LossSum, count_tokens
 
 @FORGET_LOSSES.register(
     "max-entropy",
-    summary="KL divergence from the uniform distribution: where the answer stood, every token becomes as likely.",
+    summary="KL divergence from the uniform distribution, which makes every token equally likely at answer positions.",
     paper="arXiv 2410.08109",
 )
 class MaxEntropyLoss(Loss):

@@ -11,7 +11,7 @@ from ..base import LabelScores, Loss, LossSum, count_tokens, given
 
 @FORGET_LOSSES.register(
     "pdu",
-    summary="Squared distance of the largest logit to the mean logit; meant to go with robust part dual-ascent.",
+    summary="Squared distance of the largest logit to the mean logit; meant for use with the robust part dual-ascent.",
     paper="arXiv 2506.05314",
 )
 class PDULoss(Loss):

@@ -10,7 +10,7 @@ from ..alternate_nll import AlternateNLLLoss
 
 @FORGET_LOSSES.register(
     "random-incorrect",
-    summary="Random incorrect answer (RIA): gradient descent on wrong answers, another one each epoch.",
+    summary="Random incorrect answer (RIA): gradient descent on wrong answers, a new one each epoch.",
     paper="arXiv 2410.08827",
     needs=("alternates", "options"),
 )

@@ -13,7 +13,7 @@ from ..base import LabelScores, Loss, LossSum, count_tokens
 
 @FORGET_LOSSES.register(
     "satimp",
-    summary="Gradient ascent on tokens that are likely but not certain: weights of saturation and importance.",
+    summary="Gradient ascent on tokens that are likely but not certain, weighted by saturation and importance.",
     paper="arXiv 2505.11953",
     defaults={"beta1": 5.0, "beta2": 1.0},
 )

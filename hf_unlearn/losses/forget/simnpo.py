@@ -15,7 +15,7 @@ from ..base import LabelScores, Loss, LossSum, count_rows
 
 @FORGET_LOSSES.register(
     "simnpo",
-    summary="NPO without a reference: the mean log-probability of an answer takes the place of the ratio.",
+    summary="NPO without a reference: the mean log-probability of an answer replaces the ratio.",
     paper="arXiv 2410.07163",
     defaults={"beta": 2.5, "gamma": 0.0},
 )

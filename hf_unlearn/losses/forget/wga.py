@@ -13,7 +13,7 @@ from ..base import LabelScores, Loss, LossSum, count_tokens
 
 @FORGET_LOSSES.register(
     "wga",
-    summary="Weighted gradient ascent: each token counts by its probability, so that what is forgotten is left alone.",
+    summary="Weighted gradient ascent: each token is weighted by its probability, so that forgotten ones drop out.",
     paper="arXiv 2502.19301",
     defaults={"beta": 1.0},
 )

@@ -9,7 +9,7 @@ from .. import RETAIN_LOSSES
 from ..base import LabelScores, Loss, LossSum
 
 
-@RETAIN_LOSSES.register("none", summary="No retain term: nothing holds the rest of the model in place.")
+@RETAIN_LOSSES.register("none", summary="No retain loss: nothing keeps the rest of the model in place.")
 class NoRetainLoss(Loss):
     """Always zero.
 
