@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from .trainer.config import UnlearnConfig as UnlearnConfig
     from .trainer.unlearn_trainer import UnlearnTrainer as UnlearnTrainer
 
-__version__ = "0.4.0"
+from .version import __version__ as __version__
 
 _ERRORS = ("EnvironmentFailure", "HfUnlearnError", "MissingExtraError", "RequestError", "VerificationError")
 _LAZY = {

@@ -70,7 +70,8 @@ def _add_sign_arguments(command: argparse.ArgumentParser) -> None:
 
 
 def _sign(arguments: argparse.Namespace) -> int:
-    from ..hub.signing import SigstoreLogin, sign_folder
+    from ..hub.check import sign_folder
+    from ..hub.signatures import SigstoreLogin
 
     key = SigstoreLogin() if arguments.sigstore else arguments.private_key
     for folder in arguments.folders:

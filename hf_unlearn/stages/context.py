@@ -9,7 +9,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal, Protocol
 
-from .. import __version__
 from ..attacks import Attack
 from ..data.encoding import TextFormat
 from ..data.example import DataBundle, Example, RowSet
@@ -19,6 +18,7 @@ from ..quantization.calibration import Calibration
 from ..recipe import Recipe
 from ..runtime.jobs import Workers
 from ..runtime.progress import Progress
+from ..version import __version__
 from .calibration import choose_calibrations
 from .units import Unit, fingerprint
 

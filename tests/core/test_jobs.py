@@ -58,7 +58,7 @@ def test_workers_end_with_a_killed_parent(tmp_path):
         textwrap.dedent(
             """
             import os, sys, time
-            from hf_unlearn.jobs import Job, Workers
+            from hf_unlearn.runtime.jobs import Job, Workers
 
             def wait(path):
                 with open(path, "w") as file:

@@ -34,6 +34,7 @@ LAYERS = (
     ("registry",),
     ("_compat",),
     ("errors",),
+    ("version",),
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 
