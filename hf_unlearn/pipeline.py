@@ -25,6 +25,7 @@ from .stages.benchmarks import benchmark_stage, check_benchmarks
 from .stages.calibration import check_calibrations
 from .stages.context import RunContext, Subject
 from .stages.data import check_scratch_texts, check_target_texts, load_bundle
+from .stages.ends import settle_ends
 from .stages.evaluate import evaluate_stage
 from .stages.export import check_exportable, check_formats, export_stage
 from .stages.models import base_models
@@ -116,6 +117,7 @@ def _run_stages(context: RunContext, only: str | None, first: bool) -> RunResult
     target, never = base_models(context)
     if context.recipe.model.scratch is None:
         check_target_texts(context, target.folder)
+        context.settle_format(settle_ends(context, target))
     check_calibrations(context.calibrations, target.folder)
     check_exportable(context.recipe.export.formats, target.folder)
     if only in (None, "train"):

@@ -6,12 +6,14 @@ import argparse
 import json
 from collections.abc import Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import RequestError
 
 if TYPE_CHECKING:
+    from ..data.encoding import TextFormat
     from ..data.example import DataBundle
     from ..recipe.attack_request import AttackRequest
     from ..stages.context import Subject
@@ -98,6 +100,7 @@ def attack_model(arguments: argparse.Namespace, workers: int | None) -> int:
                 out, bundle, pool, progress, attacks, request.text_format, tuple(request.evaluate.metrics)
             )
             subjects, target = _subjects(context, arguments, request)
+            context.text_format = _text_format(context, request, subjects, target)
             part()
             found = _attack(context, subjects, target, first=first, only_cost=arguments.cost)
     if found is not None:
@@ -180,6 +183,17 @@ def _subjects(
     found = {name: subject_of(context, name, roles[name], folder) for name, folder in folders.items()}
     target = found.get("target")
     return ([found["model"]] if arguments.alone else list(found.values())), target
+
+
+def _text_format(
+    context: SingleModel, request: AttackRequest, subjects: Sequence[Subject], target: Subject | None
+) -> TextFormat:
+    """How rows become text, with the target asked whether it ends answers; without one the model itself is."""
+    from ..stages.ends import settle_ends
+
+    if context.text_format.end == "auto" and request.recipe is not None and request.recipe.model.scratch is not None:
+        return replace(context.text_format, end="always")  # what is built from a recipe is built with ends
+    return settle_ends(context, target or subjects[0])
 
 
 def _references(context: SingleModel, arguments: argparse.Namespace, request: AttackRequest) -> dict[str, Path]:

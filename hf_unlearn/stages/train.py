@@ -37,14 +37,15 @@ LEAST_LEARNED = 0.8
 def train_stage(context: RunContext, target: Subject, never: Subject | None) -> list[Subject]:
     """Train what is not trained yet; methods first, then controls. What the target is to write comes before."""
     draw_stage(context, target)
-    text_format, seed, dtype = context.recipe.data.format, context.recipe.seed, context.recipe.model.dtype
+    text_format, seed, dtype = context.text_format, context.recipe.seed, context.recipe.model.dtype
     waiting = [
         Job(plan.name, plan_job, (plan, target.folder, text_format, seed, dtype))
         for plan in training_plans(context, target, never)
         if not plan.done
     ]
-    for _ in context.progress.follow("train", len(waiting), context.workers.run(waiting)):
-        pass
+    for job, warning in context.progress.follow("train", len(waiting), context.workers.run(waiting)):
+        if warning:
+            context.progress.say(f"{job.title}: {warning}")
     return trained_subjects(context, target, never)
 
 
@@ -75,13 +76,22 @@ def model_digest(unit: Unit) -> str:
     return fingerprint({name: digest for name, digest in unit.outputs().items() if name != METRICS_FILE})
 
 
-def plan_job(plan: TrainingPlan, target: Path, text_format: TextFormat, seed: int, dtype: str) -> None:
-    """Train one model and, before it, what it starts from. Under several processes all of them call this together."""
+def plan_job(plan: TrainingPlan, target: Path, text_format: TextFormat, seed: int, dtype: str) -> str:
+    """Train one model and, before it, what it starts from. Under several processes all of them call this together.
+
+    Returns:
+        What the user should know of it; mostly nothing.
+    """
     if (first := plan.first) is not None:
         if not first.done:
             train_job(first.unit, first.source, first.bundle, text_format, first.settings, seed, dtype)
         first_does(lambda: _check_learned(plan, target, text_format))
     train_job(plan.unit, plan.source, plan.bundle, text_format, plan.settings, seed, dtype)
+    if not is_first():
+        return ""
+    metrics = json.loads((plan.unit.path / METRICS_FILE).read_text(encoding="utf-8"))
+    warning: str = metrics.get("fall", {}).get("warning", "")
+    return warning
 
 
 def _check_learned(plan: TrainingPlan, target: Path, text_format: TextFormat) -> None:
@@ -160,8 +170,9 @@ def train_method(
         (six for each token and weight, as transformers counts them), ``stepping`` (the precision weights were kept in
         between steps), ``saved`` where they are saved in 16 bits
         (:func:`~hf_unlearn.quantization.explain.lost_when_saved`), ``parts`` with what robust parts tell of what they
-        did, by their names, where one does, and means of the last step: ``loss/forget``, ``logps/forget`` and, with a
-        retain loss, ``loss/retain``, ``logps/retain`` and ``kl/retain``.
+        did, by their names, where one does, ``end`` (where ends of answers were labels), ``fall`` where the weights
+        are whole (:meth:`~hf_unlearn.trainer.label_fall.LabelFall.told`), and means of the last step: ``loss/forget``,
+        ``logps/forget`` and, with a retain loss, ``loss/retain``, ``logps/retain`` and ``kl/retain``.
 
     Raises:
         RequestError: If settings, data or model cannot be used, or the loss is not finite.
@@ -203,6 +214,8 @@ def train_method(
         **({"saved": saved} if saved else {}),
         "floating_point_ops": trainer.state.total_flos + sum(of.get("floating_point_ops", 0) for of in told.values()),
         **({"parts": told} if told else {}),
+        "end": trainer.text_format.end,
+        **({"fall": trainer.fall.told()} if trainer.fall else {}),
         **_final_means(trainer.state.log_history),
     }
 

@@ -26,10 +26,11 @@ from .batch_size import fit_batch_size
 from .callback import RunCallback
 from .checkpoints import chosen_checkpoint
 from .config import UnlearnConfig
-from .dataset import pair_rows, read_rows
+from .dataset import pair_rows, read_rows, settle_end
 from .finite import check_weights
 from .forward import LabelForward
 from .hub import HubTrainer
+from .label_fall import LabelFall, LabelSums, fell_by, label_sums, rows_looked_at
 from .launch import check_devices, check_launch
 from .metrics import RunningMeans
 from .microbatch import LengthGroupedPairs, cut_by_length, of_terms, pass_in_turn, tokens_of_a_pass
@@ -140,6 +141,8 @@ class UnlearnTrainer(HubTrainer):
         self._use_cache_when_saved = getattr(model.config, "use_cache", True)
 
         text_format = TextFormat() if text_format is None else text_format
+        text_format = settle_end(text_format, model, processing_class, forget_dataset, retain_dataset, args)
+        self.text_format = text_format
         others = alternates.encoded(model, processing_class, text_format)
         rows = pair_rows(forget_dataset, retain_dataset, others, processing_class, text_format, args, self.parts)
         self.forget_rows = rows.forget
@@ -164,6 +167,8 @@ class UnlearnTrainer(HubTrainer):
         self._passes = SeparatePasses(self) if any(needs_separate_passes(part) for part in self.parts) else None
         self._resumed_from: Path | None = None
         self._is_prepared = False
+        self._before = LabelSums(0.0, 0.0)
+        self.fall: LabelFall | None = None
         self.micro_rows = 0
         # Sizes are tried here, before the first step, and not by the parent class, after some.
         self.find_batch_size, args.auto_find_batch_size = args.auto_find_batch_size, False
@@ -210,6 +215,7 @@ class UnlearnTrainer(HubTrainer):
             output = super().train(resume_from_checkpoint, trial, ignore_keys_for_eval)
         for part in self.parts:
             part.finish(training_context(self, resuming=False))
+        self.fall = fell_by(self, self._before)
         self.model.zero_grad(set_to_none=True)
         return output
 
@@ -223,6 +229,8 @@ class UnlearnTrainer(HubTrainer):
         target = target_model(self.model, self.accelerator, other=other, new_adapters=self._adapters_are_new)
         losses = [*self.forget_losses, self.retain_loss]
         choose_trained(self.model, self.args.trained_parameters, losses, self._adapters_are_new)
+        looked_at = rows_looked_at(self.forget_rows)
+        self._before = label_sums(looked_at, self.rows_in_order(looked_at), target.forward)
         # Parts may ask for the forget loss, so what it compares with comes first.
         self.references.take_forget(target, self.forget_losses)
         context = training_context(self, resuming)
