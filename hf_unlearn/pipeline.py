@@ -23,6 +23,7 @@ from .stages import Stage, stage_named, stages_of
 from .stages.attack import say_cost
 from .stages.context import AnyRun, RunContext
 from .stages.data import load_bundle
+from .stages.ends import settle_ends
 from .stages.models import base_models
 from .stages.preflight import check_after, check_attacks, check_models, check_recipe, check_rows
 from .stages.run import Run, Verified
@@ -122,6 +123,8 @@ def start_run(context: RunContext) -> Run:
     target, never_knew = base_models(context)
     run = Run(context, target, never_knew, is_main=is_main_process())
     check_models(run)
+    if context.recipe.model.scratch is None:
+        context.settle_format(settle_ends(context, target))
     return run
 
 

@@ -375,7 +375,7 @@ def _cut(row: EncodedRow, max_tokens: int | None) -> EncodedRow:
     excess = len(row.input_ids) - (max_tokens or len(row.input_ids))
     if excess <= 0:
         return row
-    return EncodedRow(row.id, row.input_ids[excess:], max(1, row.n_prompt - excess))
+    return replace(row, input_ids=row.input_ids[excess:], n_prompt=max(1, row.n_prompt - excess))
 
 
 def shuffled_epochs(rows: int, epochs: int, seed: str | int) -> Iterator[list[int]]:

@@ -10,9 +10,9 @@ from __future__ import annotations
 import textwrap
 import unicodedata
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from ..errors import EnvironmentFailure, RequestError
 from .chat import render_chat
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 _SLOT = "{prompt}"
+
+End = Literal["auto", "always", "chat", "never"]
+ENDS: tuple[End, ...] = ("auto", "always", "chat", "never")
 
 
 @dataclass(frozen=True)
@@ -34,19 +37,42 @@ class TextFormat:
             prompt (plain text) never are.
         template: The text that the model continues, with ``{prompt}`` where the row's prompt goes, for example
             ``"Question: {prompt}\\nAnswer:"``.
-        separator: Put before the answer; usually a space, if the answers have none of their own. It belongs to the
-            answer: most tokenizers merge a space with the word after it.
+        separator: Put before the answer; usually a space, if the answers have none of their own. A space before the
+            answer belongs to it: most tokenizers merge it with the word after it. Anything else in it is not part of
+            the answer.
+        end: Where the end of an answer is trained on too: ``always``; ``never``; ``chat``, only in chat rows, as the
+            template writes it; ``auto``, in chat rows, and in others if the target ends its answers there. The target
+            is asked once before training.
     """
 
     kind: Literal["plain", "chat"] = "plain"
     template: str = _SLOT
     separator: str = ""
+    # Younger than finished runs: what is written of a format that has the default is what they wrote.
+    end: End = field(default="auto", repr=False, metadata={"left_out_at_default": True})
 
     def __post_init__(self) -> None:
+        if self.end not in ENDS:
+            raise RequestError(f"text format end is {self.end!r}: it must be one of {', '.join(map(repr, ENDS))}")
         if self.kind not in ("plain", "chat"):
             raise RequestError(f"text format kind is {self.kind!r}: it must be 'plain' or 'chat'")
         if self.template.count(_SLOT) != 1:
             raise RequestError(f"text format template {self.template!r} must hold {_SLOT} exactly once")
+
+    @property
+    def ends_plain_rows(self) -> bool:
+        """Whether plain rows end with a label; also while ``auto`` has not been asked."""
+        return self.end in ("auto", "always")
+
+    def described(self) -> dict[str, Any]:
+        """What decides how rows become tokens, as plain data for fingerprints.
+
+        Ends are named only where plain rows have none: with ends it is what it was before there was a choice.
+        """
+        fields = asdict(self)
+        if self.ends_plain_rows:
+            del fields["end"]
+        return fields
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +86,7 @@ class EncodedRow:
             since nothing predicts the first token, and less than ``len(input_ids)``.
         group: The group of the row's fact.
         labels: What is to be predicted in place of ``input_ids[n_prompt:]``, as many tokens; ``None`` for just those.
+        n_end: How many of the labels, the last ones, are not the answer but what ends it.
     """
 
     id: str
@@ -67,6 +94,7 @@ class EncodedRow:
     n_prompt: int
     group: str = ""
     labels: tuple[int, ...] | None = None
+    n_end: int = 0
 
 
 @dataclass(frozen=True)
@@ -76,7 +104,7 @@ class _Text:
     text: str
     border: int
     special: bool  # whether the tokenizer adds its special tokens (a chat template writes its own)
-    ended: bool = False  # whether the text already holds what ends an answer
+    end: str = ""  # the last characters, where they end an answer
 
 
 def uses_chat(row: Example, fmt: TextFormat) -> bool:
@@ -110,8 +138,9 @@ def encode_row(row: Example, tokenizer: PreTrainedTokenizerBase, fmt: TextFormat
         tokenizer: The model's tokenizer. Tokenizers without character offsets are served by comparing the tokens of
             the whole text with those of the prompt alone.
         fmt: How prompt and answer become one text.
-        eos: Whether the end of the answer is a label too (for training): the tokenizer's end-of-text token, or what
-            the chat template writes after an answer.
+        eos: Whether this is for training, where the end of the answer is a label too if ``fmt.end`` says so: the
+            tokenizer's end-of-text token, or what the chat template writes after an answer. ``auto`` that nobody has
+            asked the target about is ``always``.
 
     Returns:
         Ids with the tokenizer's own beginning (BOS where it adds one). Of a row without a prompt all tokens but the
@@ -121,16 +150,19 @@ def encode_row(row: Example, tokenizer: PreTrainedTokenizerBase, fmt: TextFormat
         RequestError: The row has no token to predict, the chat template fails on it or changes its answer, or an
             end-of-text token is asked for and the tokenizer has none.
     """
-    whole = _whole_text(row, fmt, tokenizer, eos)
-    ids, n_prompt = _tokenize(whole, tokenizer)
-    if eos and not whole.ended:
+    whole = _whole_text(row, fmt, tokenizer, eos and fmt.end != "never")
+    ids, n_prompt, n_end = _tokenize(whole, tokenizer)
+    if eos and not whole.end and fmt.ends_plain_rows:
         if tokenizer.eos_token_id is None:
-            raise RequestError("the tokenizer has no end-of-text token: set tokenizer.eos_token and save it again")
-        ids = (*ids, tokenizer.eos_token_id)
+            raise RequestError(
+                "the tokenizer has no end-of-text token: set tokenizer.eos_token and save it again, or set end to "
+                "never where the model ends no answers"
+            )
+        ids, n_end = (*ids, tokenizer.eos_token_id), 1
     n_prompt = max(n_prompt, 1)
     if n_prompt >= len(ids):
         raise RequestError(f"{row.origin or row.id} has no answer token to predict: give it a longer answer")
-    return EncodedRow(row.id, ids, n_prompt, row.group)
+    return EncodedRow(row.id, ids, n_prompt, row.group, n_end=min(n_end, len(ids) - n_prompt))
 
 
 def encode_answer(row: Example, answer: str, tokenizer: PreTrainedTokenizerBase, fmt: TextFormat) -> EncodedRow:
@@ -182,7 +214,9 @@ def encode_rows(
                 f"{_name(sources[index])}: its prompt alone has {encoded[index].n_prompt} tokens, so that cutting at "
                 f"max_length={max_length} leaves no answer: raise max_length or shorten the prompt"
             )
-        encoded[index] = replace(encoded[index], input_ids=encoded[index].input_ids[:max_length])
+        whole = encoded[index]
+        left = max(0, whole.n_end - (len(whole.input_ids) - max_length))
+        encoded[index] = replace(whole, input_ids=whole.input_ids[:max_length], n_end=left)
     return encoded
 
 
@@ -246,28 +280,36 @@ def _name(row: Example) -> str:
     return row.origin or row.id
 
 
-def _whole_text(row: Example, fmt: TextFormat, tokenizer: PreTrainedTokenizerBase, eos: bool) -> _Text:
+def _whole_text(row: Example, fmt: TextFormat, tokenizer: PreTrainedTokenizerBase, ended: bool) -> _Text:
     if uses_chat(row, fmt):
         chat = render_chat(row, tokenizer)
-        text = chat.head + chat.answer + (chat.end if eos else "")
-        return _Text(text, len(chat.prompt), special=False, ended=bool(chat.end))
+        end = chat.end if ended else ""
+        between = _says_nothing(chat.head[len(chat.prompt) :])
+        return _Text(chat.head + chat.answer + end, len(chat.prompt) + between, special=False, end=end)
     if not row.prompt:
         return _Text(row.answer, 0, special=True)
     prompt = prompt_text(row, fmt, tokenizer)
-    return _Text(prompt + fmt.separator + row.answer, len(prompt), special=True)
+    border = len(prompt) + _says_nothing(fmt.separator)
+    return _Text(prompt + fmt.separator + row.answer, border, special=True)
 
 
-def _tokenize(whole: _Text, tokenizer: PreTrainedTokenizerBase) -> tuple[tuple[int, ...], int]:
-    """Ids with what the tokenizer puts in front, and the number of tokens before the labels."""
+def _says_nothing(between: str) -> int:
+    """How many characters of what stands between prompt and answer are no label: all but a space before the answer,
+    which most tokenizers merge with the word after it."""
+    return len(between) - between.endswith(" ")
+
+
+def _tokenize(whole: _Text, tokenizer: PreTrainedTokenizerBase) -> tuple[tuple[int, ...], int, int]:
+    """Ids with what the tokenizer puts in front, the number of tokens before the labels, and that of the end."""
     added = _added_in_front(tokenizer) if whole.special else ()
     if tokenizer.is_fast:
-        ids, n_prompt = _split_by_offsets(whole, tokenizer)
+        ids, n_prompt, n_end = _split_by_offsets(whole, tokenizer)
     else:
-        ids, n_prompt = _split_by_comparing(whole, tokenizer)
-    return (*added, *ids), len(added) + n_prompt
+        ids, n_prompt, n_end = _split_by_comparing(whole, tokenizer)
+    return (*added, *ids), len(added) + n_prompt, n_end
 
 
-def _split_by_offsets(whole: _Text, tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], int]:
+def _split_by_offsets(whole: _Text, tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], int, int]:
     ids, offsets = _ids_and_offsets(whole.text, tokenizer)
     border = whole.border
     # A tokenizer that composes characters reports only the base of a composed one, which here is in the prompt.
@@ -275,8 +317,10 @@ def _split_by_offsets(whole: _Text, tokenizer: PreTrainedTokenizerBase) -> tuple
         if any(start <= border < end for start, end in offsets):
             break  # this one composes nothing: the mark is a token, or in one, of its own
         border -= 1
-    ends = [end for _, end in offsets]
-    return ids, next((index for index, end in enumerate(ends) if end > border), len(ends))
+    n_prompt = next((index for index, (_, end) in enumerate(offsets) if end > border), len(offsets))
+    answered = len(whole.text) - len(whole.end)
+    n_end = sum(start >= answered for start, _ in offsets) if whole.end else 0
+    return ids, n_prompt, n_end
 
 
 def _ids_and_offsets(text: str, tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[tuple[int, int]]]:
@@ -289,12 +333,19 @@ def _ids_and_offsets(text: str, tokenizer: PreTrainedTokenizerBase) -> tuple[lis
     return encoding["input_ids"], encoding["offset_mapping"]
 
 
-def _split_by_comparing(whole: _Text, tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], int]:
+def _split_by_comparing(whole: _Text, tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], int, int]:
     ids = _bare_ids(whole.text, tokenizer)
-    prompt_ids = _bare_ids(whole.text[: whole.border], tokenizer)
-    # The first token that differs from those of the prompt alone is one merged across the border, or the next one.
-    different = (index for index, (one, other) in enumerate(zip(ids, prompt_ids, strict=False)) if one != other)
-    return ids, next(different, min(len(ids), len(prompt_ids)))
+    n_prompt = _same_as(ids, whole.text[: whole.border], tokenizer)
+    answered = len(whole.text) - len(whole.end)
+    n_end = len(ids) - _same_as(ids, whole.text[:answered], tokenizer) if whole.end else 0
+    return ids, n_prompt, n_end
+
+
+def _same_as(ids: list[int], beginning: str, tokenizer: PreTrainedTokenizerBase) -> int:
+    """How many of these tokens the beginning of their text has by itself: the next one is, or is merged with, more."""
+    own = _bare_ids(beginning, tokenizer)
+    different = (index for index, (one, other) in enumerate(zip(ids, own, strict=False)) if one != other)
+    return next(different, min(len(ids), len(own)))
 
 
 def _bare_ids(text: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:

@@ -280,7 +280,7 @@ def scratch_cache_key(
     content = {
         "version": RECIPE_VERSION,
         "spec": described,
-        "format": asdict(fmt),
+        "format": fmt.described(),
         "rows": [[row.turns, row.prompt, row.answer, row.conversational] for row in rows],
         "texts": list(tokenizer_texts),
     }

@@ -148,7 +148,15 @@ class Calibration:
 
     def fingerprint(self) -> str:
         """sha256 over everything that decides the result. For manifests, which are not published."""
-        parts = (self.kind, digest(self.rows), digest(self.forget_rows), self.max_length, self.min_tokens)
+        parts: tuple[Any, ...] = (
+            self.kind,
+            digest(self.rows),
+            digest(self.forget_rows),
+            self.max_length,
+            self.min_tokens,
+        )
+        if not self.text_format.ends_plain_rows:
+            parts = (*parts, self.text_format.end)
         return hashlib.sha256(repr((*parts, self.text_format)).encode()).hexdigest()
 
 

@@ -84,6 +84,7 @@ def _is_enum(kind: Any) -> bool:
 
 _NOT_FOR_A_METHOD = {
     "it belongs to the run": ("output_dir", "seed", "resume_from_checkpoint", "local_rank"),
+    "it holds for every training of the run, attacks too: set data.format.end": ("end",),
     "publishing has its own section and comes after the verdict": (
         *("push_to_hub", "hub_token", "hub_private_repo", "hub_model_id", "hub_strategy", "hub_always_push"),
         "hub_revision",

@@ -13,12 +13,18 @@ from ..attacks.composed import OrderedAttack, bare
 def plain(value: Any) -> Any:
     """Mappings, lists and scalars in place of dataclasses, mappings and sequences."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {item.name: plain(getattr(value, item.name)) for item in dataclasses.fields(value) if item.init}
+        kept = (item for item in dataclasses.fields(value) if item.init and not _left_out(item, value))
+        return {item.name: plain(getattr(value, item.name)) for item in kept}
     if isinstance(value, Mapping):
         return {key: plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [plain(item) for item in value]
     return value
+
+
+def _left_out(item: dataclasses.Field[Any], value: Any) -> bool:
+    """Keys younger than finished runs are not told where they have their default: those runs do not know them."""
+    return bool(item.metadata.get("left_out_at_default")) and getattr(value, item.name) == item.default
 
 
 def plain_attacks(attacks: Mapping[str, Attack], tier: str | None) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Literal, Protocol
@@ -120,19 +120,36 @@ class RunContext:
     bundle: DataBundle
     workers: Workers
     progress: Progress
+    text_format: TextFormat = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.text_format = self.recipe.data.format
+        if self.recipe.model.scratch is not None and self.text_format.end == "auto":
+            # What is built here is built with ends.
+            self.text_format = replace(self.text_format, end="always")
+
+    def settle_format(self, text_format: TextFormat) -> None:
+        """From now on rows become text like this: the target has been asked what the recipe left open."""
+        self.text_format = text_format
+        self.__dict__.pop("data_digest", None)
 
     @cached_property
     def data_digest(self) -> str:
         """Fingerprint of every row of every set."""
-        return data_fingerprint(self.bundle, self.recipe.data.format)
+        return data_fingerprint(self.bundle, self.text_format)
 
-    @cached_property
+    @property
     def calibrations(self) -> dict[str, Calibration]:
         """Calibration text by format, for those that need one.
 
         Raises:
             RequestError: The text is not usable.
         """
+        chosen = self._calibrations.items()
+        return {name: replace(calibration, text_format=self.text_format) for name, calibration in chosen}
+
+    @cached_property
+    def _calibrations(self) -> dict[str, Calibration]:
         return choose_calibrations(self.recipe, self.bundle)
 
     @property
@@ -159,11 +176,6 @@ class RunContext:
     def times_attacks(self) -> bool:
         """Seconds are told where a tier chose the attacks: few people know what it takes."""
         return self.recipe.attack_tier is not None
-
-    @property
-    def text_format(self) -> TextFormat:
-        """How prompt and answer become one text."""
-        return self.recipe.data.format
 
     @property
     def attack_metrics(self) -> tuple[str, ...]:
@@ -220,7 +232,7 @@ def library_versions() -> dict[str, str]:
 
 def data_fingerprint(bundle: DataBundle, text_format: TextFormat) -> str:
     """Fingerprint of every row of every set, and of how they become text."""
-    return fingerprint({"rows": bundle_rows(bundle), "format": asdict(text_format)})
+    return fingerprint({"rows": bundle_rows(bundle), "format": text_format.described()})
 
 
 def library_version(package: str) -> str:

@@ -101,7 +101,7 @@ def never_knew_seed(seed: int | None, scratch_seed: int, number: int) -> int:
 
 
 def _scratch_job(context: RunContext, spec: ScratchSpec, *, with_forget: bool, title: str) -> tuple[Job, Path]:
-    bundle, text_format = context.bundle, context.recipe.data.format
+    bundle, text_format = context.bundle, context.text_format
     rows = list(scratch_rows(bundle, with_forget=with_forget, with_extra=context.recipe.data.extra_is_known))
     texts = tokenizer_texts(bundle)
     folder = cache_dir() / "scratch" / scratch_cache_key(spec, rows, texts, text_format)[:32]
@@ -154,7 +154,7 @@ def _check_known(context: RunContext, target: Path) -> None:
     least = context.recipe.model.min_known
     for name, rows in (("forget", context.bundle.forget), ("retain", context.bundle.retain)):
         unique = list({(row.prompt, row.answer): row for row in rows.score}.values())
-        asking = Job(f"target on {name}", knows, (target, unique, context.recipe.data.format))
+        asking = Job(f"target on {name}", knows, (target, unique, context.text_format))
         ((_, known),) = context.workers.run([asking])
         context.progress.say(f"target answers {known:.1%} of the {name} set")
         if known < least:

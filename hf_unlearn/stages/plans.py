@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -115,7 +115,7 @@ def _unit(
         "stage": "train",
         "target": start,
         "data": context.data_digest,
-        "format": asdict(context.recipe.data.format),
+        "format": context.text_format.described(),
         "settings": _settings(context, settings),
         "seed": context.recipe.seed,
         "dtype": context.recipe.model.dtype,

@@ -147,12 +147,14 @@ def check_texts(context: RunContext, tokenizer: PreTrainedTokenizerBase, positio
     data, bundle = context.recipe.data, context.bundle
     trained = [row for rows in (bundle.forget, bundle.retain, bundle.generic) for row in rows]
     scored = [row for rows in (bundle.holdout, *bundle.extra.values()) for row in rows]
-    check_tokenizer(tokenizer, data.format, (*trained, *scored))
+    check_tokenizer(tokenizer, context.text_format, (*trained, *scored))
+    # The target has not been asked yet whether ends are labels: where it might be, there is room for them.
+    ends = tokenizer.eos_token_id is not None or context.text_format.end != "auto"
     encoded = encode_rows(
-        trained, tokenizer, data.format, eos=True, max_length=data.max_length, truncation=data.truncation
+        trained, tokenizer, context.text_format, eos=ends, max_length=data.max_length, truncation=data.truncation
     )
     # Scoring cuts nothing.
-    encoded += [encode_row(row, tokenizer, data.format, eos=False) for row in scored]
+    encoded += [encode_row(row, tokenizer, context.text_format, eos=False) for row in scored]
     too_long = [place for place, row in enumerate(encoded) if positions is not None and len(row.input_ids) > positions]
     if too_long:
         worst = max(too_long, key=lambda place: len(encoded[place].input_ids))

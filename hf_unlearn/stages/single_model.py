@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ from ..verification.scores import FactScores
 from .attack import attack_result
 from .context import VERSIONED, Role, RunContext, Subject, data_fingerprint, library_version, library_versions
 from .data import load_bundle
+from .ends import settle_ends
 from .models import base_models
 from .units import RUN_FILE, Unit, file_digests, fingerprint, prepare_output_dir
 
@@ -194,7 +195,15 @@ def start_attacks(context: SingleModel, models: NamedModels, recipe: Recipe | No
     wait_for_everyone()
     found = {name: _subject(context, name, folder) for name, folder in folders.items()}
     subjects = [found["model"]] if models.alone else list(found.values())
+    context.text_format = _settled_format(context, recipe, found.get("target") or found["model"])
     return SingleRun(context, subjects, found.get("target"), main)
+
+
+def _settled_format(context: SingleModel, recipe: Recipe | None, asked: Subject) -> TextFormat:
+    """How rows become text, with the target asked whether it ends answers; without one the model itself is."""
+    if context.text_format.end == "auto" and recipe is not None and recipe.model.scratch is not None:
+        return replace(context.text_format, end="always")  # what is built from a recipe is built with ends
+    return settle_ends(context, asked)
 
 
 def _compared(context: SingleModel, models: NamedModels, recipe: Recipe | None) -> dict[str, Path]:

@@ -34,21 +34,31 @@ def train_stage(run: Run) -> None:
     """Train what is not trained yet; methods first, then controls. All processes call this together."""
     context, recipe = run.context, run.recipe
     waiting = [
-        Job(plan.name, plan_job, (plan, run.target.folder, recipe.data.format, recipe.seed, recipe.model.dtype))
+        Job(plan.name, plan_job, (plan, run.target.folder, context.text_format, recipe.seed, recipe.model.dtype))
         for plan in training_plans(context, run.target, run.never_knew)
         if not plan.done
     ]
-    for _ in context.progress.follow("train", len(waiting), context.workers.run(waiting)):
-        pass
+    for job, warning in context.progress.follow("train", len(waiting), context.workers.run(waiting)):
+        if warning:
+            context.progress.say(f"{job.title}: {warning}")
 
 
-def plan_job(plan: TrainingPlan, target: Path, text_format: TextFormat, seed: int, dtype: str) -> None:
-    """Train one model and, before it, what it starts from. Under several processes all of them call this together."""
+def plan_job(plan: TrainingPlan, target: Path, text_format: TextFormat, seed: int, dtype: str) -> str:
+    """Train one model and, before it, what it starts from. Under several processes all of them call this together.
+
+    Returns:
+        What the user should know of it; mostly nothing.
+    """
     if (first := plan.first) is not None:
         if not first.done:
             train_job(first.unit, first.source, first.bundle, text_format, first.settings, seed, dtype)
         on_main_process(lambda: _check_learned(plan, target, text_format))
     train_job(plan.unit, plan.source, plan.bundle, text_format, plan.settings, seed, dtype)
+    if not is_main_process():
+        return ""
+    metrics = json.loads((plan.unit.path / METRICS_FILE).read_text(encoding="utf-8"))
+    warning: str = metrics.get("fall", {}).get("warning", "")
+    return warning
 
 
 def _check_learned(plan: TrainingPlan, target: Path, text_format: TextFormat) -> None:
@@ -125,8 +135,9 @@ def train_method(
         (six for each token and weight, as transformers counts them), ``stepping`` (the precision weights were kept in
         between steps), ``saved`` where they are saved in 16 bits
         (:func:`~hf_unlearn.quantization.explain.lost_when_saved`), ``parts`` with what robust parts tell of what they
-        did, by their names, where one does, and means of the last step: ``loss/forget``, ``logps/forget`` and, with a
-        retain loss, ``loss/retain``, ``logps/retain`` and ``kl/retain``.
+        did, by their names, where one does, ``end`` (where ends of answers were labels), ``fall`` where the weights
+        are whole (:meth:`~hf_unlearn.trainer.label_fall.LabelFall.told`), and means of the last step: ``loss/forget``,
+        ``logps/forget`` and, with a retain loss, ``loss/retain``, ``logps/retain`` and ``kl/retain``.
 
     Raises:
         RequestError: If settings, data or model cannot be used, or the loss is not finite.
@@ -168,6 +179,8 @@ def train_method(
         **({"saved": saved} if saved else {}),
         "floating_point_ops": trainer.state.total_flos + sum(of.get("floating_point_ops", 0) for of in told.values()),
         **({"parts": told} if told else {}),
+        "end": trainer.text_format.end,
+        **({"fall": trainer.fall.told()} if trainer.fall else {}),
         **_final_means(trainer.state.log_history),
     }
 

@@ -14,6 +14,7 @@ from transformers import TrainingArguments
 from .._compat import HubStrategy
 from ..controls import CONTROLS
 from ..data.alternates import ALTERNATES
+from ..data.encoding import ENDS
 from ..errors import RequestError
 from ..hub.from_trainer import REFUSED_STRATEGIES
 from ..losses import FORGET_LOSSES, RETAIN_LOSSES
@@ -69,8 +70,16 @@ class UnlearnConfig(TrainingArguments):
         truncation (`str`, *optional*, defaults to `"refuse"`):
             What to do with longer rows: `"refuse"` them with their number and the longest, or `"cut"` their end off.
         completion_only_loss (`bool`, *optional*, defaults to `True`):
-            Whether only the answer is trained on. Otherwise the prompt is too. Rows without a prompt are always
-            trained on as a whole.
+            Whether only the answer is trained on. Otherwise the prompts of retain rows are too. Prompts are never
+            forgotten by their tokens, which say nothing of the fact; losses on hidden states look at them as well
+            then. Rows without a prompt are always trained on as a whole.
+        end (`str`, *optional*, defaults to `"auto"`):
+            Where the end of an answer is trained on too, in forget rows, retain rows and alternates alike. `"always"`
+            appends the end-of-text token to every row, as TRL does to prompt-completion rows; `"chat"` leaves it to
+            the chat template, and plain rows without; `"never"` trains on no ends. `"auto"` is `"always"` if the model
+            ends its answers as it stands (the end-of-text token has a mean probability of at least 0.5 after the right
+            answers of up to 64 forget and retain rows), and else `"chat"`. Whoever gives a `text_format` can say it
+            there instead.
 
         > Parameters that control the training
 
@@ -193,7 +202,18 @@ class UnlearnConfig(TrainingArguments):
     )
     completion_only_loss: bool = field(
         default=True,
-        metadata={"help": "Whether only the answer is trained on. Rows without a prompt are trained on as a whole."},
+        metadata={
+            "help": "Whether only the answer is trained on. Otherwise the prompts of retain rows are too, and hidden "
+            "losses look at all prompts. Rows without a prompt are trained on as a whole."
+        },
+    )
+    end: str = field(
+        default="auto",
+        metadata={
+            "help": "Where the end of an answer is trained on too: always, never, in chat rows alone, or (auto) in "
+            "chat rows, and in plain ones if the model ends its answers.",
+            "choices": list(ENDS),
+        },
     )
 
     # Parameters that control the training
@@ -269,6 +289,7 @@ class UnlearnConfig(TrainingArguments):
         # Pinning only serves a copy to another device; without one torch warns at every epoch.
         self.dataloader_pin_memory = self.dataloader_pin_memory and torch.accelerator.is_available()
         _check_choice("truncation", self.truncation, ["cut", "refuse"])
+        _check_choice("end", self.end, list(ENDS))
         _check_choice("reference", self.reference, ["cache", "model"])
         _check_choice("stepping", self.stepping, list(STEPPINGS))
         if self.stepping != "fp32" and self.control is not None:

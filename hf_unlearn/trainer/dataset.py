@@ -7,13 +7,16 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Literal, cast
 
+from torch import nn
 from transformers import PreTrainedTokenizerBase
 
-from ..data.encoding import EncodedRow, TextFormat, check_tokenizer, encode_rows
+from ..data.encoding import EncodedRow, End, TextFormat, check_tokenizer, encode_rows
 from ..data.example import Example
 from ..data.pairing import PairedRows
 from ..data.sources import rows_from_records
 from ..errors import RequestError
+from ..models.ends import ask_ends, rows_to_ask, settled
+from ..models.sharding import placed
 from ..robust.base import TrainingPart
 from .config import UnlearnConfig
 
@@ -54,7 +57,7 @@ def encode_dataset(
     text_format: TextFormat,
     args: UnlearnConfig,
 ) -> list[EncodedRow]:
-    """Encodes a data set, with the end of each answer as a label.
+    """Encodes a data set, with the ends of answers as labels where the text format says so.
 
     Args:
         dataset: Rows, or records of one of the data set types of TRL.
@@ -70,7 +73,52 @@ def encode_dataset(
     check_tokenizer(tokenizer, text_format, rows)
     truncation = cast(Literal["refuse", "cut"], args.truncation)
     encoded = encode_rows(rows, tokenizer, text_format, eos=True, max_length=args.max_length, truncation=truncation)
-    return encoded if args.completion_only_loss else [replace(row, n_prompt=1) for row in encoded]
+    return [replace(row, n_prompt=1) for row in encoded] if _looks_at_prompts(set_name, args) else encoded
+
+
+def _looks_at_prompts(set_name: str, args: UnlearnConfig) -> bool:
+    """Prompts are no labels of a forget loss: what template and question say is not to be forgotten. Losses on hidden
+    states predict nothing, and may look there."""
+    if args.completion_only_loss:
+        return False
+    return set_name == "retain" or not args.build_forget_loss().uses_logits
+
+
+def settle_end(
+    text_format: TextFormat,
+    model: nn.Module,
+    tokenizer: PreTrainedTokenizerBase,
+    forget: Sequence[Example],
+    retain: datasets.Dataset | Sequence[Example] | None,
+    args: UnlearnConfig,
+) -> TextFormat:
+    """The text format with :attr:`UnlearnConfig.end`, and with the model asked where neither of them says more.
+
+    Args:
+        text_format: How prompt and answer become one text.
+        model: The model as it stands before training.
+        tokenizer: Its tokenizer.
+        forget: The forget rows.
+        retain: The retain set as the trainer was given it; read only if a retain loss reads it.
+        args: ``end``, ``max_length``, ``device`` and ``retain_loss_type`` are used.
+
+    Raises:
+        RequestError: Both say something, and not the same; or a row cannot be used.
+    """
+    if text_format.end != "auto":
+        if args.end not in ("auto", text_format.end):
+            raise RequestError(f"end is {args.end!r}, and that of text_format {text_format.end!r}: say it once")
+        return text_format
+    text_format = replace(text_format, end=cast(End, args.end))
+    if text_format.end != "auto":
+        return text_format
+    kept = [] if retain is None or args.retain_loss_type == "none" else read_rows(retain, "retain")
+    rows = rows_to_ask(text_format, forget, kept)
+    with placed(model, args.device):
+        ends = ask_ends(model, tokenizer, rows, text_format, args.max_length)
+    if rows:
+        logger.info("%s", ends)
+    return settled(text_format, ends)
 
 
 def check_balance(forget: int, retain: int, args: UnlearnConfig) -> None:

@@ -33,10 +33,11 @@ from .alternates import RunAlternates
 from .batch_size import fit_batch_size, fits_in_memory, longest_batch
 from .checkpoints import ADAPTERS_FOLDER, chosen_checkpoint, is_quantized, merge_saved, save_gathered, torch_dtype
 from .config import UnlearnConfig
-from .dataset import pair_rows, read_rows
+from .dataset import pair_rows, read_rows, settle_end
 from .finite import check_weights
 from .forward import LabelForward
 from .hub import HubTrainer
+from .label_fall import LabelFall, LabelSums, fell_by, label_sums, rows_looked_at
 from .launch import check_devices, check_launch
 from .microbatch import LengthGroupedPairs, cut_by_length, tokens_of_a_pass
 from .model_setup import check_layers, check_same_vocabulary, choose_trained, load_causal_lm, made_ready
@@ -147,6 +148,8 @@ class UnlearnTrainer(HubTrainer):
         self._use_cache_when_saved = getattr(model.config, "use_cache", True)
 
         text_format = TextFormat() if text_format is None else text_format
+        text_format = settle_end(text_format, model, processing_class, forget_dataset, retain_dataset, args)
+        self.text_format = text_format
         others = alternates.encoded(model, processing_class, text_format)
         rows = pair_rows(forget_dataset, retain_dataset, others, processing_class, text_format, args, self.parts)
         self.forget_rows = rows.forget
@@ -179,6 +182,8 @@ class UnlearnTrainer(HubTrainer):
         self._passes = TermPasses(self.objective, self.compute_loss_context_manager)
         self.resumed_from: Path | None = None
         self._is_prepared = False
+        self._before = LabelSums(0.0, 0.0)
+        self.fall: LabelFall | None = None
         # Sizes are tried here, before the first step, and not by the parent class, after some.
         self._finds_batch_size, args.auto_find_batch_size = args.auto_find_batch_size, False
         check_launch(self.args, self.accelerator)
@@ -214,8 +219,17 @@ class UnlearnTrainer(HubTrainer):
             output = super().train(resume_from_checkpoint, trial, ignore_keys_for_eval)
         for part in self.parts:
             part.finish(self.training_context(resuming=False))
+        # Where no process has whole weights, the model cannot be asked outside of a step.
+        if not in_pieces(self.accelerator):
+            self.fall = self._fall()
         self.model.zero_grad(set_to_none=True)
         return output
+
+    def _fall(self) -> LabelFall:
+        model = self.accelerator.unwrap_model(self.model)
+        now = TargetModel(model, (self.accelerator.autocast,), changes=True)
+        rows = rows_looked_at(self.forget_rows)
+        return fell_by(self._before, label_sums(rows, self.rows_in_order(rows), now.forward), len(rows))
 
     def _prepare_run(self, resuming: bool) -> None:
         other = None if self._ref_model is None else self._ref_model.to(self.args.device)
@@ -223,6 +237,8 @@ class UnlearnTrainer(HubTrainer):
         retain_loss = self.objective.retain_loss
         losses = [*self._forget_losses, retain_loss]
         choose_trained(self.model, self.args.trained_parameters, losses, self._adapters_are_new)
+        looked_at = rows_looked_at(self.forget_rows)
+        self._before = label_sums(looked_at, self.rows_in_order(looked_at), target.forward)
         # Parts may ask for the forget loss, so what it compares with comes first.
         self.references.take_forget(target, self._forget_losses)
         context = self.training_context(resuming)

@@ -97,7 +97,10 @@ def test_metrics_and_files(tmp_path, target, bundle):
     assert metrics["seconds"] > 0
     names = ["kl/retain", "logps/forget", "logps/retain", "loss/forget", "loss/retain"]
     assert metrics["stepping"] == "fp32"
-    assert sorted(set(metrics) - {"steps", "seconds", "stepping", "floating_point_ops"}) == names
+    told = {"steps", "seconds", "stepping", "floating_point_ops", "end", "fall"}
+    assert sorted(set(metrics) - told) == names
+    assert metrics["end"] == "chat"  # a model of random weights ends nothing
+    assert metrics["fall"]["rows"] == 10 and metrics["fall"]["ends"] == 0.0 and metrics["fall"]["answers"] > 0
     assert metrics["floating_point_ops"] > 0
     AutoTokenizer.from_pretrained(tmp_path / "out")
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "out")

@@ -167,7 +167,17 @@ def test_which_tokens_are_labels(tmp_path, completion_only_loss):
     tokenizer, row = tiny_tokenizer(), tiny_rows("forget", 1)[0]
     encoded = trainer.train_dataset.forget[0]
     assert encoded.input_ids[-1] == tokenizer.eos_token_id
-    assert encoded.n_prompt == (1 + len(row.prompt.split()) if completion_only_loss else 1)
+    assert encoded.n_prompt == 1 + len(row.prompt.split())  # a prompt is never forgotten by its tokens
+    kept, encoded = tiny_rows("retain", 1)[0], trainer.train_dataset.retain[0]
+    assert encoded.n_prompt == (1 + len(kept.prompt.split()) if completion_only_loss else 1)
+
+
+def test_hidden_losses_look_at_prompts_where_they_may(tmp_path):
+    for completion_only_loss in (True, False):
+        settings = {"loss_type": "rmu", "loss_kwargs": {"layer": 0}, "completion_only_loss": completion_only_loss}
+        encoded = tiny_trainer(tmp_path, **settings).train_dataset.forget[0]
+        prompt = 1 + len(tiny_rows("forget", 1)[0].prompt.split())
+        assert encoded.n_prompt == (prompt if completion_only_loss else 1)
 
 
 @pytest.mark.parametrize("loss_type", ["npo", "ga"])

@@ -66,6 +66,7 @@ def tiny_trainer(folder: Path | str, model: Any = None, **settings: Any) -> Unle
         "per_device_train_batch_size": 4,
         "learning_rate": 1e-3,
         "max_steps": 4,
+        "end": "always",
         "save_strategy": "no",
         "disable_tqdm": True,
         "use_cpu": True,
