@@ -13,7 +13,7 @@ from hf_unlearn.verification.intervals import (
     Bootstrap,
     Estimate,
     difference,
-    least_facts,
+    least_groups,
     mean_estimate,
     more_needed,
     recovered_share,
@@ -175,9 +175,9 @@ def test_more_needed_settles_it(facts) -> None:
     assert measured(60 + 10 * round(1.2 * more / 10)).high < 0.10
 
 
-def test_least_facts_by_hand() -> None:
+def test_least_groups_by_hand() -> None:
     """0.9^36 = 0.0225 and 0.9^35 = 0.0250316: 36 facts are the first to go under 0.025."""
-    assert least_facts(0.10, 0.95) == 36
-    assert least_facts(0.20, 0.95) == 17
-    assert least_facts(0.0, 0.95) is None
-    assert least_facts(1.0, 0.95) == 1
+    assert least_groups(0.10, 0.95) == 36
+    assert least_groups(0.20, 0.95) == 17
+    assert least_groups(0.0, 0.95) is None
+    assert least_groups(1.0, 0.95) == 1
