@@ -29,7 +29,7 @@ from .scores import FactScores
 MIN_GROUPS = 10
 """With fewer groups than this no bootstrap interval is given: it would not cover what it claims to cover."""
 
-SETTLED = 0.85
+SETTLED = 0.9
 """Probability with which the predicted number of further facts is to settle an undecided share."""
 
 _CHUNK = 1024
@@ -221,7 +221,8 @@ def more_needed(estimate: Estimate, joint: tuple[float, float], limit: float, co
     """How many further facts would most likely settle on which side of ``limit`` the truth lies.
 
     With ``G`` groups now and ``G'`` in all, the new estimate is predicted as normal around the present one with
-    variance ``s^2 (G' - G) / G'`` (flat prior; ``s`` is the present standard error), and both intervals shrink. It is settled when the own interval lies under the limit or the joint one above it. The answer is
+    variance ``s^2 (G' - G) / G'`` (flat prior; ``s`` is the present standard error, read from the longer side of the
+    interval), and both intervals shrink. It is settled when the own interval lies under the limit or the joint one above it. The answer is
     the smallest ``G'`` for which that has a probability of :data:`SETTLED`, turned into facts.
 
     Args:
@@ -237,11 +238,12 @@ def more_needed(estimate: Estimate, joint: tuple[float, float], limit: float, co
     if estimate.value is None or estimate.low is None or estimate.high is None or estimate.low == estimate.high:
         return None
     value, facts_per_group = estimate.value, estimate.facts / estimate.groups
-    normal_width = (estimate.high - estimate.low) / (2 * _NORMAL.inv_cdf((1 + confidence) / 2))
-    error = max(estimate.error if estimate.error is not None else normal_width, 1e-9)
+    normal = _NORMAL.inv_cdf((1 + confidence) / 2)
     upper, lower = estimate.high - value, value - joint[0]
     # What Gaffke's extra group adds to a side shrinks with the number of groups, the rest with its square root.
-    extra = max(0.0, upper - _NORMAL.inv_cdf((1 + confidence) / 2) * error)
+    extra = 0.0 if estimate.error is None else max(0.0, upper - normal * estimate.error)
+    # The truth may be off by what that group stands for, too.
+    error = max(upper, estimate.value - estimate.low) / normal
     most = int(_MOST_FACTS / facts_per_group)
     total = max(estimate.groups + 1, least_groups(limit, confidence) or 0)
     while total <= most:
