@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from ..errors import RequestError
 from .gate import Gate, left_out_sentences, metrics_under
-from .intervals import Bootstrap, least_facts
+from .intervals import Bootstrap, least_groups
 from .outcomes import TransformOutcome, outcomes_of
 from .recovered import Limits, RecoveredRow, ShareMeter, judged, reported
 from .references import (
@@ -70,8 +70,8 @@ def judge(
     For every transform of the gate and every gate metric that is measured there
     (:mod:`~hf_unlearn.verification.gate`) the recovered share has *passed* if its whole interval is at or under
     the allowed share, *failed* if all of the interval that holds for every judged share at once is above
-    (:mod:`~hf_unlearn.verification.simultaneous`), and is *inconclusive* otherwise. A pass also needs as many facts
-    as :func:`~hf_unlearn.verification.intervals.least_facts` says. A joint interval wholly under
+    (:mod:`~hf_unlearn.verification.simultaneous`), and is *inconclusive* otherwise. A pass also needs as many groups
+    of facts as :func:`~hf_unlearn.verification.intervals.least_groups` says. A joint interval wholly under
     ``gate.min_recovered_share``, as the model stands or in a format, is over-forgetting (*failed*). Utility must
     hold under the same transform; under an attack it is judged only where it was scored.
 
@@ -240,6 +240,6 @@ def _notes(
     if not reference.paired:
         yield f"There is no never-knew model: the scores of {reference.words()} stand in for it, resampled apart."
     allowed = gate.max_recovered_share_formats
-    least = least_facts(allowed, gate.confidence)
+    least = least_groups(allowed, gate.confidence)
     if least is not None:
-        yield f"At least {least} facts are needed to show a recovered share of at most {allowed:.2f}."
+        yield f"At least {least} groups of facts are needed to show a recovered share of at most {allowed:.2f}."
