@@ -222,8 +222,8 @@ def more_needed(estimate: Estimate, joint: tuple[float, float], limit: float, co
 
     With ``G`` groups now and ``G'`` in all, the new estimate is predicted as normal around the present one with
     variance ``s^2 (G' - G) / G'`` (flat prior; ``s`` is the present standard error, read from the longer side of the
-    interval), and both intervals shrink. It is settled when the own interval lies under the limit or the joint one above it. The answer is
-    the smallest ``G'`` for which that has a probability of :data:`SETTLED`, turned into facts.
+    interval), and both intervals shrink. It is settled when the own interval lies under the limit or the joint one
+    above it. The answer is the smallest ``G'`` for which that has a probability of :data:`SETTLED`, turned into facts.
 
     Args:
         estimate: An estimate with its own interval, which decides whether it is under the limit.

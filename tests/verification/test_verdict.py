@@ -70,7 +70,7 @@ def test_undecided_says_how_many_more_facts(facts, scenario, gate) -> None:
     made = scenario(("identity",), n=80, metrics=("probability",)).model("target", 1.0).model("never_knew", 0.0)
     made.add("some", "identity", "retain", 0.95)
     made.table.add(
-        ScoreKey("some", "identity", "forget", "probability"), facts([1.0] * 5 + [0.0] * 75, prefix="forget")
+        ScoreKey("some", "identity", "forget", "probability"), facts([1.0] * 3 + [0.0] * 77, prefix="forget")
     )
     judgement = judge(made.table, "some", replace(gate, metrics=("probability",), formats=(), attacks=()))
     row = row_of(judgement, "identity")
