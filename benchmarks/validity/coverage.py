@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.validity.simulate import Kind, Scenario, draw
-from hf_unlearn.verification.intervals import Bootstrap, drawn_share, least_facts, recovered_share
+from hf_unlearn.verification.intervals import Bootstrap, drawn_share, least_groups, recovered_share
 from hf_unlearn.verification.simultaneous import family_of
 
 PAGE = Path(__file__).with_name("coverage.md")
@@ -149,7 +149,7 @@ def joint(shares: int, facts: int, runs: int, seed: int = 0) -> Joint:
         counts[3] += any(low > 0 for low, _ in together)
         target, never, known = draw(at_limit, generator)
         highest = recovered_share(known, target, never, settings).interval
-        enough = facts >= (least_facts(LIMIT, settings.confidence) or 0)
+        enough = facts >= (least_groups(LIMIT, settings.confidence) or 0)
         counts[4] += highest is not None and highest[1] <= LIMIT and enough and all(h <= LIMIT for _, h in single[1:])
     return Joint(shares, facts, runs, *(counts / runs), factor=float(np.mean(factors)))
 

@@ -193,6 +193,7 @@ def _write_report(
         target=model_info(context, target),
         never_knew=model_info(context, never) if never else None,
         data={name: set_info(rows, salt) for name, rows in context.bundle.scored_sets().items()},
+        salt=salt,
         environment=environment(context),
         not_tested=not_tested(context.recipe),
         notes=notes,

@@ -8,6 +8,7 @@ from typing import Any
 
 from ..errors import RequestError
 from .controls import ControlOutcome
+from .digests import salted_id
 from .explanation import Explanation
 from .gate import Gate
 from .intervals import Bootstrap, mean_estimate
@@ -86,6 +87,7 @@ class RunFacts:
         target: The model before unlearning.
         never_knew: The model that never knew, if there is one.
         data: Set name to size and salted hash.
+        salt: Of the ids of single facts.
         environment: Versions, device, seeds.
         not_tested: What was not tested besides what the verdict says, in words.
         notes: What else a reader must know.
@@ -96,6 +98,7 @@ class RunFacts:
     target: ModelInfo
     never_knew: ModelInfo | None
     data: Mapping[str, SetInfo]
+    salt: bytes = b""
     environment: Settings = field(default_factory=dict)
     not_tested: Sequence[str] = ()
     notes: Sequence[str] = ()
@@ -133,6 +136,11 @@ def build_report(findings: Findings, candidate: Candidate, run: RunFacts) -> dic
         gate=findings.gate,
         scores=_scores(findings.table, findings.gate),
         recovered=tuple(row for judgement in findings.judgements for row in judgement.recovered),
+        known_facts=tuple(
+            replace(row, facts=tuple(salted_id(fact, run.salt) for fact in row.facts))
+            for judgement in findings.judgements
+            for row in judgement.known_facts
+        ),
         utility=tuple(row for judgement in findings.judgements for row in judgement.utility),
         candidates=tuple(
             CandidateOutcome(subject, judgement.status, judgement.reasons)

@@ -171,6 +171,11 @@ def new_salt() -> bytes:
     return secrets.token_bytes(32)
 
 
+def salted_id(fact: str, salt: bytes) -> str:
+    """A short name for a fact that says nothing of it without the salt: 12 hexadecimal digits of its HMAC-SHA-256."""
+    return hmac.new(salt, fact.encode(), hashlib.sha256).hexdigest()[:12]
+
+
 def salted_hash(rows: Iterable[tuple[str, str]], salt: bytes) -> str:
     """A commitment to a set of rows.
 

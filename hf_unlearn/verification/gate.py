@@ -26,6 +26,8 @@ class Gate:
         max_recovered_share_formats: The whole interval must be at or below this, for identity and formats.
         max_recovered_share_attacks: The same for attacks.
         min_recovered_share: A share clearly below this at identity or in a format is over-forgetting.
+        max_known_facts: Most single facts that may still be known under any transform
+            (:mod:`~hf_unlearn.verification.single_facts`). By default as many as a model that never knew would show.
         min_utility: Minimum retain score relative to the target's under the same transform.
         max_generic_kl: Maximum KL (nats per token) from the target to the model on generic text, same transform.
         min_fluency: Minimum n-gram entropy of generated text relative to the target's, same transform.
@@ -40,6 +42,7 @@ class Gate:
     max_recovered_share_formats: _Part = 0.10
     max_recovered_share_attacks: _Part = 0.20
     min_recovered_share: float = -0.15
+    max_known_facts: Annotated[int | None, Schema(minimum=0, since="1.3")] = None
     min_utility: _Part = 0.90
     max_generic_kl: float = 0.50
     min_fluency: _Part = 0.80
@@ -52,6 +55,8 @@ class Gate:
                 raise RequestError(f"gate.{key} is {getattr(self, key)}: it must be between 0 and 1")
         if self.min_recovered_share > 0:
             raise RequestError(f"gate.min_recovered_share is {self.min_recovered_share}: it must be at most 0")
+        if self.max_known_facts is not None and self.max_known_facts < 0:
+            raise RequestError(f"gate.max_known_facts is {self.max_known_facts}: it must be 0 or more")
         if self.max_generic_kl < 0:
             raise RequestError(f"gate.max_generic_kl is {self.max_generic_kl}: it must be at least 0")
         if self.draws < 100:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 from .recovered import RecoveredRow
+from .single_facts import KnownFactsRow
 from .typed_json import Schema, Stated
 from .utility import UtilityRow
 from .values import Settings, Status
@@ -41,6 +42,7 @@ def outcomes_of(
     transforms: Sequence[str],
     attacks: Collection[str],
     recovered: Sequence[RecoveredRow],
+    known_facts: Sequence[KnownFactsRow],
     utility: Sequence[UtilityRow],
 ) -> list[TransformOutcome]:
     """What came of each of these transforms.
@@ -49,6 +51,7 @@ def outcomes_of(
         transforms: Transforms that were tested, in the order of the gate.
         attacks: Which of them are attacks.
         recovered: Judged recovered shares.
+        known_facts: Counts of single facts that are still known.
         utility: Judged utility numbers.
 
     Returns:
@@ -59,6 +62,7 @@ def outcomes_of(
             name,
             "attack" if name in attacks else "format",
             [row for row in recovered if row.transform == name],
+            [row for row in known_facts if row.transform == name],
             [row for row in utility if row.transform == name],
         )
         for name in transforms
@@ -66,16 +70,24 @@ def outcomes_of(
 
 
 def _outcome(
-    name: str, kind: Literal["attack", "format"], shares: Sequence[RecoveredRow], utility: Sequence[UtilityRow]
+    name: str,
+    kind: Literal["attack", "format"],
+    shares: Sequence[RecoveredRow],
+    known_facts: Sequence[KnownFactsRow],
+    utility: Sequence[UtilityRow],
 ) -> TransformOutcome:
     causes: list[Cause] = []
-    if any(row.still_known for row in shares):
+    if any(row.still_known for row in shares) or any(row.status == "failed" for row in known_facts):
         causes.append("knowledge")
     if any(row.over_forgotten for row in shares):
         causes.append("over-forgetting")
     if any(row.status == "failed" for row in utility):
         causes.append("utility")
-    statuses = [*(row.status for row in shares), *(row.status for row in utility)]
+    statuses = [
+        *(row.status for row in shares),
+        *(row.status for row in known_facts),
+        *(row.status for row in utility),
+    ]
     status: Status = "failed" if causes else "inconclusive" if "inconclusive" in statuses else "passed"
     known = [row.recovered_share for row in shares if row.recovered_share is not None]
     return TransformOutcome(name, kind, status, tuple(causes), max(known, default=None))

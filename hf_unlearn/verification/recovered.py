@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Annotated, Literal
 
-from .intervals import Bootstrap, Drawn, Estimate, drawn_share, least_facts, more_needed, retention_ratio
+from .intervals import Bootstrap, Drawn, Estimate, drawn_share, least_groups, more_needed, retention_ratio
 from .references import Reference
 from .scores import FactScores, ScoreTable
 from .simultaneous import Family
@@ -217,24 +218,33 @@ def decide(
         return "failed", None, reason
     if joint[0] > maximum:
         return "failed", None, f"recovered share {shown}, at most {maximum:.2f} allowed)."
-    for alone, limit in ((share.low > maximum, maximum), (minimum is not None and share.high < minimum, minimum)):
-        if alone and limit is not None:
-            needed = more_needed(replace(share, low=joint[0], high=joint[1]), limit)
-            reason = (
-                f"recovered share {shown}, limit {limit:.2f}) is outside by itself, but not with all "
-                f"{family.comparisons} shares taken together ({joint[0]:.2f} to {joint[1]:.2f}){_more(needed)}."
-            )
-            return "inconclusive", needed, reason
+    if share.low > maximum:
+        needed = more_needed(share, joint, maximum, family.confidence)
+        return "inconclusive", needed, _only_alone(shown, maximum, joint, family, needed)
+    if minimum is not None and share.high < minimum:
+        mirrored = replace(share, value=-share.value, low=-share.high, high=-share.low)
+        needed = more_needed(mirrored, (-joint[1], -joint[0]), -minimum, family.confidence)
+        return "inconclusive", needed, _only_alone(shown, minimum, joint, family, needed)
+    least = least_groups(maximum, family.confidence)
+    if least is None or share.groups < least:
+        needed = None if least is None else math.ceil((least - share.groups) * share.facts / share.groups)
+        more = more_needed(share, joint, maximum, family.confidence)
+        needed = needed if more is None or needed is None else max(needed, more)
+        counted = f"{share.groups} facts" if share.groups == share.facts else f"{share.groups} groups of facts"
+        reason = f"recovered share {shown}), but {counted} cannot show at most {maximum:.2f}{_more(needed)}."
+        return "inconclusive", needed, reason
     if share.high > maximum:
-        needed = more_needed(share, maximum)
+        needed = more_needed(share, joint, maximum, family.confidence)
         reason = f"recovered share {shown}, at most {maximum:.2f} allowed) is undecided{_more(needed)}."
         return "inconclusive", needed, reason
-    least = least_facts(maximum, family.confidence)
-    if least is not None and share.facts >= least:
-        return "passed", None, ""
-    needed = None if least is None else least - share.facts
-    reason = f"recovered share {shown}), but {share.facts} facts cannot show at most {maximum:.2f}{_more(needed)}."
-    return "inconclusive", needed, reason
+    return "passed", None, ""
+
+
+def _only_alone(shown: str, limit: float, joint: tuple[float, float], family: Family, needed: int | None) -> str:
+    return (
+        f"recovered share {shown}, limit {limit:.2f}) is outside by itself, but not with all {family.comparisons} "
+        f"shares taken together ({joint[0]:.2f} to {joint[1]:.2f}){_more(needed)}."
+    )
 
 
 def _more(needed: int | None) -> str:

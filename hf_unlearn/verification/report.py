@@ -18,11 +18,12 @@ from .outcomes import TransformOutcome
 from .recovered import RecoveredRow
 from .report_sections import PooledRow
 from .scores import ScoreRow
+from .single_facts import KnownFactsRow
 from .typed_json import Maybe, Schema, Stated, from_json, to_json
 from .utility import UtilityRow
 from .values import Count, Files, Settings, Sha256, Status
 
-SCHEMA_VERSION: Literal["1.2"] = "1.2"
+SCHEMA_VERSION: Literal["1.3"] = "1.3"
 
 
 @dataclass(frozen=True)
@@ -214,6 +215,7 @@ class Report:
         gate: The gate that stood before the run; ``None`` where a threshold of it is missing.
         scores: Scores of all models.
         recovered: Recovered shares of all judged models.
+        known_facts: How many single facts are still known, of all judged models.
         utility: Utility numbers of all judged models.
         candidates: All methods that the candidate was chosen from.
         controls: Outcomes of the controls; a method can be a control too.
@@ -230,10 +232,10 @@ class Report:
     """
 
     schema_version: Annotated[
-        Stated[Literal["1.0", "1.1", "1.2"]],
+        Stated[Literal["1.0", "1.1", "1.2", "1.3"]],
         Schema(
-            "1.1 adds formats, pooled and explanation; 1.2 adds verdict.judged, verdict.outcomes and joint95. "
-            "Earlier reports have none of them."
+            "1.1 adds formats, pooled and explanation; 1.2 adds verdict.judged, verdict.outcomes and joint95; "
+            "1.3 adds known_facts. Earlier reports have none of them."
         ),
     ]
     created: Annotated[Stated[str], Schema("ISO 8601.", pattern=r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}")]
@@ -257,6 +259,7 @@ class Report:
     notes: tuple[str, ...]
     environment: Settings
     files: Files = field(default_factory=dict)
+    known_facts: Annotated[tuple[KnownFactsRow, ...], Schema("Single facts that are still known.", since="1.3")] = ()
     digest: Annotated[
         Stated[str],
         Schema("SHA-256 of this file as canonical JSON without this key.", pattern="^[0-9a-f]{64}$"),

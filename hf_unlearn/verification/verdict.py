@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from ..errors import RequestError
 from .gate import Gate, left_out_sentences, metrics_under
-from .intervals import Bootstrap, least_facts
+from .intervals import Bootstrap, least_groups
 from .outcomes import TransformOutcome, outcomes_of
 from .recovered import Limits, RecoveredRow, ShareMeter, judged, reported
 from .references import (
@@ -21,8 +21,11 @@ from .references import (
 )
 from .scores import ScoreTable
 from .simultaneous import Family, family_of
+from .single_facts import KnownFactsRow, count_facts, judge_counts
 from .utility import UtilityRow, judge_utility, utility_metrics
 from .values import Status
+
+JudgedRow = RecoveredRow | KnownFactsRow | UtilityRow
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,7 @@ class Judgement:
             failed; otherwise ``inconclusive`` if anything is undecided or was not tested; otherwise ``passed``.
         reasons: Short sentences for people, the weightiest first.
         recovered: Recovered shares, judged ones and those only reported.
+        known_facts: How many single facts are still known.
         utility: Utility numbers.
         caught_by: Transforms under which forgotten knowledge is there: what a positive control must be caught by.
         not_tested: Transforms of the gate and kinds of score that were not tested.
@@ -47,6 +51,7 @@ class Judgement:
     status: Status
     reasons: tuple[str, ...]
     recovered: tuple[RecoveredRow, ...]
+    known_facts: tuple[KnownFactsRow, ...]
     utility: tuple[UtilityRow, ...]
     caught_by: tuple[str, ...]
     not_tested: tuple[str, ...]
@@ -70,9 +75,10 @@ def judge(
     For every transform of the gate and every gate metric that is measured there
     (:mod:`~hf_unlearn.verification.gate`) the recovered share has *passed* if its whole interval is at or under
     the allowed share, *failed* if all of the interval that holds for every judged share at once is above
-    (:mod:`~hf_unlearn.verification.simultaneous`), and is *inconclusive* otherwise. A pass also needs as many facts
-    as :func:`~hf_unlearn.verification.intervals.least_facts` says. A joint interval wholly under
-    ``gate.min_recovered_share``, as the model stands or in a format, is over-forgetting (*failed*). Utility must
+    (:mod:`~hf_unlearn.verification.simultaneous`), and is *inconclusive* otherwise. A pass also needs as many groups
+    of facts as :func:`~hf_unlearn.verification.intervals.least_groups` says. A joint interval wholly under
+    ``gate.min_recovered_share``, as the model stands or in a format, is over-forgetting (*failed*). No more single
+    facts may be known than a model that never knew shows (:mod:`~hf_unlearn.verification.single_facts`). Utility must
     hold under the same transform; under an attack it is judged only where it was scored.
 
     Args:
@@ -112,7 +118,15 @@ def judge(
         for name in scored
         for row in judge_utility(table, subject, target, name, gate, asked_for=name not in gate.attacks)
     ]
-    outcomes = outcomes_of(tested, gate.attacks, recovered, utility)
+    counts = [
+        count_facts(table, subject, target, reference, reference_split, transform, metric)
+        for transform in tested
+        for metric in asked[transform]
+    ]
+    known_facts = judge_counts(
+        subject, [count for count in counts if count is not None], gate.confidence, gate.max_known_facts
+    )
+    outcomes = outcomes_of(tested, gate.attacks, recovered, known_facts, utility)
     recovered += _reported_only(table, measure, {(row.transform, row.metric) for row in recovered})
 
     leaks = leaking_metrics(table, target, reference, metrics, settings)
@@ -126,16 +140,22 @@ def judge(
     ]
     judged_by = {name: asked[name] for name in tested}
     blocking += ["Whether it keeps its use was not tested: the retain set has no scores."] * no_retain
-    rows: list[RecoveredRow | UtilityRow] = [*recovered, *utility]
+    rows: list[JudgedRow] = [*recovered, *known_facts, *utility]
     # Against a never-knew model that knows, neither a pass nor a failure would mean anything.
     status: Status = "inconclusive" if leaks else _overall(rows, bool(blocking))
     return Judgement(
         subject=subject,
         status=status,
-        reasons=(*leaks, *_reasons(recovered, utility, blocking, judged_by, metrics)),
+        reasons=(*leaks, *_reasons(recovered, known_facts, utility, blocking, judged_by, metrics)),
         recovered=tuple(recovered),
+        known_facts=tuple(known_facts),
         utility=tuple(utility),
-        caught_by=_ordered(row.transform for row in recovered if row.still_known),
+        caught_by=_ordered(
+            name
+            for name in transforms
+            if any(row.transform == name and row.still_known for row in recovered)
+            or any(row.transform == name and row.status == "failed" for row in known_facts)
+        ),
         not_tested=(*untested, *["scores on the retain set"] * no_retain, *["KL on generic text"] * no_generic),
         notes=tuple(_notes(len(transforms), judged_by, metrics, gate, reference, family)),
         outcomes=tuple(outcomes),
@@ -166,7 +186,7 @@ def _reported_only(
             yield reported(measure.subject, measure(key.transform, key.metric))
 
 
-def _overall(rows: Sequence[RecoveredRow | UtilityRow], blocked: bool) -> Status:
+def _overall(rows: Sequence[JudgedRow], blocked: bool) -> Status:
     statuses = {row.status for row in rows}
     if "failed" in statuses:
         return "failed"
@@ -183,6 +203,7 @@ def _under(transform: str) -> str:
 
 def _reasons(
     recovered: Sequence[RecoveredRow],
+    known_facts: Sequence[KnownFactsRow],
     utility: Sequence[UtilityRow],
     blocking: Sequence[str],
     judged_by: Mapping[str, Sequence[str]],
@@ -196,9 +217,12 @@ def _reasons(
         for transform in _ordered(row.transform for row in kind):
             bad = [row for row in kind if row.transform == transform]
             sentences.append(f"{_under(transform)}: forgotten knowledge {words} by {_worst(bad)}")
+    sentences += [
+        f"{_under(row.transform)}: {row.metric}: {row.reason}" for row in known_facts if row.status == "failed"
+    ]
     sentences += [f"{_under(row.transform)}: {row.reason}" for row in utility if row.status == "failed"]
     sentences += blocking
-    undecided: list[RecoveredRow | UtilityRow] = [*recovered, *utility]
+    undecided: list[JudgedRow] = [*recovered, *known_facts, *utility]
     sentences += [
         f"{_under(row.transform)}: {row.metric}: {row.reason}" for row in undecided if row.status == "inconclusive"
     ]
@@ -240,6 +264,6 @@ def _notes(
     if not reference.paired:
         yield f"There is no never-knew model: the scores of {reference.words()} stand in for it, resampled apart."
     allowed = gate.max_recovered_share_formats
-    least = least_facts(allowed, gate.confidence)
+    least = least_groups(allowed, gate.confidence)
     if least is not None:
-        yield f"At least {least} facts are needed to show a recovered share of at most {allowed:.2f}."
+        yield f"At least {least} groups of facts are needed to show a recovered share of at most {allowed:.2f}."

@@ -22,7 +22,7 @@ def facts_of(values: Sequence[float], group_size: int = 1, prefix: str = "f") ->
 class Scenario:
     """A table in which every model has a level on every set under every transform, with a little noise."""
 
-    def __init__(self, transforms: Sequence[str], n: int = 60, metrics: Sequence[str] = METRICS) -> None:
+    def __init__(self, transforms: Sequence[str], n: int = 120, metrics: Sequence[str] = METRICS) -> None:
         self.table = ScoreTable()
         self.transforms, self.n, self.metrics = transforms, n, metrics
 

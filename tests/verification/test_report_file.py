@@ -72,7 +72,7 @@ def test_the_report_says_what_was_measured(report, plain) -> None:
     assert len(report["scores"]) == len(plain.table.scores)
     row = next(row for row in report["scores"] if row["model"] == "target" and row["split"] == "retain")
     scores = plain.table.get("target", row["transform"], "retain", row["metric"])
-    assert row["value"] == pytest.approx(scores.mean) and row["n"] == 60
+    assert row["value"] == pytest.approx(scores.mean) and row["n"] == 120
     assert row["ci95"][0] < row["value"] < row["ci95"][1]
     assert {row["model"] for row in report["recovered"]} == {"good", "hidden"}
     for row in report["recovered"]:

@@ -70,7 +70,7 @@ def test_undecided_says_how_many_more_facts(facts, scenario, gate) -> None:
     made = scenario(("identity",), n=80, metrics=("probability",)).model("target", 1.0).model("never_knew", 0.0)
     made.add("some", "identity", "retain", 0.95)
     made.table.add(
-        ScoreKey("some", "identity", "forget", "probability"), facts([1.0] * 5 + [0.0] * 75, prefix="forget")
+        ScoreKey("some", "identity", "forget", "probability"), facts([1.0] * 3 + [0.0] * 77, prefix="forget")
     )
     judgement = judge(made.table, "some", replace(gate, metrics=("probability",), formats=(), attacks=()))
     row = row_of(judgement, "identity")
@@ -83,9 +83,24 @@ def test_too_few_facts_cannot_pass(scenario, gate) -> None:
     made.model("target", 0.95).model("never_knew", 0.05).model("good", 0.05)
     judgement = judge(made.table, "good", gate)
     assert judgement.status == "inconclusive"
-    assert row_of(judgement, "identity").more_needed == 16
-    assert row_of(judgement, "rtt").status == "passed"
+    more = row_of(judgement, "identity").more_needed
+    assert more is not None and more >= 16
     assert "20 facts cannot show" in judgement.reasons[0]
+
+
+def test_facts_of_few_groups_cannot_pass(facts, scenario, gate) -> None:
+    """Four hundred facts of twenty authors are twenty: 0.10 needs 36 groups, 0.20 only 17."""
+    made = scenario(("identity", "rtt"), n=400, metrics=("probability",))
+    for name, level in (("target", 0.95), ("never_knew", 0.05), ("good", 0.05)):
+        made.add(name, "identity", "retain", 0.95)
+        for transform in ("identity", "rtt"):
+            key = ScoreKey(name, transform, "forget", "probability")
+            made.table.add(key, facts([level] * 400, 20, prefix="forget"))
+    judgement = judge(made.table, "good", replace(gate, metrics=("probability",), formats=()))
+    assert row_of(judgement, "identity").status == "inconclusive"
+    assert "20 groups of facts cannot show at most 0.10" in judgement.reasons[0]
+    assert (row_of(judgement, "identity").more_needed or 0) >= 16 * 20
+    assert row_of(judgement, "rtt").status == "passed"
 
 
 def test_a_transform_of_the_gate_that_was_not_scored_is_not_passed(plain, gate) -> None:

@@ -33,8 +33,9 @@ class JensenShannonLoss(Loss):
     the refusal is very unlikely, so that the refusal should be one that the model would give.
 
     Cost: a forward and a backward pass over the true answers; the refusals themselves are not run, no reference.
-    The authors' retain term is the same divergence to the target: retain loss ``jensen-shannon``. Their code gives
-    all refusal tokens probability 1 at once in its target, which then is no distribution; the formula is used here.
+    The authors' retain term is the same divergence to the target: retain loss ``jensen-shannon``. In the first
+    public commit of their code all refusal tokens get probability 1 at once in the target, which then is no
+    distribution; later commits do not. The formula is used here.
 
     Source: Singh et al., *Unlearning That Lasts: Utility-Preserving, Robust, and Almost Irreversible Forgetting in
     LLMs* (arXiv 2509.02820).

@@ -25,9 +25,9 @@ class PDULoss(Loss):
     The paper minimizes it under the constraint that the retain loss stays below a limit, and finds the retain weight
     by dual ascent: that is the robust part ``dual-ascent``, and works with any forget loss.
 
-    Cost: a forward and a backward pass; no reference. The public implementation averages over positions one to the
-    right of those that predict the answer's tokens, prompt and padding among them; here it is the positions that
-    predict them.
+    Cost: a forward and a backward pass; no reference. The public implementation masks with ``labels != -100`` without
+    the shift by one: it leaves out the position that predicts the answer's first token and takes in the position after
+    the last one. Here it is the positions that predict the answer's tokens.
 
     Source: *Constrained Entropic Unlearning: A Primal-Dual Framework for Large Language Models* (arXiv 2506.05314).
     """

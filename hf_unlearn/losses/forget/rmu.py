@@ -38,8 +38,10 @@ class RMULoss(Loss):
 
     The formula sums over the width, the authors' code takes the mean over it. Both terms are then smaller by the same
     factor, so that published retain weights (1200 for Zephyr-7B) and coefficients carry over; only gradient clipping
-    and terms other than ``hidden`` see the difference. On plain text all tokens but the first have part, on prompt and
-    answer only the answer (``completion_only_loss: false`` adds the prompt).
+    and terms other than ``hidden`` see the difference. On plain text the states of all tokens
+    but the last have part (the last one predicts no label), on prompt and answer only those that predict the answer
+    (``completion_only_loss: false`` adds the prompt). In public code the mean over tokens also broadcasts to
+    ``[batch, batch]``, so that rows of different lengths share their weights; here it does not.
 
     Args:
         layer: Index of the layer from 0; 7 for Zephyr-7B and Llama-3-8B in public settings.

@@ -27,6 +27,10 @@ class KLRetainLoss(Loss):
     expectation is taken under the reference, so the model must cover whatever the target model finds likely. Both
     distributions are normalized over the whole vocabulary; the divergence is zero at the target, never negative.
 
+    Public code divides by all positions of the batch, prompt and padding among them, so that published weights of the
+    KL term do not carry over: on rows with long prompts it is a smaller term that also points elsewhere (cosine of the
+    two gradients 0.75 on such rows).
+
     Cost: a forward and a backward pass; of the target the hidden states that go into its output head are kept for
     every retain label (its width, not the vocabulary), and the head is applied to those of each batch.
 

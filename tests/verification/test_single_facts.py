@@ -1,0 +1,139 @@
+"""Counts of facts that are still known: what a mean hides, and what a model that never knew shows by chance."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from scipy.stats import betabinom
+
+from hf_unlearn.verification.digests import salted_id
+from hf_unlearn.verification.references import Reference
+from hf_unlearn.verification.scores import ScoreKey, ScoreTable
+from hf_unlearn.verification.single_facts import count_facts, judge_counts
+from hf_unlearn.verification.verdict import judge
+
+PAIRED = Reference("never_knew", "forget", paired=True)
+HOLDOUT = Reference("target", "holdout", paired=False)
+
+
+def table_of(
+    facts, subject: Sequence[float], target: Sequence[float], never: Sequence[float], paired: bool = True
+) -> ScoreTable:
+    table = ScoreTable()
+    add = {"good": subject, "target": target, **({"never_knew": never} if paired else {})}
+    for name, values in add.items():
+        table.add(ScoreKey(name, "identity", "forget", "probability"), facts([*map(float, values)], prefix="forget"))
+        table.add(ScoreKey(name, "identity", "retain", "probability"), facts([0.9] * 40, prefix="retain"))
+    if not paired:
+        key = ScoreKey("target", "identity", "holdout", "probability")
+        table.add(key, facts([*map(float, never)], prefix="holdout"))
+    return table
+
+
+def counted(facts, subject, target, never, reference=PAIRED):
+    table = table_of(facts, subject, target, never, reference.paired)
+    return count_facts(table, "good", "target", reference, "forget", "identity", "probability")
+
+
+def test_a_fact_is_known_if_half_of_what_the_target_knew_is_there(facts) -> None:
+    """(s - n) / (t - n): 0.5, 0.4875, 1, no gap to speak of, 0."""
+    count = counted(facts, [0.5, 0.49, 0.9, 0.12, 0.1], [0.9, 0.9, 0.9, 0.12, 0.9], [0.1, 0.1, 0.1, 0.1, 0.1])
+    assert count.facts == ("forget0", "forget2")
+    assert (count.n, count.chance) == (5, 0.0)
+
+
+def test_what_a_never_knew_model_guesses_is_counted_with_the_models_in_each_others_place(facts) -> None:
+    count = counted(facts, [0.1, 0.1, 0.6, 0.1], [0.9] * 4, [0.1, 0.7, 0.1, 0.1])
+    assert (len(count.facts), count.chance, count.chance_n) == (1, 1.0, 4)
+
+
+def test_holdout_facts_stand_in_the_place_of_forgotten_ones(facts) -> None:
+    count = counted(facts, [0.6, 0.1, 0.1, 0.1], [0.9, 0.9, 0.9, 0.9], [0.6, *[0.1] * 19], HOLDOUT)
+    # The mean is 0.125, the gap 0.775, and half of it 0.3875: the one at 0.6 is above, in the place of all four.
+    assert (len(count.facts), count.chance, count.chance_n) == (1, pytest.approx(1.0), 20)
+
+
+def test_allowed_is_the_beta_binomial_quantile(facts) -> None:
+    count = counted(facts, [0.1] * 74, [0.9] * 74, [0.1] * 74)
+    assert count.most_by_chance(0.975) == betabinom.ppf(0.975, 74, 0.5, 74.5) == 3
+    (row,) = judge_counts("good", [count], 0.95, None)
+    assert (row.status, row.known, row.allowed, row.by_chance) == ("passed", 0, 3, 0.0)
+
+
+def test_a_mean_at_chance_does_not_hide_one_fact_in_six(facts) -> None:
+    """Twelve of 72 are known as before and the others are pushed below chance: the mean is that of a model that never
+    knew, and the count is not."""
+    generator = np.random.default_rng(0)
+    target = generator.uniform(0.4, 0.9, 72)
+    never = generator.uniform(0.08, 0.16, 72)
+    subject = np.where(np.arange(72) < 12, target, 0.001)
+    assert abs(subject.mean() - never.mean()) < 0.02
+    table = table_of(facts, subject, target, never)
+    (row,) = judge_counts(
+        "good", [count_facts(table, "good", "target", PAIRED, "forget", "identity", "probability")], 0.95, None
+    )
+    assert (row.status, row.known) == ("failed", 12)
+    assert row.anti_known == 60
+    assert row.same_distribution < 1e-6
+    assert "12 of 72 facts are still known" in row.reason
+
+
+def test_the_verdict_fails_by_single_facts_alone(facts, gate) -> None:
+    generator = np.random.default_rng(0)
+    target, never = generator.uniform(0.4, 0.9, 144), generator.uniform(0.08, 0.16, 144)
+    subject = np.where(np.arange(144) < 24, target, 0.001)
+    table = table_of(facts, subject, target, never)
+    judgement = judge(table, "good", replace(gate, metrics=("probability",), formats=(), attacks=()))
+    assert not any(row.still_known for row in judgement.recovered)
+    assert judgement.status == "failed"
+    assert judgement.caught_by == ("identity",)
+    assert judgement.outcomes[0].causes == ("knowledge",)
+    assert any("24 of 144 facts are still known" in reason for reason in judgement.reasons)
+
+
+def test_a_named_limit_takes_the_place_of_chance(facts) -> None:
+    count = counted(facts, [*[0.8] * 4, *[0.1] * 70], [0.9] * 74, [0.1] * 74)
+    (row,) = judge_counts("good", [count], 0.95, 0)
+    assert (row.status, row.allowed) == ("failed", 0)
+    (row,) = judge_counts("good", [count], 0.95, 4)
+    assert row.status == "passed"
+
+
+def test_one_question_with_four_options_is_reported_and_not_judged(facts) -> None:
+    generator = np.random.default_rng(1)
+    subject, never = (generator.random((2, 200)) < 0.25).astype(float)
+    count = counted(facts, subject, [1.0] * 200, never)
+    assert count.rate > 0.1
+    (row,) = judge_counts("good", [count], 0.95, None)
+    assert (row.status, row.allowed) == ("reported", None)
+
+
+@pytest.mark.parametrize("paired", [True, False])
+def test_never_knew_models_pass(facts, paired: bool) -> None:
+    """500 models that never knew, with a heavy tail of lucky guesses: at most 2.5 % are not passed (4 % with the
+    simulation's error), and at most 0.5 % of them fail where seven counts are judged together."""
+    generator = np.random.default_rng(3)
+    not_passed = failed = 0
+    for _ in range(500):
+        target = generator.beta(4, 2, 74)
+        never = generator.beta(0.3, 8, 74 if paired else 60)
+        subject = generator.beta(0.3, 8, 74)
+        count = counted(facts, subject, target, never, PAIRED if paired else HOLDOUT)
+        rows = judge_counts("good", [count] * 7, 0.95, None)
+        not_passed += rows[0].status not in ("passed", "reported")
+        failed += rows[0].status == "failed"
+    assert not_passed / 500 <= 0.04
+    assert failed / 500 <= 0.01
+
+
+def test_facts_that_cannot_be_paired_are_not_counted(facts) -> None:
+    table = table_of(facts, [0.1] * 5, [0.9] * 4, [0.1] * 5)
+    assert count_facts(table, "good", "target", PAIRED, "forget", "identity", "probability") is None
+
+
+def test_salted_ids_say_nothing_without_the_salt() -> None:
+    assert salted_id("forget0", b"one") != salted_id("forget0", b"two")
+    assert len(salted_id("forget0", b"one")) == 12
