@@ -165,8 +165,9 @@ def test_every_builtin_recipe_is_documented(root):
 def test_changes_name_the_version(root):
     setup = configparser.ConfigParser()
     setup.read(root / "setup.cfg")
+    assert setup["metadata"]["version"] == "attr: hf_unlearn.version.__version__"
     changes = (root / "CHANGELOG.md").read_text(encoding="utf-8")
-    assert re.search(rf"^## {re.escape(setup['metadata']['version'])} \(\d{{4}}-\d\d-\d\d\)", changes, re.MULTILINE)
+    assert re.search(rf"^## {re.escape(hf_unlearn.__version__)} \(\d{{4}}-\d\d-\d\d\)", changes, re.MULTILINE)
 
 
 def test_the_license_is_the_one_that_is_named(root):
