@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
+import hf_unlearn
 from hf_unlearn.attacks import ATTACKS
 from hf_unlearn.cli.main import _parse, _parser
 from hf_unlearn.evaluation.suites import load_suite
