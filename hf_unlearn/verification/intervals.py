@@ -232,7 +232,7 @@ def more_needed(estimate: Estimate, joint: tuple[float, float], limit: float, co
         confidence: Level of the estimate's interval.
 
     Returns:
-        The number of facts to add (at least 1), or ``None`` where no sensible number can be given: the estimate is
+        The number of facts to add (at least 1, rounded up to two significant digits), or ``None`` where no sensible number can be given: the estimate is
         undefined, has no width, or would need more than a million facts.
     """
     if estimate.value is None or estimate.low is None or estimate.high is None or estimate.low == estimate.high:
@@ -252,9 +252,15 @@ def more_needed(estimate: Estimate, joint: tuple[float, float], limit: float, co
         under = _NORMAL.cdf((limit - shrunk * (upper - extra) - shrunk**2 * extra - value) / spread)
         above = 1 - _NORMAL.cdf((limit + shrunk * lower - value) / spread)
         if under + above >= SETTLED:
-            return max(1, math.ceil((total - estimate.groups) * facts_per_group))
+            return _two_digits(max(1, math.ceil((total - estimate.groups) * facts_per_group)))
         total = max(total + 1, math.ceil(total * 1.01))
     return None
+
+
+def _two_digits(count: int) -> int:
+    """Rounded up to two significant digits: a prediction is no more exact than that."""
+    unit = 10 ** max(0, len(str(count)) - 2)
+    return math.ceil(count / unit) * unit
 
 
 def least_groups(threshold: float, confidence: float) -> int | None:
