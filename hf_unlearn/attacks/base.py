@@ -121,6 +121,11 @@ class Attack(ABC):
         """The holdout rows that it asks as it asks the forget set; those that cannot be asked so are left out."""
         return bundle.floor
 
+    def asked_sets(self, bundle: DataBundle) -> dict[str, tuple[Example, ...]]:
+        """What is asked, by set: the forget set, and holdout rows where there is no never-knew model."""
+        holdout = self.floor_rows(bundle)
+        return {"forget": bundle.forget.score, **({"holdout": holdout} if holdout else {})}
+
     def rows_per_pass(self, bundle: DataBundle) -> int:
         """How many rows are asked when it asks once: the forget set, and the holdout rows beside it."""
         return len(bundle.forget.score) + len(self.floor_rows(bundle))
