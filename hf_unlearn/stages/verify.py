@@ -66,6 +66,8 @@ def verify_unit(context: RunContext, target: Subject, subjects: Sequence[Subject
         },
         "versions": context.versions,
     }
+    if context.bundle.floor:
+        inputs["floor"] = "holdout"
     return Unit(context.output_dir / "verify", inputs)
 
 
