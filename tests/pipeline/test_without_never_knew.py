@@ -13,9 +13,12 @@ from hf_unlearn.cli.main import main
 from hf_unlearn.recipe import load_recipe
 from hf_unlearn.runtime.jobs import Workers
 from hf_unlearn.runtime.progress import Progress
-from hf_unlearn.stages.context import RunContext
+from hf_unlearn.stages.context import RunContext, Subject
 from hf_unlearn.stages.data import load_bundle
 from hf_unlearn.stages.models import base_models
+from hf_unlearn.stages.verify import verify_unit
+
+SUBJECT = Subject("model", "method", Path("model"), "digest")
 
 DATA = """\
 seed: 0
@@ -111,3 +114,17 @@ def test_what_holdout_facts_say_nothing_of_is_not_judged_and_named(report):
 def test_the_report_says_what_the_floor_is(report):
     (note,) = [note for note in report["notes"] if note.startswith("Under attacks")]
     assert "'never' on the holdout set after the same attack" in note and "stand-in" in note
+
+
+@pytest.mark.parametrize(
+    ("model", "asks"),
+    [("{scratch: {}}", False), ("{target: there, never_knew: here}", False), ("{target: there}", True)],
+)
+def test_holdout_facts_are_asked_under_attacks_only_where_there_is_no_never_knew_model(tmp_path, model, asks):
+    (tmp_path / "made.yaml").write_text(f"name: made\nmodel: {model}\n{MADE[MADE.index('methods:') :]}{DATA}")
+    recipe = load_recipe(tmp_path / "made.yaml")
+    bundle = load_bundle(recipe)
+    context = RunContext(recipe, tmp_path, bundle, Workers(0), Progress(Console(quiet=True)))
+    assert context.bundle.floor == (bundle.holdout.score if asks else ())
+    assert (context.bundle == bundle) is not asks
+    assert verify_unit(context, SUBJECT, [SUBJECT]).inputs.get("floor") == ("holdout" if asks else None)
