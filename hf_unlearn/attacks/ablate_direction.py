@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -88,7 +88,8 @@ class AblateDirection(Attack):
         """Score the forget set with one direction taken out."""
         from ..evaluation.hidden import ablated
 
-        asked = Asked(attacked.bundle.forget.score, attacked.text_format)
+        bundle = attacked.bundle
+        asked = Asked(bundle.forget.score, attacked.text_format, holdout=self.floor_rows(bundle))
         with borrowed(attacked.folder, edits=False) as cached:
             if job == PLAIN:
                 records = ask(cached.model, cached.tokenizer, asked, attacked.metrics)
@@ -106,7 +107,7 @@ class AblateDirection(Attack):
         tries = [read_try(folders[job] / RECORDS, names.index(job), changed=job != PLAIN) for job in names]
         result = best_of(tries, metrics, setting_name="direction")
         details = [{**detail, "direction": names[int(detail["direction"])]} for detail in result.details]
-        return AttackResult(result.scores, details)
+        return replace(result, details=details)
 
     def budget(self, bundle: DataBundle) -> dict[str, Any]:
         """Questions the directions are made of."""
@@ -123,7 +124,7 @@ class AblateDirection(Attack):
         """One pass over the forget set per job, and one for the means."""
         jobs = len(self.plan(bundle))
         means = len(self._drawn(bundle.forget.score)) + len(self._drawn(bundle.retain.score))
-        return AttackCost(jobs, rows_scored=jobs * len(bundle.forget.score) + means)
+        return AttackCost(jobs, rows_scored=jobs * self.rows_per_pass(bundle) + means)
 
     def _directions(self, cached: CachedModel, attacked: Attacked) -> Mapping[float, Direction]:
         """By depth. Jobs of one model that follow each other share them."""

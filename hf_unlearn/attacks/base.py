@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
 from ..data.encoding import TextFormat
-from ..data.example import DataBundle
+from ..data.example import DataBundle, Example
 from ..errors import RequestError
 from ..evaluation.metrics import METRICS
 from ..evaluation.records import ScoredRow
@@ -24,10 +24,19 @@ class AttackResult:
     Attributes:
         scores: Metric to values per attacked fact, at the attacker's best setting.
         details: Plain data for the report: chosen settings and mean scores per fold.
+        holdout: The same for the holdout facts that were asked beside them, at the setting that was best for the
+            attacked facts. Empty where none were asked.
     """
 
     scores: Mapping[str, FactScores]
     details: list[dict[str, Any]]
+    holdout: Mapping[str, FactScores] = field(default_factory=dict)
+
+    def by_set(self) -> Iterator[tuple[str, str, FactScores]]:
+        """All scores, with their set and metric."""
+        for split, scores in (("forget", self.scores), ("holdout", self.holdout)):
+            for metric, facts in scores.items():
+                yield split, metric, facts
 
 
 @dataclass(frozen=True)
@@ -59,10 +68,13 @@ class Attack(ABC):
         edits_weights: Whether it changes weights and scores them by
             :func:`~hf_unlearn.attacks.scoring.score_attacked`, so that they can be quantized in between (``then``).
         judged: Whether a gate that names no attacks judges it. ``False`` for what only tells more.
+        no_floor: Why holdout facts cannot stand in for a never-knew model under it, as half a sentence; empty where
+            they can.
     """
 
     edits_weights: ClassVar[bool] = False
     judged: ClassVar[bool] = True
+    no_floor: ClassVar[str] = ""
 
     @abstractmethod
     def plan(self, bundle: DataBundle) -> list[str]:
@@ -105,6 +117,19 @@ class Attack(ABC):
         """Groups of facts that it asks for: of too few there is no interval, and so no verdict."""
         return len({row.group for row in bundle.forget.score})
 
+    def floor_rows(self, bundle: DataBundle) -> tuple[Example, ...]:
+        """The holdout rows that it asks as it asks the forget set; those that cannot be asked so are left out."""
+        return bundle.floor
+
+    def asked_sets(self, bundle: DataBundle) -> dict[str, tuple[Example, ...]]:
+        """What is asked, by set: the forget set, and holdout rows where there is no never-knew model."""
+        holdout = self.floor_rows(bundle)
+        return {"forget": bundle.forget.score, **({"holdout": holdout} if holdout else {})}
+
+    def rows_per_pass(self, bundle: DataBundle) -> int:
+        """How many rows are asked when it asks once: the forget set, and the holdout rows beside it."""
+        return len(bundle.forget.score) + len(self.floor_rows(bundle))
+
     def cost(self, bundle: DataBundle) -> AttackCost:
         """What it takes on one model, told before it starts.
 
@@ -112,7 +137,7 @@ class Attack(ABC):
         otherwise say so themselves.
         """
         jobs = len(self.plan(bundle))
-        return AttackCost(jobs, rows_scored=2 * jobs * len(bundle.forget.score))
+        return AttackCost(jobs, rows_scored=2 * jobs * self.rows_per_pass(bundle))
 
 
 FORWARD = ScoredRow(

@@ -71,6 +71,9 @@ def best_of(
 ) -> AttackResult:
     """The best try per metric and fold, by the mean over facts; of equals the one that costs least.
 
+    Holdout facts are taken from the same try, never from the one that is best for them. Every fold asks them, so a
+    holdout fact's value is its mean over folds.
+
     Args:
         tries: Everything tried, the model before the attack (epoch 0) included.
         metrics: Names of metrics; those that were not scored are left out.
@@ -78,10 +81,12 @@ def best_of(
         ends: Tries that ended early; the details name their settings.
     """
     scores: dict[str, FactScores] = {}
+    holdout: dict[str, FactScores] = {}
     details: list[dict[str, Any]] = []
     for metric in metrics:
         values: dict[str, float] = {}
         groups: dict[str, str] = {}
+        beside: list[FactScores] = []
         for fold in sorted({each.fold for each in tries}):
             there = [each for each in tries if each.fold == fold and ("forget", metric) in each.scores]
             if not there:
@@ -91,6 +96,8 @@ def best_of(
             facts = best.scores["forget", metric]
             values.update(facts.values)
             groups.update(facts.groups)
+            if ("holdout", metric) in best.scores:
+                beside.append(best.scores["holdout", metric])
             details.append(
                 {
                     "metric": metric,
@@ -104,7 +111,19 @@ def best_of(
             )
         if values:
             scores[metric] = FactScores(values, groups)
-    return AttackResult(scores, details)
+        if beside:
+            holdout[metric] = mean_over_folds(beside)
+    return AttackResult(scores, details, holdout)
+
+
+def mean_over_folds(folds: Sequence[FactScores]) -> FactScores:
+    """Of the same facts, asked in several folds, the mean of each."""
+    values = {
+        fact: sum(each.values[fact] for each in folds) / len(folds)
+        for fact in folds[0].values
+        if all(fact in each.values for each in folds)
+    }
+    return FactScores(values, folds[0].groups)
 
 
 def _ended(ends: Sequence[End], fold: int) -> dict[str, list[float]]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ..data.example import DataBundle
+from ..data.example import DataBundle, Example
 from ..errors import RequestError
 from .base import Attack, Attacked, AttackResult
 from .cost import AttackCost
@@ -54,6 +54,11 @@ class OrderedAttack(Attack):
             )
 
     @property
+    def no_floor(self) -> str:  # type: ignore[override]
+        """As the attack says."""
+        return self.settings.no_floor
+
+    @property
     def order(self) -> dict[str, str]:
         """What is done, in the words of the recipe; keys that are not given are left out."""
         given = {"attack": self.kind, "after": self.after, "then": self.then}
@@ -87,6 +92,10 @@ class OrderedAttack(Attack):
         """As the attack does."""
         return self.settings.asked_groups(bundle)
 
+    def floor_rows(self, bundle: DataBundle) -> tuple[Example, ...]:
+        """As the attack does."""
+        return self.settings.floor_rows(bundle)
+
     def cost(self, bundle: DataBundle) -> AttackCost:
         """The attack's; quantizing comes on top."""
         return self.settings.cost(bundle)
@@ -102,9 +111,14 @@ def bare(attack: Attack) -> Attack:
     return attack.settings if isinstance(attack, OrderedAttack) else attack
 
 
-def judged_attacks(attacks: Mapping[str, Attack]) -> tuple[str, ...]:
-    """What a gate judges that names no attacks: all but those that only tell more."""
-    return tuple(name for name, attack in attacks.items() if bare(attack).judged)
+def judged_attacks(attacks: Mapping[str, Attack], *, never_knew: bool) -> tuple[str, ...]:
+    """What a gate judges that names no attacks: all but those that only tell more.
+
+    Without a never-knew model these are also those that holdout facts say nothing of.
+    """
+    return tuple(
+        name for name, attack in attacks.items() if bare(attack).judged and (never_knew or not attack.no_floor)
+    )
 
 
 def after_of(attack: Attack) -> str | None:

@@ -50,12 +50,12 @@ class WeightEdit(Attack):
         """Score the forget set before (``epoch0.jsonl``) and after (``epoch1.jsonl``)."""
         import torch
 
-        rows = attacked.bundle.forget.score
+        rows, holdout = attacked.bundle.forget.score, self.floor_rows(attacked.bundle)
         with borrowed(attacked.folder) as cached:
-            write_records(out / "epoch0.jsonl", score_untouched(cached, cached.model, rows, attacked))
+            write_records(out / "epoch0.jsonl", score_untouched(cached, cached.model, rows, attacked, holdout))
             with torch.no_grad():
                 self.edit(cached.model, job, attacked)
-            after = score_attacked(cached.model, cached.tokenizer, rows, attacked)
+            after = score_attacked(cached.model, cached.tokenizer, rows, attacked, holdout)
             write_records(out / "epoch1.jsonl", after)
 
     def collect(self, folders: Mapping[str, Path], metrics: tuple[str, ...]) -> AttackResult:
@@ -66,7 +66,7 @@ class WeightEdit(Attack):
     def cost(self, bundle: DataBundle) -> AttackCost:
         """A pass before all, and one for each job."""
         jobs = len(self.plan(bundle))
-        return AttackCost(jobs, rows_scored=(jobs + 1) * len(bundle.forget.score))
+        return AttackCost(jobs, rows_scored=(jobs + 1) * self.rows_per_pass(bundle))
 
     def size_of(self, job: str) -> float:
         """The size in a job's name."""

@@ -75,11 +75,17 @@ class FewShot(PromptAttack):
         """Every question after its examples."""
         pool = _pool(bundle)
         random.Random(f"few-shot-{self.seed}-{way}").shuffle(pool)
-        rows = [
-            self._with_shots(row, self._examples(row, pool), text_format, tokenizer) for row in bundle.forget.score
-        ]
+        rows, holdout = (
+            tuple(self._with_shots(row, self._examples(row, pool), text_format, tokenizer) for row in asked)
+            for asked in (bundle.forget.score, self.floor_rows(bundle))
+        )
         # Prompts are written out, so that the template is not put around the examples.
-        return Asked(tuple(rows), replace(text_format, template="{prompt}"))
+        return Asked(rows, replace(text_format, template="{prompt}"), holdout=holdout)
+
+    def floor_rows(self, bundle: DataBundle) -> tuple[Example, ...]:
+        """Those with a prompt that enough examples can stand before."""
+        pool = _pool(bundle) if bundle.floor else []
+        return tuple(row for row in bundle.floor if row.prompt and len(self._examples(row, pool)) == self.shots)
 
     def budget(self, bundle: DataBundle) -> dict[str, Any]:
         """Examples and draws."""

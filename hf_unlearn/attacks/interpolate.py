@@ -42,6 +42,7 @@ class Interpolate(WeightEdit):
     shares: tuple[float, ...] = (0.1, 0.25, 0.5)
 
     judged: ClassVar[bool] = False
+    no_floor: ClassVar[str] = "the target that is mixed in brings its knowledge, which holdout facts say nothing of"
     turned: ClassVar[str] = "share"
 
     def __post_init__(self) -> None:

@@ -45,9 +45,9 @@ class LogitLensAttack(Attack):
         """Score the forget set after every layer; each has its file."""
         from ..evaluation.metrics import apply_metrics
 
-        rows = attacked.bundle.forget.score
+        rows, holdout = attacked.bundle.forget.score, self.floor_rows(attacked.bundle)
         with borrowed(attacked.folder, edits=False) as cached:
-            layers = layer_records(cached.model, cached.tokenizer, rows, attacked.text_format)
+            layers = layer_records(cached.model, cached.tokenizer, rows, attacked.text_format, holdout)
             for number, records in enumerate(layers, start=1):
                 scored = apply_metrics(records, attacked.metrics)
                 write_records(out / f"layer{number}.jsonl", map(_values_only, scored))
@@ -64,13 +64,17 @@ class LogitLensAttack(Attack):
 
     def cost(self, bundle: DataBundle) -> AttackCost:
         """One pass, with the output head once per layer."""
-        return AttackCost(1, rows_scored=len(bundle.forget.score))
+        return AttackCost(1, rows_scored=self.rows_per_pass(bundle))
 
 
 def layer_records(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: Sequence[Example], fmt: TextFormat
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    rows: Sequence[Example],
+    fmt: TextFormat,
+    holdout: Sequence[Example] = (),
 ) -> Iterator[list[ScoredRow]]:
-    """Records of the set ``forget`` after each layer, the first layer first, options included.
+    """Records of the sets ``forget`` and ``holdout`` after each layer, the first layer first, options included.
 
     Raises:
         RequestError: The lens does not know the model's layers; see also
@@ -80,6 +84,8 @@ def layer_records(
     from ..evaluation.scoring import LabelledText, right_choice, score_texts
     from ..models.memory import batch_budget
 
+    splits = ["forget"] * len(rows) + ["holdout"] * len(holdout)
+    rows = [*rows, *holdout]
     rights = [right_choice(row) for row in rows]
     texts = []
     for row in rows:
@@ -91,18 +97,18 @@ def layer_records(
     for layer in range(len(scores[-1].layers)):
         found = iter(scores)
         yield [
-            _record(row, right, [next(found) for _ in (*row.choices, row)], layer)
-            for row, right in zip(rows, rights, strict=True)
+            _record(row, split, right, [next(found) for _ in (*row.choices, row)], layer)
+            for row, split, right in zip(rows, splits, rights, strict=True)
         ]
 
 
-def _record(row: Example, right: int, scores: Sequence[TextScores], layer: int) -> ScoredRow:
+def _record(row: Example, split: str, right: int, scores: Sequence[TextScores], layer: int) -> ScoredRow:
     *options, own = scores
     return ScoredRow(
         row.id,
         row.fact,
         row.group,
-        "forget",
+        split,
         logps=tuple(own.layer_logps[layer]),
         hits=tuple(own.layer_hits[layer]),
         choice_logps=tuple(option.layers[layer] * len(option.logps) for option in options),

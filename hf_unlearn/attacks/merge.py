@@ -62,6 +62,7 @@ class Merge(Attack):
 
     edits_weights: ClassVar[bool] = True
     judged: ClassVar[bool] = False
+    no_floor: ClassVar[str] = "the model that is mixed in brings its knowledge, which holdout facts say nothing of"
 
     def __post_init__(self) -> None:
         check_sizes("merge.shares", self.shares, 0, 1, what="shares between 0 and 1")
@@ -89,15 +90,15 @@ class Merge(Attack):
         import torch
 
         other = self._other(attacked)
-        rows = attacked.bundle.forget.score
+        rows, holdout = attacked.bundle.forget.score, self.floor_rows(attacked.bundle)
         with borrowed(attacked.folder) as cached:
-            write_records(out / "epoch0.jsonl", score_untouched(cached, cached.model, rows, attacked))
+            write_records(out / "epoch0.jsonl", score_untouched(cached, cached.model, rows, attacked, holdout))
             for share in self.shares if other else ():
                 with torch.no_grad():
                     mix(dict(cached.model.named_parameters()), other, share)
                 folder = out / _folder(share)
                 folder.mkdir()
-                records = score_attacked(cached.model, cached.tokenizer, rows, attacked)
+                records = score_attacked(cached.model, cached.tokenizer, rows, attacked, holdout)
                 write_records(folder / "epoch1.jsonl", records)
                 cached.restore()
         if not other:
@@ -128,7 +129,7 @@ class Merge(Attack):
 
     def cost(self, bundle: DataBundle) -> AttackCost:
         """Making the other model, a pass before, and one for each share."""
-        scored = (1 + len(self.shares)) * len(bundle.forget.score)
+        scored = (1 + len(self.shares)) * self.rows_per_pass(bundle)
         if self.sibling:
             return AttackCost(1, rows_scored=scored)
         rows = len(self._rows(bundle))

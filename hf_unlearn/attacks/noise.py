@@ -82,7 +82,7 @@ class Noise(WeightEdit):
                 tries.append(replace(found, epoch=_draw(job) if found.epoch else 0))
         result = best_of(tries, metrics, setting_name=self.turned)
         details = [{"draw" if key == "epoch" else key: value for key, value in row.items()} for row in result.details]
-        return AttackResult(result.scores, details)
+        return replace(result, details=details)
 
     def size_of(self, job: str) -> float:
         """The amount in a job's name."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..data.encoding import TextFormat
-from ..data.example import DataBundle, Example
+from ..data.example import DataBundle, Example, RowSet
 from ..errors import RequestError
 from . import ATTACKS
 from .prompting import PromptAttack, question_budget
@@ -62,12 +62,8 @@ class Paraphrase(PromptAttack):
         self, way: int, bundle: DataBundle, text_format: TextFormat, tokenizer: PreTrainedTokenizerBase
     ) -> Asked:
         """Every row by its other prompt of this number, where it has one."""
-        others = other_prompts(bundle)
-        rows = []
-        for row in bundle.forget.score:
-            found = others[row.id]
-            rows.append(replace(row, prompt=found[way - 1]) if way <= len(found) else row)
-        return Asked(tuple(rows), text_format)
+        rows = _reworded(bundle.forget, way)
+        return Asked(rows, text_format, holdout=_reworded(RowSet(bundle.holdout.train, bundle.floor), way))
 
     def budget(self, bundle: DataBundle) -> dict[str, Any]:
         """Prompts, and how many rows have any."""
@@ -79,11 +75,22 @@ class Paraphrase(PromptAttack):
 
 def other_prompts(bundle: DataBundle) -> Mapping[str, tuple[str, ...]]:
     """Row id to prompts in other words, for every scored row of the forget set."""
+    return _other_prompts_of(bundle.forget)
+
+
+def _reworded(asked: RowSet, way: int) -> tuple[Example, ...]:
+    others = _other_prompts_of(asked)
+    return tuple(
+        replace(row, prompt=others[row.id][way - 1]) if way <= len(others[row.id]) else row for row in asked.score
+    )
+
+
+def _other_prompts_of(asked: RowSet) -> Mapping[str, tuple[str, ...]]:
     rows: dict[tuple[object, ...], list[Example]] = {}
-    for row in bundle.forget:
+    for row in asked:
         rows.setdefault(_key(row), []).append(row)
     found = {}
-    for row in bundle.forget.score:
+    for row in asked.score:
         prompts = [*row.other_prompts, *(other.prompt for other in rows[_key(row)])] if row.prompt else []
         answer = _bare(row.answer)
         found[row.id] = tuple(

@@ -78,10 +78,17 @@ class Prefix(PromptAttack):
     ) -> Asked:
         """Every question in, or answered from, one of the texts."""
         text = self.texts[way - 1]
-        rows = bundle.forget.score
+        rows, holdout = bundle.forget.score, self.floor_rows(bundle)
         if _SLOT not in text:
-            return Asked(rows, text_format, prefill=text.strip())
-        return Asked(tuple(replace(row, prompt=text.replace(_SLOT, row.prompt)) for row in rows), text_format)
+            return Asked(rows, text_format, prefill=text.strip(), holdout=holdout)
+        rows, holdout = (
+            tuple(replace(row, prompt=text.replace(_SLOT, row.prompt)) for row in asked) for asked in (rows, holdout)
+        )
+        return Asked(rows, text_format, holdout=holdout)
+
+    def floor_rows(self, bundle: DataBundle) -> tuple[Example, ...]:
+        """Those with a prompt whose answer no text holds."""
+        return tuple(row for row in bundle.floor if row.prompt and not any(_tells(text, row) for text in self.texts))
 
     def budget(self, bundle: DataBundle) -> dict[str, Any]:
         """The texts."""

@@ -100,7 +100,8 @@ class LinearProbe(Attack):
         never = [_with_options(row) for row in attacked.bundle.holdout.score if row.prompt and options_of(row)]
         with borrowed(attacked.folder, edits=False) as cached:
             model, tokenizer = cached.model, cached.tokenizer
-            own = ask(model, tokenizer, Asked(tuple(asked), fmt), [_METRIC])
+            floor = tuple(never) if attacked.bundle.floor else ()
+            own = ask(model, tokenizer, Asked(tuple(asked), fmt, holdout=floor), [_METRIC])
             write_records(out / "layer0.jsonl", map(_value_only, own))
             numbers = spread_layers(len(decoder_layers(model)), self.layers)
             states = [_states(model, tokenizer, rows, fmt, numbers) for rows in (train, asked, never)]
@@ -113,14 +114,15 @@ class LinearProbe(Attack):
         for place, number in enumerate(numbers):
             known, wanted, unknown = (part[:, place] for part in states)
             probe = RidgeMap(known, answers, self.ridge)
-            write_records(out / f"layer{number}.jsonl", _choose(probe(wanted), options, asked))
+            found = _choose(probe(wanted), options, asked)
             if never:
-                records = _choose(probe(unknown), never_options, never)
+                control = _choose(probe(unknown), never_options, never, "holdout")
             else:
-                records = _choose(RidgeMap(known, answers[shuffled], self.ridge)(wanted), options, asked)
-            accuracy[number] = _mean(records)
-        control = {"kind": "holdout" if never else "shuffled answers", "accuracy": accuracy}
-        (out / _CONTROL).write_text(json.dumps(control), encoding="utf-8")
+                control = _choose(RidgeMap(known, answers[shuffled], self.ridge)(wanted), options, asked)
+            write_records(out / f"layer{number}.jsonl", [*found, *(control if floor else ())])
+            accuracy[number] = _mean(control)
+        told = {"kind": "holdout" if never else "shuffled answers", "accuracy": accuracy}
+        (out / _CONTROL).write_text(json.dumps(told), encoding="utf-8")
 
     def collect(self, folders: Mapping[str, Path], metrics: tuple[str, ...]) -> AttackResult:
         """The best layer; what the model itself chooses is among them."""
@@ -138,7 +140,7 @@ class LinearProbe(Attack):
             }
             for detail in result.details
         ]
-        return AttackResult(result.scores, details)
+        return replace(result, details=details)
 
     def budget(self, bundle: DataBundle) -> dict[str, Any]:
         """Rows the map is fitted on, and the control."""
@@ -158,8 +160,12 @@ class LinearProbe(Attack):
 
     def cost(self, bundle: DataBundle) -> AttackCost:
         """A pass over all rows that are looked at."""
-        asked = len(bundle.forget.score)
-        return AttackCost(1, rows_scored=2 * asked + len(bundle.holdout.score) + len(self._train_rows(bundle)))
+        asked = 2 * len(bundle.forget.score) + len(bundle.holdout.score) + len(self.floor_rows(bundle))
+        return AttackCost(1, rows_scored=asked + len(self._train_rows(bundle)))
+
+    def floor_rows(self, bundle: DataBundle) -> tuple[Example, ...]:
+        """Those with a prompt and options: what the control is asked for anyway."""
+        return tuple(row for row in bundle.floor if row.prompt and options_of(row))
 
     def _train_rows(self, bundle: DataBundle) -> list[Example]:
         forgotten = {row.group for row in bundle.forget}
@@ -267,7 +273,9 @@ def _states(
     return mean_states(model, prompts, starts, layers, Passes(batch_budget("auto", model.device)))
 
 
-def _choose(outputs: Tensor, options: Sequence[Tensor], rows: Sequence[Example]) -> list[ScoredRow]:
+def _choose(
+    outputs: Tensor, options: Sequence[Tensor], rows: Sequence[Example], split: str = "forget"
+) -> list[ScoredRow]:
     """Records of the options nearest to the map's outputs, by the metric that judges any other choice."""
     from ..evaluation.metrics import apply_metrics
     from ..evaluation.scoring import right_choice
@@ -280,7 +288,7 @@ def _choose(outputs: Tensor, options: Sequence[Tensor], rows: Sequence[Example])
                 row.id,
                 row.fact,
                 row.group,
-                "forget",
+                split,
                 choice_logps=tuple(nearness.tolist()),
                 choice_lengths=(1,) * len(codes),
                 right_choice=right_choice(row),
@@ -296,4 +304,5 @@ def _value_only(record: ScoredRow) -> ScoredRow:
 def _mean(records: Sequence[ScoredRow]) -> float:
     from ..evaluation.records import fact_scores
 
-    return fact_scores(records)["forget", _METRIC].mean
+    ((_, scores),) = fact_scores(records).items()
+    return scores.mean

@@ -45,7 +45,7 @@ class PromptAttack(Attack):
     def asked(
         self, way: int, bundle: DataBundle, text_format: TextFormat, tokenizer: PreTrainedTokenizerBase
     ) -> Asked:
-        """Way number ``way``, from 1."""
+        """Way number ``way``, from 1, of asking for the forget set, and in the same way for :meth:`floor_rows`."""
 
     def plan(self, bundle: DataBundle) -> list[str]:
         """The questions as they are, and a job per way of asking."""
@@ -53,11 +53,11 @@ class PromptAttack(Attack):
 
     def run_job(self, job: str, attacked: Attacked, out: Path) -> None:
         """Ask for the forget set in one way."""
-        way = self._way(job)
-        asked = Asked(attacked.bundle.forget.score, attacked.text_format)
+        way, bundle = self._way(job), attacked.bundle
+        asked = Asked(bundle.forget.score, attacked.text_format, holdout=self.floor_rows(bundle))
         with borrowed(attacked.folder, edits=False) as cached:
             if way:
-                asked = self.asked(way, attacked.bundle, attacked.text_format, cached.tokenizer)
+                asked = self.asked(way, bundle, attacked.text_format, cached.tokenizer)
                 self._check_length(asked, cached.model, cached.tokenizer)
             write_records(out / RECORDS, ask(cached.model, cached.tokenizer, asked, attacked.metrics))
 
@@ -69,7 +69,7 @@ class PromptAttack(Attack):
     def cost(self, bundle: DataBundle) -> AttackCost:
         """One pass over the forget set per way of asking."""
         jobs = len(self.plan(bundle))
-        return AttackCost(jobs, rows_scored=jobs * len(bundle.forget.score))
+        return AttackCost(jobs, rows_scored=jobs * self.rows_per_pass(bundle))
 
     def _way(self, job: str) -> int:
         return 0 if job == PLAIN else int(job.removeprefix(self.numbered))
@@ -78,7 +78,10 @@ class PromptAttack(Attack):
         from ..evaluation.scoring import context_length
 
         limit = context_length(model)
-        lengths = [len(encode_row(row, tokenizer, asked.text_format, eos=False).input_ids) for row in asked.rows]
+        lengths = [
+            len(encode_row(row, tokenizer, asked.text_format, eos=False).input_ids)
+            for row in (*asked.rows, *asked.holdout)
+        ]
         if limit is not None and max(lengths) > limit:
             raise RequestError(
                 f"{self.name}: question and answer have {max(lengths)} tokens this way, more than the {limit} of the "

@@ -88,6 +88,7 @@ class RelearnAll(RetrainingAttack):
     batch_size: int = 32
 
     name: ClassVar[str] = "relearn-all"
+    no_floor: ClassVar[str] = "it trains on the very facts that it asks for, which holdout facts say nothing of"
 
     def lesson(self, bundle: DataBundle, text_format: TextFormat, fold: int = 0) -> Lesson:
         """The forget set, to train on and to ask for."""

@@ -157,11 +157,13 @@ class Lesson:
         texts: What is trained on.
         asked: What is scored, as the set ``forget``.
         asked_format: How that becomes text, where not in the data's own way.
+        holdout: What is scored beside it, in the same way, as the set ``holdout``.
     """
 
     texts: Texts
     asked: Sequence[Example]
     asked_format: TextFormat | None = None
+    holdout: tuple[Example, ...] = ()
 
 
 class RetrainingAttack(RetrainingSettings, Attack):
@@ -197,6 +199,7 @@ class RetrainingAttack(RetrainingSettings, Attack):
         """Fine-tune at one rate; write what is asked for per epoch: see :func:`retrain_and_score`."""
         fold, rate = _parse(job)
         lesson = self.lesson(attacked.bundle, attacked.text_format, fold)
+        lesson = replace(lesson, holdout=self.floor_rows(attacked.bundle))
         retrain_and_score(self, rate, attacked, lesson, out)
 
     def collect(self, folders: Mapping[str, Path], metrics: tuple[str, ...]) -> AttackResult:
@@ -217,7 +220,7 @@ class RetrainingAttack(RetrainingSettings, Attack):
         """Training at every rate, and scoring before the first epoch and after each."""
         jobs = len(self.plan(bundle))
         steps = jobs * self.step_count(len(self.lesson(bundle, TextFormat()).texts.rows))
-        scored = jobs * self.asked_rows(bundle) * (1 + self.epochs)
+        scored = jobs * (self.asked_rows(bundle) + len(self.floor_rows(bundle))) * (1 + self.epochs)
         return AttackCost(jobs, steps, steps * self.batch_size, scored)
 
     def asked_rows(self, bundle: DataBundle) -> int:
@@ -250,11 +253,11 @@ def retrain_and_score(
         attacked = replace(attacked, text_format=lesson.asked_format)
     stopping = EarlyStopping(settings.patience)
     with retraining(settings, attacked.folder) as model:
-        before = score_untouched(model.cached, model.model, lesson.asked, attacked)
+        before = score_untouched(model.cached, model.model, lesson.asked, attacked, lesson.holdout)
         write_records(out / "epoch0.jsonl", before)
         stopping.goes_on(before)
         for epoch, stays_finite in enumerate(model.epochs(lesson.texts, rate), start=1):
-            records = model.score(lesson.asked, attacked) if stays_finite else None
+            records = model.score(lesson.asked, attacked, lesson.holdout) if stays_finite else None
             if records is None:
                 _note(out / "diverged.json", epoch)
                 return
@@ -300,15 +303,17 @@ class Retraining:
         self.model = trained
         self.tokenizer = cached.tokenizer
 
-    def score(self, rows: Sequence[Example], attacked: Attacked) -> list[ScoredRow] | None:
-        """Teacher-forced scores, as the set ``forget``.
+    def score(
+        self, rows: Sequence[Example], attacked: Attacked, holdout: Sequence[Example] = ()
+    ) -> list[ScoredRow] | None:
+        """Teacher-forced scores, as the sets ``forget`` and ``holdout``.
 
         ``None`` where the last step broke the model before a loss could show it.
         """
         from ..evaluation.scoring import NotFiniteError
 
         try:
-            return score_attacked(self.model, self.tokenizer, rows, attacked)
+            return score_attacked(self.model, self.tokenizer, rows, attacked, holdout)
         except NotFiniteError:
             return None
 
@@ -404,7 +409,7 @@ class EarlyStopping:
 
     A gain is a metric whose mean over facts is more than 0.005 above its best so far. Rates that are too timid and
     rates that have broken the model both stop gaining; what is lost by giving up is at most what so slow a climb would
-    still have brought.
+    still have brought. Holdout facts, asked beside what the attacker is after, do not count.
 
     Args:
         patience: Epochs in a row without gain after which the rate is given up; 0 never gives up.
@@ -417,7 +422,7 @@ class EarlyStopping:
 
     def goes_on(self, records: Sequence[ScoredRow]) -> bool:
         """Take the next epoch's scores; whether another epoch is worth it."""
-        means = {metric: scores.mean for (_, metric), scores in fact_scores(records).items()}
+        means = {name: facts.mean for (split, name), facts in fact_scores(records).items() if split != "holdout"}
         gained = [name for name, mean in means.items() if mean > self._best.get(name, -1.0) + LEAST_GAIN]
         for name in gained:
             self._best[name] = means[name]

@@ -16,13 +16,25 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from ..data.encoding import TextFormat
-from ..data.example import DataBundle
+from ..data.example import DataBundle, Example
 from ..data.independence import overlapping
 from ..errors import RequestError
 from . import ATTACKS
 from .base import Attacked
 from .retraining import Lesson, RetrainingAttack, StepSettings, Texts
-from .rtt_sets import BARE, Asking, Fold, Form, Leaking, by_letter, leaks_of, make_folds, split_groups, write_texts
+from .rtt_sets import (
+    BARE,
+    Asking,
+    Fold,
+    Form,
+    Leaking,
+    by_letter,
+    has_letters,
+    leaks_of,
+    make_folds,
+    split_groups,
+    write_texts,
+)
 
 __all__ = ["RTT", "split_groups"]
 
@@ -114,6 +126,12 @@ class RTT(RetrainingAttack, StepSettings):
             "form": self.form,
             "asked_by": self.asked_by,
         }
+
+    def floor_rows(self, bundle: DataBundle) -> tuple[Example, ...]:
+        """All of them in every fold; by letter, where V is asked so, those that have options."""
+        if self.asked_by == "letters":
+            return by_letter([row for row in bundle.floor if has_letters(row)], self.name)
+        return bundle.floor
 
     def asked_rows(self, bundle: DataBundle) -> int:
         """About as many as are in V."""

@@ -166,13 +166,18 @@ def lettered(row: Example, name: str) -> str:
     Raises:
         RequestError: The row has no options or too many.
     """
-    if not 1 < len(row.choices) <= len(LETTERS) or row.conversational:
+    if not has_letters(row):
         raise RequestError(
             f"{row.origin or row.id}: {name} writes multiple-choice questions, and this row has no two to "
             f"{len(LETTERS)} options: give the forget set choices, or set form and asked_by of attack.{name} to rows"
         )
     options = [f"{letter}. {choice.strip()}" for letter, choice in zip(LETTERS, row.choices, strict=False)]
     return "\n".join([row.prompt, *options, "Answer:"])
+
+
+def has_letters(row: Example) -> bool:
+    """Whether the options of a row can stand under letters."""
+    return 1 < len(row.choices) <= len(LETTERS) and not row.conversational
 
 
 def by_letter(rows: Sequence[Example], name: str) -> tuple[Example, ...]:

@@ -98,17 +98,20 @@ class LeakAtK(Attack):
         from ..evaluation.generation import generate
         from ..models.memory import batch_budget
 
-        rows = _questions(attacked.bundle.forget.score)
+        bundle = attacked.bundle
+        asked = [("forget", row) for row in _questions(bundle.forget.score)]
+        asked += [("holdout", row) for row in self.floor_rows(bundle)]
         with borrowed(attacked.folder, edits=False) as cached:
             numbers = range(_first(job), min(_first(job) + _PER_JOB, self.samples))
-            prompts = self._prompts(rows, numbers, cached.tokenizer, attacked.text_format)
+            prompts = self._prompts(asked, numbers, cached.tokenizer, attacked.text_format)
             passes = Passes(batch_budget("auto", cached.model.device))
             texts = generate(cached.model, cached.tokenizer, prompts, passes)
         with (out / _FILE).open("w", encoding="utf-8") as file:
-            for place, row in enumerate(rows):
+            for place, (split, row) in enumerate(asked):
                 own = texts[place * len(numbers) : (place + 1) * len(numbers)]
                 values = {name: [_value(name, row, text) for text in own] for name in self.scores}
                 line = {"id": row.id, "fact": row.fact, "group": row.group, "values": values}
+                line |= {"split": split} if split != "forget" else {}
                 file.write(json.dumps(line, ensure_ascii=False) + "\n")
 
     def collect(self, folders: Mapping[str, Path], metrics: tuple[str, ...]) -> AttackResult:
@@ -120,11 +123,14 @@ class LeakAtK(Attack):
                 known = rows.setdefault(found["id"], {**found, "values": {name: [] for name in self.scores}})
                 for name in self.scores:
                     known["values"][name] += found["values"][name]
-        scores, details = {}, []
+        scores, details, holdout = {}, [], {}
         for name in self.scores:
-            scored = [row for row in rows.values() if None not in row["values"][name]]
+            judgeable = [row for row in rows.values() if None not in row["values"][name]]
+            scored, beside = ([row for row in judgeable if ("split" in row) == apart] for apart in (False, True))
             if not scored:
                 continue
+            if beside:
+                holdout[name] = _by_fact(beside, name, self.k)
             curve = {k: _by_fact(scored, name, k) for k in sorted({*_powers(self.k), self.k})}
             scores[name] = curve[self.k]
             details.append(
@@ -137,7 +143,7 @@ class LeakAtK(Attack):
                     **{f"leak_at_{k}": facts.mean for k, facts in curve.items()},
                 }
             )
-        return AttackResult(scores, details)
+        return AttackResult(scores, details, holdout)
 
     def budget(self, bundle: DataBundle) -> dict[str, Any]:
         """Samples, and how they are drawn."""
@@ -155,24 +161,32 @@ class LeakAtK(Attack):
 
     def cost(self, bundle: DataBundle) -> AttackCost:
         """Every question so often."""
-        generated = self.samples * len(_questions(bundle.forget.score))
+        generated = self.samples * (len(_questions(bundle.forget.score)) + len(self.floor_rows(bundle)))
         return AttackCost(len(self.plan(bundle)), rows_generated=generated)
 
+    def floor_rows(self, bundle: DataBundle) -> tuple[Example, ...]:
+        """Each question with a prompt once."""
+        return tuple(_questions([row for row in bundle.floor if row.prompt]))
+
     def _prompts(
-        self, rows: Sequence[Example], numbers: Sequence[int], tokenizer: PreTrainedTokenizerBase, fmt: TextFormat
+        self,
+        asked: Sequence[tuple[str, Example]],
+        numbers: Sequence[int],
+        tokenizer: PreTrainedTokenizerBase,
+        fmt: TextFormat,
     ) -> list[Prompt]:
         from ..evaluation.generation import Prompt
         from ..evaluation.spec import Sampling
 
         length = self.max_new_tokens
         if length is None:
-            encoded = [encode_row(row, tokenizer, fmt, eos=False) for row in rows]
+            encoded = [encode_row(row, tokenizer, fmt, eos=False) for _, row in asked]
             longest = max(len(row.input_ids) - row.n_prompt for row in encoded)
             length = min(longest + _AFTER_ANSWER, _LONGEST)
         sampling = Sampling(self.samples, self.temperature, self.top_p, self.seed)
         return [
-            Prompt(ids, row.origin or row.id, length, (), sampling, f"forget/{row.id}", number)
-            for row, ids in ((row, encode_prompt(row, tokenizer, fmt)) for row in rows)
+            Prompt(ids, row.origin or row.id, length, (), sampling, f"{split}/{row.id}", number)
+            for split, row, ids in ((split, row, encode_prompt(row, tokenizer, fmt)) for split, row in asked)
             for number in numbers
         ]
 

@@ -26,40 +26,52 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Asked:
-    """One way of asking for the forget set.
+    """One way of asking for the forget set, and for holdout facts beside it.
 
     Attributes:
         rows: What is asked.
         text_format: How prompt and answer become one text.
         prefill: Text with which every answer is made to begin.
+        holdout: What is asked as the set ``holdout``.
     """
 
     rows: tuple[Example, ...]
     text_format: TextFormat
     prefill: str = ""
+    holdout: tuple[Example, ...] = ()
+
+    @property
+    def sets(self) -> dict[str, tuple[Example, ...]]:
+        """Rows by set; the holdout set only where it is asked."""
+        return {"forget": self.rows, **({"holdout": self.holdout} if self.holdout else {})}
 
 
 def ask(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, asked: Asked, metrics: Iterable[str]
 ) -> list[ScoredRow]:
-    """Records of the set ``forget``, with the metrics that need no generated text."""
+    """Records of the sets that are asked, with the metrics that need no generated text."""
     from ..evaluation.metrics import apply_metrics
     from ..evaluation.scoring import score_rows
 
-    records = score_rows(model, tokenizer, {"forget": asked.rows}, asked.text_format, prefill=asked.prefill)
+    records = score_rows(model, tokenizer, asked.sets, asked.text_format, prefill=asked.prefill)
     return apply_metrics(records, tuple(metrics))
 
 
 def score_attacked(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: Sequence[Example], attacked: Attacked
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    rows: Sequence[Example],
+    attacked: Attacked,
+    holdout: Sequence[Example] = (),
 ) -> list[ScoredRow]:
-    """Teacher-forced scores of rows, as the set ``forget``.
+    """Teacher-forced scores of rows, as the sets ``forget`` and ``holdout``.
 
     Args:
         model: The model as the attack left it, with adapters or without; it is left as it is, in eval mode.
         tokenizer: Its tokenizer.
         rows: What is asked for.
         attacked: Names the metrics, the text format, and the format to score in (``then``).
+        holdout: What is asked beside it.
 
     Returns:
         Records with the metrics that a forward pass can give; those that need generated text are left out.
@@ -68,7 +80,7 @@ def score_attacked(
         RequestError: ``attacked.then`` cannot hold this model.
     """
     model.eval()
-    asked = Asked(tuple(rows), attacked.text_format)
+    asked = Asked(tuple(rows), attacked.text_format, holdout=tuple(holdout))
     if attacked.then is None:
         return ask(model, tokenizer, asked, attacked.metrics)
     from ..models.loading import load_model
@@ -85,7 +97,9 @@ def score_attacked(
     return records
 
 
-def score_untouched(cached: CachedModel, model: Any, rows: Sequence[Example], attacked: Attacked) -> list[ScoredRow]:
+def score_untouched(
+    cached: CachedModel, model: Any, rows: Sequence[Example], attacked: Attacked, holdout: Sequence[Example] = ()
+) -> list[ScoredRow]:
     """Scores before the attack. They are the same for every job on a model, so they are taken once.
 
     Args:
@@ -93,9 +107,10 @@ def score_untouched(cached: CachedModel, model: Any, rows: Sequence[Example], at
         model: The cached model as its folder holds it, or that with adapters which change nothing yet.
         rows: What is asked for.
         attacked: See :func:`score_attacked`.
+        holdout: See :func:`score_attacked`.
     """
-    key = ("scores", tuple(rows), attacked.text_format, attacked.metrics, attacked.then)
-    return list(cached.once(key, lambda: score_attacked(model, cached.tokenizer, rows, attacked)))
+    key = ("scores", tuple(rows), tuple(holdout), attacked.text_format, attacked.metrics, attacked.then)
+    return list(cached.once(key, lambda: score_attacked(model, cached.tokenizer, rows, attacked, holdout)))
 
 
 def _without_adapters(model: Any) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +76,8 @@ class DataBundle:
         generic: Ordinary text for KL and fluency.
         extra: Further sets that are only scored, by name.
         practice: Rows only used to build a small model from scratch (a language for the facts to stand in).
+        floor: Holdout rows that attacks ask beside the forget set, so that what an attack teaches of facts that nobody
+            knew can be told from what it brings back. Empty where a never-knew model is attacked.
     """
 
     forget: RowSet
@@ -84,6 +86,11 @@ class DataBundle:
     generic: RowSet = EMPTY_SET
     extra: Mapping[str, RowSet] = field(default_factory=dict)
     practice: RowSet = EMPTY_SET
+    floor: tuple[Example, ...] = ()
+
+    def with_floor(self) -> DataBundle:
+        """The same data for a run without a never-knew model: attacks ask the holdout rows too."""
+        return replace(self, floor=self.holdout.score)
 
     def scored_sets(self) -> dict[str, tuple[Example, ...]]:
         """Rows to score, by set name, in a fixed order; empty sets left out."""

@@ -127,7 +127,7 @@ def fill_gate(recipe: Recipe, tree: Located) -> Recipe:
     if "formats" not in given:
         gate = dataclasses.replace(gate, formats=_downloadable(recipe.export.formats))
     if "attacks" not in given:
-        gate = dataclasses.replace(gate, attacks=judged_attacks(recipe.attack))
+        gate = dataclasses.replace(gate, attacks=judged_attacks(recipe.attack, never_knew=recipe.model.has_never_knew))
     if "utility_sets" not in given:
         gate = dataclasses.replace(gate, utility_sets=tuple(recipe.data.extra))
     if "metrics" not in given:
@@ -225,7 +225,7 @@ def _section(item: Located, key: str) -> Located:
 def _check_learning(recipe: Recipe, control: ControlSpec, learns_first: bool) -> None:
     if control.learn and not learns_first:
         raise RequestError(f"a control of kind {control.kind} learns nothing: remove it")
-    if learns_first and recipe.model.scratch is None and recipe.model.never_knew is None:
+    if learns_first and not recipe.model.has_never_knew:
         raise RequestError(
             f"kind {control.kind} learns the facts from a never-knew model: give model.never_knew, or remove the "
             "control"

@@ -70,6 +70,11 @@ class ModelSpec:
         if not 0 <= self.min_known <= 1:
             raise RequestError(f"model.min_known is {self.min_known}: it must be a share between 0 and 1")
 
+    @property
+    def has_never_knew(self) -> bool:
+        """Whether the run has a never-knew model, given or built."""
+        return self.scratch is not None or self.never_knew is not None
+
 
 @dataclass(frozen=True)
 class DataSpec:

@@ -195,6 +195,26 @@ def _prefix(results: Results, name: str) -> str:
 
 def _share_groups(results: Results, shares: Sequence[RecoveredRow]) -> list[str]:
     """One sentence for all transforms that did not pass in the same metrics."""
+    measured = [share for share in shares if share.recovered_share is not None]
+    undefined = [share for share in shares if share.recovered_share is None]
+    return [*_measured_groups(results, measured), *_undefined_groups(results, undefined)]
+
+
+def _undefined_groups(results: Results, shares: Sequence[RecoveredRow]) -> list[str]:
+    """One sentence for all shares that are missing for the same reason, which it gives."""
+    by_reason: dict[str, list[RecoveredRow]] = {}
+    for share in shares:
+        by_reason.setdefault(share.reason or "it is undefined.", []).append(share)
+    sentences = []
+    for reason, rows in by_reason.items():
+        where = where_words(results, [row.transform for row in rows])
+        metrics = listed(list(dict.fromkeys(metric_phrase(row.metric) for row in rows)))
+        start = f"{where[:1].upper()}{where[1:]}"
+        sentences.append(f"{start}, there is no recovered share by {metrics}: {reason}")
+    return sentences
+
+
+def _measured_groups(results: Results, shares: Sequence[RecoveredRow]) -> list[str]:
     by_transform: dict[str, list[RecoveredRow]] = {}
     for share in shares:
         by_transform.setdefault(share.transform, []).append(share)
@@ -240,8 +260,6 @@ def _share_amount(rows: Sequence[RecoveredRow]) -> str:
 
 def _span(values: Sequence[float | None]) -> str:
     known = [value for value in values if value is not None]
-    if not known:
-        return "–"
     low, high = show(min(known), 2), show(max(known), 2)
     return low if low == high else f"{low} to {high}"
 

@@ -81,6 +81,8 @@ def attack_units(
         inputs["after"] = dict(context.export_unit(subject, after).inputs)
     if target is not None and looks_at_target(name, attack):
         inputs["target"] = target.digest
+    if context.bundle.floor:
+        inputs["floor"] = "holdout"
     folder = context.folder("attack", subject.name) / name
     return {job: Unit(folder / job, {**inputs, "job": job}) for job in attack.plan(context.bundle)}
 

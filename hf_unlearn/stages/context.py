@@ -127,6 +127,8 @@ class RunContext:
         if self.recipe.model.scratch is not None and self.text_format.end == "auto":
             # What is built here is built with ends.
             self.text_format = replace(self.text_format, end="always")
+        if not self.recipe.model.has_never_knew:
+            self.bundle = self.bundle.with_floor()
 
     def settle_format(self, text_format: TextFormat) -> None:
         """From now on rows become text like this: the target has been asked what the recipe left open."""

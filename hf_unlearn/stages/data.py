@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ..data.checks import check_bundle
-from ..data.example import DataBundle, RowSet
+from ..data.example import EMPTY_SET, DataBundle, RowSet
 from ..data.planted import make_planted
 from ..data.sources import Source, load_source, scored_apart
 from ..errors import RequestError
@@ -38,9 +38,10 @@ def load_bundle(recipe: Recipe) -> DataBundle:
             asked = scored_apart(_load_set(source, name, f"data.score.{name}").score)
             sets[name] = replace(sets[name], score=asked)
         extra = {name: _load_set(source, name, f"data.extra.{name}") for name, source in data.extra.items()}
-        bundle = DataBundle(**sets, extra=extra)
+        holdout, generic = (sets.get(name, EMPTY_SET) for name in ("holdout", "generic"))
+        bundle = DataBundle(sets["forget"], sets["retain"], holdout, generic, extra)
     check_bundle(bundle)
-    if recipe.model.scratch is None and recipe.model.never_knew is None and not bundle.holdout.score:
+    if not recipe.model.has_never_knew and not bundle.holdout.score:
         raise RequestError(
             "there is nothing to compare with: give a never-knew model (model.never_knew) or a holdout set "
             "(data.holdout)"

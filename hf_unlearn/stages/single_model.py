@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from ..attacks.base import Attack
+from ..attacks.base import Attack, AttackResult
 from ..attacks.composed import after_of
 from ..attacks.dequantize import is_quantized, write_dequantized
 from ..data.checks import check_bundle
@@ -27,7 +27,9 @@ from ..runtime.jobs import Workers
 from ..runtime.processes import is_main_process, wait_for_everyone
 from ..runtime.progress import Progress
 from ..verification.intervals import Bootstrap, recovered_share
-from ..verification.scores import FactScores
+from ..verification.recovered import ShareMeter
+from ..verification.references import Floors, Reference
+from ..verification.scores import FactScores, ScoreKey, ScoreTable
 from .attack import attack_result
 from .context import VERSIONED, Role, RunContext, Subject, data_fingerprint, library_version, library_versions
 from .data import load_bundle
@@ -194,9 +196,16 @@ def start_attacks(context: SingleModel, models: NamedModels, recipe: Recipe | No
             _subject(context, name, folder)
     wait_for_everyone()
     found = {name: _subject(context, name, folder) for name, folder in folders.items()}
+    if not _has_never_knew(models, recipe, found):
+        context.bundle = context.bundle.with_floor()
     subjects = [found["model"]] if models.alone else list(found.values())
     context.text_format = _settled_format(context, recipe, found.get("target") or found["model"])
     return SingleRun(context, subjects, found.get("target"), main)
+
+
+def _has_never_knew(models: NamedModels, recipe: Recipe | None, found: Mapping[str, Subject]) -> bool:
+    """Whether there is a never-knew model, attacked here or elsewhere."""
+    return "never_knew" in found or (models.alone and recipe is not None and recipe.model.has_never_knew)
 
 
 def _settled_format(context: SingleModel, recipe: Recipe | None, asked: Subject) -> TextFormat:
@@ -240,7 +249,9 @@ def attack_table(run: SingleRun) -> dict[str, Any]:
     Returns:
         ``attacks``: for each its name, budget, and by metric the mean score of each model after it (``scores``), what
         it was before (``before``, the mean over folds), the recovered share with its 95 % interval where target and
-        never-knew model were attacked too, and the settings that the attacker kept (``best``).
+        never-knew model were attacked too, and the settings that the attacker kept (``best``). Without a never-knew
+        model ``holdout`` has the mean scores on holdout facts that were asked alike, and those of the attacked model
+        are the floor of its recovered share (``floor``).
     """
     context, found = run.context, []
     for name, attack in context.attacks.items():
@@ -252,7 +263,8 @@ def attack_table(run: SingleRun) -> dict[str, Any]:
             before = {model: _before(result.details, metric) for model, result in results.items()}
             means = {model: facts.mean for model, facts in scores.items()}
             facts = len(scores["model"].values)
-            rows.append({"metric": metric, "facts": facts, "before": before, "scores": means, **_recovered(scores)})
+            row = {"metric": metric, "facts": facts, "before": before, "scores": means, **_recovered(scores)}
+            rows.append({**row, **_beside_holdout(context, name, results, metric)})
         best = {model: result.details for model, result in results.items()}
         budget = attack.budget(context.bundle)
         found.append({"name": name, "budget": budget, "metrics": rows, "best": best})
@@ -270,3 +282,31 @@ def _recovered(scores: Mapping[str, FactScores]) -> dict[str, Any]:
     share = recovered_share(scores["model"], scores["target"], scores["never_knew"], Bootstrap())
     interval = list(share.interval) if share.interval else None
     return {"recovered_share": share.value, "ci95": interval, "undefined": share.undefined}
+
+
+def _beside_holdout(
+    context: SingleModel, name: str, results: Mapping[str, AttackResult], metric: str
+) -> dict[str, Any]:
+    """Scores on holdout facts, and the recovered share above those of the attacked model; empty where none."""
+    holdout = {model: result.holdout[metric].mean for model, result in results.items() if metric in result.holdout}
+    if not holdout:
+        return {}
+    if "target" not in results:
+        return {"holdout": holdout}
+    table = ScoreTable(attacks={name: context.attacks[name].no_floor})
+    for model, result in results.items():
+        for split, each, facts in result.by_set():
+            table.add(ScoreKey(model, name, split, each), facts)
+    floors = Floors(
+        Reference("target", "holdout", paired=False), Reference("model", "holdout", paired=False), frozenset([name])
+    )
+    share = ShareMeter(table, "model", "target", floors, "forget", Bootstrap())(name, metric).share.estimate
+    interval = list(share.interval) if share.interval else None
+    floor = "holdout facts asked of the attacked model"
+    return {
+        "holdout": holdout,
+        "recovered_share": share.value,
+        "ci95": interval,
+        "undefined": share.undefined,
+        "floor": floor,
+    }

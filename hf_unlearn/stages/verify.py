@@ -66,6 +66,8 @@ def verify_unit(context: RunContext, target: Subject, subjects: Sequence[Subject
         },
         "versions": context.versions,
     }
+    if context.bundle.floor:
+        inputs["floor"] = "holdout"
     return Unit(context.output_dir / "verify", inputs)
 
 
@@ -88,8 +90,9 @@ def collect_scores(
                 table.add(ScoreKey(subject.name, transform, split, metric), facts)
         for name, attack in context.recipe.attack.items():
             result = attack_result(context, target, subject, name, attack)
-            for metric, facts in result.scores.items():
-                table.add(ScoreKey(subject.name, name, "forget", metric), facts)
+            table.attacks[name] = attack.no_floor
+            for split, metric, facts in result.by_set():
+                table.add(ScoreKey(subject.name, name, split, metric), facts)
             budget = attack.budget(context.bundle)
             attacks.append(AttackRun(name, subject.name, budget.get("run_folds", 1), budget, tuple(result.details)))
     return table, attacks

@@ -6,8 +6,8 @@ import math
 from dataclasses import dataclass, replace
 from typing import Annotated, Literal
 
-from .intervals import Bootstrap, Drawn, Estimate, drawn_share, least_groups, more_needed, retention_ratio
-from .references import Reference
+from .intervals import Bootstrap, Drawn, Estimate, difference, drawn_share, least_groups, more_needed, retention_ratio
+from .references import Floors, Reference
 from .scores import FactScores, ScoreTable
 from .simultaneous import Family
 from .typed_json import Maybe, Schema, Stated
@@ -112,7 +112,7 @@ class ShareMeter:
         table: Scores of all models.
         subject: The judged model.
         target: The target model.
-        reference: What never knew.
+        floors: What never knew, by transform.
         split: The set that was to be forgotten.
         settings: How intervals are made.
     """
@@ -120,7 +120,7 @@ class ShareMeter:
     table: ScoreTable
     subject: str
     target: str
-    reference: Reference
+    floors: Floors
     split: str
     settings: Bootstrap
 
@@ -128,31 +128,60 @@ class ShareMeter:
         """The recovered share; undefined, with its reason, where something was not measured."""
         subject = self.table.get(self.subject, transform, self.split, metric)
         target = self.table.get(self.target, transform, self.split, metric)
-        never = self.reference.scores(self.table, transform, metric)
-        problem = self._problem(subject, target, never, metric)
+        reference = self.floors.under(transform)
+        never = reference.scores(self.table, transform, metric)
+        problem = (
+            self.floors.problem(self.table, transform)
+            or self._problem(subject, target, never, reference, metric)
+            or self._gap_problem(target, reference, transform, metric)
+        )
         if problem or subject is None or target is None or never is None:
             facts = len(subject.values) if subject is not None else 0
             return MeasuredShare(transform, metric, None, Drawn(Estimate(None, None, None, facts, 0, problem)))
         ratio = retention_ratio(subject, target, self.settings).value
-        share = drawn_share(subject, target, never, self.settings, paired=self.reference.paired)
+        share = drawn_share(subject, target, never, self.settings, paired=reference.paired)
         return MeasuredShare(transform, metric, ratio, share)
 
     def _problem(
-        self, subject: FactScores | None, target: FactScores | None, never: FactScores | None, metric: str
+        self,
+        subject: FactScores | None,
+        target: FactScores | None,
+        never: FactScores | None,
+        reference: Reference,
+        metric: str,
     ) -> str:
         """Why the three cannot be compared; empty where they can."""
-        for scores, name in ((subject, self.subject), (target, self.target), (never, self.reference.words())):
+        for scores, name in ((subject, self.subject), (target, self.target), (never, reference.words())):
             if scores is None or not scores.values:
                 return f"{metric} was not measured for {name}"
         if subject is not None and target is not None and subject.values.keys() != target.values.keys():
             return f"{self.subject} and {self.target} were scored on different facts"
         if (
-            self.reference.paired
+            reference.paired
             and subject is not None
             and never is not None
             and subject.values.keys() != never.values.keys()
         ):
-            return f"{self.subject} and {self.reference.model} were scored on different facts"
+            return f"{self.subject} and {reference.model} were scored on different facts"
+        return ""
+
+    def _gap_problem(self, target: FactScores | None, reference: Reference, transform: str, metric: str) -> str:
+        """Why an attack leaves nothing to compare with where holdout facts of the judged model are the floor.
+
+        The floor is another model's, so it is asked of the target alone whether it still knows more of the forget
+        set than of facts that it never knew. Empty where it does, and wherever the floor is the target's own.
+        """
+        if reference.paired or reference.model == self.target or target is None:
+            return ""
+        own = self.table.get(self.target, transform, reference.split, metric)
+        if own is None or not own.values:
+            return f"{metric} was not measured for {self.target!r} on the {reference.split} set"
+        gap = difference(target, own, self.settings, paired=False).interval
+        if gap is not None and gap[0] <= 0:
+            return (
+                f"{self.target!r} does not clearly know more of the {self.split} set than of the {reference.split} "
+                "set after the same attack"
+            )
         return ""
 
 

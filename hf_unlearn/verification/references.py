@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from enum import Enum
 
 from ..errors import RequestError
 from .intervals import Bootstrap, Estimate, difference
@@ -39,6 +41,88 @@ class Reference:
     def words(self) -> str:
         """For sentences in the report."""
         return f"the model {self.model!r}" if self.paired else f"{self.model!r} on the {self.split} set"
+
+
+class AttackFloor(Enum):
+    """Whose holdout facts are the floor under an attack where there is no never-knew model.
+
+    Attributes:
+        UNLEARNED: Those of the judged model, attacked. It lost nothing of facts that it never knew, and the attack
+            taught it the same form.
+        TARGET: Those of the target, attacked in the same way.
+    """
+
+    UNLEARNED = "unlearned"
+    TARGET = "target"
+
+
+@dataclass(frozen=True)
+class Floors:
+    """What never knew, or what stands in for it, transform by transform.
+
+    Attributes:
+        plain: As models stand and in formats.
+        attacked: Under attacks.
+        attacks: The transforms that are attacks.
+    """
+
+    plain: Reference
+    attacked: Reference
+    attacks: frozenset[str]
+
+    def under(self, transform: str) -> Reference:
+        """What models are compared with under a transform."""
+        return self.attacked if transform in self.attacks else self.plain
+
+    def problem(self, table: ScoreTable, transform: str) -> str:
+        """Why what stands in says nothing under a transform, as half a sentence; empty where it does."""
+        why = "" if self.attacked.paired else table.attacks.get(transform, "")
+        return f"without a never-knew model it cannot be judged: {why}" if why else ""
+
+    def notes(self, table: ScoreTable) -> Iterable[str]:
+        """What a reader must know of them."""
+        if self.plain.paired:
+            return
+        yield f"There is no never-knew model: the scores of {self.plain.words()} stand in for it, resampled apart."
+        if self.attacks:
+            yield (
+                f"Under attacks the scores of {self.attacked.words()} after the same attack, at the settings that "
+                "were best for the forgotten facts, are the floor. They are a stand-in: they show what the attack "
+                "teaches of facts that nobody knew."
+            )
+        for transform in sorted(table.attacks):
+            if problem := self.problem(table, transform):
+                yield f"{transform}: {problem}."
+
+
+def find_floors(
+    table: ScoreTable,
+    never: str,
+    target: str,
+    subject: str,
+    split: str,
+    attacks: Iterable[str],
+    choice: AttackFloor = AttackFloor.UNLEARNED,
+) -> Floors:
+    """What one model is compared with, under every transform.
+
+    Args:
+        table: All scores of the run.
+        never: Name of the never-knew model.
+        target: Name of the target model.
+        subject: Name of the judged model.
+        split: The judged set.
+        attacks: Attacks of the gate; those that the table names are added.
+        choice: The floor under attacks, where there is no never-knew model.
+
+    Raises:
+        RequestError: There is neither a never-knew model nor a scored holdout set.
+    """
+    plain = find_reference(table, never, target, split)
+    names = frozenset((*attacks, *table.attacks))
+    if plain.paired or choice is AttackFloor.TARGET:
+        return Floors(plain, plain, names)
+    return Floors(plain, Reference(subject, plain.split, paired=False), names)
 
 
 def find_reference(table: ScoreTable, never: str, target: str, split: str) -> Reference:

@@ -69,9 +69,16 @@ class ScoreRow:
 
 @dataclass
 class ScoreTable:
-    """All scores of a run."""
+    """All scores of a run.
+
+    Attributes:
+        scores: The scores.
+        attacks: The transforms that are attacks: for each why holdout facts cannot stand in for a never-knew model
+            under it, as half a sentence, which is empty where they can.
+    """
 
     scores: dict[ScoreKey, FactScores] = field(default_factory=dict)
+    attacks: dict[str, str] = field(default_factory=dict)
 
     def get(self, model: str, transform: str, split: str, metric: str) -> FactScores | None:
         """The scores under this key, or ``None`` if they were not measured."""

@@ -13,9 +13,10 @@ from .recovered import Limits, RecoveredRow, ShareMeter, judged, reported
 from .references import (
     IDENTITY,
     NOT_KNOWLEDGE,
-    Reference,
+    AttackFloor,
+    Floors,
     check_target_knows,
-    find_reference,
+    find_floors,
     judged_metrics,
     leaking_metrics,
 )
@@ -69,6 +70,7 @@ def judge(
     target: str = "target",
     reference_split: str = "forget",
     seed: int = 0,
+    attack_floor: AttackFloor = AttackFloor.UNLEARNED,
 ) -> Judgement:
     """Judge one model by a gate that stood before the run.
 
@@ -85,10 +87,12 @@ def judge(
         table: Scores of all models.
         subject: Name of the judged model: a method or a control.
         gate: Thresholds, metrics and transforms.
-        never: Name of the never-knew model. Without scores of it the target's scores on the holdout set stand in.
+        never: Name of the never-knew model. Without scores of it the target's scores on the holdout set stand in,
+            and under attacks those that ``attack_floor`` names.
         target: Name of the target model.
         reference_split: The set that was to be forgotten.
         seed: Seed of the bootstrap.
+        attack_floor: What stands in for a never-knew model under attacks, where there is none.
 
     Returns:
         The judgement.
@@ -100,11 +104,11 @@ def judge(
     if not any(key.model == subject and key.split == reference_split for key in table.scores):
         raise RequestError(f"there are no {reference_split} scores of {subject!r}, so it cannot be judged")
     settings = Bootstrap(gate.draws, gate.confidence, seed)
-    reference = find_reference(table, never, target, reference_split)
+    floors = find_floors(table, never, target, subject, reference_split, gate.attacks, attack_floor)
     metrics = judged_metrics(table, target, reference_split, gate.metrics)
-    check_target_knows(table, target, reference, reference_split, metrics, settings)
+    check_target_knows(table, target, floors.plain, reference_split, metrics, settings)
 
-    measure = ShareMeter(table, subject, target, reference, reference_split, settings)
+    measure = ShareMeter(table, subject, target, floors, reference_split, settings)
     transforms = (IDENTITY, *(name for name in (*gate.formats, *gate.attacks) if name != IDENTITY))
     scored = [name for name in transforms if _has_scores(table, subject, name, reference_split)]
     untested = [name for name in transforms if name not in scored]
@@ -119,8 +123,9 @@ def judge(
         for row in judge_utility(table, subject, target, name, gate, asked_for=name not in gate.attacks)
     ]
     counts = [
-        count_facts(table, subject, target, reference, reference_split, transform, metric)
+        count_facts(table, subject, target, floors.under(transform), reference_split, transform, metric)
         for transform in tested
+        if not floors.problem(table, transform)
         for metric in asked[transform]
     ]
     known_facts = judge_counts(
@@ -129,7 +134,7 @@ def judge(
     outcomes = outcomes_of(tested, gate.attacks, recovered, known_facts, utility)
     recovered += _reported_only(table, measure, {(row.transform, row.metric) for row in recovered})
 
-    leaks = leaking_metrics(table, target, reference, metrics, settings)
+    leaks = leaking_metrics(table, target, floors.plain, metrics, settings)
     no_retain = not utility_metrics(table, target, gate)
     no_generic = not any(row.kind == "generic_kl" for row in utility)
     blocking = [f"{name} is in the gate and was not tested." for name in untested]
@@ -157,7 +162,7 @@ def judge(
             or any(row.transform == name and row.status == "failed" for row in known_facts)
         ),
         not_tested=(*untested, *["scores on the retain set"] * no_retain, *["KL on generic text"] * no_generic),
-        notes=tuple(_notes(len(transforms), judged_by, metrics, gate, reference, family)),
+        notes=tuple(_notes(len(transforms), judged_by, metrics, gate, floors, table, family)),
         outcomes=tuple(outcomes),
         family=family,
     )
@@ -246,7 +251,8 @@ def _notes(
     judged_by: Mapping[str, Sequence[str]],
     metrics: Sequence[str],
     gate: Gate,
-    reference: Reference,
+    floors: Floors,
+    table: ScoreTable,
     family: Family,
 ) -> Iterable[str]:
     left_out = list(left_out_sentences(judged_by, metrics))
@@ -261,8 +267,7 @@ def _notes(
     not_there = [metric for metric in gate.metrics if metric not in metrics]
     if not_there:
         yield f"Not judged because the set has none of it: {', '.join(not_there)}."
-    if not reference.paired:
-        yield f"There is no never-knew model: the scores of {reference.words()} stand in for it, resampled apart."
+    yield from floors.notes(table)
     allowed = gate.max_recovered_share_formats
     least = least_groups(allowed, gate.confidence)
     if least is not None:

@@ -104,6 +104,23 @@ def test_a_utility_number_that_is_not_there_is_said_as_the_report_says_it() -> N
     ) == ["In bnb-nf4, retain probability is not finite."]
 
 
+def test_a_share_that_is_not_there_is_named_with_its_reason_and_never_a_dash() -> None:
+    unmeasured = "probability was not measured for 'm' on the holdout set."
+    missing = {"recovered_share": None, "ci95": None, "retention_ratio": None, "reason": unmeasured}
+    rows = [
+        {**share("rtt", "probability", 0.0, "inconclusive"), **missing},
+        {**share("bnb-nf4", "probability", 0.0, "inconclusive"), **missing},
+        share("rtt", "mc_accuracy", 0.15, "inconclusive"),
+    ]
+    found = grouped_reasons(results(rows), "m", [sentence(row) for row in rows])
+    assert found == [
+        "After rtt, not settled whether the forgotten facts are gone: recovered share by multiple-choice accuracy "
+        "0.15 [0.13, 0.17] (at most 0.20 allowed).",
+        f"In bnb-nf4 and after rtt, there is no recovered share by answer probability: {unmeasured}",
+    ]
+    assert not any("–" in each for each in found)
+
+
 def test_reasons_that_are_not_about_rows_are_left_alone() -> None:
     rows = [share("rtt", "probability", 0.9, "failed")]
     assert grouped_reasons(results(rows), "m", ["one", "two"]) == ["one", "two"]

@@ -158,7 +158,7 @@ def test_metrics_without_options_are_left_out_and_named(scenario, gate) -> None:
 
 def test_holdout_stands_in_for_a_never_knew_model(scenario, gate) -> None:
     made = scenario(("identity", "bnb-nf4", "rtt")).model("target", 0.95, holdout=0.06)
-    made.model("good", 0.05).model("hidden", 0.05, bnb_nf4=0.9)
+    made.model("good", 0.05, holdout=0.06).model("hidden", 0.05, holdout=0.06, bnb_nf4=0.9)
     judgement = judge(made.table, "good", gate)
     assert judgement.status == "passed"
     assert any("no never-knew model" in note and "holdout" in note for note in judgement.notes)
