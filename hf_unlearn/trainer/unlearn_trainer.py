@@ -31,7 +31,16 @@ from ..robust.base import Gradients, StepContext, StepResult, TermName, Training
 from ..robust.weights import trained_parameters
 from .alternates import RunAlternates
 from .batch_size import fit_batch_size, fits_in_memory, longest_batch
-from .checkpoints import ADAPTERS_FOLDER, chosen_checkpoint, is_quantized, merge_saved, save_gathered, torch_dtype
+from .checkpoints import (
+    ADAPTERS_FOLDER,
+    chosen_checkpoint,
+    is_quantized,
+    load_checkpoint,
+    merge_saved,
+    refuse_other_weights,
+    save_gathered,
+    torch_dtype,
+)
 from .config import UnlearnConfig
 from .dataset import pair_rows, read_rows, settle_end
 from .finite import check_weights
@@ -224,6 +233,18 @@ class UnlearnTrainer(HubTrainer):
             self.fall = self._fall()
         self.model.zero_grad(set_to_none=True)
         return output
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        """The parent class takes names in files for names of modules, and only warns of what it does not find."""
+        whole = self.model if model is None else model
+        if taken_over(self.accelerator) or not load_checkpoint(whole, Path(resume_from_checkpoint)):
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+
+    def _issue_warnings_after_load(self, load_result: Any) -> None:
+        """What the parent class loads itself has to be whole too."""
+        ignored = set(getattr(self.model, "_keys_to_ignore_on_save", None) or ())
+        missing = set(load_result.missing_keys) - ignored
+        refuse_other_weights(str(self.resumed_from), missing, load_result.unexpected_keys, ())
 
     def _fall(self) -> LabelFall:
         model = self.accelerator.unwrap_model(self.model)
