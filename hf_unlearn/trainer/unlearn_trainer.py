@@ -25,7 +25,7 @@ from ..data.encoding import EncodedRow, TextFormat, load_tokenizer
 from ..data.example import Example
 from ..data.pairing import PaddedRows, PairedCollator, PairedRows
 from ..errors import RequestError
-from ..models.adapters import check_adapters
+from ..models.adapters import check_adapters, merged
 from ..models.sharding import in_pieces, placed, taken_over
 from ..robust.base import Gradients, StepContext, StepResult, TermName, TrainingContext
 from ..robust.weights import trained_parameters
@@ -491,7 +491,7 @@ class UnlearnTrainer(HubTrainer):
             self.accelerator.wait_for_everyone()
         else:
             if self._adapters_are_new:
-                self.model = self.model_wrapped = base.merge_and_unload()
+                self.model = self.model_wrapped = merged(base)
             if kind is not None:
                 self.model.to(kind)
             if self._adapters_are_new and self.is_deepspeed_enabled:
