@@ -19,6 +19,7 @@ from ..models.loading import read_pretrained
 from ..registry import suggest
 from ..robust.weights import trained_parameters
 from .config import UnlearnConfig
+from .inherited import loading_settings
 from .rounded_steps import check_stepping, round_model
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ def load_causal_lm(model: str | nn.Module, init_kwargs: dict[str, Any] | str | N
         return model
     if isinstance(init_kwargs, str):
         raise RequestError(f"model_init_kwargs must be a mapping, not {init_kwargs!r}")
-    return read_pretrained(model, **{"dtype": "float32", **(init_kwargs or {})})
+    return read_pretrained(model, **{"dtype": "float32", **loading_settings(init_kwargs or {})})
 
 
 def check_same_vocabulary(model: str | nn.Module, reference: str | nn.Module | None) -> None:

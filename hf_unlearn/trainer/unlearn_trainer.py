@@ -51,7 +51,7 @@ from .launch import check_devices, check_launch
 from .microbatch import LengthGroupedPairs, cut_by_length, tokens_of_a_pass
 from .model_setup import check_layers, check_same_vocabulary, choose_trained, load_causal_lm, made_ready
 from .objective import Objective
-from .parts import arranged, load_parts, save_parts, steps_of_run
+from .parts import arranged, check_steps, load_parts, save_parts, steps_of_run
 from .references import RunReferences, TargetModel, in_batches, mean_kl, on_device, target_model
 from .term_passes import TermPasses, check_parts
 
@@ -197,6 +197,7 @@ class UnlearnTrainer(HubTrainer):
         self._finds_batch_size, args.auto_find_batch_size = args.auto_find_batch_size, False
         check_launch(self.args, self.accelerator)
         check_parts(self.parts, self.accelerator, self.args)
+        check_steps(args, len(self.train_dataset))
 
     # ---- Before the first step ----
 
@@ -212,8 +213,11 @@ class UnlearnTrainer(HubTrainer):
         parts prepared first, then the checkpoint is loaded.
 
         Raises:
-            RequestError: If a loss or gradient is not finite. No step is made with it; checkpoints stay as they are.
+            RequestError: If a loss or gradient is not finite, of which no step is made; checkpoints stay as they are.
+                If training makes no step at all.
         """
+        if resume_from_checkpoint is None:
+            resume_from_checkpoint = self.args.resume_from_checkpoint
         self.resumed_from = chosen_checkpoint(resume_from_checkpoint, self.args.output_dir)
         if not self._is_prepared:
             with placed(self.model, self.args.device):
@@ -226,6 +230,8 @@ class UnlearnTrainer(HubTrainer):
             output = TrainOutput(0, 0.0, {})
         else:
             output = super().train(resume_from_checkpoint, trial, ignore_keys_for_eval)
+            if not self.state.global_step:
+                raise RequestError("training made no step, so the model is still the target: nothing was unlearned")
         for part in self.parts:
             part.finish(self.training_context(resuming=False))
         # Where no process has whole weights, the model cannot be asked outside of a step.
