@@ -163,7 +163,7 @@ def check_adapters(model: str, config: PeftConfig | None) -> None:
             left to whoever loads it.
     """
     try:
-        settings = AutoConfig.from_pretrained(model)
+        settings = AutoConfig.from_pretrained(model, trust_remote_code=False)
     except (OSError, ValueError, KeyError):
         return
     if config is None:

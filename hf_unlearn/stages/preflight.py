@@ -125,7 +125,7 @@ def check_target_texts(run: Run) -> None:
     target = run.target.folder
     tokenizer = load_tokenizer(str(target))
     try:
-        config = AutoConfig.from_pretrained(target)
+        config = AutoConfig.from_pretrained(target, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise RequestError(
             f"model.target: {target} has a config.json that cannot be used: {first_line(error)}"

@@ -49,7 +49,15 @@ from .hub import HubTrainer
 from .label_fall import LabelFall, LabelSums, fell_by, label_sums, rows_looked_at
 from .launch import check_devices, check_launch
 from .microbatch import LengthGroupedPairs, cut_by_length, tokens_of_a_pass
-from .model_setup import check_layers, check_same_vocabulary, choose_trained, load_causal_lm, made_ready
+from .model_setup import (
+    check_layers,
+    check_reference,
+    check_same_vocabulary,
+    check_source,
+    choose_trained,
+    load_causal_lm,
+    made_ready,
+)
 from .objective import Objective
 from .parts import arranged, check_steps, load_parts, save_parts, steps_of_run
 from .references import RunReferences, TargetModel, in_batches, mean_kl, on_device, target_model
@@ -143,6 +151,8 @@ class UnlearnTrainer(HubTrainer):
         set_seed(args.seed)
         forget_dataset = read_rows(forget_dataset, "forget")
         alternates = RunAlternates(args, forget_dataset, retain_dataset)
+        for given in (model, ref_model):
+            check_source(given, args.model_init_kwargs)
         check_same_vocabulary(model, ref_model)
         if processing_class is None:
             processing_class = load_tokenizer(model if isinstance(model, str) else model.config._name_or_path)
@@ -220,6 +230,8 @@ class UnlearnTrainer(HubTrainer):
             resume_from_checkpoint = self.args.resume_from_checkpoint
         self.resumed_from = chosen_checkpoint(resume_from_checkpoint, self.args.output_dir)
         if not self._is_prepared:
+            if self.resumed_from is not None and self._ref_model is None:
+                check_reference(self.model, self.resumed_from)
             with placed(self.model, self.args.device):
                 self._prepare_run(resuming=bool(resume_from_checkpoint))
                 if self._finds_batch_size:

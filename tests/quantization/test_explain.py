@@ -23,7 +23,6 @@ from hf_unlearn.quantization.explain import (
 )
 from hf_unlearn.quantization.grids import find_grid, integer_grid
 
-
 KINDS = ("llama", "tied", "biased", "neox", "mixtral", "qwen3-moe")
 
 

@@ -100,7 +100,7 @@ def test_a_checkpoint_with_other_weights_is_refused(tmp_path, peft, change):
     }[change]
     save_file(changed, file, metadata={"format": "pt"})
     trainer = tiny_trainer(tmp_path, family_model("GPTNeoX"), **settings)
-    with pytest.raises(RequestError, match="training cannot go on from .*checkpoint-1"):
+    with pytest.raises(RequestError, match=r"training cannot go on from .*checkpoint-1"):
         trainer.train(resume_from_checkpoint=str(checkpoint))
 
 
