@@ -98,7 +98,7 @@ def test_values_that_load_something_else_are_refused(passed, kwargs: dict) -> No
 
 def test_precision_place_and_attention_are_passed_on(passed) -> None:
     model = VerifiedModel.from_pretrained(
-        passed.main, dtype=torch.bfloat16, device_map="cpu", attn_implementation="eager"
+        passed.main, require="any", dtype=torch.bfloat16, device_map="cpu", attn_implementation="eager"
     )
     assert model.dtype == torch.bfloat16 and model.config._attn_implementation == "eager"
 
@@ -117,7 +117,7 @@ def test_a_config_that_asks_for_a_kernel(copied: Path, monkeypatch: pytest.Monke
     (copied / "config.json").write_text(json.dumps({**config, "attn_implementation": "org/kernel"}))
     monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", None)  # refused before anything is fetched
     with pytest.raises(VerificationError, match="attn_implementation: org/kernel"):
-        VerifiedModel.from_pretrained(resealed(copied, "config.json"))
+        VerifiedModel.from_pretrained(resealed(copied, "config.json"), require="any")
 
 
 @pytest.mark.parametrize("change", ["missing", "unexpected"])
@@ -130,11 +130,14 @@ def test_weights_that_are_made_anew_or_left_over(copied: Path, change: str) -> N
         changed = {key: tensor for key, tensor in tensors.items() if key != name}
     save_file(changed, file, metadata={"format": "pt"})
     with pytest.raises(VerificationError, match=name if change == "missing" else r"model\.extra\.weight"):
-        VerifiedModel.from_pretrained(resealed(copied, "model.safetensors"))
+        VerifiedModel.from_pretrained(resealed(copied, "model.safetensors"), require="any")
 
 
 def test_harmless_values_of_those_arguments_are_accepted(passed) -> None:
-    assert VerifiedModel.from_pretrained(passed.main, trust_remote_code=False, use_safetensors=True) is not None
+    assert (
+        VerifiedModel.from_pretrained(passed.main, require="any", trust_remote_code=False, use_safetensors=True)
+        is not None
+    )
 
 
 def test_an_empty_list_of_keys_is_a_mistake(passed) -> None:
@@ -227,7 +230,7 @@ def test_a_model_type_that_is_code_elsewhere(copied: Path) -> None:
     with pytest.raises(
         VerificationError, match=r"config\.json asks for code that is not part of transformers \(auto_map.*'mine'"
     ):
-        VerifiedModel.from_pretrained(resealed(copied, "config.json"))
+        VerifiedModel.from_pretrained(resealed(copied, "config.json"), require="any")
 
 
 def test_wrong_arguments(passed, tmp_path: Path) -> None:
