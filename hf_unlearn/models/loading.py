@@ -59,7 +59,7 @@ def read_pretrained(folder: Path | str, dtype: torch.dtype | str, **kwargs: Any)
         refuse_foreign(Path(folder), "the model")
     try:
         loaded: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, output_loading_info=True, **kwargs)
-    except (OSError, ValueError, TypeError, SafetensorError) as error:
+    except (OSError, ValueError, TypeError, AssertionError, SafetensorError) as error:
         if not Path(folder).is_dir() and is_adapter_on_hub(str(folder), kwargs.get("revision")):
             raise adapter_error(str(folder), None) from error
         raise RequestError(f"cannot load a causal language model from {folder}: {first_line(error)}") from error
@@ -258,7 +258,7 @@ def empty_model(source: Path) -> PreTrainedModel:
     """
     try:
         return empty_model_of(AutoConfig.from_pretrained(source, trust_remote_code=False))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, AssertionError) as error:
         raise RequestError(f"{source} has a config.json that cannot be used: {first_line(error)}") from error
 
 

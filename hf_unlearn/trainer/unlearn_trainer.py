@@ -26,6 +26,7 @@ from ..data.example import Example
 from ..data.pairing import PaddedRows, PairedCollator, PairedRows
 from ..errors import RequestError
 from ..models.adapters import check_adapters, merged
+from ..models.limits import padding_id
 from ..models.sharding import in_pieces, placed, taken_over
 from ..robust.base import Gradients, StepContext, StepResult, TermName, TrainingContext
 from ..robust.weights import trained_parameters
@@ -42,7 +43,7 @@ from .checkpoints import (
     torch_dtype,
 )
 from .config import UnlearnConfig
-from .dataset import pair_rows, read_rows, settle_end
+from .dataset import pair_rows, read_rows, refuse_unreadable, settle_end
 from .finite import check_weights
 from .forward import LabelForward
 from .hub import HubTrainer
@@ -171,13 +172,15 @@ class UnlearnTrainer(HubTrainer):
         self.text_format = text_format
         others = alternates.encoded(model, processing_class, text_format)
         rows = pair_rows(forget_dataset, retain_dataset, others, processing_class, text_format, args, self.parts)
+        refuse_unreadable(model, rows, forget_dataset)
         self.forget_rows = rows.forget
+        padding = padding_id(processing_class, model)
         rows = arranged(self.parts, rows, args)
 
         super().__init__(
             model=model,
             args=args,
-            data_collator=PairedCollator(processing_class.pad_token_id),
+            data_collator=PairedCollator(padding),
             train_dataset=rows,
             processing_class=processing_class,
             callbacks=[*(callbacks or []), RunEvents(self)],
@@ -193,7 +196,7 @@ class UnlearnTrainer(HubTrainer):
             parts=self.parts,
             rows=rows,
             references=self.references,
-            pad_token_id=processing_class.pad_token_id,
+            pad_token_id=padding,
             accelerator=self.accelerator,
             model=lambda: self.accelerator.unwrap_model(self.model),
             steps_taken=lambda: self.state.global_step,
@@ -310,7 +313,7 @@ class UnlearnTrainer(HubTrainer):
 
     def rows_in_order(self, rows: Sequence[EncodedRow]) -> Iterator[PaddedRows]:
         """Goes once over rows in micro-batches."""
-        return in_batches(rows, self.args.per_device_train_batch_size, self.processing_class.pad_token_id)
+        return in_batches(rows, self.args.per_device_train_batch_size, self.objective.pad_token_id)
 
     def training_context(self, resuming: bool) -> TrainingContext:
         """What parts are given before the first step, and after the last one.
@@ -327,7 +330,7 @@ class UnlearnTrainer(HubTrainer):
             retain_rows=rows.retain,
             batch_size=args.per_device_train_batch_size,
             rows_per_step=args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size,
-            pad_token_id=self.processing_class.pad_token_id,
+            pad_token_id=self.objective.pad_token_id,
             max_steps=steps_of_run(args, len(rows)),
             output_dir=Path(str(args.output_dir)),
             resuming=resuming,
