@@ -27,6 +27,7 @@ class BitsAndBytes(Format):
     """A format that ``from_pretrained(..., quantization_config=...)`` makes while it loads."""
 
     package = "bitsandbytes"
+    packs_layers = True
 
     @abstractmethod
     def settings(self, source: Path) -> BitsAndBytesConfig:

@@ -26,6 +26,7 @@ class CompressedTensors(Format):
     """Linear layers quantized one by one, the output head and the embeddings left as they are."""
 
     package = "compressed-tensors"
+    packs_layers = True
     holds_experts = False
 
     @abstractmethod
