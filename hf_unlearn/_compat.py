@@ -65,6 +65,11 @@ PRIVATE = {
     "get_available_reporting_integrations": Private(
         "transformers.integrations", _TRANSFORMERS, "which trackers are installed, asked before anything is trained"
     ),
+    "get_model_conversion_mapping": Private(
+        "transformers.conversion_mapping",
+        _TRANSFORMERS,
+        "whether the weights of a family have other names or shapes in files than in the model",
+    ),
     "get_last_checkpoint": Private(
         "transformers.trainer_utils", _TRANSFORMERS, "to resume from the checkpoint that Trainer would take"
     ),

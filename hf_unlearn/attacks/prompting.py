@@ -75,7 +75,7 @@ class PromptAttack(Attack):
         return 0 if job == PLAIN else int(job.removeprefix(self.numbered))
 
     def _check_length(self, asked: Asked, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
-        from ..evaluation.scoring import context_length
+        from ..models.limits import context_length
 
         limit = context_length(model)
         lengths = [

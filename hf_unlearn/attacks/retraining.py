@@ -15,6 +15,7 @@ from ..data.encoding import EncodedRow, TextFormat, encode_row
 from ..data.example import DataBundle, Example
 from ..errors import RequestError
 from ..evaluation.records import ScoredRow, fact_scores, write_records
+from ..models.limits import padding_id
 from ..models.training_loop import DivergedError, finite, take_steps
 from .base import Attack, Attacked, AttackResult
 from .best import best_of, read_ends, read_epochs
@@ -366,7 +367,7 @@ class Retraining:
 
         if self.settings.steps.loss_tokens == "all":
             rows = [EncodedRow(row.id, row.input_ids, 1) for row in rows]
-        padded = pad_rows(rows, range(len(rows)), int(self.tokenizer.pad_token_id))
+        padded = pad_rows(rows, range(len(rows)), padding_id(self.tokenizer, self.cached.model))
         device = self.cached.model.device
         return {
             "input_ids": padded["input_ids"].to(device),

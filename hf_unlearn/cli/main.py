@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import traceback
 import warnings
 from collections.abc import Sequence
 
@@ -14,12 +15,15 @@ from ..stages import stages_of
 from . import attack, check, evaluate, listing, publish, run
 from .command import Command
 
+OWN_FAULT = 70
+"""Exit code after an exception that nobody expected (``EX_SOFTWARE`` of the BSD sysexits)."""
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code.
 
     0: done and passed. 1: done, the verdict (or check) is not passed. 2: the request is wrong.
-    3: the environment failed.
+    3: the environment failed. 70: a fault of this program. 130: stopped from the keyboard.
     """
     try:
         arguments = _parse(argv)
@@ -41,6 +45,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         print("hf-unlearn: nobody reads the output any more; the same command goes on from here", file=sys.stderr)
         return 3
+    except Exception:
+        # Python itself would end with 1, which says that a verdict is not passed.
+        traceback.print_exc()
+        print(
+            "hf-unlearn: this is a fault of hf-unlearn itself: please report it with the lines above", file=sys.stderr
+        )
+        return OWN_FAULT
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:

@@ -263,7 +263,7 @@ def load_tokenizer(folder_or_id: str, revision: str | None = None) -> PreTrained
     from transformers import AutoTokenizer
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder_or_id, revision=revision)
+        tokenizer = AutoTokenizer.from_pretrained(folder_or_id, revision=revision, trust_remote_code=False)
     except (OSError, ValueError) as error:
         reason = textwrap.shorten(str(error), 200, placeholder=" ...")
         unreachable = isinstance(error.__cause__ or error.__context__, LocalEntryNotFoundError | ConnectionError)

@@ -23,9 +23,9 @@ from transformers import (
 from ..data.encoding import TextFormat, encode_prompt
 from ..data.example import Example
 from ..errors import RequestError
+from ..models.limits import context_length, padding_id
 from .batch_runner import Passes
 from .records import ScoredRow
-from .scoring import context_length
 from .spec import Sampling, SetRequest
 
 if TYPE_CHECKING:
@@ -195,8 +195,8 @@ class _Generator:
         self._tokenizer = tokenizer
         self._stops = _stop_tokens(model, tokenizer)
         self._limit = context_length(model)
-        pad = tokenizer.pad_token_id
-        self._pad = pad if pad is not None else min(self._stops, default=0)
+        has_own = tokenizer.pad_token_id is not None
+        self._pad = padding_id(tokenizer, model) if has_own else min(self._stops, default=0)
 
     def new_tokens(self, prompt: Prompt) -> int:
         """How many new tokens a prompt can have."""

@@ -11,6 +11,7 @@ import torch
 from ..data.encoding import EncodedRow, TextFormat, encode_answer, encode_row
 from ..data.example import Example
 from ..errors import RequestError
+from ..models.limits import refuse_unfit
 from .batch import TokenTree, grow_trees, tree_batch
 from .batch_runner import Passes
 from .lens import LogitLens
@@ -167,19 +168,8 @@ def score_texts(
 
 
 def check_lengths(model: PreTrainedModel, rows: Sequence[EncodedRow], origins: Mapping[str, str]) -> None:
-    """Raise :class:`RequestError` for the first row that the model's context cannot hold."""
-    limit = context_length(model)
-    for row in rows:
-        if limit is not None and len(row.input_ids) > limit:
-            raise RequestError(
-                f"{origins.get(row.id, row.id)}: prompt and answer have {len(row.input_ids)} tokens, more than the "
-                f"{limit} of the model: shorten the row or take it out"
-            )
-
-
-def context_length(model: PreTrainedModel) -> int | None:
-    """The most tokens the model takes, or ``None`` if its config does not say."""
-    return getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    """Raise :class:`RequestError` for the first row that the model cannot read: too long, or with unknown tokens."""
+    refuse_unfit(model, rows, origins)
 
 
 def encode_prefilled(

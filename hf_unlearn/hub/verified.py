@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -15,6 +14,7 @@ from ..verification.report_file import REPORT_FILE
 from ..verification.report_file import load_report as load_report_file
 from .check import CheckResult, check_files, check_folder
 from .digest_cache import DigestMemory
+from .loading_arguments import passed_on
 from .signatures import SigstoreIdentity, TrustedKey
 from .snapshot import copy_files, fetch_snapshot, private_folder
 
@@ -22,24 +22,6 @@ __all__ = ["CheckResult", "SigstoreIdentity", "VerifiedModel", "check", "check_f
 
 _HUB_FILES = frozenset({".gitattributes"})
 """Made by the Hub in every repository, and read by nothing that loads a model."""
-
-_REFUSED = {
-    "trust_remote_code": "code in a repository is not part of what was verified",
-    "quantization_config": "quantizing again makes a model that was not verified: load the published variant instead",
-    "load_in_4bit": "quantizing again makes a model that was not verified: load the published variant instead",
-    "load_in_8bit": "quantizing again makes a model that was not verified: load the published variant instead",
-    "subfolder": "the files in a sub-folder are not part of what was verified",
-    "gguf_file": "the file is taken from the report",
-    "adapter_kwargs": "an adapter makes another model",
-    "adapter_name": "an adapter makes another model",
-    "variant": "that file is not part of what was verified",
-    "state_dict": "those weights are not what was verified",
-    "config": "another configuration makes another model",
-    "code_revision": "code in a repository is not part of what was verified",
-    "use_safetensors": "only safetensors are published",
-    "weights_only": "only safetensors are published",
-}
-_HARMLESS = {"use_safetensors": True, "weights_only": True, "trust_remote_code": False}
 
 Requirement = Literal["passed", "inconclusive", "any"]
 _ACCEPTED = {
@@ -79,8 +61,9 @@ class VerifiedModel:
             private_copy: Copy the files to a place of their own first, check and load the copy, and remove it. On a
                 CPU, weights are read from their file as they are used: without the copy, who writes into that file
                 later changes the loaded model. Takes room in the folder for temporary files (``TMPDIR``).
-            **kwargs: Passed to ``AutoModelForCausalLM.from_pretrained`` (``dtype``, ``device_map`` ...). Those that
-                would load something else than what was verified are refused.
+            **kwargs: Passed to ``AutoModelForCausalLM.from_pretrained``: precision, place and the way attention is
+                computed (:data:`~hf_unlearn.hub.loading_arguments.ALLOWED`). Any other could load something else than
+                what was verified, and is refused.
 
         Returns:
             A plain transformers model.
@@ -94,9 +77,7 @@ class VerifiedModel:
         """
         if require not in _ACCEPTED:
             raise RequestError(f"require={require!r}: must be 'passed', 'inconclusive' or 'any'")
-        for name, why in _REFUSED.items():
-            if kwargs.get(name) is not None and kwargs[name] is not _HARMLESS.get(name):
-                raise RequestError(f"{name} is refused: {why}")
+        arguments = passed_on(kwargs)
         if trusted_keys is not None and not trusted_keys:
             raise RequestError("trusted_keys is empty: name a key, or leave it out to accept whoever made the report")
         if private_copy and reuse_digests:
@@ -104,7 +85,7 @@ class VerifiedModel:
         with ExitStack() as stack:
             place = stack.enter_context(private_folder()) if private_copy else None
             return _checked_and_loaded(
-                repo_or_folder, revision, require, trusted_keys or (), report_digest, reuse_digests, place, kwargs
+                repo_or_folder, revision, require, trusted_keys or (), report_digest, reuse_digests, place, arguments
             )
 
 
@@ -116,7 +97,7 @@ def _checked_and_loaded(
     report_digest: str | None,
     reuse_digests: bool,
     place: Path | None,
-    kwargs: dict[str, Any],
+    arguments: dict[str, Any],
 ) -> Any:
     result = check(where, revision, trusted_keys, report_digest, reuse_digests, copy_to=place)
     if result.problems:
@@ -127,7 +108,7 @@ def _checked_and_loaded(
         why = f": {reasons[0]}" if reasons else ""
         raise VerificationError(f"{where}: the verdict is {result.status!r}, {require!r} is required{why}")
     _require_judged(where, result.report, require)
-    model = _load(result, {name: value for name, value in kwargs.items() if name not in _REFUSED})
+    model = _load(result, arguments)
     result.still_stands()
     if place is not None:
         model.name_or_path = model.config._name_or_path = str(where)
@@ -207,8 +188,8 @@ def _require_judged(where: str | Path, report: dict[str, Any], require: Requirem
         )
 
 
-def _load(result: CheckResult, passed_on: dict[str, Any]) -> Any:
-    """Stock ``from_pretrained`` on the files that were checked."""
+def _load(result: CheckResult, arguments: dict[str, Any]) -> Any:
+    """Stock ``from_pretrained`` on the files that were checked, every weight of which has to be in the model."""
     from transformers import AutoModelForCausalLM
 
     from ..models.loading import gguf_arguments
@@ -218,23 +199,34 @@ def _load(result: CheckResult, passed_on: dict[str, Any]) -> Any:
     gguf = any(name.endswith(".gguf") for name in result.report["files"])
     # As it was scored: with the folder's own config, which knows more than the reader makes of a GGUF file.
     how: dict[str, Any] = gguf_arguments(result.folder) if gguf else {"use_safetensors": True}
-    return AutoModelForCausalLM.from_pretrained(
-        str(result.folder), local_files_only=True, trust_remote_code=False, **how, **passed_on
+    loaded: Any = AutoModelForCausalLM.from_pretrained(
+        str(result.folder),
+        local_files_only=True,
+        trust_remote_code=False,
+        output_loading_info=True,
+        **how,
+        **arguments,
     )
+    model, info = loaded
+    for kind, what in (
+        ("missing_keys", "lacks"),
+        ("unexpected_keys", "holds, and the model does not have,"),
+        ("mismatched_keys", "holds in another shape"),
+    ):
+        if found := sorted(map(str, info.get(kind) or ())):
+            raise VerificationError(f"{result.folder}: {what} the weight {found[0]}, so it is not what was verified")
+    return model
 
 
 def _refuse_foreign_code(folder: Path) -> None:
-    """A model type that transformers does not know is code somewhere else, which no digest here covers."""
-    from transformers import CONFIG_MAPPING
+    """A model type that transformers does not know, or a kernel, is code elsewhere, which no digest here covers."""
+    from ..models.foreign import foreign_code, read_json
 
-    path = folder / "config.json"
-    if not path.is_file():
-        return
-    config = json.loads(path.read_bytes())
-    if config.get("auto_map") and config.get("model_type") not in CONFIG_MAPPING:
+    wanted = foreign_code(read_json(folder / "config.json"))
+    if wanted is not None:
         raise VerificationError(
-            f"{folder}: config.json asks for code that is not part of transformers ({config['model_type']!r}), and "
-            "code in a repository is not part of what was verified"
+            f"{folder}: config.json asks for code that is not part of transformers ({wanted}), and code in a "
+            "repository is not part of what was verified"
         )
 
 

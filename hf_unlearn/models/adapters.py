@@ -89,8 +89,66 @@ def add_adapters(model: nn.Module, config: PeftConfig) -> nn.Module:
         raise RequestError("the model has adapters already: merge them first, or leave peft_config out to train them")
     check_targets(model, config)
     made: Any = get_peft_model(model, config)
+    _refuse_shared_layers(made)
     made.enable_input_require_grads()
     return made
+
+
+def merged(model: Any) -> Any:
+    """The plain model with its adapters merged in, which computes what the model with adapters does.
+
+    An output head that is tied to the embeddings is untied first where adapters changed one of the two: they were
+    trained as two, and merged into the weight that both share they would change both.
+
+    Args:
+        model: A ``PeftModel``, changed in place.
+    """
+    for _, layer in _shared_adapted(model):
+        for name, parameter in list(layer._parameters.items()):
+            if parameter is not None:
+                layer._parameters[name] = nn.Parameter(parameter.detach().clone(), requires_grad=False)
+    plain = model.merge_and_unload()
+    ends = (plain.get_input_embeddings(), plain.get_output_embeddings())
+    first, last = (getattr(end, "weight", None) for end in ends)
+    if first is not None and last is not None and first.data_ptr() != last.data_ptr():
+        for config in {id(each): each for each in (plain.config, plain.config.get_text_config())}.values():
+            config.tie_word_embeddings = False
+    return plain
+
+
+def _shared_adapted(model: Any) -> list[tuple[str, nn.Module]]:
+    """Layers below adapters whose weights also stand elsewhere in the model, by name."""
+    places: dict[int, int] = {}
+    for _, parameter in model.named_parameters(remove_duplicate=False):
+        where = parameter.untyped_storage().data_ptr()
+        places[where] = places.get(where, 0) + 1
+    found = []
+    for name, module in model.named_modules():
+        layer = module.get_base_layer() if hasattr(module, "get_base_layer") else module
+        if layer is not module and any(
+            places[parameter.untyped_storage().data_ptr()] > 1 for parameter in layer.parameters(recurse=False)
+        ):
+            found.append((name, layer))
+    return found
+
+
+def _refuse_shared_layers(model: Any) -> None:
+    """Only the output head and the embeddings can be untied when they are saved.
+
+    Raises:
+        RequestError: Adapters are on another layer whose weights the model uses in several places.
+    """
+    base = model.get_base_model()
+    untied = set()
+    for end in (base.get_input_embeddings(), base.get_output_embeddings()):
+        untied |= {id(module) for module in (end.modules() if end is not None else ())}
+    for name, layer in _shared_adapted(model):
+        if id(layer) not in untied:
+            raise RequestError(
+                f"peft.target_modules: {name.removeprefix('base_model.model.')} uses a weight that stands in several "
+                "places of the model, and an adapter would change one of them only: leave it out, for instance by "
+                "peft.exclude_modules"
+            )
 
 
 def check_adapters(model: str, config: PeftConfig | None) -> None:
@@ -105,7 +163,7 @@ def check_adapters(model: str, config: PeftConfig | None) -> None:
             left to whoever loads it.
     """
     try:
-        settings = AutoConfig.from_pretrained(model)
+        settings = AutoConfig.from_pretrained(model, trust_remote_code=False)
     except (OSError, ValueError, KeyError):
         return
     if config is None:
@@ -187,8 +245,8 @@ def merge_into(base: str, adapters: Path, output_dir: Path, dtype: str | None) -
 
     model: Any = read_pretrained(base, dtype="float32")
     refuse_merge(model, base)
-    merged = PeftModel.from_pretrained(model, str(adapters)).merge_and_unload()
-    merged.to(getattr(torch, dtype or "float32")).save_pretrained(output_dir)
+    plain = merged(PeftModel.from_pretrained(model, str(adapters)))
+    plain.to(getattr(torch, dtype or "float32")).save_pretrained(output_dir)
 
 
 def refuse_merge(model: Any, base: str) -> None:

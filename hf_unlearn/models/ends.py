@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..data.encoding import End, TextFormat, encode_row, uses_chat
 from ..data.example import Example
+from .limits import refuse_unfit
 
 if TYPE_CHECKING:
     from torch import nn
@@ -97,8 +98,10 @@ def ask_ends(
 
     if not rows:
         return Ends("always", None, 0)
-    encoded = [encode_row(row, tokenizer, fmt, eos=False).input_ids for row in rows]
-    fitting = [ids for ids in encoded if len(ids) <= max_length]
+    encoded = [encode_row(row, tokenizer, fmt, eos=False) for row in rows]
+    kept = [row for row in encoded if len(row.input_ids) <= max_length]
+    refuse_unfit(model, kept, {row.id: row.origin for row in rows})
+    fitting = [row.input_ids for row in kept]
     end = tokenizer.eos_token_id
     if end is None or not fitting:
         return Ends("chat", None, 0)

@@ -244,7 +244,8 @@ def load_llama_cpp(folder: Path | str) -> LlamaCppModel:
         raise RequestError(f"{folder} holds no GGUF file: llama.cpp runs nothing else")
     path = Path(folder) / file
     has_config = (path.parent / "config.json").is_file()
-    config = AutoConfig.from_pretrained(folder) if has_config else AutoConfig.from_pretrained(folder, gguf_file=file)
+    given = {} if has_config else {"gguf_file": file}
+    config = AutoConfig.from_pretrained(folder, trust_remote_code=False, **given)
     has_settings = (path.parent / "generation_config.json").is_file()
     generation = GenerationConfig.from_pretrained(folder) if has_settings else None
     return LlamaCppModel(path, config, generation)

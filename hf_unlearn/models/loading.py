@@ -19,6 +19,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, Pre
 from ..errors import EnvironmentFailure, RequestError, first_line
 from ..runtime.log_filters import hidden_library_bars, quiet_backends
 from . import gptqmodel
+from .foreign import ADAPTER_FILE, adapter_error, refuse_foreign
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -49,12 +50,18 @@ def read_pretrained(folder: Path | str, dtype: torch.dtype | str, **kwargs: Any)
         kwargs: Passed on.
 
     Raises:
-        RequestError: There is no causal language model, or it lacks some of its weights.
+        RequestError: There is no causal language model, it lacks some of its weights, it is only an adapter, or it
+            asks for code from elsewhere.
         EnvironmentFailure: A library that the folder's format needs is missing or broken.
     """
+    if not kwargs.get("trust_remote_code"):
+        kwargs["trust_remote_code"] = False  # left out, the user is asked on standard input
+        refuse_foreign(Path(folder), "the model")
     try:
         loaded: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, output_loading_info=True, **kwargs)
-    except (OSError, ValueError, TypeError, SafetensorError) as error:
+    except (OSError, ValueError, TypeError, AssertionError, SafetensorError) as error:
+        if not Path(folder).is_dir() and is_adapter_on_hub(str(folder), kwargs.get("revision")):
+            raise adapter_error(str(folder), None) from error
         raise RequestError(f"cannot load a causal language model from {folder}: {first_line(error)}") from error
     except RuntimeError as error:
         if "mismatched" not in str(error):
@@ -63,11 +70,25 @@ def read_pretrained(folder: Path | str, dtype: torch.dtype | str, **kwargs: Any)
     except ImportError as error:
         raise EnvironmentFailure(f"cannot load {folder}: {first_line(error)}") from error
     model, info = loaded
+    if getattr(model, "_hf_peft_config_loaded", False):
+        raise adapter_error(str(folder), None)
     # transformers fills weights it does not find with random numbers: whatever came of those would mean nothing.
     if missing := sorted(info["missing_keys"]):
         rest = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
         raise RequestError(f"{folder} lacks weights that its config names: {', '.join(missing[:3])}{rest}")
     return model.eval()
+
+
+def is_adapter_on_hub(name: str, revision: str | None = None) -> bool:
+    """Whether a repository that could not be loaded holds an adapter."""
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        hf_hub_download(name, ADAPTER_FILE, revision=revision)
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError):
+        return False
+    return True
 
 
 def load_model(
@@ -122,6 +143,20 @@ def gguf_file_in(folder: Path | str) -> str | None:
     return files[0]
 
 
+def refuse_gguf(folder: Path | str, key: str) -> None:
+    """Weights of a GGUF file are rounded: nothing is trained from them, and no format is made of them.
+
+    Raises:
+        RequestError: The folder holds its weights in one.
+    """
+    file = gguf_file_in(folder)
+    if file is not None:
+        raise RequestError(
+            f"{key}: {folder} holds its weights in a GGUF file ({file}), from which nothing is trained and no other "
+            "format is made: name the full-precision model with its safetensors files"
+        )
+
+
 def gguf_arguments(folder: Path | str) -> dict[str, Any]:
     """What ``from_pretrained`` has to be told of a GGUF folder, nothing of others.
 
@@ -134,8 +169,11 @@ def gguf_arguments(folder: Path | str) -> dict[str, Any]:
     try:
         arguments: dict[str, Any] = {"gguf_file": file}
         if (Path(folder) / "config.json").is_file():
-            own = AutoConfig.from_pretrained(folder)
-            if own.model_type == AutoConfig.from_pretrained(folder, gguf_file=file).model_type:
+            own = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+            if (
+                own.model_type
+                == AutoConfig.from_pretrained(folder, gguf_file=file, trust_remote_code=False).model_type
+            ):
                 arguments["config"] = own
     except ImportError as error:
         raise EnvironmentFailure(f"cannot load {folder}: {first_line(error)}") from error
@@ -171,6 +209,7 @@ def fetch(name: str, revision: str | None, key: str) -> Path:
     """
     folder = Path(name)
     if folder.is_dir():
+        refuse_foreign(folder, key)
         if not (folder / "config.json").exists() and not any(folder.glob("*.gguf")):
             raise RequestError(f"{key}: the folder {name} holds no config.json, so it is not a saved model")
         return folder
@@ -185,7 +224,7 @@ def fetch(name: str, revision: str | None, key: str) -> Path:
 
     patterns = ["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt"]
     try:
-        return Path(snapshot_download(name, revision=revision, allow_patterns=patterns))
+        found = Path(snapshot_download(name, revision=revision, allow_patterns=patterns))
     except HFValidationError:
         raise RequestError(f"{key}: {name!r} is neither a folder here nor a Hub id") from None
     except RepositoryNotFoundError:
@@ -199,6 +238,8 @@ def fetch(name: str, revision: str | None, key: str) -> Path:
         raise EnvironmentFailure(
             f"{key}: {name!r} is not a folder here and the Hub did not give it: {first_line(error)}"
         ) from None
+    refuse_foreign(found, key)
+    return found
 
 
 def files_fingerprint(folder: Path) -> list[tuple[str, int, int]]:
@@ -216,8 +257,8 @@ def empty_model(source: Path) -> PreTrainedModel:
         RequestError: The folder's config names no causal language model.
     """
     try:
-        return empty_model_of(AutoConfig.from_pretrained(source))
-    except (OSError, ValueError) as error:
+        return empty_model_of(AutoConfig.from_pretrained(source, trust_remote_code=False))
+    except (OSError, ValueError, AssertionError) as error:
         raise RequestError(f"{source} has a config.json that cannot be used: {first_line(error)}") from error
 
 

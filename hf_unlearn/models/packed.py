@@ -124,7 +124,7 @@ def plain_model(folder: Path, device: torch.device, unpacked: Unpack, bits: int,
     Raises:
         EnvironmentFailure: The files lack a weight.
     """
-    model = plain_model_of(AutoConfig.from_pretrained(folder))
+    model = plain_model_of(AutoConfig.from_pretrained(folder, trust_remote_code=False))
     files = stored_tensors(folder)
     layers = packed_layers(files)
     for name in layers:

@@ -28,6 +28,7 @@ from ..models.loading import (
 )
 from ..models.memory import release_memory
 from ..runtime.log_filters import hidden_library_bars, quiet_backends
+from .uncalled import uncalled_layers
 
 if TYPE_CHECKING:
     from .calibration import Calibration
@@ -102,6 +103,7 @@ class Format(ABC):
         cpu: Whether a machine without a GPU can make it.
         published: Whether it is a format people download. ``False`` for what is only made to be scored.
         holds_experts: Whether files of mixture-of-experts models load again (with their experts quantized or not).
+        packs_layers: Whether layers are replaced by others that hold no plain weight.
         calibrated: Whether :meth:`write` needs calibration text.
         calibration_kind: Which text, where the name says so; ``None`` leaves it to the recipe.
     """
@@ -117,6 +119,7 @@ class Format(ABC):
     cpu: ClassVar[bool] = True
     published: ClassVar[bool] = True
     holds_experts: ClassVar[bool] = True
+    packs_layers: ClassVar[bool] = False
     calibrated: ClassVar[bool] = False
     calibration_kind: ClassVar[str | None] = None
 
@@ -148,12 +151,16 @@ class Format(ABC):
         Raises:
             RequestError: Says what does not fit.
         """
-        # Experts of a layer are one tensor [experts, out, in] in memory and one tensor each in files.
-        fused = next((name for name, item in model.named_parameters() if item.ndim == 3), None)
+        fused = next(fused_experts(model), None)
         if fused is not None and not self.holds_experts:
             raise RequestError(
                 f"{self.name} cannot hold the experts of this model ({fused}): transformers does not load them from "
                 f"what {self.package} stores; use bf16 or a bitsandbytes format, which leave experts as they are"
+            )
+        if self.packs_layers and (uncalled := uncalled_layers(model.config)):
+            raise RequestError(
+                f"{self.name} cannot hold this model: it multiplies by the weight of {uncalled[0]} itself instead of "
+                "calling the layer, so that no packed layer can take its place; use bf16 or fp16"
             )
         self.check_model(model)
 
@@ -264,6 +271,16 @@ def fresh_folder(target: Path) -> Iterator[None]:
     finally:
         if not complete:
             shutil.rmtree(target, ignore_errors=True)
+
+
+def fused_experts(model: nn.Module) -> Iterator[str]:
+    """Names of weights that are the experts of a layer: ``[experts, out, in]`` in memory, one tensor each in files.
+
+    Not every weight of three dimensions is one: convolutions have such weights too.
+    """
+    for place, module in model.named_modules():
+        if "expert" in f"{place}.{type(module).__name__}".lower():
+            yield from (f"{place}.{name}" for name, item in module.named_parameters(recurse=False) if item.ndim == 3)
 
 
 def head_name(model: PreTrainedModel) -> str | None:

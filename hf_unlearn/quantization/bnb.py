@@ -27,6 +27,7 @@ class BitsAndBytes(Format):
     """A format that ``from_pretrained(..., quantization_config=...)`` makes while it loads."""
 
     package = "bitsandbytes"
+    packs_layers = True
 
     @abstractmethod
     def settings(self, source: Path) -> BitsAndBytesConfig:
@@ -84,7 +85,7 @@ class FourBit(BitsAndBytes):
 
     def settings(self, source: Path) -> BitsAndBytesConfig:
         """4-bit settings that compute in the source's own type."""
-        dtype = AutoConfig.from_pretrained(source).dtype
+        dtype = AutoConfig.from_pretrained(source, trust_remote_code=False).dtype
         return BitsAndBytesConfig(
             load_in_4bit=True,
             bnb_4bit_quant_type=self.levels,

@@ -26,6 +26,7 @@ class CompressedTensors(Format):
     """Linear layers quantized one by one, the output head and the embeddings left as they are."""
 
     package = "compressed-tensors"
+    packs_layers = True
     holds_experts = False
 
     @abstractmethod
@@ -54,7 +55,7 @@ class CompressedTensors(Format):
 
     def write(self, source: Path, target: Path) -> Written:
         """Save the packed model, then round the source's weights by the plain formula and run those."""
-        stored = AutoConfig.from_pretrained(source).dtype or torch.float32
+        stored = AutoConfig.from_pretrained(source, trust_remote_code=False).dtype or torch.float32
         share = self._save_packed(source, target, stored)
         release_memory()
         plain = read_pretrained(source, stored)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import reduce
 from pathlib import Path
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from ..errors import RequestError
 from ..models.decoder import linear_weights
-from ..models.loading import empty_model
+from ..models.loading import empty_model, read_pretrained
 from . import FORMATS
 from .grids import Grid, find_grid, grids, integer_grid, on_grid
 
@@ -62,6 +62,29 @@ class FolderTensors:
             return tensor
 
 
+def module_tensors(folder: Path, wanted: Iterable[str]) -> FolderTensors | Mapping[str, Tensor]:
+    """The tensors of a folder by the names that they have in the model, which is not always how files name them.
+
+    Args:
+        folder: A ``save_pretrained`` folder.
+        wanted: Names of the model's weights that will be asked for.
+
+    Returns:
+        Tensors that are read when they are asked for; for families whose files are converted when a model is read,
+        those of the model, read whole.
+
+    Raises:
+        RequestError: The folder cannot be read.
+    """
+    from .._compat import get_model_conversion_mapping
+
+    stored = FolderTensors(folder)
+    converted = get_model_conversion_mapping(empty_model(folder), add_legacy=False)
+    if not converted and all(name in stored for name in wanted):
+        return stored
+    return read_pretrained(folder, "auto").state_dict()
+
+
 def grid_of(format_name: str) -> Grid | None:
     """The grid behind a format; ``None`` for formats that have none of their own (16 bits, calibrated, noise)."""
     for family in ("nf4", "fp4", "int8"):
@@ -94,9 +117,10 @@ def explain_folders(before: Path, after: Path, names: Sequence[str]) -> dict[str
         RequestError: One folder cannot be read, or the models have no linear layer in common.
     """
     chosen = [_named(name) for name in names]
-    old, new = FolderTensors(before), FolderTensors(after)
+    wanted = quantized_names(before)
+    old, new = module_tensors(before, wanted), module_tensors(after, wanted)
     by_layer: dict[str, Comparison] = {}
-    for name in quantized_names(before):
+    for name in wanted:
         if name not in old or name not in new:
             continue
         first, second = old[name], new[name]
@@ -143,10 +167,13 @@ def lost_when_saved(model: nn.Module, before: Path, dtype: str) -> dict[str, Any
     if dtype == "float32":
         return None
     kind: torch.dtype = getattr(torch, dtype)
-    old = FolderTensors(before)
+    trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    if hasattr(model, "peft_config"):
+        return None  # its own weights are not those of any file
+    old = module_tensors(before, trained)
     weights = moved = lost = 0
-    for name, parameter in model.named_parameters():
-        if not parameter.requires_grad or name not in old:
+    for name, parameter in trained.items():
+        if name not in old:
             continue
         now, then = parameter.detach().cpu(), old[name]
         if now.shape != then.shape:

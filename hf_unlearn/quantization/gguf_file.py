@@ -364,7 +364,7 @@ def read_vocabulary(source: Path, size: int) -> Vocabulary:
 
 def _load_tokenizer(source: Path) -> Any:
     try:
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(source)
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
     except Exception as error:  # the library raises what its parsers do
         raise RequestError(
             f"{source} has no tokenizer that can be read ({first_line(error)}): a GGUF file holds its own, "

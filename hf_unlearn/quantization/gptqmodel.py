@@ -44,6 +44,7 @@ class Packed(Format):
     """
 
     package = "gptqmodel"
+    packs_layers = True
     versions = ">=7.6,<7.7"
     extra = "gptq"
     calibrated = True

@@ -24,6 +24,7 @@ class TorchAo(Format):
     """A format that ``from_pretrained(..., quantization_config=TorchAoConfig(...))`` makes while it loads."""
 
     package = "torchao"
+    packs_layers = True
     versions = ">=0.18"
     extra = "torchao"
 

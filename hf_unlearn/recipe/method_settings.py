@@ -17,6 +17,7 @@ from ..errors import EnvironmentFailure, RequestError, one_line
 from ..registry import PartSpec, coerce, part_name, suggest
 from ..robust.auto import AUTO_SETTINGS
 from ..trainer.config import UnlearnConfig
+from ..trainer.inherited import loading_settings
 
 
 def completed(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -142,7 +143,7 @@ def make_config(settings: Mapping[str, Any], work_dir: Path, seed: int) -> Unlea
         raise RequestError("model_init_kwargs must be a mapping of keys to values")
     # A bar that redraws itself is for a terminal; elsewhere the logged losses are lines.
     values.setdefault("disable_tqdm", not sys.stderr.isatty())
-    values["model_init_kwargs"] = {"dtype": "float32", **(values.get("model_init_kwargs") or {})}
+    values["model_init_kwargs"] = {"dtype": "float32", **loading_settings(values.get("model_init_kwargs") or {})}
     try:
         config = UnlearnConfig(output_dir=str(work_dir), seed=seed, **values)
     except ImportError as error:

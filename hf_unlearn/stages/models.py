@@ -12,7 +12,7 @@ from pathlib import Path
 from ..data.encoding import TextFormat
 from ..data.example import DataBundle, Example
 from ..errors import RequestError
-from ..models.loading import fetch
+from ..models.loading import fetch, refuse_gguf
 from ..models.scratch import ScratchSpec, build_tokenizer, knows, scratch_cache_key, train_scratch_model
 from ..runtime.jobs import Job
 from ..runtime.processes import on_main_process
@@ -33,10 +33,13 @@ def base_models(context: RunContext) -> tuple[Subject, Subject | None]:
     if spec.scratch is not None:
         return _scratch_models(context, spec.scratch)
     assert spec.target is not None  # ModelSpec refuses a recipe with neither
-    target = _subject("target", "target", fetch(spec.target, spec.target_revision, "model.target"))
+    source = fetch(spec.target, spec.target_revision, "model.target")
+    refuse_gguf(source, "model.target")
+    target = _subject("target", "target", source)
     if spec.never_knew is None:
         return target, None
     folder = fetch(spec.never_knew, spec.never_knew_revision, "model.never_knew")
+    refuse_gguf(folder, "model.never_knew")
     return target, _subject("never_knew", "never_knew", folder)
 
 

@@ -15,6 +15,7 @@ from ..attacks.composed import after_of
 from ..data.encoding import check_tokenizer, encode_row, encode_rows, load_tokenizer
 from ..errors import RequestError, first_line
 from ..evaluation.suites.harness import check_harness
+from ..models.limits import refuse_unknown_ids
 from ..models.loading import empty_model
 from ..models.scratch import build_tokenizer
 from ..quantization import FORMATS
@@ -125,24 +126,30 @@ def check_target_texts(run: Run) -> None:
     target = run.target.folder
     tokenizer = load_tokenizer(str(target))
     try:
-        config = AutoConfig.from_pretrained(target)
+        config = AutoConfig.from_pretrained(target, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise RequestError(
             f"model.target: {target} has a config.json that cannot be used: {first_line(error)}"
         ) from error
-    check_texts(run.context, tokenizer, getattr(config.get_text_config(), "max_position_embeddings", None))
+    settings = config.get_text_config()
+    positions, vocabulary = (getattr(settings, key, None) for key in ("max_position_embeddings", "vocab_size"))
+    check_texts(run.context, tokenizer, positions, vocabulary)
 
 
-def check_texts(context: RunContext, tokenizer: PreTrainedTokenizerBase, positions: int | None) -> None:
+def check_texts(
+    context: RunContext, tokenizer: PreTrainedTokenizerBase, positions: int | None, vocabulary: int | None = None
+) -> None:
     """Tokenize every row of every set.
 
     Args:
         context: The run.
         tokenizer: The target's tokenizer.
         positions: Most tokens the model can read, if it has such a limit.
+        vocabulary: How many tokens the model knows, where the tokenizer was not made for it.
 
     Raises:
-        RequestError: The tokenizer cannot batch or render the rows, or rows are too long (how many, and the longest).
+        RequestError: The tokenizer cannot batch or render the rows, rows are too long (how many, and the longest), or
+            one has a token that the model does not know.
     """
     data, bundle = context.recipe.data, context.bundle
     trained = [row for rows in (bundle.forget, bundle.retain, bundle.generic) for row in rows]
@@ -155,6 +162,8 @@ def check_texts(context: RunContext, tokenizer: PreTrainedTokenizerBase, positio
     )
     # Scoring cuts nothing.
     encoded += [encode_row(row, tokenizer, context.text_format, eos=False) for row in scored]
+    for row, tokens in zip((*trained, *scored), encoded, strict=True):
+        refuse_unknown_ids(tokens.input_ids, vocabulary, row.origin or row.id)
     too_long = [place for place, row in enumerate(encoded) if positions is not None and len(row.input_ids) > positions]
     if too_long:
         worst = max(too_long, key=lambda place: len(encoded[place].input_ids))

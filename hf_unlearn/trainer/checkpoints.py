@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import CONFIG_NAME
+from transformers import CONFIG_NAME, PreTrainedModel
 
 from .._compat import PREFIX_CHECKPOINT_DIR, TRAINER_STATE_NAME, get_last_checkpoint
-from ..errors import RequestError
+from ..errors import RequestError, first_line
 from ..models.adapters import merge_into
+from ..models.packed import stored_tensors
 from ..models.sharding import alone
 
 ADAPTERS_FOLDER = "adapters"
@@ -59,6 +60,85 @@ def _is_whole(checkpoint: Path) -> bool:
     except (OSError, ValueError):
         return False
     return True
+
+
+def load_checkpoint(model: nn.Module, checkpoint: Path) -> bool:
+    """Gives a whole model, or its one adapter, the weights of a checkpoint, bit for bit.
+
+    Names in files are not always names of modules: some families rename, split or fuse weights when they are saved.
+    So the checkpoint is read as any model is, and not by name.
+
+    Args:
+        model: What is trained; changed in place.
+        checkpoint: Its folder.
+
+    Returns:
+        Whether this is a model that can be loaded so; others are left as they are.
+
+    Raises:
+        RequestError: A weight is missing, is one too many, or has another shape.
+    """
+    if isinstance(model, PreTrainedModel):
+        _load_plain(model, checkpoint)
+        return True
+    adapters: Any = model
+    if list(getattr(adapters, "peft_config", ())) == ["default"] and hasattr(adapters, "load_adapter"):
+        _load_adapter(adapters, checkpoint)
+        return True
+    return False
+
+
+def _load_plain(model: PreTrainedModel, checkpoint: Path) -> None:
+    dtypes = {each.dtype for each in model.parameters() if each.is_floating_point()}
+    # Where there are several, all go through float32, which holds each of them exactly.
+    dtype = dtypes.pop() if len(dtypes) == 1 else torch.float32
+    try:
+        read: Any = type(model).from_pretrained(
+            checkpoint, dtype=dtype, output_loading_info=True, ignore_mismatched_sizes=True
+        )
+    except (OSError, ValueError, TypeError) as error:
+        raise _not_resumable(checkpoint, first_line(error)) from error
+    saved, info = read
+    refuse_other_weights(
+        checkpoint, info["missing_keys"], info["unexpected_keys"], [name for name, *_ in info["mismatched_keys"]]
+    )
+    wanted, found = model.state_dict(), saved.state_dict()
+    refuse_other_weights(checkpoint, wanted.keys() - found.keys(), found.keys() - wanted.keys(), ())
+    model.load_state_dict(found)
+
+
+def _load_adapter(model: Any, checkpoint: Path) -> None:
+    from peft import get_peft_model_state_dict
+
+    # peft itself says nothing of trained copies of modules (modules_to_save) that a file lacks.
+    wanted, there = get_peft_model_state_dict(model).keys(), stored_tensors(checkpoint).keys()
+    refuse_other_weights(checkpoint, wanted - there, there - wanted, ())
+    try:
+        found = model.load_adapter(str(checkpoint), "default", is_trainable=True)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise _not_resumable(checkpoint, first_line(error)) from error
+    refuse_other_weights(checkpoint, found.missing_keys, found.unexpected_keys, ())
+
+
+def refuse_other_weights(
+    checkpoint: Path | str, missing: Iterable[str], unexpected: Iterable[str], reshaped: Iterable[str]
+) -> None:
+    """Weights that a checkpoint lacks would stay as they were before training, in silence.
+
+    Raises:
+        RequestError: There is any weight in one of the lists.
+    """
+    for names, what in ((missing, "lacks"), (unexpected, "has, beyond those of the model,"), (reshaped, "reshapes")):
+        if found := sorted(names):
+            more = f" and {len(found) - 1} more" if len(found) > 1 else ""
+            raise _not_resumable(checkpoint, f"it {what} the weight {found[0]}{more}")
+
+
+def _not_resumable(checkpoint: Path | str, why: str) -> RequestError:
+    return RequestError(
+        f"training cannot go on from {checkpoint}: {why}. Delete that folder to go on from an earlier one or to start "
+        "anew"
+    )
 
 
 def torch_dtype(name: str) -> torch.dtype:

@@ -21,6 +21,7 @@ from ..losses import FORGET_LOSSES, RETAIN_LOSSES
 from ..models.adapters import build_peft_config, refuse_quantized
 from ..registry import Registry, build, build_part, suggest
 from ..robust import ROBUST
+from .inherited import loading_settings, refuse_idle_fields
 from .launch import asks_for_deepspeed
 from .rounded_steps import STEPPINGS, stepping_part
 
@@ -138,9 +139,15 @@ class UnlearnConfig(TrainingArguments):
     > - `logging_steps`: Defaults to `10` instead of `500`.
     > - `logging_nan_inf_filter`: Defaults to `False`: a loss that is not finite stops the run.
     > - `save_total_limit`: Defaults to `2` instead of keeping every checkpoint.
+    > - `resume_from_checkpoint`: Taken by `train()`, where it is given none.
     > - `hub_private_repo`: Defaults to `True`: what was not verified is not public unless you say so.
     > - `hub_strategy`: Defaults to `"end"` instead of `"every_save"`: a model on the way half knows. `"checkpoint"`
     >   and `"all_checkpoints"`, which upload the optimizer's state, are refused.
+
+    > [!NOTE]
+    > Fields of [`~transformers.TrainingArguments`] that would do nothing here are refused where they are set: all
+    > about evaluation and the best checkpoint, `label_smoothing_factor`, `include_num_input_tokens_seen` and a few
+    > more (`hf_unlearn.trainer.inherited.REFUSED_FIELDS`).
 
     Raises:
         RequestError: If a value cannot be used; the message names the field and what it may be.
@@ -281,10 +288,13 @@ class UnlearnConfig(TrainingArguments):
     )
 
     def __post_init__(self) -> None:
+        refuse_idle_fields(self)
         # Without this several processes on a machine without an accelerator each believe to be alone.
         # (DeepSpeed finds its device itself, and would be left out in silence; see `launch.check_launch`.)
         self.use_cpu = self.use_cpu or not (torch.accelerator.is_available() or asks_for_deepspeed(self.deepspeed))
         super().__post_init__()
+        if isinstance(self.model_init_kwargs, dict):
+            self.model_init_kwargs = loading_settings(self.model_init_kwargs)
         self.robust = [self.robust] if isinstance(self.robust, str) else self.robust
         # Pinning only serves a copy to another device; without one torch warns at every epoch.
         self.dataloader_pin_memory = self.dataloader_pin_memory and torch.accelerator.is_available()

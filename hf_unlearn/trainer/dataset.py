@@ -16,6 +16,7 @@ from ..data.pairing import PairedRows
 from ..data.sources import rows_from_records
 from ..errors import RequestError
 from ..models.ends import ask_ends, rows_to_ask, settled
+from ..models.limits import refuse_unfit
 from ..models.sharding import placed
 from ..robust.base import TrainingPart
 from .config import UnlearnConfig
@@ -140,6 +141,22 @@ def check_balance(forget: int, retain: int, args: UnlearnConfig) -> None:
     wanted = min(forget, args.per_device_train_batch_size) * args.retain_per_forget
     if retain < wanted:
         logger.warning("a batch takes %d retain rows and there are %d: batches hold rows twice", wanted, retain)
+
+
+def refuse_unreadable(model: nn.Module, rows: PairedRows, forget: Sequence[Example]) -> None:
+    """Refuse rows that the model cannot read, before any of them is looked at.
+
+    Args:
+        model: The model.
+        rows: Everything that is trained on.
+        forget: The forget rows, which know where they came from.
+
+    Raises:
+        RequestError: Names the first row that is too long or has tokens beyond the vocabulary.
+    """
+    origins = {row.id: row.origin for row in forget}
+    for members in (rows.forget, rows.retain, rows.alternates):
+        refuse_unfit(model, members, origins)
 
 
 def pair_rows(

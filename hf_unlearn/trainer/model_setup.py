@@ -5,20 +5,24 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
+from .._compat import TRAINER_STATE_NAME
 from ..errors import RequestError
 from ..losses.base import Loss
 from ..models.adapters import add_adapters
 from ..models.decoder import MLP_OUTPUTS, check_layer, decoder_layers
+from ..models.foreign import refuse_foreign
 from ..models.head import output_head
-from ..models.loading import read_pretrained
+from ..models.loading import read_pretrained, refuse_gguf
 from ..registry import suggest
 from ..robust.weights import trained_parameters
 from .config import UnlearnConfig
+from .inherited import loading_settings
 from .rounded_steps import check_stepping, round_model
 
 if TYPE_CHECKING:
@@ -37,7 +41,37 @@ def load_causal_lm(model: str | nn.Module, init_kwargs: dict[str, Any] | str | N
         return model
     if isinstance(init_kwargs, str):
         raise RequestError(f"model_init_kwargs must be a mapping, not {init_kwargs!r}")
-    return read_pretrained(model, **{"dtype": "float32", **(init_kwargs or {})})
+    return read_pretrained(model, **{"dtype": "float32", **loading_settings(init_kwargs or {})})
+
+
+def check_source(model: str | nn.Module | None, init_kwargs: dict[str, Any] | str | None) -> None:
+    """Refuse a folder that holds no whole model, or that asks for foreign code, before anything else is read of it.
+
+    Raises:
+        RequestError: It is an adapter, a GGUF file, or its code is elsewhere.
+    """
+    if isinstance(model, str):
+        refuse_gguf(model, "model")
+        if not (isinstance(init_kwargs, dict) and init_kwargs.get("trust_remote_code")):
+            refuse_foreign(Path(model), "model")
+
+
+def check_reference(model: nn.Module, checkpoint: Path) -> None:
+    """Refuse a half-trained model as the reference of a run that goes on: it is compared with the target.
+
+    Args:
+        model: As the trainer was given it.
+        checkpoint: What the run goes on from.
+
+    Raises:
+        RequestError: The model was itself read from a checkpoint.
+    """
+    source = Path(str(getattr(getattr(model, "config", None), "_name_or_path", "")) or "nowhere")
+    if (source / TRAINER_STATE_NAME).is_file():
+        raise RequestError(
+            f"model is {source}, a checkpoint of a training run, and the run goes on from {checkpoint}: the losses "
+            "compare with the model as it was before any step, so give the target as model (or as ref_model)"
+        )
 
 
 def check_same_vocabulary(model: str | nn.Module, reference: str | nn.Module | None) -> None:
@@ -63,7 +97,7 @@ def _vocabulary_size(model: str | nn.Module) -> int | None:
         from transformers import AutoConfig
 
         try:
-            config = AutoConfig.from_pretrained(model)
+            config = AutoConfig.from_pretrained(model, trust_remote_code=False)
         except (OSError, ValueError):
             return None
     config = config.get_text_config() if hasattr(config, "get_text_config") else config

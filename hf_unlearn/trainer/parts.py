@@ -9,6 +9,7 @@ from pathlib import Path
 from transformers import TrainingArguments
 
 from ..data.pairing import PairedRows
+from ..errors import RequestError
 from ..losses.base import Loss
 from ..robust.base import TermName, TrainingPart
 
@@ -86,6 +87,24 @@ def steps_of_run(args: TrainingArguments, rows: int) -> int:
     of_each = whole // args.world_size if args.dataloader_drop_last else math.ceil(whole / args.world_size)
     steps = max(math.ceil(of_each / args.gradient_accumulation_steps), 1)
     return math.ceil(args.num_train_epochs * steps)
+
+
+def check_steps(args: TrainingArguments, rows: int) -> None:
+    """Refuses a run that would make no step: what it saved would be the target as it was.
+
+    Args:
+        args: Its settings.
+        rows: Items of the training set.
+
+    Raises:
+        RequestError: Incomplete batches are dropped, and there is no complete one for every process.
+    """
+    needed = args.per_device_train_batch_size * args.world_size
+    if args.max_steps != 0 and args.dataloader_drop_last and rows < needed:
+        raise RequestError(
+            f"dataloader_drop_last leaves no batch: {rows} forget rows do not fill one of {needed}, so training would "
+            "make 0 steps; take smaller batches, or leave dataloader_drop_last out"
+        )
 
 
 def epochs_of_run(args: TrainingArguments, n_rows: int) -> float:

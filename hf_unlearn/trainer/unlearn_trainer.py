@@ -25,24 +25,42 @@ from ..data.encoding import EncodedRow, TextFormat, load_tokenizer
 from ..data.example import Example
 from ..data.pairing import PaddedRows, PairedCollator, PairedRows
 from ..errors import RequestError
-from ..models.adapters import check_adapters
+from ..models.adapters import check_adapters, merged
+from ..models.limits import padding_id
 from ..models.sharding import in_pieces, placed, taken_over
 from ..robust.base import Gradients, StepContext, StepResult, TermName, TrainingContext
 from ..robust.weights import trained_parameters
 from .alternates import RunAlternates
 from .batch_size import fit_batch_size, fits_in_memory, longest_batch
-from .checkpoints import ADAPTERS_FOLDER, chosen_checkpoint, is_quantized, merge_saved, save_gathered, torch_dtype
+from .checkpoints import (
+    ADAPTERS_FOLDER,
+    chosen_checkpoint,
+    is_quantized,
+    load_checkpoint,
+    merge_saved,
+    refuse_other_weights,
+    save_gathered,
+    torch_dtype,
+)
 from .config import UnlearnConfig
-from .dataset import pair_rows, read_rows, settle_end
+from .dataset import pair_rows, read_rows, refuse_unreadable, settle_end
 from .finite import check_weights
 from .forward import LabelForward
 from .hub import HubTrainer
 from .label_fall import LabelFall, LabelSums, fell_by, label_sums, rows_looked_at
 from .launch import check_devices, check_launch
 from .microbatch import LengthGroupedPairs, cut_by_length, tokens_of_a_pass
-from .model_setup import check_layers, check_same_vocabulary, choose_trained, load_causal_lm, made_ready
+from .model_setup import (
+    check_layers,
+    check_reference,
+    check_same_vocabulary,
+    check_source,
+    choose_trained,
+    load_causal_lm,
+    made_ready,
+)
 from .objective import Objective
-from .parts import arranged, load_parts, save_parts, steps_of_run
+from .parts import arranged, check_steps, load_parts, save_parts, steps_of_run
 from .references import RunReferences, TargetModel, in_batches, mean_kl, on_device, target_model
 from .term_passes import TermPasses, check_parts
 
@@ -134,6 +152,8 @@ class UnlearnTrainer(HubTrainer):
         set_seed(args.seed)
         forget_dataset = read_rows(forget_dataset, "forget")
         alternates = RunAlternates(args, forget_dataset, retain_dataset)
+        for given in (model, ref_model):
+            check_source(given, args.model_init_kwargs)
         check_same_vocabulary(model, ref_model)
         if processing_class is None:
             processing_class = load_tokenizer(model if isinstance(model, str) else model.config._name_or_path)
@@ -152,13 +172,15 @@ class UnlearnTrainer(HubTrainer):
         self.text_format = text_format
         others = alternates.encoded(model, processing_class, text_format)
         rows = pair_rows(forget_dataset, retain_dataset, others, processing_class, text_format, args, self.parts)
+        refuse_unreadable(model, rows, forget_dataset)
         self.forget_rows = rows.forget
+        padding = padding_id(processing_class, model)
         rows = arranged(self.parts, rows, args)
 
         super().__init__(
             model=model,
             args=args,
-            data_collator=PairedCollator(processing_class.pad_token_id),
+            data_collator=PairedCollator(padding),
             train_dataset=rows,
             processing_class=processing_class,
             callbacks=[*(callbacks or []), RunEvents(self)],
@@ -174,7 +196,7 @@ class UnlearnTrainer(HubTrainer):
             parts=self.parts,
             rows=rows,
             references=self.references,
-            pad_token_id=processing_class.pad_token_id,
+            pad_token_id=padding,
             accelerator=self.accelerator,
             model=lambda: self.accelerator.unwrap_model(self.model),
             steps_taken=lambda: self.state.global_step,
@@ -188,6 +210,7 @@ class UnlearnTrainer(HubTrainer):
         self._finds_batch_size, args.auto_find_batch_size = args.auto_find_batch_size, False
         check_launch(self.args, self.accelerator)
         check_parts(self.parts, self.accelerator, self.args)
+        check_steps(args, len(self.train_dataset))
 
     # ---- Before the first step ----
 
@@ -203,10 +226,15 @@ class UnlearnTrainer(HubTrainer):
         parts prepared first, then the checkpoint is loaded.
 
         Raises:
-            RequestError: If a loss or gradient is not finite. No step is made with it; checkpoints stay as they are.
+            RequestError: If a loss or gradient is not finite, of which no step is made; checkpoints stay as they are.
+                If training makes no step at all.
         """
+        if resume_from_checkpoint is None:
+            resume_from_checkpoint = self.args.resume_from_checkpoint
         self.resumed_from = chosen_checkpoint(resume_from_checkpoint, self.args.output_dir)
         if not self._is_prepared:
+            if self.resumed_from is not None and self._ref_model is None:
+                check_reference(self.model, self.resumed_from)
             with placed(self.model, self.args.device):
                 self._prepare_run(resuming=bool(resume_from_checkpoint))
                 if self._finds_batch_size:
@@ -217,6 +245,8 @@ class UnlearnTrainer(HubTrainer):
             output = TrainOutput(0, 0.0, {})
         else:
             output = super().train(resume_from_checkpoint, trial, ignore_keys_for_eval)
+            if not self.state.global_step:
+                raise RequestError("training made no step, so the model is still the target: nothing was unlearned")
         for part in self.parts:
             part.finish(self.training_context(resuming=False))
         # Where no process has whole weights, the model cannot be asked outside of a step.
@@ -224,6 +254,18 @@ class UnlearnTrainer(HubTrainer):
             self.fall = self._fall()
         self.model.zero_grad(set_to_none=True)
         return output
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        """The parent class takes names in files for names of modules, and only warns of what it does not find."""
+        whole = self.model if model is None else model
+        if taken_over(self.accelerator) or not load_checkpoint(whole, Path(resume_from_checkpoint)):
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+
+    def _issue_warnings_after_load(self, load_result: Any) -> None:
+        """What the parent class loads itself has to be whole too."""
+        ignored = set(getattr(self.model, "_keys_to_ignore_on_save", None) or ())
+        missing = set(load_result.missing_keys) - ignored
+        refuse_other_weights(str(self.resumed_from), missing, load_result.unexpected_keys, ())
 
     def _fall(self) -> LabelFall:
         model = self.accelerator.unwrap_model(self.model)
@@ -271,7 +313,7 @@ class UnlearnTrainer(HubTrainer):
 
     def rows_in_order(self, rows: Sequence[EncodedRow]) -> Iterator[PaddedRows]:
         """Goes once over rows in micro-batches."""
-        return in_batches(rows, self.args.per_device_train_batch_size, self.processing_class.pad_token_id)
+        return in_batches(rows, self.args.per_device_train_batch_size, self.objective.pad_token_id)
 
     def training_context(self, resuming: bool) -> TrainingContext:
         """What parts are given before the first step, and after the last one.
@@ -288,7 +330,7 @@ class UnlearnTrainer(HubTrainer):
             retain_rows=rows.retain,
             batch_size=args.per_device_train_batch_size,
             rows_per_step=args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size,
-            pad_token_id=self.processing_class.pad_token_id,
+            pad_token_id=self.objective.pad_token_id,
             max_steps=steps_of_run(args, len(rows)),
             output_dir=Path(str(args.output_dir)),
             resuming=resuming,
@@ -470,7 +512,7 @@ class UnlearnTrainer(HubTrainer):
             self.accelerator.wait_for_everyone()
         else:
             if self._adapters_are_new:
-                self.model = self.model_wrapped = base.merge_and_unload()
+                self.model = self.model_wrapped = merged(base)
             if kind is not None:
                 self.model.to(kind)
             if self._adapters_are_new and self.is_deepspeed_enabled:

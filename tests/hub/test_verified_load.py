@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from hf_unlearn.errors import RequestError, VerificationError
@@ -61,6 +62,17 @@ def test_a_changed_folder_is_never_loaded(copied: Path, require: str) -> None:
         {"subfolder": "x"},
         {"use_safetensors": False},
         {"config": object()},
+        {"num_hidden_layers": 1},
+        {"hidden_act": "relu"},
+        {"rms_norm_eps": 0.1},
+        {"key_mapping": {"a": "b"}},
+        {"vocab_size": 3},
+        {"model_type": "gpt2"},
+        {"ignore_mismatched_sizes": True},
+        {"use_kernels": True},
+        {"generation_config": object()},
+        {"output_loading_info": True},
+        {"num_hidden_layers": None},
     ],
 )
 def test_arguments_that_load_something_else_are_refused(passed, kwargs: dict) -> None:
@@ -69,8 +81,63 @@ def test_arguments_that_load_something_else_are_refused(passed, kwargs: dict) ->
         VerifiedModel.from_pretrained(passed.main, **kwargs)
 
 
+@pytest.mark.parametrize(
+    "kwargs",
+    [
+        {"attn_implementation": "org/kernel"},
+        {"attn_implementation": {"": "org/kernel"}},
+        {"device_map": "meta"},
+        {"device_map": {"": "meta"}},
+        {"dtype": "int8"},
+    ],
+)
+def test_values_that_load_something_else_are_refused(passed, kwargs: dict) -> None:
+    with pytest.raises(RequestError, match=rf"^{next(iter(kwargs))}=.* is refused"):
+        VerifiedModel.from_pretrained(passed.main, **kwargs)
+
+
+def test_precision_place_and_attention_are_passed_on(passed) -> None:
+    model = VerifiedModel.from_pretrained(
+        passed.main, require="any", dtype=torch.bfloat16, device_map="cpu", attn_implementation="eager"
+    )
+    assert model.dtype == torch.bfloat16 and model.config._attn_implementation == "eager"
+
+
+def resealed(folder: Path, name: str) -> Path:
+    """The whole folder is by its publisher: the report is made to fit a file that was changed."""
+    report = json.loads((folder / "unlearning_report.json").read_bytes())
+    digest = hashlib.sha256((folder / name).read_bytes()).hexdigest()
+    report["files"][name] = report["models"]["unlearned"]["files"]["identity"][name] = digest
+    (folder / "unlearning_report.json").write_bytes(canonical(seal(report)))
+    return folder
+
+
+def test_a_config_that_asks_for_a_kernel(copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = json.loads((copied / "config.json").read_bytes())
+    (copied / "config.json").write_text(json.dumps({**config, "attn_implementation": "org/kernel"}))
+    monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", None)  # refused before anything is fetched
+    with pytest.raises(VerificationError, match="attn_implementation: org/kernel"):
+        VerifiedModel.from_pretrained(resealed(copied, "config.json"), require="any")
+
+
+@pytest.mark.parametrize("change", ["missing", "unexpected"])
+def test_weights_that_are_made_anew_or_left_over(copied: Path, change: str) -> None:
+    file = copied / "model.safetensors"
+    tensors = load_file(file)
+    name = next(name for name in tensors if name.endswith("norm.weight"))
+    changed = dict(tensors, **{"model.extra.weight": tensors[name].clone()})
+    if change == "missing":
+        changed = {key: tensor for key, tensor in tensors.items() if key != name}
+    save_file(changed, file, metadata={"format": "pt"})
+    with pytest.raises(VerificationError, match=name if change == "missing" else r"model\.extra\.weight"):
+        VerifiedModel.from_pretrained(resealed(copied, "model.safetensors"), require="any")
+
+
 def test_harmless_values_of_those_arguments_are_accepted(passed) -> None:
-    assert VerifiedModel.from_pretrained(passed.main, trust_remote_code=False, use_safetensors=True) is not None
+    assert (
+        VerifiedModel.from_pretrained(passed.main, require="any", trust_remote_code=False, use_safetensors=True)
+        is not None
+    )
 
 
 def test_an_empty_list_of_keys_is_a_mistake(passed) -> None:
@@ -160,14 +227,10 @@ def test_a_model_type_that_is_code_elsewhere(copied: Path) -> None:
     config = json.loads((copied / "config.json").read_bytes())
     config |= {"model_type": "mine", "auto_map": {"AutoModelForCausalLM": "somebody/else--model.Mine"}}
     (copied / "config.json").write_text(json.dumps(config))
-    report = json.loads((copied / "unlearning_report.json").read_bytes())
-    digest = hashlib.sha256((copied / "config.json").read_bytes()).hexdigest()
-    report["files"]["config.json"] = report["models"]["unlearned"]["files"]["identity"]["config.json"] = digest
-    (copied / "unlearning_report.json").write_bytes(canonical(seal(report)))
     with pytest.raises(
-        VerificationError, match=r"config\.json asks for code that is not part of transformers \('mine'"
+        VerificationError, match=r"config\.json asks for code that is not part of transformers \(auto_map.*'mine'"
     ):
-        VerifiedModel.from_pretrained(copied)
+        VerifiedModel.from_pretrained(resealed(copied, "config.json"), require="any")
 
 
 def test_wrong_arguments(passed, tmp_path: Path) -> None:

@@ -1,10 +1,12 @@
 """Weights beside the target's: known changes give known numbers, read from folders one tensor at a time."""
 
 import json
+import shutil
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from text_models import save_model
 from transformers import AutoModelForCausalLM
 
 from hf_unlearn.errors import RequestError
@@ -20,6 +22,8 @@ from hf_unlearn.quantization.explain import (
     quantized_names,
 )
 from hf_unlearn.quantization.grids import find_grid, integer_grid
+
+KINDS = ("llama", "tied", "biased", "neox", "mixtral", "qwen3-moe")
 
 
 def random_weight(*shape, seed=0):
@@ -168,8 +172,36 @@ def test_what_cannot_be_compared_gives_its_reason(plain, make_llama, tmp_path):
     renamed.mkdir()
     tensors = load_file(plain / "model.safetensors")
     save_file({f"other.{name}": tensor for name, tensor in tensors.items()}, renamed / "model.safetensors")
+    shutil.copy(plain / "config.json", renamed)
     reason = explain_job(plain, renamed, ["nf4"])["reason"]
-    assert "in common" in reason and str(tmp_path) not in reason
+    assert "lacks weights that its config names" in reason and str(tmp_path) not in reason
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_names_in_files_are_not_names_of_modules(tmp_path, kind):
+    """Every second weight of each linear layer is doubled, and so every family has half of its weights moved."""
+    before = save_model(tmp_path / "before", kind)
+    linear = quantized_names(before)
+
+    def double(name, tensor):
+        return torch.where(torch.arange(tensor.shape[-1]) % 2 == 0, tensor, 2 * tensor) if name in linear else tensor
+
+    after = copy_with(before, tmp_path / "after", double)
+    found = explain_folders(before, after, ["int8"])
+    model = AutoModelForCausalLM.from_pretrained(after)
+    assert found["weights"] == sum(model.get_parameter(name).numel() for name in linear)
+    assert found["moved"] == pytest.approx(0.5, abs=0.01)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_trained_weight_is_looked_at_before_it_is_rounded(tmp_path, kind):
+    before = save_model(tmp_path / "before", kind)
+    model = AutoModelForCausalLM.from_pretrained(before)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter[...] = 2 * parameter + 1
+    found = lost_when_saved(model, before, "bfloat16")
+    assert found["moved"] > 0.999 and found["lost"] < 0.001
 
 
 def test_formats_know_their_grid():

@@ -5,11 +5,11 @@ import copy
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny_run import logged, tiny_model, tiny_tokenizer, tiny_trainer, weights
+from tiny_run import assert_same, logged, tiny_model, tiny_tokenizer, tiny_trainer, weights
 from transformers import AutoModelForCausalLM
 
 from hf_unlearn.errors import RequestError
-from hf_unlearn.models.adapters import DEFAULTS, build_peft_config
+from hf_unlearn.models.adapters import DEFAULTS, build_peft_config, merge_into
 from hf_unlearn.trainer import UnlearnConfig
 
 NF4 = {"quantization_config": {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4"}}
@@ -144,3 +144,57 @@ def test_what_cannot_be_used_is_refused_with_the_recipe(tmp_path, given, message
 def test_defaults_are_filled_in():
     config = build_peft_config({"r": 8})
     assert (config.r, config.lora_alpha, config.target_modules) == (8, DEFAULTS["lora_alpha"], "all-linear")
+
+
+TIED = {
+    "head": {"target_modules": ["lm_head"]},
+    "embeddings": {"target_modules": ["embed_tokens"]},
+    "both": {"target_modules": ["lm_head", "embed_tokens", "q_proj"]},
+    "copied head": {"target_modules": ["q_proj"], "modules_to_save": ["lm_head"]},
+    "copied embeddings": {"target_modules": ["q_proj"], "modules_to_save": ["embed_tokens"]},
+    "tokens": {"target_modules": ["q_proj"], "trainable_token_indices": [5, 6]},
+    "body": {"target_modules": ["q_proj"]},
+}
+
+
+def logits_of(model):
+    with torch.no_grad():
+        return model.eval()(input_ids=torch.arange(4, 40).reshape(2, 18)).logits.double()
+
+
+@pytest.mark.parametrize("quantized", [False, True], ids=["in place", "base read again"])
+@pytest.mark.parametrize("peft", list(TIED.values()), ids=list(TIED))
+def test_what_is_saved_of_a_tied_model_is_what_was_trained(tmp_path, peft, quantized):
+    """The adapter of a head that is tied to the embeddings must not move the embeddings too."""
+    start = tmp_path / "start"
+    tiny_model(tie=True).save_pretrained(start)
+    tiny_tokenizer().save_pretrained(start)
+    trainer = tiny_trainer(tmp_path / "run", model=str(start), peft={"r": 4, **peft}, max_steps=3, learning_rate=1e-2)
+    untouched = logits_of(trainer.model)
+    trainer.train()
+    trained = logits_of(trainer.model)
+    if quantized:
+        trainer.save_model(str(tmp_path / "adapters"))
+        merge_into(str(start), tmp_path / "adapters", tmp_path / "saved", None)
+    else:
+        trainer.save_merged(str(tmp_path / "saved"))
+    saved = logits_of(AutoModelForCausalLM.from_pretrained(tmp_path / "saved"))
+    assert (trained - untouched).norm() > 0.01 * untouched.norm()
+    assert (saved - trained).norm() < 1e-6 * trained.norm()
+
+
+@pytest.mark.parametrize("peft", list(TIED.values()), ids=list(TIED))
+def test_adapters_on_a_tied_model_go_on_from_a_checkpoint_bit_for_bit(tmp_path, peft):
+    settings = {"max_steps": 2, "peft": {"r": 4, **peft}}
+    first = tiny_trainer(tmp_path, tiny_model(tie=True), save_strategy="steps", save_steps=1, **settings)
+    first.train()
+    resumed = tiny_trainer(tmp_path, tiny_model(tie=True), **settings)
+    resumed.train(resume_from_checkpoint=str(tmp_path / "checkpoint-1"))
+    assert_same(weights(first.model), weights(resumed.model))
+
+
+def test_an_adapter_on_a_layer_that_stands_in_several_places_is_refused(tmp_path):
+    model = tiny_model()
+    model.model.layers[1].mlp.up_proj.weight = model.model.layers[0].mlp.up_proj.weight
+    with pytest.raises(RequestError, match=r"layers\.0\.mlp\.up_proj uses a weight that stands in several places"):
+        tiny_trainer(tmp_path, model, peft={"r": 4, "target_modules": ["up_proj"]})

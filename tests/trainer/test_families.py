@@ -5,9 +5,11 @@ import copy
 import pytest
 import torch
 import transformers
-from tiny_run import WORDS, logged, tiny_rows, tiny_tokenizer, tiny_trainer, weights
+from safetensors.torch import load_file, save_file
+from tiny_run import WORDS, assert_same, logged, tiny_rows, tiny_tokenizer, tiny_trainer, weights
 from transformers import AutoModelForCausalLM
 
+from hf_unlearn.errors import RequestError
 from hf_unlearn.models.head import Tail, likely_tails
 from hf_unlearn.trainer import UnlearnConfig, UnlearnTrainer
 from hf_unlearn.trainer.forward import join
@@ -67,6 +69,39 @@ def test_a_family_trains_from_a_cache_and_is_saved_whole(tmp_path, name):
     assert saved.keys() == now.keys()
     assert all(torch.equal(saved[key], now[key]) for key in now)
     assert any(not torch.equal(before[key], now[key]) for key in now)
+
+
+@pytest.mark.parametrize("peft", [None, {"r": 4}], ids=["whole", "lora"])
+@pytest.mark.parametrize("name", list(FAMILIES))
+def test_a_family_goes_on_from_a_checkpoint_bit_for_bit(tmp_path, name, peft):
+    """Some families rename, split or fuse weights when they are saved, so names in files say nothing here."""
+    settings = {"max_steps": 2, "logging_steps": 1, "learning_rate": 5e-3, "peft": peft, "save_total_limit": None}
+    first = tiny_trainer(tmp_path, family_model(name), save_strategy="steps", save_steps=1, **settings)
+    first.train()
+    resumed = tiny_trainer(tmp_path, family_model(name), **settings)
+    resumed.train(resume_from_checkpoint=str(tmp_path / "checkpoint-1"))
+    assert_same(weights(first.model), weights(resumed.model))
+    assert logged(first)[-1]["loss"] == logged(resumed)[-1]["loss"]
+
+
+@pytest.mark.parametrize("peft", [None, {"r": 4}], ids=["whole", "lora"])
+@pytest.mark.parametrize("change", ["missing", "unexpected", "reshaped"])
+def test_a_checkpoint_with_other_weights_is_refused(tmp_path, peft, change):
+    settings = {"max_steps": 2, "peft": peft}
+    tiny_trainer(tmp_path, family_model("GPTNeoX"), save_strategy="steps", save_steps=1, **settings).train()
+    checkpoint = tmp_path / "checkpoint-1"
+    file = checkpoint / ("model.safetensors" if peft is None else "adapter_model.safetensors")
+    tensors = load_file(file)
+    name = sorted(name for name in tensors if "dense_h_to_4h" in name and "weight" in name)[0]
+    changed = {
+        "missing": {key: tensor for key, tensor in tensors.items() if key != name},
+        "unexpected": {**tensors, name.replace("dense_h_to_4h", "dense_of_nobody"): tensors[name].clone()},
+        "reshaped": {**tensors, name: tensors[name][:, :2].contiguous()},
+    }[change]
+    save_file(changed, file, metadata={"format": "pt"})
+    trainer = tiny_trainer(tmp_path, family_model("GPTNeoX"), **settings)
+    with pytest.raises(RequestError, match=r"training cannot go on from .*checkpoint-1"):
+        trainer.train(resume_from_checkpoint=str(checkpoint))
 
 
 @pytest.mark.parametrize(

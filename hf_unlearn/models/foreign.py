@@ -1,0 +1,75 @@
+"""Model folders that are no whole models of ``transformers``: adapters, and those that ask for code from elsewhere."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from transformers import CONFIG_MAPPING
+
+from ..errors import RequestError
+
+ADAPTER_FILE = "adapter_config.json"
+
+
+def refuse_foreign(folder: Path, key: str) -> None:
+    """Refuse a folder that cannot be loaded by itself and with the code of ``transformers`` alone.
+
+    Args:
+        folder: A model's folder.
+        key: What messages call it.
+
+    Raises:
+        RequestError: It holds an adapter, or its configuration asks for code from elsewhere.
+    """
+    if (folder / ADAPTER_FILE).is_file():
+        raise adapter_error(f"{key}: {folder}", folder / ADAPTER_FILE)
+    wanted = foreign_code(read_json(folder / "config.json"))
+    if wanted is not None:
+        raise RequestError(
+            f"{key}: {folder / 'config.json'} asks for code that is not part of transformers ({wanted}), which is "
+            "never run here: use a model whose code is in transformers"
+        )
+
+
+def adapter_error(what: str, file: Path | None) -> RequestError:
+    """What to say of an adapter where a whole model is needed.
+
+    Args:
+        what: The key and the name.
+        file: Its settings, if they are here.
+    """
+    base = {} if file is None else read_json(file)
+    named = f" of {base['base_model_name_or_path']!r}" if base.get("base_model_name_or_path") else ""
+    return RequestError(
+        f"{what} holds an adapter{named} and not a whole model: merge it into its base first, for instance with "
+        "peft.AutoPeftModelForCausalLM.from_pretrained(ADAPTER).merge_and_unload().save_pretrained(FOLDER), and name "
+        "that folder with the base's tokenizer in it"
+    )
+
+
+def foreign_code(config: Mapping[str, Any]) -> str | None:
+    """The key and value of a ``config.json`` by which code from elsewhere would run; ``None`` if there is none."""
+    if config.get("auto_map") and config.get("model_type") not in CONFIG_MAPPING:
+        return f"auto_map, for the model type {config.get('model_type')!r}"
+    # A kernel is named by its repository: org/kernel, with what is behind | or : beside it.
+    return next((f"{key}: {value}" for key, value in _implementations(config) if "/" in value), None)
+
+
+def _implementations(config: Any, key: str = "") -> Iterator[tuple[str, str]]:
+    if isinstance(config, Mapping):
+        for name, value in config.items():
+            yield from _implementations(value, key if "implementation" in key else str(name))
+    elif isinstance(config, str) and key.removesuffix("_internal").endswith("implementation"):
+        yield key, config
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object; an empty one where there is none that can be read, which loading then says better."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
