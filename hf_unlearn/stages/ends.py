@@ -63,7 +63,7 @@ def settle_ends(run: _Run, asked: Subject) -> TextFormat:
     def ask() -> None:
         if unit.done:
             return
-        jobs = [Job("ends of answers", ends_job, (unit, asked.folder, rows, fmt))]
+        jobs = [Job("target", ends_job, (unit, asked.folder, rows, fmt))]
         for _, said in run.workers.run(jobs):
             run.progress.say(said)
 

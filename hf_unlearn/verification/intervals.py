@@ -232,8 +232,8 @@ def more_needed(estimate: Estimate, joint: tuple[float, float], limit: float, co
         confidence: Level of the estimate's interval.
 
     Returns:
-        The number of facts to add (at least 1, rounded up to two significant digits), or ``None`` where no sensible number can be given: the estimate is
-        undefined, has no width, or would need more than a million facts.
+        The number of facts to add (at least 1, rounded up to two significant digits), or ``None`` where no sensible
+        number can be given: the estimate is undefined, has no width, or would need more than a million facts.
     """
     if estimate.value is None or estimate.low is None or estimate.high is None or estimate.low == estimate.high:
         return None

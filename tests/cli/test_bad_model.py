@@ -75,14 +75,14 @@ def another_layer(folder: Path) -> None:
         (unknown_kind, "model.target: {folder} has a config.json that cannot be used"),
         (
             no_weights,
-            "target identity: cannot load a causal language model from {folder}: Error no file named model.safe",
+            "target: cannot load a causal language model from {folder}: Error no file named model.safe",
         ),
         (
             half_the_weights,
-            "target identity: cannot load a causal language model from {folder}: Error while deserializing",
+            "target: cannot load a causal language model from {folder}: Error while deserializing",
         ),
-        (other_shapes, "target identity: {folder} holds weights of other shapes than its config.json says"),
-        (another_layer, "target identity: {folder} lacks weights that its config names: model.layers.2."),
+        (other_shapes, "target: {folder} holds weights of other shapes than its config.json says"),
+        (another_layer, "target: {folder} lacks weights that its config names: model.layers.2."),
     ],
 )
 def test_a_folder_that_is_no_model(breaking, message, on_target, copy, refused, tmp_path):

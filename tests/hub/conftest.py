@@ -45,7 +45,7 @@ def score_table(hidden: bool) -> ScoreTable:
             for split, mean in (("forget", known), ("retain", 0.94)):
                 for metric in METRICS:
                     noise = random.Random(f"{model}{transform}{split}{metric}")
-                    values = {f"{split}{number}": mean + noise.uniform(-0.04, 0.04) for number in range(40)}
+                    values = {f"{split}{number}": mean + noise.uniform(-0.04, 0.04) for number in range(120)}
                     table.add(
                         ScoreKey(model, transform, split, metric), FactScores(values, {name: name for name in values})
                     )

@@ -12,12 +12,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from hf_unlearn.attacks.forms import Texts
 from rich.console import Console
 from tiny_run import tiny_model, tiny_rows, tiny_tokenizer, tiny_trainer
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from hf_unlearn.attacks.retraining import retraining
+from hf_unlearn.attacks.retraining import Texts, retraining
 from hf_unlearn.attacks.rtt import RTT
 from hf_unlearn.data.encoding import TextFormat, encode_row
 from hf_unlearn.data.example import DataBundle, Example, RowSet
@@ -222,7 +221,7 @@ def test_a_method_says_what_its_user_should_know(tmp_path, without_ends):
 def test_what_attacks_train_on_ends_like_what_was_unlearned(tmp_path, without_ends):
     without_ends.save_pretrained(tmp_path)
     tiny_tokenizer().save_pretrained(tmp_path)
-    with retraining(RTT().sweep.retraining(1e-4), tmp_path) as attack:
+    with retraining(RTT(), tmp_path) as attack:
         for end, last in (("always", 1), ("chat", 0)):
             encoded = attack.encode(Texts(FORGET, TextFormat(end=end), True))
             assert [row.n_end for row in encoded] == [last] * len(FORGET)
