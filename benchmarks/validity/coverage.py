@@ -7,7 +7,8 @@
 Scores are drawn from models whose true recovered share is known (``simulate.py``) and put through the package's own
 functions. First table: how often the 95 % interval of one share holds the truth. Second: how often the joint intervals
 of many shares hold all truths at once, how often a model that never knew is failed by single and by joint intervals,
-and how often a model that is exactly at the limit under one transform is passed.
+and how often a model that is exactly at the limit under one transform is passed. Then, from ``limits.py``: models at
+the limit whose facts are known whole, sparsely or by groups, what passing costs, and counts of single facts.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.validity.limits import sections
 from benchmarks.validity.simulate import Kind, Scenario, draw
 from hf_unlearn.verification.intervals import Bootstrap, drawn_share, least_groups, recovered_share
 from hf_unlearn.verification.simultaneous import family_of
@@ -218,6 +220,7 @@ def page(runs: int) -> str:
             "",
             joint_table(together),
             "",
+            *sections(runs),
         ]
     )
 
@@ -225,7 +228,7 @@ def page(runs: int) -> str:
 def main() -> None:
     """Simulate and print, or write, the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--runs", type=int, default=2000, help="simulated runs of each case")
+    parser.add_argument("--runs", type=int, default=300, help="simulated runs of each case")
     parser.add_argument("--write", action="store_true", help=f"write {PAGE.name}")
     arguments = parser.parse_args()
     text = page(arguments.runs)

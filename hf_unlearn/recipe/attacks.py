@@ -179,8 +179,8 @@ def fit_to_data(recipe: Recipe, bundle: DataBundle) -> tuple[Recipe, dict[str, s
         RequestError: The data does not fit an attack that the recipe names itself, or that a control needs, or has too
             few groups of facts for the limit of the gate as it stands and in formats.
     """
-    check_forget_groups(recipe.gate, bundle)
     attacks, reasons = fitting(AttackSection(dict(recipe.attack), recipe.attack_tier), bundle)
+    check_forget_groups(recipe.gate, bundle)
     of_tier = set(tier_names(recipe.attack_tier)) if recipe.attack_tier else set()
     for name in recipe.gate.attacks:
         if name in attacks and (problem := too_few_groups(name, attacks[name], recipe.gate, bundle)):
