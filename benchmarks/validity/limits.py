@@ -273,10 +273,10 @@ def sections(runs: int) -> list[str]:
         "",
         f"Passed / failed, of models whose share is exactly the limit, {many:,} runs of each. At most 2.5 % of each "
         f"should be seen; with 99 % probability a true 2.5 % is seen as at most {0.025 + noise:.1%}. The largest are "
-        f"{worst_pass:.1%} passed and {worst_fail:.1%} failed. *Smooth*: a little of every fact is left. *Two-valued*: "
-        "a fact is known whole or not at all. *Sparse*: some facts are known, each to another extent. *Grouped*: whole "
-        "groups of one to nine facts are known or not. With 20 groups a limit of 0.10 is never passed, because 36 are "
-        "the least.",
+        f"{worst_pass:.1%} passed and {worst_fail:.1%} failed. *Smooth*: a little of every fact is left. *Two-valued*:"
+        " a fact is known whole or not at all. *Sparse*: some facts are known, each to another extent. *Grouped*: "
+        "whole groups of one to nine facts are known or not. With 20 groups a limit of 0.10 is never passed, because "
+        "36 are the least.",
         "",
         limit_table(rows),
         "",
@@ -292,8 +292,8 @@ def sections(runs: int) -> list[str]:
         "",
         f"A model that knows some of {FACTS} facts as the target does and never knew the others, by answer "
         f"probability, {runs:,} runs. Scores of models that never knew are log-normal with median 0.05; with a heavy "
-        "tail four facts in a hundred are guessed with more than 0.5. *Not judged*: more than one fact in twenty looks "
-        "known by chance.",
+        "tail four facts in a hundred are guessed with more than 0.5. *Not judged*: more than one fact in twenty "
+        "looks known by chance.",
         "",
         count_table(counts),
         "",
