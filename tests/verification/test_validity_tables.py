@@ -139,14 +139,15 @@ def test_simulated_scores_have_the_means_they_were_drawn_with(kind) -> None:
 
 
 @pytest.mark.parametrize(("kind", "share_"), [("one question", 0.1), ("eight questions", 0.5)])
-def test_the_interval_covers_between_93_and_97_percent(kind, share_) -> None:
+def test_either_side_of_the_interval_misses_the_truth_once_in_forty_times_at_most(kind, share_) -> None:
     """What docs/verdict.md promises, on 1,000 simulated runs; benchmarks/validity/coverage.md has all cases."""
     from benchmarks.validity import coverage as module
     from benchmarks.validity.simulate import Scenario
 
     found = module.coverage(Scenario(120, 1, kind, share_), runs=1000, draws=500)
     assert found.held + found.below + found.above + found.undefined == 1000
-    assert 0.93 <= found.rate <= 0.97
+    assert found.keeps
+    assert 0.93 <= found.rate <= 0.99  # not by being endless
 
 
 @pytest.mark.parametrize("truth", ["smooth", "two-valued", "sparse", "grouped"])
