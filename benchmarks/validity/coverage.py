@@ -1,6 +1,6 @@
 """Do the intervals hold what they promise? Coverage on simulated truths.
 
-    python -m benchmarks.validity.coverage                       # the tables, about five minutes on one core
+    python -m benchmarks.validity.coverage                       # the tables, about three minutes on one core
     python -m benchmarks.validity.coverage --runs 200            # a quick look
     python -m benchmarks.validity.coverage --write               # into benchmarks/validity/coverage.md
 
@@ -34,7 +34,7 @@ MISSED = 0.025
 KINDS: tuple[Kind, ...] = ("one question", "eight questions", "probability")
 DRAWS = 1000
 # Many shares cost many bootstraps: they get this part of the runs.
-JOINT_PART = 4
+JOINT_PART = 2
 LIMIT = 0.10
 
 
