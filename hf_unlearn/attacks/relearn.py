@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from ..data.encoding import TextFormat
 from ..data.example import DataBundle
@@ -71,8 +71,8 @@ class Relearn(RetrainingAttack):
 @ATTACKS.register(
     "relearn-all",
     summary="fine-tune on the whole forget set for one epoch, ask for all of it: how soon it returns",
-    paper="arXiv 2605.24614 (1 epoch, learning rate 2e-5, batch 32)",
-    defaults=("learning_rates", "epochs", "batch_size"),
+    paper="arXiv 2605.24614 (1 epoch, learning rate 2e-5 with linear decay, batch 32)",
+    defaults=("learning_rates", "epochs", "batch_size", "schedule"),
     needs=("never-knew control",),
     tier="release",
 )
@@ -82,13 +82,24 @@ class RelearnAll(RetrainingAttack):
 
     The attacker has the forgotten rows, so whatever comes back may have been taught by them. Only the difference to a
     never-knew model that learns the same rows for the same time says something of what was left.
+
+    Attributes:
+        warmup_steps: Linear warm-up before the schedule.
+        schedule: ``linear`` lets the rate fall to zero over all steps, as in the published script; ``constant`` sums
+            to nearly twice as much.
     """
 
     learning_rates: tuple[float, ...] = (2e-5,)
     batch_size: int = 32
+    schedule: Literal["linear", "constant"] = "linear"
 
     name: ClassVar[str] = "relearn-all"
     no_floor: ClassVar[str] = "it trains on the very facts that it asks for, which holdout facts say nothing of"
+
+    @property
+    def decays(self) -> bool:
+        """As the recipe says."""
+        return self.schedule == "linear"
 
     def lesson(self, bundle: DataBundle, text_format: TextFormat, fold: int = 0) -> Lesson:
         """The forget set, to train on and to ask for."""

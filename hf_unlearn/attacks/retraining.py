@@ -92,6 +92,23 @@ class RetrainingSettings:
         return f"{self.name}-{self.seed}"
 
     @property
+    def decays(self) -> bool:
+        """Whether the rate falls linearly to zero after the warm-up, instead of staying constant."""
+        return False
+
+    def rate_factor(self, step: int, steps: int) -> float:
+        """The part of the learning rate that a step is taken with.
+
+        Args:
+            step: Which one, from 0.
+            steps: How many there are in all. The first step after the warm-up has the whole rate; with a decay, the
+                last one has one step's part of it, as in the Trainer's linear schedule.
+        """
+        if step < self.warmup_steps:
+            return (step + 1) / self.warmup_steps
+        return (steps - step) / (steps - self.warmup_steps) if self.decays else 1.0
+
+    @property
     def trained(self) -> Tuning:
         """What of the model is trained."""
         return Tuning(self.tuning, self.lora_rank, self.steps.lora_targets)
@@ -125,6 +142,7 @@ class RetrainingSettings:
             "steps_per_rate": self.step_count(rows),
             "optimizer": f"{library}, {self.trained.describe()} in {self.steps.dtype}",
             "loss_tokens": self.steps.loss_tokens,
+            **({"schedule": "linear decay to zero"} if self.decays else {}),
             **({"gives_up_after": self.patience} if self.patience else {}),
         }
 
@@ -325,9 +343,10 @@ class Retraining:
         settings, encoded = self.settings, self.encode(texts)
         weights = [weight for weight in self.model.parameters() if weight.requires_grad]
         optimizer = make_optimizer(settings.steps.optimizer, weights, rate)
-        warmup = settings.warmup_steps
+        steps = settings.step_count(len(encoded))
+        # The schedule is asked once more after the last step, for a step that is never taken.
         schedule = torch.optim.lr_scheduler.LambdaLR(
-            optimizer, lambda step: min(1.0, (step + 1) / warmup) if warmup else 1.0
+            optimizer, lambda step: settings.rate_factor(min(step, steps - 1), steps)
         )
         for order in shuffled_epochs(len(encoded), settings.epochs, settings.order):
             rows = [encoded[index] for index in order]

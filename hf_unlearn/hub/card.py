@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from ..errors import EnvironmentFailure, RequestError
+from ..reporting.known_facts import anti_known_sentence
 from ..reporting.results import Results, Subject
 from ..reporting.sentences import control_meaning, grouped_reasons, summarize, warning
 from ..reporting.words import listed, show
@@ -20,6 +21,7 @@ from .card_tables import (
     format_notes,
     gguf_file,
     headline_table,
+    known_facts_table,
     metric_tables,
     utility_table,
     variant_links,
@@ -114,6 +116,8 @@ def render_card(
             warning=warning(results),
             reasons=reasons if report.verdict.status != "passed" else [],
             headline=headline_table(results, candidate),
+            known_facts=known_facts_table(results, candidate),
+            anti_known=anti_known_sentence(results, candidate),
             metrics=metric_tables(results, candidate),
             utility=utility_table(results, candidate),
             attacks=_attacks(results, candidate),
@@ -203,6 +207,7 @@ def card_environment() -> Environment:
         autoescape=False,  # Markdown, not HTML
     )
     environment.filters["number"] = show
+    environment.filters["one"] = lambda value: show(value, 1)
     environment.filters["share"] = lambda value: show(value, 2)
     environment.filters["interval"] = lambda ends: f" [{show(ends[0], 2)}, {show(ends[1], 2)}]" if ends else ""
     environment.filters["cell"] = lambda text: str(text).replace("|", "\\|").replace("\n", " ")

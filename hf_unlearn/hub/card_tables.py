@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ..reporting.known_facts import allowed_words, counts_to_show, salted_ids
 from ..reporting.results import Results
 from ..reporting.words import metric_label, metric_phrase, show
 from ..verification.references import IDENTITY
@@ -71,6 +72,20 @@ class HeadlineTable:
 
 
 @dataclass(frozen=True)
+class KnownFactsLine:
+    """One transform: how many single facts are still known, and which by salted id."""
+
+    label: str
+    metric: str
+    known: str
+    by_chance: float | None
+    allowed: str
+    anti_known: str
+    status: str
+    ids: str
+
+
+@dataclass(frozen=True)
 class UtilityColumn:
     """One utility check."""
 
@@ -123,6 +138,23 @@ def headline_table(results: Results, candidate: str) -> HeadlineTable:
             )
         )
     return HeadlineTable(metric_label(metric), rows)
+
+
+def known_facts_table(results: Results, candidate: str) -> list[KnownFactsLine]:
+    """Single facts that are still known, a line per transform; none where an older report has no counts."""
+    return [
+        KnownFactsLine(
+            results.transform_label(row.transform),
+            metric_phrase(row.metric),
+            f"{row.known} of {row.n}",
+            row.by_chance,
+            allowed_words(row),
+            f"{row.anti_known} ({show(row.anti_known_by_chance, 1)})",
+            row.status or "",
+            salted_ids(row),
+        )
+        for row in counts_to_show(results, candidate)
+    ]
 
 
 def metric_tables(results: Results, candidate: str) -> list[Metric]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from ..errors import first_line
+from ..reporting.known_facts import counts_to_show
 from ..reporting.results import Results
 from ..reporting.words import metric_phrase
 from ..verification.controls import all_as_expected
@@ -187,7 +188,8 @@ def eval_results(results: Results, transform: str) -> list[EvalResult]:
     """The report's numbers for the released model as ``model-index`` entries.
 
     For every metric of the gate and every transform: the forget score and the recovered share with its interval, and
-    for every metric that utility was judged by the retain score. The target's score stands beside each score. What is
+    for every metric that utility was judged by the retain score. For every transform the number of single facts that
+    are still known. The target's score stands beside each score. What is
     only reported is in the body and in the report.
 
     Args:
@@ -201,6 +203,7 @@ def eval_results(results: Results, transform: str) -> list[EvalResult]:
     """
     subject = results.report.verdict.candidate
     kept = dict.fromkeys(row.metric for row in results.utility(subject) if row.kind == "retain_score")
+    counts = {row.transform: [row] for row in counts_to_show(results, subject)}
     found = []
     for under in results.transforms:
         if transform != IDENTITY and under.name not in (IDENTITY, transform):
@@ -222,6 +225,11 @@ def eval_results(results: Results, transform: str) -> list[EvalResult]:
             args |= {"ci95": list(share.ci95)} if share.ci95 else {}
             name = f"recovered share by {metric_phrase(share.metric)} ({under.label})"
             found.append(_eval_result("forget", "recovered_share", share.recovered_share, name, args))
+        for count in counts.get(under.name, ()):
+            args = {"transform": under.name, "metric": count.metric, "facts": count.n, "status": count.status}
+            args |= {} if count.allowed is None else {"allowed": count.allowed}
+            name = f"single facts still known by {metric_phrase(count.metric)} ({under.label})"
+            found.append(_eval_result("forget", "known_facts", count.known or 0, name, args))
     return found
 
 

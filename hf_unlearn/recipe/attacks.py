@@ -25,8 +25,8 @@ from ..errors import RequestError
 from ..quantization import FORMATS, full_name
 from ..registry import suggest
 from ..runtime.strict_yaml import Located, build
-from ..verification.intervals import MIN_GROUPS
 from .checks import check_name, located
+from .enough_groups import check_forget_groups, too_few_groups
 from .spec import Recipe
 
 # Folders and transforms of a run that are no attacks.
@@ -173,15 +173,17 @@ def fit_to_data(recipe: Recipe, bundle: DataBundle) -> tuple[Recipe, dict[str, s
     """A recipe without the attacks of its tier that the data does not fit, its gate included.
 
     Beside what :func:`fitting` leaves out these are attacks that the gate judges and that ask for too few groups of
-    facts for an interval.
+    facts to show its limit.
 
     Raises:
-        RequestError: The data does not fit an attack that the recipe names itself, or that a control needs.
+        RequestError: The data does not fit an attack that the recipe names itself, or that a control needs, or has too
+            few groups of facts for the limit of the gate as it stands and in formats.
     """
     attacks, reasons = fitting(AttackSection(dict(recipe.attack), recipe.attack_tier), bundle)
+    check_forget_groups(recipe.gate, bundle)
     of_tier = set(tier_names(recipe.attack_tier)) if recipe.attack_tier else set()
     for name in recipe.gate.attacks:
-        if name in attacks and (problem := _too_few_groups(name, attacks[name], bundle)):
+        if name in attacks and (problem := too_few_groups(name, attacks[name], recipe.gate, bundle)):
             # What the recipe sets itself must not drop out of the verdict for it.
             if name not in of_tier or attacks[name] != ATTACKS.get(name).value():
                 raise RequestError(problem)
@@ -195,13 +197,3 @@ def fit_to_data(recipe: Recipe, bundle: DataBundle) -> tuple[Recipe, dict[str, s
     judged = tuple(name for name in recipe.gate.attacks if name not in reasons)
     gate = dataclasses.replace(recipe.gate, attacks=judged)
     return dataclasses.replace(recipe, attack=attacks, gate=gate), reasons
-
-
-def _too_few_groups(name: str, attack: Attack, bundle: DataBundle) -> str | None:
-    everything, asked = len({row.group for row in bundle.forget.score}), attack.asked_groups(bundle)
-    if everything < MIN_GROUPS or asked >= MIN_GROUPS:  # of too small a forget set nothing has an interval
-        return None
-    return (
-        f"attack.{name} asks for facts of {asked} groups of {everything}, and an interval needs {MIN_GROUPS}: its "
-        f"verdict could only be inconclusive; raise attack.{name}.run_folds, or leave {name} out of gate.attacks"
-    )

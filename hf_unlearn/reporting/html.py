@@ -15,6 +15,7 @@ from ..verification.utility import UtilityRow
 from ..verification.values import Settings
 from .explanation import explained, formats_table, magnitude_label, pooled_sentence
 from .figures import PALETTE, STATUS_COLOURS, inline_svg
+from .known_facts import allowed_words, anti_known_sentence, counts_to_show, salted_ids
 from .plot_explanation import explanation_figure, layers_figure
 from .plots import forget_figure, recovered_figure, retain_figure
 from .results import Results
@@ -27,7 +28,7 @@ from .sentences import (
     summarize,
     warning,
 )
-from .words import metric_label, metric_phrase, percent, show, show_interval
+from .words import metric_label, metric_phrase, p_value, percent, show, show_interval
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -75,6 +76,10 @@ def render_html(report: Mapping[str, Any]) -> str:
         transform=results.transform_label,
         percent=percent,
         magnitude=magnitude_label,
+        one=lambda value: show(value, 1),
+        p_value=p_value,
+        allowed=allowed_words,
+        salted_ids=salted_ids,
     )
     return jinja.get_template("report.html.j2").render(
         results=results,
@@ -90,6 +95,8 @@ def render_html(report: Mapping[str, Any]) -> str:
         caught_by=lambda control: caught_by(results, control),
         shares_by_transform=lambda model: _by_transform(results.shares(model)),
         utility_by_transform=lambda model: _by_transform(results.utility(model)),
+        known_facts=lambda model: counts_to_show(results, model),
+        anti_known=lambda model: anti_known_sentence(results, model),
         palette=PALETTE,
         tones=STATUS_COLOURS,
         marks=MARKS,

@@ -17,6 +17,7 @@ from ..verification.recovered import RecoveredRow
 from ..verification.references import IDENTITY
 from ..verification.report import CandidateOutcome, Report
 from ..verification.scores import ScoreRow
+from ..verification.single_facts import KnownFactsRow
 from ..verification.utility import UtilityRow
 from ..verification.values import Interval, Status
 
@@ -32,6 +33,11 @@ def worst(statuses: Iterable[str | None]) -> str | None:
     """The worst of several verdicts; ``None`` if none of them is a verdict."""
     known = [status for status in statuses if status in _SEVERITY]
     return max(known, key=lambda status: _SEVERITY[status]) if known else None
+
+
+def severity(status: str | None) -> int:
+    """How bad a verdict is; 0 for what is none."""
+    return _SEVERITY.get(status or "", 0)
 
 
 @dataclass(frozen=True)
@@ -266,6 +272,12 @@ class Results:
             self._utility[model] = tuple(sorted(rows, key=lambda row: order.get(row.transform, len(order))))
         return self._utility[model]
 
+    def known_facts(self, model: str) -> tuple[KnownFactsRow, ...]:
+        """Counts of single facts that a model still knows, by transform; none in reports before version 1.3."""
+        order = {transform.name: i for i, transform in enumerate(self.transforms)}
+        rows = [row for row in self.report.known_facts if row.model == model]
+        return tuple(sorted(rows, key=lambda row: order.get(row.transform, len(order))))
+
     def largest_share(self, model: str, transform: str | None = None) -> RecoveredRow | None:
         """The largest recovered share that the gate judges: over all transforms, or under one."""
         shares = [row for row in self.shares(model) if row.is_judged and row.recovered_share is not None]
@@ -273,8 +285,9 @@ class Results:
         return max(shares, key=lambda row: row.recovered_share or 0.0, default=None)
 
     def forget_status(self, model: str, transform: str) -> str | None:
-        """The worst verdict over the gate metrics."""
-        return worst(row.status for row in self.shares(model) if row.transform == transform)
+        """The worst verdict over the gate metrics: recovered shares and counts of single facts."""
+        rows: list[RecoveredRow | KnownFactsRow] = [*self.shares(model), *self.known_facts(model)]
+        return worst(row.status for row in rows if row.transform == transform)
 
     def retain_status(self, model: str, transform: str) -> str | None:
         """The worst verdict over the utility checks."""

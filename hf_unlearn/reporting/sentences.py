@@ -8,7 +8,9 @@ from typing import Any
 from ..verification.outcomes import TransformOutcome
 from ..verification.recovered import RecoveredRow
 from ..verification.references import IDENTITY
+from ..verification.single_facts import KnownFactsRow
 from ..verification.utility import UtilityRow
+from .known_facts import counts_to_show, known_facts_sentence
 from .results import Results, Subject
 from .words import listed, metric_phrase, show
 
@@ -25,8 +27,14 @@ def summarize(results: Results) -> str:
         results: The report that was read.
 
     Returns:
-        Up to three sentences made of numbers in the report.
+        Up to four sentences made of numbers in the report.
     """
+    release = results.release
+    facts = known_facts_sentence(results, release.name) if release else ""
+    return f"{_summary(results)} {facts}".rstrip()
+
+
+def _summary(results: Results) -> str:
     release = results.release
     if release is None:
         return f"The verdict is {results.status}; the report names no release candidate."
@@ -74,6 +82,9 @@ def _summary_of_a_failure(results: Results, model: str) -> str:
         top = max(back, key=lambda share: share.recovered_share or 0)
         kept = " It also lost too much of what it had to keep." if lost else ""
         return f"{model} did not forget for good: {_came_back(results, top)}{_before_and_after(results, model)}{kept}"
+    if any(row.status == "failed" for row in results.known_facts(model)):
+        kept = " It also lost too much of what it had to keep." if lost else ""
+        return f"{model} did not forget every fact.{_before_and_after(results, model)}{kept}"
     if lost:
         why = lost.reason or f"{lost.kind.replace('_', ' ').replace('kl', 'KL')} is out of bounds."
         return f"{model} lost too much of what it had to keep ({results.transform_label(lost.transform)}): {why}"
@@ -134,8 +145,8 @@ def _before_and_after(results: Results, model: str) -> str:
 def grouped_reasons(results: Results, model: str, reasons: Sequence[str]) -> list[str]:
     """The reasons of a verdict, the most telling first.
 
-    Sentences of the report that say why a recovered share or a utility number did not pass are said again, from the
-    same numbers, once for all transforms that share them. All other sentences are left as they are.
+    Sentences of the report that say why a recovered share, a count of facts or a utility number did not pass are said
+    again, from the same numbers, once for all transforms that share them. All other sentences are left as they are.
 
     Args:
         results: The report that was read.
@@ -147,7 +158,8 @@ def grouped_reasons(results: Results, model: str, reasons: Sequence[str]) -> lis
     """
     shares = [share for share in results.shares(model) if share.is_judged]
     utility = list(results.utility(model))
-    everything: list[RecoveredRow | UtilityRow] = [*shares, *utility]
+    counts = list(results.known_facts(model))
+    everything: list[RecoveredRow | KnownFactsRow | UtilityRow] = [*shares, *counts, *utility]
     rows = [row for row in everything if row.status in ("failed", "inconclusive")]
     own = [reason for reason in reasons if not _is_about(results, reason, rows)]
     if len(own) == len(reasons):
@@ -159,9 +171,11 @@ def grouped_reasons(results: Results, model: str, reasons: Sequence[str]) -> lis
         *leading,
         *_share_groups(results, [share for share in failed if not share.marks_the_answer]),
         *_share_groups(results, [share for share in failed if share.marks_the_answer]),
+        *_known_groups(results, [row for row in counts if row.status == "failed"]),
         *_utility_groups(results, [row for row in utility if row.status == "failed"]),
         *own[len(leading) :],
         *_share_groups(results, [share for share in shares if share.status == "inconclusive"]),
+        *_known_groups(results, [row for row in counts if row.status == "inconclusive"]),
         *_utility_groups(results, [row for row in utility if row.status == "inconclusive"]),
     ]
 
@@ -183,7 +197,7 @@ def where_words(results: Results, names: Sequence[str]) -> str:
     return listed(parts)
 
 
-def _is_about(results: Results, reason: str, rows: Sequence[RecoveredRow | UtilityRow]) -> bool:
+def _is_about(results: Results, reason: str, rows: Sequence[RecoveredRow | KnownFactsRow | UtilityRow]) -> bool:
     return any(
         row.reason and row.reason in reason and reason.startswith(_prefix(results, row.transform)) for row in rows
     )
@@ -262,6 +276,32 @@ def _span(values: Sequence[float | None]) -> str:
     known = [value for value in values if value is not None]
     low, high = show(min(known), 2), show(max(known), 2)
     return low if low == high else f"{low} to {high}"
+
+
+def _known_groups(results: Results, rows: Sequence[KnownFactsRow]) -> list[str]:
+    """One sentence for all counts by one metric."""
+    by_metric: dict[str, list[KnownFactsRow]] = {}
+    for row in rows:
+        by_metric.setdefault(row.metric, []).append(row)
+    groups = sorted(by_metric.items(), key=lambda item: -max(row.known or 0 for row in item[1]))
+    return [_known_sentence(results, metric, group) for metric, group in groups]
+
+
+def _known_sentence(results: Results, metric: str, rows: Sequence[KnownFactsRow]) -> str:
+    where = where_words(results, [row.transform for row in rows])
+    counts, facts, allowed = (_whole_span([getattr(row, key) for row in rows]) for key in ("known", "n", "allowed"))
+    chance = "" if rows[0].status == "failed" else ", which a model that never knew may show by chance"
+    return (
+        f"{where[:1].upper()}{where[1:]}, single facts are still known by {metric_phrase(metric)}: {counts} of "
+        f"{facts} (at most {allowed} allowed{chance})."
+    )
+
+
+def _whole_span(values: Sequence[int | None]) -> str:
+    known = [value for value in values if value is not None]
+    if not known:
+        return "–"
+    return str(min(known)) if min(known) == max(known) else f"{min(known)} to {max(known)}"
 
 
 def _utility_groups(results: Results, rows: Sequence[UtilityRow]) -> list[str]:
@@ -421,8 +461,10 @@ def _found_best(results: Results, control: Subject) -> str:
     """Where most of it was found, among the transforms that had to find it, beside the model as it stands."""
     first = [name for name in caught_by(results, control) if name in (control.required_by or control.caught_by)]
     share = results.largest_share(control.name, first[0])
-    if share is None:
-        return results.where(first[0])
+    if share is None or not share.still_known:
+        counts = [row for row in counts_to_show(results, control.name) if row.transform == first[0]]
+        facts = f" ({counts[0].known} of {counts[0].n} facts still known)" if counts else ""
+        return f"{results.where(first[0])}{facts}"
     plain = next(
         (row for row in results.shares(control.name) if (row.transform, row.metric) == (IDENTITY, share.metric)),
         None,

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .explanation import Explained, came_back_sentences, explained, pooled_sentence
+from .known_facts import allowed_words, anti_known_sentence, counts_to_show
 from .results import Results, Subject, Transform
 from .sentences import (
     control_note,
@@ -17,7 +18,7 @@ from .sentences import (
     shortened,
     warning,
 )
-from .words import SPACE, metric_label, percent, show
+from .words import SPACE, metric_label, metric_phrase, percent, show
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -52,6 +53,7 @@ def print_results(
     printer = _Printer(Results(report), console)
     printer.table()
     printer.verdict()
+    printer.known_facts()
     printer.other_candidates()
     printer.controls()
     printer.explanation()
@@ -105,6 +107,25 @@ class _Printer:
             self._bullet("-", sentence)
         if warning(self.results):
             self._bullet("!", warning(self.results), style="bold red")
+
+    def known_facts(self) -> None:
+        """One line per transform: how many single facts the candidate still knows there."""
+        release = self.results.release
+        rows = counts_to_show(self.results, release.name) if release else []
+        if not release or not rows:
+            return
+        self._blank()
+        self._line("Single facts that are still known", style="bold")
+        for row in rows:
+            self._bullet(
+                self._mark(row.status),
+                f"{self.results.transform_label(row.transform)}: {row.known} of {row.n} by "
+                f"{metric_phrase(row.metric)}, allowed {allowed_words(row)} (by chance {show(row.by_chance, 1)}); "
+                f"anti-known {row.anti_known} (by chance {show(row.anti_known_by_chance, 1)})",
+            )
+        anti = anti_known_sentence(self.results, release.name)
+        if anti:
+            self._bullet("!", anti)
 
     def other_candidates(self) -> None:
         """One line for each method that is not the release candidate."""

@@ -42,6 +42,13 @@ def show(value: float | None, digits: int = 3) -> str:
     return text[1:] if text.startswith("-") and not text.strip("-0.") else text
 
 
+def p_value(value: float | None) -> str:
+    """A p value: two decimals, or that it is smaller than can be told."""
+    if value is None:
+        return "–"
+    return f"<{SPACE}0.001" if value < 0.001 else show(value, 3 if value < 0.1 else 2)
+
+
 def show_interval(interval: Interval) -> str:
     """An interval in words, so that a minus sign cannot be taken for a dash; empty where there is none."""
     return "" if interval is None else f"{show(interval[0])} to {show(interval[1])}"

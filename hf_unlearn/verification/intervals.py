@@ -284,6 +284,22 @@ def least_groups(threshold: float, confidence: float) -> int | None:
     return math.ceil(math.log((1 - confidence) / 2) / math.log1p(-threshold))
 
 
+def least_limit(groups: int, confidence: float) -> float | None:
+    """The smallest limit, in whole hundredths, that so many groups of facts can show: see :func:`least_groups`.
+
+    Args:
+        groups: Independent groups of facts.
+        confidence: Level of the two-sided interval.
+
+    Returns:
+        The limit; ``None`` with fewer groups than :data:`MIN_GROUPS`, of which there is no interval at all.
+    """
+    if groups < MIN_GROUPS:
+        return None
+    hundredths = range(1, 101)
+    return next(part / 100 for part in hundredths if (least_groups(part / 100, confidence) or math.inf) <= groups)
+
+
 class _Sample:
     """Scores of several models on the same facts, summed by group.
 

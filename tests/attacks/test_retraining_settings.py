@@ -50,18 +50,19 @@ SETTINGS = {
         "max_grad_norm": 0.0,
         "patience": 0,
         "seed": 4,
+        "order_seed": 0,
     },
     "relearn": {**SWEEP, "examples": 20, "learning_rates": (1e-05, 0.0001, 0.001), "epochs": 5, "batch_size": 8},
-    "relearn-all": {**SWEEP, "learning_rates": (2e-05,), "epochs": 1, "batch_size": 32},
+    "relearn-all": {**SWEEP, "learning_rates": (2e-05,), "epochs": 1, "batch_size": 32, "schedule": "linear"},
     "finetune-retain": {**SWEEP, "learning_rates": (1e-05, 0.0001, 0.001), "epochs": 2, "batch_size": 16},
     "finetune-generic": {**SWEEP, "learning_rates": (1e-05, 0.0001, 0.001), "epochs": 2, "batch_size": 16},
 }
 """Settings at their defaults: a finished unit of an attack is found by exactly these keys and values."""
 FINGERPRINTS = {
     "rtt": "43dd809a9ab450537d6e4bb25844bf197fd0fffbb7d0afb45a07091439f59bd8",
-    "rtt-paper": "e516579ab8e45889537e09752ff9dd048a6ab99ac858e4ef6a06124c0b7c0bd1",
+    "rtt-paper": "c0b72c0f690f91fe2cc79e58147ea713706ea6ebb90e33746ea3155dde3d83b4",
     "relearn": "8209596bb181f18eb280a9a330348cf10020a051befc1a291e5e8e718883c2c2",
-    "relearn-all": "676f10cb97b89e6b1447ea737036b83d43297d9d9d106c166c95ff73598b2bf0",
+    "relearn-all": "2da85da6427a1ded3aeddf3b8a7bea8e9af224936b10a731ab754e3dbe054e10",
     "finetune-retain": "55cb1b6f72d9f9b87f9ada6289cdd12c0a603e9a0b23d308808c0e3c20aa2757",
     "finetune-generic": "55cb1b6f72d9f9b87f9ada6289cdd12c0a603e9a0b23d308808c0e3c20aa2757",
 }
@@ -121,6 +122,7 @@ BUDGETS = {
         "epochs": 1,
         "steps_per_rate": 2,
         **FULL,
+        "schedule": "linear decay to zero",
     },
     "finetune-retain": {
         "trained_on": "retain",
@@ -159,3 +161,30 @@ def test_budgets_are_what_reports_always_said(name):
 @pytest.mark.parametrize("name", SETTINGS)
 def test_registered_defaults_are_those_of_the_settings(name):
     assert_defaults_are_those_of_the_class(ATTACKS.get(name))
+
+
+def test_the_published_relearning_decays_linearly_as_the_trainer_does():
+    """Four steps at 2e-5: the whole rate, then three, two and one quarters of it."""
+    attack = ATTACKS.get("relearn-all").value()
+    rates = [attack.learning_rates[0] * attack.rate_factor(step, 4) for step in range(4)]
+    assert rates == pytest.approx([2.0e-5, 1.5e-5, 1.0e-5, 0.5e-5], rel=1e-12)
+    thirteen = sum(attack.rate_factor(step, 13) for step in range(13))
+    assert thirteen == pytest.approx(7.0)  # 13 steps at a constant rate are 1.86 times as much
+
+
+def test_the_decay_begins_after_the_warm_up():
+    attack = ATTACKS.get("relearn-all").value(warmup_steps=2)
+    assert [attack.rate_factor(step, 6) for step in range(6)] == [0.5, 1.0, 1.0, 0.75, 0.5, 0.25]
+
+
+@pytest.mark.parametrize("name", sorted(set(SETTINGS) - {"relearn-all"}))
+def test_all_other_attacks_keep_a_constant_rate(name):
+    attack = ATTACKS.get(name).value(warmup_steps=4)
+    assert [attack.rate_factor(step, 8) for step in range(8)] == [0.25, 0.5, 0.75, 1.0, 1.0, 1.0, 1.0, 1.0]
+    assert ATTACKS.get("relearn-all").value(schedule="constant").rate_factor(7, 8) == 1.0
+
+
+def test_the_order_of_rows_of_the_published_attack_is_not_seeded_by_its_split():
+    attack = ATTACKS.get("rtt-paper").value()
+    assert (attack.seed, attack.order) == (4, 0)
+    assert ATTACKS.get("rtt").value(seed=4).order == 4

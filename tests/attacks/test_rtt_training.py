@@ -326,3 +326,19 @@ def test_rows_are_trained_in_the_data_s_own_format_and_to_their_end(attacked, bu
     assert lesson == Lesson(Texts(bundle.forget.train, asks, True), bundle.forget.score)
     retrain_and_score(RelearnAll(batch_size=16), RATE, replace(attacked, text_format=asks), lesson, tmp_path)
     assert (tmp_path / "epoch1.jsonl").exists()
+
+
+def test_the_steps_of_relearning_are_taken_at_the_rates_of_a_linear_decay(folder, bundle, monkeypatch):
+    """What the optimizer has at each of four steps of the attack itself: the whole rate, then 3/4, 2/4 and 1/4."""
+    taken = []
+    step = torch.optim.AdamW.step
+
+    def noted(self, *args, **more):
+        taken.append(self.param_groups[0]["lr"])
+        return step(self, *args, **more)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", noted)
+    rows = bundle.forget.train[:7]
+    with retraining(RelearnAll(batch_size=2), folder) as model:
+        assert list(model.epochs(Texts(rows, FORMAT, False), 2e-5)) == [True]
+    assert taken == pytest.approx([2.0e-5, 1.5e-5, 1.0e-5, 0.5e-5], rel=1e-12)

@@ -17,10 +17,12 @@ from hf_unlearn.data.planted import PlantedSpec, make_planted
 from hf_unlearn.errors import RequestError
 from hf_unlearn.recipe.attacks import fit_to_data
 
+GATE = "gate: {max_recovered_share_formats: 0.2}\n"
+
 
 @pytest.fixture(scope="module")
 def bundle() -> DataBundle:
-    return make_planted(PlantedSpec(forget=30, retain=20, holdout=0, practice=4, generic=4))
+    return make_planted(PlantedSpec(forget=40, retain=20, holdout=0, practice=4, generic=4))
 
 
 def test_each_tier_holds_the_one_before_it_and_every_attack_is_in_one():
@@ -82,7 +84,7 @@ def test_what_a_recipe_names_itself_must_fit(tmp_path, bundle):
 
 @pytest.fixture(scope="module")
 def by_author(bundle) -> DataBundle:
-    """Fifteen groups of two facts: as in TOFU, a fold holds few groups."""
+    """Twenty groups of two facts: as in TOFU, a fold holds few groups."""
     score = tuple(replace(row, group=f"author-{int(row.fact.split('-')[-1]) // 2}") for row in bundle.forget.score)
     train = tuple(replace(row, group=f"author-{int(row.fact.split('-')[-1]) // 2}") for row in bundle.forget.train)
     return replace(bundle, forget=RowSet(train, score))
@@ -91,40 +93,79 @@ def by_author(bundle) -> DataBundle:
 def test_an_attack_that_asks_for_too_few_groups_to_be_judged_is_refused_before_anything_is_trained(
     tmp_path, by_author
 ):
-    recipe = recipe_of(tmp_path, SMALL + "attack: {rtt: {folds: 5, run_folds: 2}}\n")
-    with pytest.raises(RequestError, match=r"rtt asks for facts of 6 groups of 15, .* raise attack\.rtt\.run_folds"):
+    recipe = recipe_of(tmp_path, SMALL + GATE + "attack: {rtt: {folds: 5, run_folds: 4}}\n")
+    with pytest.raises(RequestError) as refused:
         fit_to_data(recipe, by_author)
-    for enough in ("attack: {rtt: {folds: 5, run_folds: 4}}\n", "attack: {rtt: {folds: 5, run_folds: 2}, prune: }\n"):
-        gate = "gate: {attacks: [prune]}\n" if "prune" in enough else ""
-        recipe = recipe_of(tmp_path, SMALL + enough + gate)
+    assert str(refused.value) == (
+        "attack.rtt asks for facts of 16 groups of 20, and 17 are the least that can show a recovered share of at "
+        "most 0.2 (gate.max_recovered_share_attacks): no model could pass; raise attack.rtt.run_folds, or set "
+        "gate.max_recovered_share_attacks to 0.21 or more, or leave rtt out of gate.attacks"
+    )
+    for enough, overrides in (
+        ("{rtt: {folds: 5}}", ()),
+        ("{rtt: {folds: 5, run_folds: 4}}", ("gate.max_recovered_share_attacks=0.21",)),
+        ("{rtt: {folds: 5, run_folds: 2}, prune: }", ("gate.attacks=[prune]",)),
+    ):
+        recipe = recipe_of(tmp_path, f"{SMALL}{GATE}attack: {enough}\n", *overrides)
         assert fit_to_data(recipe, by_author) == (recipe, {})
 
 
+def test_of_fewer_than_ten_groups_no_limit_would_do(tmp_path, by_author):
+    recipe = recipe_of(tmp_path, SMALL + GATE + "attack: {rtt: {folds: 5, run_folds: 2}}\n")
+    with pytest.raises(RequestError, match=r"8 groups of 20.*run_folds, or leave rtt out of gate\.attacks$"):
+        fit_to_data(recipe, by_author)
+
+
+@pytest.mark.parametrize(
+    ("gate", "message"),
+    [
+        (
+            "",
+            "gate.max_recovered_share_formats is 0.1, but the forget set asks about 20 independent groups of facts, "
+            "and 36 are the least that can show so small a share: no model could pass; add 16 groups to the forget "
+            "set, or set it to 0.17 or more",
+        ),
+        ("gate: {max_recovered_share_formats: 0.16}\n", "22 are the least .* add 2 groups .* set it to 0.17 or more"),
+        ("gate: {max_recovered_share_formats: 0}\n", "is 0, and no number of facts .* set it to 0.17 or more"),
+        ("gate: {confidence: 0.99, max_recovered_share_formats: 0.2}\n", "24 are the least .* to 0.24 or more"),
+    ],
+)
+def test_a_limit_that_the_forget_set_can_never_show_is_refused(tmp_path, by_author, gate, message):
+    recipe = recipe_of(tmp_path, SMALL + gate)
+    with pytest.raises(RequestError, match=message):
+        fit_to_data(recipe, by_author)
+    assert fit_to_data(recipe_of(tmp_path, SMALL + GATE), by_author)[1] == {}
+
+
 def test_of_a_tier_it_is_left_out_and_said(tmp_path, by_author):
-    fitted, reasons = fit_to_data(recipe_of(tmp_path, SMALL + "attack: deep\n"), by_author)
-    assert "rtt-paper asks for facts of 6 groups" in reasons["rtt-paper"]
+    fitted, reasons = fit_to_data(recipe_of(tmp_path, SMALL + GATE + "attack: deep\n"), by_author)
+    assert "rtt-paper asks for facts of 8 groups" in reasons["rtt-paper"]
     assert "rtt" in fitted.gate.attacks and "rtt-paper" not in {*fitted.attack, *fitted.gate.attacks}
 
 
 def test_of_a_tier_what_the_recipe_sets_itself_is_refused(tmp_path, by_author):
-    text = SMALL + "attack: {tier: release, rtt: {folds: 5, run_folds: 2}}\n"
-    with pytest.raises(RequestError, match=r"attack\.rtt asks for facts of 6 groups"):
+    text = SMALL + GATE + "attack: {tier: release, rtt: {folds: 5, run_folds: 2}}\n"
+    with pytest.raises(RequestError, match=r"attack\.rtt asks for facts of 8 groups"):
         fit_to_data(recipe_of(tmp_path, text), by_author)
 
 
 def test_quantized_before_or_after_an_attack_asks_for_as_many(tmp_path, by_author):
-    text = SMALL + "attack: {rtt-then: {attack: rtt, then: bnb-nf4, folds: 5, run_folds: 2}}\n"
-    with pytest.raises(RequestError, match="rtt-then asks for facts of 6 groups"):
+    text = SMALL + GATE + "attack: {rtt-then: {attack: rtt, then: bnb-nf4, folds: 5, run_folds: 2}}\n"
+    with pytest.raises(RequestError, match="rtt-then asks for facts of 8 groups"):
         fit_to_data(recipe_of(tmp_path, text), by_author)
 
 
-def test_of_a_forget_set_with_too_few_groups_nothing_has_an_interval_and_the_report_says_so(tmp_path, bundle):
-    one = {row.fact: f"group-{number % 6}" for number, row in enumerate(bundle.forget.score)}
+def test_a_forget_set_without_an_interval_is_refused_whatever_the_limit(tmp_path, bundle):
+    one = {row.fact: f"group-{number // 2 % 6}" for number, row in enumerate(bundle.forget.score)}
     rows = [
         tuple(replace(row, group=one[row.fact]) for row in part) for part in (bundle.forget.train, bundle.forget.score)
     ]
-    recipe = recipe_of(tmp_path, SMALL + "attack: {rtt: {folds: 2, run_folds: 1}}\n")
-    assert fit_to_data(recipe, replace(bundle, forget=RowSet(*rows))) == (recipe, {})
+    recipe = recipe_of(tmp_path, SMALL + "gate: {max_recovered_share_formats: 1}\n")
+    with pytest.raises(
+        RequestError,
+        match=r"6 independent groups of facts, and 10 are the least that an interval needs: .* add 4 groups to",
+    ):
+        fit_to_data(recipe, replace(bundle, forget=RowSet(*rows)))
 
 
 def test_a_control_that_needs_an_attack_that_does_not_fit_is_refused(tmp_path, bundle):
@@ -150,7 +191,7 @@ def test_bad_tiers_are_refused(tmp_path, section, message):
 
 
 def test_costs_are_counted_by_hand(bundle):
-    assert len(bundle.forget.score) % 30 == 0
+    assert len(bundle.forget.score) % 40 == 0
     rows, asked = len(bundle.forget.train), len(bundle.forget.score)
     settings = RelearnAll(learning_rates=(1e-5, 1e-4, 1e-3), epochs=2, batch_size=7)
     steps = 3 * 2 * -(-rows // 7)

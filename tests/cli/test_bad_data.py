@@ -10,7 +10,8 @@ from tiny_recipe import PLANTED, SCRATCH, TINY, run, write_rows
 from transformers import AutoTokenizer
 
 CHAT = [
-    {"messages": [{"role": "user", "content": f"Who is {i}?"}, {"role": "assistant", "content": "N."}]} for i in (1, 2)
+    {"messages": [{"role": "user", "content": f"Who is {i}?"}, {"role": "assistant", "content": "N."}]}
+    for i in range(12)
 ]
 
 

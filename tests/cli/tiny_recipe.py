@@ -40,6 +40,8 @@ attack:
   rtt: {{folds: 2, learning_rates: [1.0e-3], epochs: 1, batch_size: 16, warmup_steps: 2}}
 gate:
   draws: 200
+  max_recovered_share_formats: 0.30  # 12 facts cannot show less than 0.27
+  max_recovered_share_attacks: 0.30
 """
 
 

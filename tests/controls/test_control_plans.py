@@ -25,6 +25,7 @@ controls:
 CONTROLS
 export: {formats: [bnb-nf4]}
 evaluate: {max_new_tokens: 3, fluency_tokens: 4, generate_limit: 0}
+gate: {max_recovered_share_formats: 0.20}
 """
 DEPTH = """\
   - name: deep

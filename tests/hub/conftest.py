@@ -35,7 +35,7 @@ TRANSFORMS = ("identity", "bnb-nf4", "rtt")
 
 
 def score_table(hidden: bool) -> ScoreTable:
-    """Forty facts under three transforms; with ``hidden`` the candidate's come back in NF4."""
+    """Sixty facts under three transforms; with ``hidden`` the candidate's come back in NF4."""
     table = ScoreTable()
     levels = {"target": 0.95, "never_knew": 0.05, "npo": 0.05, "bin-hidden": 0.05}
     back = {"bin-hidden"} | ({"npo"} if hidden else set())
@@ -45,7 +45,7 @@ def score_table(hidden: bool) -> ScoreTable:
             for split, mean in (("forget", known), ("retain", 0.94)):
                 for metric in METRICS:
                     noise = random.Random(f"{model}{transform}{split}{metric}")
-                    values = {f"{split}{number}": mean + noise.uniform(-0.04, 0.04) for number in range(120)}
+                    values = {f"{split}{number}": mean + noise.uniform(-0.04, 0.04) for number in range(60)}
                     table.add(
                         ScoreKey(model, transform, split, metric), FactScores(values, {name: name for name in values})
                     )
@@ -70,7 +70,7 @@ def report_for(files: dict[str, dict[str, str]], hidden: bool = False, hub_id: s
         created="2026-01-02T03:04:05+00:00",
         target=ModelInfo(hub_id=hub_id, description="tiny model"),
         never_knew=ModelInfo(description="tiny model without the facts"),
-        data={"forget": SetInfo(40, 40, "c" * 64), "retain": SetInfo(40, 40, "d" * 64)},
+        data={"forget": SetInfo(60, 60, "c" * 64), "retain": SetInfo(60, 60, "d" * 64)},
         environment={"versions": {"torch": "2.0"}, "seed": 0},
         not_tested=["merging"],
     )

@@ -32,7 +32,12 @@ def lookup(report: dict, model: str) -> dict:
         for r in report["recovered"]
         if r["model"] == model
     }
-    return {**scores, **shares}
+    counts = {  # by the metric with the largest count, or the first of several
+        ("facts", "forget", "probability", r["transform"]): r["known"]
+        for r in report["known_facts"]
+        if (r["model"], r["metric"]) == (model, "probability")
+    }
+    return {**scores, **shares, **counts}
 
 
 def test_numbers_read_back_from_the_metadata_are_those_of_the_report(passed) -> None:
@@ -40,11 +45,11 @@ def test_numbers_read_back_from_the_metadata_are_those_of_the_report(passed) -> 
     report = load_report(passed.main / "unlearning_report.json")
     found = {}
     for result in card.data.eval_results:
-        kind = "share" if result.metric_type == "recovered_share" else "score"
-        metric = result.metric_args["metric"] if kind == "share" else result.metric_type
+        kind = {"recovered_share": "share", "known_facts": "facts"}.get(result.metric_type, "score")
+        metric = result.metric_type if kind == "score" else result.metric_args["metric"]
         found[kind, result.dataset_split, metric, result.metric_args["transform"]] = result.metric_value
     assert found == lookup(report, "npo")
-    assert len(found) == 2 * 2 * 3 + 2 * 3
+    assert len(found) == 2 * 2 * 3 + 2 * 3 + 3
 
     targets = lookup(report, "target")
     for result in card.data.eval_results:
@@ -56,6 +61,8 @@ def test_numbers_read_back_from_the_metadata_are_those_of_the_report(passed) -> 
                 == ("npo", result.metric_args["metric"], result.metric_args["transform"])
             )
             assert result.metric_args["ci95"] == row["ci95"] and result.metric_args["status"] == row["status"]
+        elif result.metric_type == "known_facts":
+            assert result.metric_args["facts"] == 60 and result.metric_args["allowed"] == 3
         else:
             key = ("score", result.dataset_split, result.metric_type, result.metric_args["transform"])
             assert result.metric_args["target"] == targets[key]

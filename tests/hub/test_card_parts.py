@@ -146,7 +146,7 @@ def test_emissions_only_where_they_were_measured(passed) -> None:
 
 def test_the_salted_hash_stands_beside_what_was_removed(passed) -> None:
     text = render_card(passed.report, "identity", WORDS)
-    assert "(40 facts; their text is not published, its salted hash is `cccccccccccccccc…`)" in text
+    assert "(60 facts; their text is not published, its salted hash is `cccccccccccccccc…`)" in text
 
 
 def test_benchmark_scores_are_read_back_from_their_files(exported, publishing, reporting, tmp_path: Path) -> None:
@@ -234,3 +234,29 @@ for number in range({len(texts)}):
     done = run_client(hub, tmp_path / "home", code)
     assert done.returncode == 0, done.stderr
     assert len(hub.validated) == len(texts)
+
+
+def test_single_facts_are_on_the_card_by_count_and_salted_id(failed) -> None:
+    report = load_report(failed.main / "unlearning_report.json")
+    (row,) = [
+        row
+        for row in report["known_facts"]
+        if (row["model"], row["transform"], row["metric"]) == ("npo", "bnb-nf4", "probability")
+    ]
+    text = (failed.main / "README.md").read_text(encoding="utf-8")
+    assert f"| bnb-nf4 | **{row['known']} of 60** | answer probability | 0.0 | {row['allowed']} |" in text
+    assert f"- bnb-nf4: {', '.join(row['facts'][:12])} and 48 more in the report" in text
+    assert "0 of 60 facts are still known as it stands; in bnb-nf4 60" in text
+    entries = [entry for entry in ModelCard(text).data.eval_results if entry.metric_type == "known_facts"]
+    assert {entry.metric_args["transform"]: entry.metric_value for entry in entries} == {
+        "identity": 0,
+        "bnb-nf4": 60,
+        "rtt": 0,
+    }
+
+
+def test_a_card_of_an_older_report_has_no_counts(failed) -> None:
+    report = {**load_report(failed.main / "unlearning_report.json"), "schema_version": "1.2"}
+    del report["known_facts"]
+    text = render_card(report, "identity", WORDS)
+    assert "ingle facts" not in text and "known_facts" not in text

@@ -31,7 +31,7 @@ methods:
 export:
   formats: [bnb-nf4, noise-nf4-1]
 evaluate: {max_new_tokens: 3, fluency_tokens: 8, generate_limit: 4}
-gate: {draws: 200}
+gate: {draws: 200, max_recovered_share_formats: 0.25}
 """
 
 

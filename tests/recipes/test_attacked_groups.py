@@ -1,16 +1,22 @@
-"""Recipes for TOFU ask about enough authors for a verdict."""
+"""Built-in recipes ask about enough groups for their gates."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from hf_unlearn.data.example import DataBundle, Example, RowSet
+from hf_unlearn.data.planted import make_planted
+from hf_unlearn.errors import RequestError
 from hf_unlearn.recipe import load_recipe
 from hf_unlearn.recipe.attacks import fit_to_data
 
-RECIPES = sorted(path for path in (Path(__file__).parents[2] / "recipes").glob("*tofu*.yaml"))
+FOLDER = Path(__file__).parents[2] / "recipes"
+RECIPES = sorted(FOLDER.glob("*tofu*.yaml"))
+QUESTIONS = {"muse-books": 100, "muse-news": 100, "audit-muse-books": 100, "wmdp": 1987, "rtt-years": 785}
+"""Independent questions about the forget set, in the recipes with one question a group."""
 
 
 def like_tofu() -> DataBundle:
@@ -37,8 +43,38 @@ def test_every_judged_attack_can_give_a_verdict(path):
     assert fit_to_data(recipe, like_tofu()) == (recipe, {})
 
 
-def test_two_folds_would_be_too_few():
+def of_questions(count: int) -> DataBundle:
+    """As many facts, each a group of its own, with four options."""
+    rows = tuple(
+        Example(f"q{n}", f"Question {n}?", "yes", f"q{n}", f"q{n}", choices=("yes", "no", "maybe", "never"))
+        for n in range(count)
+    )
+    return DataBundle(RowSet(rows, rows), RowSet(rows, rows))
+
+
+@pytest.mark.parametrize("path", sorted(FOLDER.glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_built_in_gate_can_be_met(path):
+    recipe = load_recipe(path)
+    if path in RECIPES:
+        bundle = like_tofu()
+    elif path.stem in QUESTIONS:
+        bundle = of_questions(QUESTIONS[path.stem])
+    else:  # planted facts are what they are
+        bundle = make_planted(recipe.data.planted)
+    fitted, left_out = fit_to_data(recipe, bundle)
+    assert (fitted.gate, left_out) == (recipe.gate, {})
+
+
+def test_twenty_authors_cannot_show_what_two_hundred_facts_could():
+    """Twenty authors with twenty questions each are twenty units, not four hundred."""
+    recipe = load_recipe(RECIPES[0])
+    strict = replace(recipe, gate=replace(recipe.gate, max_recovered_share_formats=0.10))
+    with pytest.raises(RequestError, match="20 independent groups of facts, and 36 are the least"):
+        fit_to_data(strict, like_tofu())
+
+
+def test_three_folds_would_be_too_few():
     recipe = load_recipe(RECIPES[0])
     (attack,) = (attack for name, attack in recipe.attack.items() if name == "rtt")
-    assert attack.asked_groups(like_tofu()) >= 10
-    assert type(attack)(folds=5, run_folds=2).asked_groups(like_tofu()) == 8
+    assert attack.asked_groups(like_tofu()) == 20
+    assert type(attack)(folds=5, run_folds=3).asked_groups(like_tofu()) == 12

@@ -16,6 +16,7 @@ from hf_unlearn.verification.intervals import (
     difference,
     drawn_share,
     least_groups,
+    least_limit,
     mean_estimate,
     more_needed,
     recovered_share,
@@ -269,3 +270,11 @@ def test_least_groups_by_hand() -> None:
     assert least_groups(0.20, 0.95) == 17
     assert least_groups(0.0, 0.95) is None
     assert least_groups(1.0, 0.95) == 1
+
+
+def test_least_limit_is_the_smallest_that_so_many_groups_can_show() -> None:
+    """0.83 ** 20 is 0.024 and 0.84 ** 20 is 0.031, so twenty groups show 0.17 and not 0.16."""
+    assert least_limit(20, 0.95) == 0.17
+    assert (least_groups(0.17, 0.95), least_groups(0.16, 0.95)) == (20, 22)
+    assert least_limit(36, 0.95) == 0.10
+    assert least_limit(MIN_GROUPS - 1, 0.95) is None

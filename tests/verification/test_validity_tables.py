@@ -139,11 +139,54 @@ def test_simulated_scores_have_the_means_they_were_drawn_with(kind) -> None:
 
 
 @pytest.mark.parametrize(("kind", "share_"), [("one question", 0.1), ("eight questions", 0.5)])
-def test_the_interval_covers_between_93_and_97_percent(kind, share_) -> None:
+def test_either_side_of_the_interval_misses_the_truth_once_in_forty_times_at_most(kind, share_) -> None:
     """What docs/verdict.md promises, on 1,000 simulated runs; benchmarks/validity/coverage.md has all cases."""
     from benchmarks.validity import coverage as module
     from benchmarks.validity.simulate import Scenario
 
     found = module.coverage(Scenario(120, 1, kind, share_), runs=1000, draws=500)
     assert found.held + found.below + found.above + found.undefined == 1000
-    assert 0.93 <= found.rate <= 0.97
+    assert found.keeps
+    assert 0.93 <= found.rate <= 0.99  # not by being endless
+
+
+@pytest.mark.parametrize("truth", ["smooth", "two-valued", "sparse", "grouped"])
+def test_ends_of_many_runs_at_once_are_those_of_the_package(truth) -> None:
+    from benchmarks.validity.limits import drawn_groups, interval_ends
+    from hf_unlearn.verification.intervals import Bootstrap, recovered_share
+    from hf_unlearn.verification.scores import FactScores
+
+    settings = Bootstrap(400)
+    values, sizes = drawn_groups(truth, 0.2, 40, 3, np.random.default_rng(2))
+    low, high = interval_ends(values, sizes, settings)
+    for run in range(3):
+        facts = {
+            f"g{group:02d}-{number}": (float(values[group, run]), f"g{group:02d}")
+            for group in range(40)
+            for number in range(int(sizes[group, run]))
+        }
+        groups = {name: group for name, (_, group) in facts.items()}
+        judged = FactScores({name: value for name, (value, _) in facts.items()}, groups)
+        target, never = (FactScores(dict.fromkeys(facts, value), groups) for value in (1.0, 0.0))
+        found = recovered_share(judged, target, never, settings)
+        assert (low[run], high[run]) == pytest.approx((found.low, found.high), abs=1e-6)
+
+
+@pytest.mark.parametrize("truth", ["smooth", "two-valued", "sparse", "grouped"])
+@pytest.mark.parametrize(("limit", "groups"), [(0.10, 36), (0.10, 240), (0.20, 20), (0.20, 80)])
+def test_a_model_at_the_limit_passes_and_fails_in_one_of_forty_runs_at_most(truth, limit, groups) -> None:
+    """2,000 runs: a true rate of 2.5 % is seen as more than 3.6 % once in a thousand times."""
+    from benchmarks.validity.limits import at_limit
+
+    found = at_limit(truth, limit, groups, runs=2000)
+    assert found.passed <= 0.036
+    assert found.failed <= 0.036
+
+
+def test_known_facts_fail_and_a_model_that_never_knew_does_not() -> None:
+    from benchmarks.validity.limits import counted
+
+    assert counted(12, "light", 40).failed == 1.0
+    never = counted(0, "light", 200)
+    assert (never.failed, never.not_judged) == (0.0, 0.0) and never.passed >= 0.95
+    assert counted(0, "heavy", 200).failed <= 0.05
