@@ -19,6 +19,7 @@ from ..verification.verdict import Judgement, judge
 from .attack import attack_result
 from .benchmarks import benchmark_scores
 from .context import RunContext, Subject
+from .data import told_repeats
 from .evaluate import evaluation_unit
 from .report_inputs import (
     environment,
@@ -167,7 +168,7 @@ def _write_report(
     by_name = {subject.name: subject for subject in subjects}
     never = by_name.get("never_knew")
     salt = run_salt(context)
-    notes = []
+    notes = told_repeats(context.bundle)
     if not all_as_expected(controls):
         wrong = ", ".join(outcome.name for outcome in controls if not outcome.ok)
         notes.append(f"Not every control came out as it must ({wrong}): the verdicts of this run cannot be trusted.")
