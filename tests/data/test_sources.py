@@ -267,7 +267,7 @@ def test_missing_folder_unknown_and_empty_files(tmp_path):
 def test_json_that_could_be_read_in_two_ways_is_refused(text, said, tmp_path):
     path = tmp_path / "rows.json"
     path.write_text(text)
-    with pytest.raises(RequestError, match="rows.json:1 is not valid JSON") as caught:
+    with pytest.raises(RequestError, match=r"rows\.json:1 is not valid JSON") as caught:
         load(path)
     assert said in str(caught.value) and "secret" not in str(caught.value)
     assert len(str(caught.value)) < 400
@@ -283,7 +283,7 @@ def test_a_table_without_a_header_is_not_printed(tmp_path):
     table = tmp_path / "rows.csv"
     table.write_text("Who is the spy?,Ada Stone\nWho is the cook?,Ben Wood\n")
     for fields in ({}, {"prompt": "question", "answer": "answer"}):
-        with pytest.raises(RequestError, match="rows.csv:2 has no column") as caught:
+        with pytest.raises(RequestError, match=r"rows\.csv:2 has no column") as caught:
             load(table, **fields)
         for text in ("spy", "Ada", "cook", "Ben"):
             assert text not in str(caught.value)
