@@ -89,8 +89,8 @@ def sweep(folder: Path) -> None:
 def _delete(path: Path) -> None:
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
+    elif os.path.lexists(path):
+        path.unlink()
 
 
 def write_atomically(path: Path, text: str) -> None:

@@ -152,7 +152,13 @@ def run_salt(context: RunContext) -> bytes:
     path = context.output_dir / SALT_FILE
     if not path.exists():
         write_atomically(path, new_salt().hex())
-    return bytes.fromhex(path.read_text(encoding="utf-8").strip())
+    try:
+        salt = bytes.fromhex(path.read_text(encoding="utf-8").strip())
+    except (ValueError, IsADirectoryError):
+        salt = b""
+    if not salt:
+        raise RequestError(f"{path} is damaged: remove it and the folder verify, and run the same command again")
+    return salt
 
 
 def environment(context: RunContext) -> dict[str, Any]:

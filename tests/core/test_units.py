@@ -111,6 +111,37 @@ def test_what_was_being_deleted_goes_with_the_next_run(tmp_path):
     assert not list(tmp_path.rglob("*.gone"))
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        *(b"null", b"[]", b"3", b"\x00\xff", b"[" * 100_000, b"", b'{"outputs": {}}'),
+        *(b'{"inputs": "x", "outputs": 3}', b'{"inputs": 3, "outputs": {}}', b'{"inputs": "x", "outputs": {"a": 3}}'),
+    ],
+    ids=range(10),
+)
+@pytest.mark.parametrize("keep_partial", [False, True])
+def test_a_unit_with_a_damaged_manifest_is_made_again(content, keep_partial, tmp_path):
+    unit = Unit(tmp_path / "unit", {"seed": 0}, keep_partial)
+    unit.run(write("one"))
+    (unit.path / "manifest.json").write_bytes(content)
+    unit.partial.mkdir()
+    (unit.partial / "manifest.json").write_bytes(content)
+    assert not unit.done
+    with pytest.raises(RequestError, match=r"not there yet|out of date"):
+        unit.outputs()
+    unit.run(write("two"))
+    assert (unit.path / "result.txt").read_text() == "two" and unit.checked()
+
+
+def test_a_file_where_a_unit_should_be(tmp_path):
+    (tmp_path / "unit").write_text("a file")
+    Unit(tmp_path / "unit", {}).run(write("one"))
+    assert (tmp_path / "unit" / "result.txt").read_text() == "one"
+    (tmp_path / "stage").write_text("a file")
+    with pytest.raises(RequestError, match="lies in a file"):
+        Unit(tmp_path / "stage" / "unit", {}).run(write("one"))
+
+
 def test_a_unit_knows_whether_its_files_are_what_was_written(tmp_path):
     unit = Unit(tmp_path / "unit", {"seed": 0})
     unit.run(write("one"))

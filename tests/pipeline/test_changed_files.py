@@ -63,17 +63,21 @@ def cut_in_a_line(text: str) -> str:
     return text[: len(text) * 2 // 3]
 
 
-@pytest.mark.parametrize("change", [lines_missing, value_changed, not_a_number, cut_in_a_line])
 @pytest.mark.parametrize(
-    "records",
-    ["evaluate/identity", "evaluate/bnb-nf4", "references/evaluate/target/identity", "attack/rtt/fold0-lr0.001"],
+    ("records", "change"),
+    [
+        ("evaluate/identity", lines_missing),
+        ("evaluate/bnb-nf4", value_changed),
+        ("attack/rtt/fold0-lr0.001", not_a_number),
+        ("references/evaluate/target/identity", cut_in_a_line),
+    ],
 )
 def test_records_that_are_not_what_was_written(
     records: str, change: Callable[[str], str], scored: Path, tiny_recipe: Path, capsys
 ):
-    path = scored / records / "records.jsonl"
+    path = next((scored / records).glob("*.jsonl"))
     path.write_text(change(path.read_text(encoding="utf-8")), encoding="utf-8")
-    refused(scored, tiny_recipe, capsys, "records.jsonl was changed since it was made", "remove the folder")
+    refused(scored, tiny_recipe, capsys, f"{path.name} was changed since it was made", "remove the folder")
 
 
 def test_the_targets_own_weights_in_place_of_the_unlearned_ones(scored: Path, tiny_recipe: Path, capsys):
@@ -93,17 +97,17 @@ def test_weights_that_change_before_they_are_scored(scored: Path, tiny_recipe: P
         moved.rename(kept)
 
 
-@pytest.mark.parametrize("name", ["added_tokens.json", "chat_template.jinja", "adapter_config.json", "notes.txt"])
-@pytest.mark.parametrize("folder", ["train", "export/bnb-nf4"])
+@pytest.mark.parametrize(
+    ("folder", "name"), [("train", "chat_template.jinja"), ("export/bnb-nf4", "added_tokens.json")]
+)
 def test_a_file_that_appears_after_scoring(folder: str, name: str, scored: Path, tiny_recipe: Path, capsys):
     (scored / folder / name).write_text("{}")
     refused(scored, tiny_recipe, capsys, f"{folder}/{name} was added", "remove the folder")
 
 
-@pytest.mark.parametrize("name", ["tokenizer.json", "generation_config.json", "training.json"])
-def test_a_file_that_is_gone(name: str, scored: Path, tiny_recipe: Path, capsys):
-    (scored / "train" / name).unlink()
-    refused(scored, tiny_recipe, capsys, f"train/{name} is gone")
+def test_a_training_log_that_is_damaged(scored: Path, tiny_recipe: Path, capsys):
+    (scored / "train" / "training.json").write_text("junk")
+    refused(scored, tiny_recipe, capsys, "train/training.json was changed")
 
 
 def test_a_report_that_was_edited_is_not_published(finished: Path, tmp_path: Path, tiny_recipe: Path, capsys):
@@ -117,13 +121,10 @@ def test_a_report_that_was_edited_is_not_published(finished: Path, tmp_path: Pat
     assert not (folder / "publish").exists()
 
 
-@pytest.mark.parametrize(
-    "content", [b"null", b"[]", b"\x00\xff", b"[" * 100_000, b'{"inputs": 3, "outputs": {}}', b""]
-)
-def test_a_damaged_manifest_means_that_the_unit_is_made_again(content: bytes, scored: Path, tiny_recipe: Path, capsys):
+def test_a_damaged_manifest_means_that_the_unit_is_made_again(scored: Path, tiny_recipe: Path):
     unit = scored / "evaluate" / "identity"
     before = (unit / "records.jsonl").read_bytes()
-    (unit / MANIFEST).write_bytes(content)
+    (unit / MANIFEST).write_text("null")
     assert main(["evaluate", str(tiny_recipe), "--output-dir", str(scored), "--workers", "0"]) == 0
     assert (unit / "records.jsonl").read_bytes() == before
     assert len(json.loads((unit / MANIFEST).read_text())["outputs"]) == 2
