@@ -14,7 +14,7 @@ from ..attacks.composed import judged_attacks
 from ..controls import CONTROLS
 from ..errors import RequestError
 from ..evaluation.metrics import METRICS
-from ..hub.metadata import plain_key_problems
+from ..hub.metadata import plain_key_problems, verdict_problem
 from ..quantization import FORMATS, calibration_kinds
 from ..registry import build_part, suggest
 from ..runtime.strict_yaml import Located, first_named
@@ -180,6 +180,12 @@ def check_publish(recipe: Recipe, tree: Located) -> None:
                     f"{tree.at('publish', 'formats', index)}: publish.formats names {name!r}, which is made to be "
                     "scored, not to be published: remove it"
                 )
+    for section, key, text in (
+        ("data", "description", recipe.data.description),
+        ("publish", "model_name", publish.model_name),
+    ):
+        if problem := verdict_problem(text):
+            raise RequestError(f"{tree.at(section, key)}: {section}.{key}: {problem}: say it in other words")
     for problem in plain_key_problems({key: value for key, value in words.items() if value}):
         key = problem.partition(":")[0]
         raise RequestError(f"{tree.at('publish', key)}: publish.{problem}")
