@@ -26,6 +26,7 @@ PERTURBED_NAMES = ("perturbed_answer",)
 PARAPHRASED_PROMPT_NAMES = ("paraphrased_question", "paraphrased_prompt")
 _OTHER_NAMES = ("messages", "text", "label", *PARAPHRASED_NAMES, *PARAPHRASED_PROMPT_NAMES)
 LETTERS = "ABCDEFGHIJ"
+_LIKE_A_NAME = re.compile(r"[A-Za-z_][\w.-]{0,39}")
 _ALL_OPTIONS = ("choices", "options")
 _WRONG_ONLY = ("perturbed_answer", "wrong_answers")
 # How a position is written as text: "1", "1.0" (a table that has empty cells elsewhere), "B", "(b)", "B.".
@@ -122,7 +123,9 @@ def _told(record: Mapping[str, Any], wished: Columns) -> str:
     """The columns that there are. Of a table without a header they would be its first row, which is not printed."""
     known = {*PROMPT_NAMES, *ANSWER_NAMES, *CHOICE_NAMES, *INDEX_NAMES, *_OTHER_NAMES, *_names(wished)}
     if known & record.keys():
-        return f"it has {', '.join(map(repr, sorted(record)))}"
+        names = [repr(name) for name in sorted(record) if _LIKE_A_NAME.fullmatch(name)][:20]
+        others = len(record) - len(names)
+        return f"it has {', '.join(names)}{f' and {others} more' if others else ''}"
     return f"it has {len(record)} under names that are not known; a CSV file needs a first line with names"
 
 

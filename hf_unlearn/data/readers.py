@@ -35,8 +35,13 @@ def read_file(path: str | Path) -> Numbered:
         RequestError: The file is missing, is no file, has an unknown ending, is not UTF-8, or a line of it is not
             what its ending promises (the message names the line).
     """
-    file = Path(path).expanduser()
-    if not file.exists():
+    try:
+        file = Path(path).expanduser()
+        there = file.exists()
+    except (OSError, RuntimeError, ValueError) as error:  # a user that is not there, a name too long, a NUL
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise RequestError(f"{str(path)[:200]!r} cannot be a path ({reason}): correct it") from error
+    if not there:
         raise RequestError(f"{path} does not exist: check the path (relative ones start at the current folder)")
     if not file.is_file():
         raise RequestError(f"{path} is a folder: the path must name one file")

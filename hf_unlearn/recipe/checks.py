@@ -20,6 +20,7 @@ from ..registry import build_part, suggest
 from ..runtime.strict_yaml import Located, first_named
 from .spec import RESERVED_NAMES, ControlSpec, Recipe
 
+LONGEST_NAME = 200  # of the 255 that file systems allow, some go to endings such as .partial
 LARGEST_SEED = 2**32 - 1
 UNTRAINED_CONTROLS = ("never_knew", "method", "target")
 # Names become folders, and stand in tables and file names.
@@ -31,7 +32,9 @@ def check_name(name: Any, key: str) -> None:
     if not isinstance(name, str):
         raise RequestError(f"{key} must be text (in quotes), not {name!r}")
     if not _NAME.fullmatch(name) or name.endswith(".partial"):
-        raise RequestError(f"{key} is {name!r}, which cannot name a folder: use letters, digits and . _ + @ = -")
+        raise RequestError(f"{key} is {name[:80]!r}, which cannot name a folder: use letters, digits and . _ + @ = -")
+    if len(name.encode("utf-8")) > LONGEST_NAME:
+        raise RequestError(f"{key} has more than {LONGEST_NAME} bytes, which is too long for a folder: shorten it")
 
 
 @contextmanager
