@@ -114,7 +114,8 @@ def _refuse_deep(text: str, source: str) -> None:
     for event in yaml.parse(text, Loader=yaml.SafeLoader):
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         if depth > DEEPEST:
-            raise RequestError(f"{source}:{event.start_mark.line + 1}: nested more than {DEEPEST} levels deep")
+            line = event.start_mark.line + 1 if event.start_mark else 1
+            raise RequestError(f"{source}:{line}: nested more than {DEEPEST} levels deep")
 
 
 def _located(node: yaml.Node, source: str) -> Located:
