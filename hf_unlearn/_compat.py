@@ -54,7 +54,6 @@ PRIVATE = {
     "SUPPORTED_MODELS": Private(
         "gptqmodel.models.auto", _GPTQMODEL, "to refuse a model type before hours of quantizing others"
     ),
-    "TRAINER_STATE_NAME": Private("transformers.trainer", _TRANSFORMERS, "to tell a whole checkpoint from a torn one"),
     "TRAINING_ARGS_NAME": Private("transformers.trainer", _TRANSFORMERS, "to remove the pickle that Trainer writes"),
     "TrainOutput": Private("transformers.trainer_utils", _TRANSFORMERS, "what Trainer.train returns"),
     "deepspeed": Private(

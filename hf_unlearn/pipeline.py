@@ -22,7 +22,7 @@ from .runtime.progress import Progress
 from .stages import Stage, stage_named, stages_of
 from .stages.attack import say_cost
 from .stages.context import AnyRun, RunContext
-from .stages.data import load_bundle
+from .stages.data import load_bundle, told_repeats
 from .stages.ends import settle_ends
 from .stages.models import base_models
 from .stages.preflight import check_after, check_attacks, check_models, check_recipe, check_rows
@@ -91,6 +91,8 @@ def run_pipeline(
     progress = progress or Progress(Console(highlight=False, quiet=not main))
     check_recipe(recipe, only)
     bundle = load_bundle(recipe)
+    for sentence in told_repeats(bundle):
+        progress.say(sentence)
     recipe, left_out = fit_to_data(recipe, bundle)
     for name, reason in left_out.items():
         progress.say(f"{name} is left out of the tier {recipe.attack_tier}: {reason}")
@@ -174,6 +176,8 @@ def attack_model(
     """
     main = is_main_process()
     bundle = load_rows(request)
+    for sentence in told_repeats(bundle):
+        progress.say(sentence)
     attacks, left_out = fitting(request.section, bundle)
     for name, reason in left_out.items():
         progress.say(f"{name} is left out of the tier {request.section.tier}: {reason}")

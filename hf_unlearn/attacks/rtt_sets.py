@@ -68,9 +68,10 @@ def make_folds(forget: RowSet, folds: int, seed: int, leaks: Leaking, name: str)
     if parts is None:
         return _dealt(forget, folds, seed, leaks, name)
     everything = frozenset().union(*parts)
+    known = leaks_of(forget) if leaks == "apart" else None
     found = []
     for part in parts:
-        reached = leaks_of(forget).reach(part) if leaks == "apart" else part
+        reached = part if known is None else known.reach(part)
         train = everything - reached
         if not train:
             raise RequestError(
@@ -95,7 +96,8 @@ def _dealt(forget: RowSet, folds: int, seed: int, leaks: Leaking, name: str) -> 
     groups = sorted({row.group for row in forget.score})
     component = {group: group for group in groups}
     if leaks == "apart":
-        component = {group: leaks_of(forget).component[group] for group in groups}
+        known = leaks_of(forget)  # once: asking for it hashes every row
+        component = {group: known.component[group] for group in groups}
     units: dict[str, list[str]] = {}
     for group in groups:
         units.setdefault(component[group], []).append(group)

@@ -47,7 +47,12 @@ def _check_apart(first: str, first_rows: RowSet, second: str, second_rows: RowSe
 def content_key(row: Example) -> tuple[str, ...]:
     """What a row says, without regard to case, spaces and Unicode form."""
     parts = (*(content for _, content in row.turns), row.prompt, row.answer)
-    return tuple(" ".join(unicodedata.normalize("NFKC", part).casefold().split()) for part in parts)
+    return tuple(map(plainly, parts))
+
+
+def plainly(text: str) -> str:
+    """A text without regard to case, spaces and Unicode form."""
+    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
 
 
 def _check_ids(bundle: DataBundle) -> None:

@@ -7,7 +7,7 @@ and of question answering and multiple choice.
 from __future__ import annotations
 
 import hashlib
-import json
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -15,6 +15,7 @@ from typing import Any
 from ..errors import RequestError
 from ..registry import suggest
 from .example import Example
+from .strict_json import FaultyJson, read_only_value
 
 PROMPT_NAMES = ("prompt", "question")
 ANSWER_NAMES = ("completion", "answer")
@@ -23,7 +24,14 @@ INDEX_NAMES = ("answer_index", "answer_idx")
 PARAPHRASED_NAMES = ("paraphrased_answer",)
 PERTURBED_NAMES = ("perturbed_answer",)
 PARAPHRASED_PROMPT_NAMES = ("paraphrased_question", "paraphrased_prompt")
+_OTHER_NAMES = ("messages", "text", "label", *PARAPHRASED_NAMES, *PARAPHRASED_PROMPT_NAMES)
 LETTERS = "ABCDEFGHIJ"
+_LIKE_A_NAME = re.compile(r"[A-Za-z_][\w.-]{0,39}")
+_ALL_OPTIONS = ("choices", "options")
+_WRONG_ONLY = ("perturbed_answer", "wrong_answers")
+# How a position is written as text: "1", "1.0" (a table that has empty cells elsewhere), "B", "(b)", "B.".
+_NUMBER = re.compile(r"([0-9]{1,4})(\.0)?")
+_LETTER = re.compile(rf"\(?([{LETTERS}{LETTERS.lower()}])[).:]?")
 _LABELS = {"true": True, "1": True, "false": False, "0": False}  # numbers and text: what CSV files hold
 SHAPES = "question and answer, prompt and completion, messages, or text"
 
@@ -36,7 +44,7 @@ class Columns:
         prompt: Question or prompt: a string, or a list of messages.
         answer: Answer or completion: a string, or a list of messages. May be missing where ``answer_index`` is set.
         choices: A list of wrong answers, or of all options.
-        answer_index: Position (from 0) of the right answer in ``choices``.
+        answer_index: Position of the right answer in ``choices``: from 0, or a letter from A.
         messages: A whole conversation that ends with the answer.
         text: Plain text.
         label: Unpaired preference: false marks what has to go, true what has to stay.
@@ -77,7 +85,7 @@ def find_columns(record: Mapping[str, Any], wished: Columns, where: str) -> Colu
     """
     for wanted in _names(wished):
         if wanted not in record:
-            raise RequestError(f"{where} has no column {wanted!r}: {suggest(wanted, sorted(record))}")
+            raise RequestError(f"{where} has no column {wanted!r}: {_nearest(wanted, record, wished)}")
     if wished.text:
         return wished
     if not (wished.prompt or wished.answer) and not _has_question(record):
@@ -105,10 +113,25 @@ def find_columns(record: Mapping[str, Any], wished: Columns, where: str) -> Colu
     if not found.prompt or not (found.answer or found.answer_index):
         missing = "a question or prompt" if not found.prompt else "an answer or completion"
         raise RequestError(
-            f"{where} has no column for {missing} (it has {', '.join(map(repr, sorted(record)))}): rows need "
+            f"{where} has no column for {missing} ({_told(record, wished)}): rows need "
             f"{SHAPES}, or name the columns with prompt=, answer= or text="
         )
     return found
+
+
+def _told(record: Mapping[str, Any], wished: Columns) -> str:
+    """The columns that there are. Of a table without a header they would be its first row, which is not printed."""
+    known = {*PROMPT_NAMES, *ANSWER_NAMES, *CHOICE_NAMES, *INDEX_NAMES, *_OTHER_NAMES, *_names(wished)}
+    if known & record.keys():
+        names = [repr(name) for name in sorted(record) if _LIKE_A_NAME.fullmatch(name)][:20]
+        others = len(record) - len(names)
+        return f"it has {', '.join(names)}{f' and {others} more' if others else ''}"
+    return f"it has {len(record)} under names that are not known; a CSV file needs a first line with names"
+
+
+def _nearest(wanted: str, record: Mapping[str, Any], wished: Columns) -> str:
+    hint = suggest(wanted, sorted(record))
+    return hint if hint.startswith("did you mean") else _told(record, wished)
 
 
 def _names(columns: Columns) -> list[str]:
@@ -148,7 +171,9 @@ def keep_for(record: Mapping[str, Any], columns: Columns, set_name: str, where: 
     label = _value(record, columns.label, where)
     keep = _LABELS.get(str(label).lower())
     if keep is None:
-        raise RequestError(f"{where}: label is {label!r}: it must be true (to keep) or false (to forget)")
+        raise RequestError(
+            f"{where}: column {columns.label!r} is neither true (to keep) nor false (to forget): correct the label"
+        )
     return keep == (set_name == "retain")
 
 
@@ -193,7 +218,7 @@ def to_example(record: Mapping[str, Any], columns: Columns, row_id: str, where: 
 
 def _value(record: Mapping[str, Any], column: str, where: str) -> Any:
     if column not in record:
-        raise RequestError(f"{where} has no column {column!r}: it has {', '.join(map(repr, sorted(record)))}")
+        raise RequestError(f"{where} has no column {column!r}, which the first row has: add it, or take the row out")
     if record[column] is None:
         raise RequestError(f"{where}: column {column!r} is empty: fill it or take the row out")
     return record[column]
@@ -238,18 +263,10 @@ def _options(record: Mapping[str, Any], columns: Columns, prompt: str, where: st
     assert columns.choices is not None
     options = _string_list(record, columns.choices, where)
     if columns.answer_index:
-        index = _value(record, columns.answer_index, where)
-        if not _is_index(index) or not 0 <= index < len(options):
-            raise RequestError(
-                f"{where}: column {columns.answer_index!r} is {index!r}: it must be a whole number from 0 to "
-                f"{len(options) - 1}, the position of the right option"
-            )
-        answer = options[index]
+        answer = options[_index(record, columns, options, where)]
     else:
         assert columns.answer is not None
-        answer = _string(record, columns.answer, where)
-        if _is_letter(answer, options, columns.choices):
-            answer = options[LETTERS.index(answer)]
+        answer = _right_option(_string(record, columns.answer, where), options, columns.choices, where)
         if answer not in options:
             options.insert(option_position(prompt, answer, len(options) + 1), answer)
     distinct = tuple(dict.fromkeys(options))
@@ -258,11 +275,57 @@ def _options(record: Mapping[str, Any], columns: Columns, prompt: str, where: st
     return answer, distinct
 
 
-def _is_letter(answer: str, options: list[str], column: str) -> bool:
-    """Whether an answer is the letter of an option and not itself an option's text, as a blood group would be."""
-    lists_all = column in ("choices", "options")
-    letters = tuple(LETTERS[: len(options)])
-    return lists_all and answer in letters and all(len(option) > 1 for option in options)
+def _index(record: Mapping[str, Any], columns: Columns, options: list[str], where: str) -> int:
+    """The position that ``answer_index`` gives: a number from 0, also as a text, or a letter."""
+    assert columns.answer_index is not None
+    value = _value(record, columns.answer_index, where)
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    index = value if _is_index(value) else _position(value) if isinstance(value, str) else None
+    if index is None or not 0 <= index < len(options):
+        raise RequestError(
+            f"{where}: column {columns.answer_index!r} is no position of an option: it must be a whole number from 0 "
+            f"to {len(options) - 1}, or a letter from A to {LETTERS[: len(options)][-1]}"
+        )
+    said = record.get(columns.answer) if columns.answer and columns.answer != columns.answer_index else None
+    if said in options and said != options[index]:
+        raise RequestError(
+            f"{where}: columns {columns.answer!r} and {columns.answer_index!r} name different options: positions "
+            "count from 0; correct one of the two"
+        )
+    return index
+
+
+def _right_option(answer: str, options: list[str], column: str, where: str) -> str:
+    """The option that an answer names, by its text or by its position; the answer itself where no option is meant.
+
+    Raises:
+        RequestError: The column lists all options and the right answer is not among them.
+    """
+    if answer in options or column in _WRONG_ONLY:
+        return answer
+    spaced = next((option for option in options if option.strip() == answer.strip()), None)
+    if spaced is not None:
+        return spaced
+    index = _position(answer)
+    # Where options are numbers or letters themselves, as blood groups are, an answer of that form is no position.
+    if index is not None and index < len(options) and all(_position(option) is None for option in options):
+        return options[index]
+    if column in _ALL_OPTIONS:
+        raise RequestError(
+            f"{where}: the right answer is not among the options in column {column!r}: add it, or call the column "
+            f"{_WRONG_ONLY[1]!r} if it lists only wrong answers"
+        )
+    return answer
+
+
+def _position(text: str) -> int | None:
+    """The position that a text is, as a number from 0 or as a letter."""
+    bare = text.strip()
+    if number := _NUMBER.fullmatch(bare):
+        return int(number[1])
+    letter = _LETTER.fullmatch(bare)
+    return LETTERS.index(letter[1].upper()) if letter else None
 
 
 def _variants(record: Mapping[str, Any], columns: Columns, where: str) -> tuple[tuple[str, tuple[str, ...]], ...]:
@@ -285,10 +348,10 @@ def _string_list(record: Mapping[str, Any], column: str, where: str) -> list[str
     if isinstance(value, str):
         # A CSV cell can hold a list only as text, and some data sets write a single wrong answer without a list.
         try:
-            value = json.loads(value) if value.lstrip().startswith("[") else [value]
-        except json.JSONDecodeError as error:
+            value = read_only_value(value) if value.lstrip().startswith("[") else [value]
+        except FaultyJson as error:
             raise RequestError(
-                f"{where}: column {column!r} starts like a JSON list but is none: {error.msg}"
+                f"{where}: column {column!r} starts like a JSON list but is none: {error.reason}"
             ) from error
     if isinstance(value, list):  # years are often written as numbers
         value = [str(item) if isinstance(item, int | float) and not isinstance(item, bool) else item for item in value]

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import textwrap
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal
 
 from ..errors import EnvironmentFailure, RequestError
-from .chat import render_chat
+from .chat import TemplateArguments, render_chat
 from .example import Example
 
 if TYPE_CHECKING:
@@ -43,6 +43,9 @@ class TextFormat:
         end: Where the end of an answer is trained on too: ``always``; ``never``; ``chat``, only in chat rows, as the
             template writes it; ``auto``, in chat rows, and in others if the target ends its answers there. The target
             is asked once before training.
+        chat_template_kwargs: What the chat template is given besides the messages, such as
+            ``{enable_thinking: false}``. ``date_string`` is the date that templates take for today's, ``26 Jul 2024``
+            if it is not named: the same rows must have the same tokens on every day.
     """
 
     kind: Literal["plain", "chat"] = "plain"
@@ -51,7 +54,12 @@ class TextFormat:
     # Younger than finished runs: what is written of a format that has the default is what they wrote.
     end: End = field(default="auto", repr=False, metadata={"left_out_at_default": True})
 
+    chat_template_kwargs: Mapping[str, Any] | None = field(
+        default=None, repr=False, metadata={"left_out_at_default": True}
+    )
+
     def __post_init__(self) -> None:
+        _ = self.template_arguments
         if self.end not in ENDS:
             raise RequestError(f"text format end is {self.end!r}: it must be one of {', '.join(map(repr, ENDS))}")
         if self.kind not in ("plain", "chat"):
@@ -64,12 +72,26 @@ class TextFormat:
         """Whether plain rows end with a label; also while ``auto`` has not been asked."""
         return self.end in ("auto", "always")
 
+    @property
+    def template_arguments(self) -> TemplateArguments:
+        """What the chat template is given besides the messages.
+
+        Raises:
+            RequestError: It is not what a template can be given.
+        """
+        return TemplateArguments({} if self.chat_template_kwargs is None else self.chat_template_kwargs)
+
     def described(self) -> dict[str, Any]:
         """What decides how rows become tokens, as plain data for fingerprints.
 
-        Ends are named only where plain rows have none: with ends it is what it was before there was a choice.
+        Ends are named only where plain rows have none: with ends it is what it was before there was a choice. What a
+        chat template is given is named where every row has one, or where it was set.
         """
         fields = asdict(self)
+        if self.kind == "chat" or self.chat_template_kwargs is not None:
+            fields["chat_template_kwargs"] = self.template_arguments.values()
+        else:
+            del fields["chat_template_kwargs"]
         if self.ends_plain_rows:
             del fields["end"]
         return fields
@@ -118,16 +140,29 @@ def prompt_text(row: Example, fmt: TextFormat, tokenizer: PreTrainedTokenizerBas
     Tokenize it with :func:`encode_prompt`, which knows whether special tokens have to be added.
     """
     if uses_chat(row, fmt):
-        return render_chat(row, tokenizer).prompt
+        return render_chat(row, tokenizer, fmt.template_arguments).prompt
     return fmt.template.replace(_SLOT, row.prompt) if row.prompt else ""
 
 
 def encode_prompt(row: Example, tokenizer: PreTrainedTokenizerBase, fmt: TextFormat) -> tuple[int, ...]:
-    """Token ids of :func:`prompt_text`. For plain text only what the tokenizer puts in front (may be empty)."""
-    text = prompt_text(row, fmt, tokenizer)
+    """Token ids of :func:`prompt_text`. For plain text only what the tokenizer puts in front (may be empty).
+
+    White space at the end of a prompt is left to the answer where most tokenizers merge it with the word after it:
+    generation starts from what is scored, and not from a space that is followed by a space.
+    """
+    text, special = prompt_text(row, fmt, tokenizer), not uses_chat(row, fmt)
     if not text:
         return _added_in_front(tokenizer)
-    return _tokenize(_Text(text, 0, special=not uses_chat(row, fmt)), tokenizer)[0]
+    whole = _tokenize(_Text(text, 0, special=special), tokenizer)[0]
+    bare = text.rstrip(" ")
+    if bare in ("", text) or not row.answer:
+        return whole
+    ids, n_prompt, _ = _tokenize(_whole_text(row, fmt, tokenizer, False), tokenizer)
+    for length in range(len(text) - 1, len(bare) - 1, -1):
+        shorter = _tokenize(_Text(text[:length], 0, special=special), tokenizer)[0]
+        if shorter == ids[:n_prompt]:
+            return shorter
+    return whole
 
 
 def encode_row(row: Example, tokenizer: PreTrainedTokenizerBase, fmt: TextFormat, *, eos: bool) -> EncodedRow:
@@ -152,6 +187,8 @@ def encode_row(row: Example, tokenizer: PreTrainedTokenizerBase, fmt: TextFormat
     """
     whole = _whole_text(row, fmt, tokenizer, eos and fmt.end != "never")
     ids, n_prompt, n_end = _tokenize(whole, tokenizer)
+    if whole.special and ids and ids[-1] == tokenizer.eos_token_id:
+        ids = ids[:-1]  # the text was rendered before, and a row has one end
     if eos and not whole.end and fmt.ends_plain_rows:
         if tokenizer.eos_token_id is None:
             raise RequestError(
@@ -282,7 +319,7 @@ def _name(row: Example) -> str:
 
 def _whole_text(row: Example, fmt: TextFormat, tokenizer: PreTrainedTokenizerBase, ended: bool) -> _Text:
     if uses_chat(row, fmt):
-        chat = render_chat(row, tokenizer)
+        chat = render_chat(row, tokenizer, fmt.template_arguments)
         end = chat.end if ended else ""
         between = _says_nothing(chat.head[len(chat.prompt) :])
         return _Text(chat.head + chat.answer + end, len(chat.prompt) + between, special=False, end=end)
@@ -306,6 +343,8 @@ def _tokenize(whole: _Text, tokenizer: PreTrainedTokenizerBase) -> tuple[tuple[i
         ids, n_prompt, n_end = _split_by_offsets(whole, tokenizer)
     else:
         ids, n_prompt, n_end = _split_by_comparing(whole, tokenizer)
+    if added and tuple(ids[: len(added)]) == added:
+        added = ()  # the text was rendered before, and has its beginning
     return (*added, *ids), len(added) + n_prompt, n_end
 
 

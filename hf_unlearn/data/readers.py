@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from ..errors import EnvironmentFailure, RequestError, first_line
+from .strict_json import FaultyJson, read_only_value, read_value
 
 Numbered = Iterator[tuple[int, Mapping[str, Any]]]
+_SPACE = " \t\r\n"
 
 
 def read_file(path: str | Path) -> Numbered:
@@ -34,8 +35,13 @@ def read_file(path: str | Path) -> Numbered:
         RequestError: The file is missing, is no file, has an unknown ending, is not UTF-8, or a line of it is not
             what its ending promises (the message names the line).
     """
-    file = Path(path).expanduser()
-    if not file.exists():
+    try:
+        file = Path(path).expanduser()
+        there = file.exists()
+    except (OSError, RuntimeError, ValueError) as error:  # a user that is not there, a name too long, a NUL
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise RequestError(f"{str(path)[:200]!r} cannot be a path ({reason}): correct it") from error
+    if not there:
         raise RequestError(f"{path} does not exist: check the path (relative ones start at the current folder)")
     if not file.is_file():
         raise RequestError(f"{path} is a folder: the path must name one file")
@@ -64,11 +70,11 @@ def _json_lines(text: str, file: Path) -> Numbered:
         if not line.strip():
             continue
         try:
-            record = json.loads(line)
-        except json.JSONDecodeError as error:
+            record = read_only_value(line)
+        except FaultyJson as error:
             raise RequestError(
-                f"{file}:{number} is not valid JSON ({error.msg} at column {error.colno}): every line must be one "
-                "object"
+                f"{file}:{number} is not valid JSON ({error.reason} at column {error.position + 1}): every line must "
+                "be one object"
             ) from error
         yield number, _as_object(record, file, number)
 
@@ -78,22 +84,33 @@ def _read_json(file: Path) -> Numbered:
     if not text.lstrip().startswith("["):
         yield from _json_lines(text, file)
         return
-    decoder = json.JSONDecoder()
-    position, line = text.index("[") + 1, 1
-    counted = 0
-    while True:
-        position = _skip(text, position, ", \t\r\n")
-        line += text.count("\n", counted, position)
-        counted = position
-        if text.startswith("]", position):
-            return
-        try:
-            record, position = decoder.raw_decode(text, position)
-        except json.JSONDecodeError as error:
-            raise RequestError(
-                f"{file}:{error.lineno} is not valid JSON ({error.msg}): the file must hold one list of objects"
-            ) from error
-        yield line, _as_object(record, file, line)
+    position, line, counted = text.index("[") + 1, 1, 0
+    try:
+        while (position := _next_item(text, position, first=not counted)) >= 0:
+            line += text.count("\n", counted, position)
+            counted = position
+            record, position = read_value(text, position)
+            yield line, _as_object(record, file, line)
+    except FaultyJson as error:
+        at = text.count("\n", 0, error.position) + 1
+        raise RequestError(
+            f"{file}:{at} is not valid JSON ({error.reason}): the file must hold one list of objects"
+        ) from error
+
+
+def _next_item(text: str, position: int, *, first: bool) -> int:
+    """Where the next item of a list begins; -1 at its end, after which there must be nothing."""
+    position = _skip(text, position, _SPACE)
+    if text.startswith("]", position):
+        end = _skip(text, position + 1, _SPACE)
+        if end < len(text):
+            raise FaultyJson("Something follows the list", end)
+        return -1
+    if first:
+        return position
+    if not text.startswith(",", position):
+        raise FaultyJson("A comma or the end of the list is missing", position)
+    return _skip(text, position + 1, _SPACE)
 
 
 def _skip(text: str, position: int, characters: str) -> int:

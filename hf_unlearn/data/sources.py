@@ -12,6 +12,7 @@ from .distractors import with_drawn_options
 from .example import Example, RowSet
 from .layouts import LayoutName, TrainOn, read_layout
 from .readers import read_file, read_hub
+from .repeats import share_facts
 from .windows import in_windows
 
 
@@ -28,8 +29,10 @@ class Source:
         prompt: Column with the question; this and the other column names are detected where they are ``None``.
         answer: Column with the answer.
         choices: Column with a list of wrong answers (as TOFU's ``perturbed_answer``) or of all options. If the right
-            answer is not among them, it is inserted at a position that depends on its text.
-        answer_index: Column with the position (from 0) of the right answer in ``choices``.
+            answer is not among them, it is inserted at a position that depends on its text, unless the column is
+            called ``choices`` or ``options``: that is an error. An answer such as ``1`` or ``(B)`` is a position where
+            the options are texts.
+        answer_index: Column with the position of the right answer in ``choices``: from 0, or a letter from A.
         draw_choices: For rows without options: this many wrong ones are drawn from answers to other questions of the
             row's group, or of the whole set if the group has too few.
         text: Column with plain text.
@@ -131,7 +134,7 @@ def load_source(source: Source, set_name: str) -> RowSet:
             forget takes the false rows and retain the true ones.
 
     Returns:
-        Its rows; the same ones to train on and to score, but for ``score_limit``.
+        Its rows; the same ones to train on and to score, but for ``score_limit``. Rows that say the same are one fact.
 
     Raises:
         RequestError: The file, data set or one of its rows is not usable; the message names file and line.
@@ -152,6 +155,7 @@ def load_source(source: Source, set_name: str) -> RowSet:
         raise RequestError(f"{source.label} holds no rows for the {set_name} set: an empty set cannot be used")
     if source.window:
         rows = in_windows(rows, source.window)
+    rows = share_facts(rows)
     if source.draw_choices:
         rows = with_drawn_options(rows, source.draw_choices)
     return RowSet(rows, rows[: source.score_limit])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -27,7 +28,7 @@ from .card_tables import (
     variant_links,
 )
 from .files import CARD_FILE, PLOT_FOLDER, SIGNATURE_FILE
-from .metadata import CardWords, card_metadata, metadata_problems, metadata_yaml
+from .metadata import CardWords, card_metadata, metadata_problems, metadata_yaml, one_visible_line
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -211,16 +212,27 @@ def card_environment() -> Environment:
     environment.filters["share"] = lambda value: show(value, 2)
     environment.filters["interval"] = lambda ends: f" [{show(ends[0], 2)}, {show(ends[1], 2)}]" if ends else ""
     environment.filters["cell"] = lambda text: str(text).replace("|", "\\|").replace("\n", " ")
+    environment.filters["as_text"] = as_text
+    environment.filters["as_code"] = lambda text: "`" + one_visible_line(str(text)).replace("`", "'") + "`"
     environment.filters["as_words"] = _as_words
     environment.filters["plain"] = _plain
     return environment
+
+
+_MARKUP = re.compile(r"[\\`*\[\]#|~$!]|(?<![^\W_])_|_(?![^\W_])")
+
+
+def as_text(value: Any) -> str:
+    """A text from outside as it is read: on one line, with nothing in it that Markdown or HTML would act on."""
+    line = one_visible_line(str(value)).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return _MARKUP.sub(r"\\\g<0>", line)
 
 
 def _plain(value: Any) -> str:
     """One setting without brackets and quotes."""
     if isinstance(value, Mapping):
         return _as_words(value)
-    return listed([_plain(item) for item in value]) if isinstance(value, (list, tuple)) else str(value)
+    return listed([_plain(item) for item in value]) if isinstance(value, (list, tuple)) else as_text(value)
 
 
 def _as_words(settings: Mapping[str, Any]) -> str:
@@ -230,7 +242,7 @@ def _as_words(settings: Mapping[str, Any]) -> str:
         if isinstance(value, Mapping) and value:
             parts.append(_as_words(value))
         elif isinstance(value, (list, tuple)):
-            parts.append(f"{key} {listed([_plain(item) for item in value]) or 'none'}")
+            parts.append(f"{as_text(key)} {listed([_plain(item) for item in value]) or 'none'}")
         else:
-            parts.append(f"{key} {value}")
+            parts.append(f"{as_text(key)} {as_text(value)}")
     return ", ".join(parts) or "none recorded"

@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import re
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -18,6 +17,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..errors import EnvironmentFailure, RequestError
+from ..runtime.secrets import redact
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -219,33 +219,6 @@ def _shortened(text: str) -> str:
     line = next((line for line in text.splitlines() if line.strip()), "no reason given").strip()
     plain = "".join(letter for letter in line if letter.isprintable())
     return plain if len(plain) <= 200 else plain[:199] + "…"
-
-
-_MASK = "***"
-
-
-# Signed addresses of cloud storage are a right to write as much as a token is.
-_KNOWN = (
-    re.compile(r"\b(?:hf|api_org)_[A-Za-z0-9]{20,}"),
-    re.compile(r"(?<=\bBearer )[^\s\"')]+", re.IGNORECASE),
-    re.compile(r"(?<=\bBasic )[^\s\"')]+", re.IGNORECASE),
-    re.compile(r"(?<=://)[^/\s@]+(?=@)"),
-    re.compile(r"(?i)(?<=signature=)[^&\s\"']+|(?<=credential=)[^&\s\"']+|(?<=security-token=)[^&\s\"']+"),
-)
-
-
-def redact(text: str, token: str | None = None) -> str:
-    """A text without tokens and other credentials.
-
-    Args:
-        text: What somebody else said.
-        token: The token in use: it is found whatever it looks like.
-    """
-    if token:
-        text = text.replace(token, _MASK)
-    for pattern in _KNOWN:
-        text = pattern.sub(_MASK, text)
-    return text
 
 
 class _Redacting(logging.Filter):

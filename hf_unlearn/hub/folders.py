@@ -159,10 +159,12 @@ def _copy_model(source: Path, work: Path, transform: str, report: Mapping[str, A
     for name in wanted:
         if name not in names:
             raise EnvironmentFailure(f"{source / name} was scored and is gone: export and evaluate again")
+        if name not in scored:
+            raise EnvironmentFailure(f"{source / name} was not there when the model was scored: remove it")
         target = work / name
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source / name, target)
-        if (is_weight_file(name) or name in scored) and sha256_file(target) != scored.get(name):
+        if sha256_file(target) != scored[name]:
             raise EnvironmentFailure(f"{source / name} is not the file that was scored: evaluate and verify again")
     return [name for name in names if name not in wanted]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 _HUB_ID = re.compile(r"^[A-Za-z0-9][\w.-]{0,95}(/[A-Za-z0-9][\w.-]{0,95})?$")
 _SLUG = re.compile(r"^[a-z0-9][a-z0-9.+-]*$")
 _LANGUAGE = re.compile(r"^([a-z]{2,3}|code|multilingual)$")
+_VERDICT = "unlearningverdict"
 _WANTED = {"forget": "lower", "retain": "higher"}
 _RELATIONS = ("finetune", "quantized", "adapter", "merge")
 
@@ -51,6 +53,22 @@ class CardWords:
     variant_repo_ids: Mapping[str, str] = field(default_factory=dict)
     variant_revisions: Mapping[str, str] = field(default_factory=dict)
     base_license: str | None = None
+
+    def __post_init__(self) -> None:
+        for key in ("title", "removed"):
+            object.__setattr__(self, key, one_visible_line(getattr(self, key)))
+
+
+def one_visible_line(text: str) -> str:
+    """A text on one line, without characters that nobody sees or that change the direction of others."""
+    shown = (" " if letter.isspace() else letter for letter in text)
+    return " ".join("".join(letter for letter in shown if letter == " " or letter.isprintable()).split())
+
+
+def verdict_problem(text: str) -> str | None:
+    """What is wrong with words of a publisher that could be taken for the verdict; ``None`` if nothing is."""
+    letters = "".join(letter for letter in unicodedata.normalize("NFKC", text).casefold() if letter.isalpha())
+    return "it must not speak of the unlearning verdict, which the card gives" if _VERDICT in letters else None
 
 
 def card_problems(text: str) -> list[str]:

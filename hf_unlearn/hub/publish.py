@@ -18,8 +18,9 @@ from typing import Any, TypeVar
 from ..errors import EnvironmentFailure, HfUnlearnError, RequestError
 from ..runtime.locks import locked
 from ..runtime.processes import is_main_process
+from ..runtime.secrets import redact
 from ..verification.references import IDENTITY
-from .client import HubClient, check_permissions, nothing_leaks, redact
+from .client import HubClient, check_permissions, nothing_leaks
 from .folders import STAGING, Release, Staged, read_release, refuse_not_passed, stage
 from .options import MAIN, HubOptions
 from .upload import Begun, RepoState, Uploaded, begin, check_place, check_tag, finish, make_repo, read_state, set_tag

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import EnvironmentFailure, RequestError, first_line
+from ..runtime.secrets import redact
 from ..verification.digests import list_files
-from .client import redact
 from .metadata import is_hub_id
 
 COMMIT = re.compile(r"[0-9a-f]{40}")

@@ -14,12 +14,13 @@ from ..attacks.composed import judged_attacks
 from ..controls import CONTROLS
 from ..errors import RequestError
 from ..evaluation.metrics import METRICS
-from ..hub.metadata import plain_key_problems
+from ..hub.metadata import plain_key_problems, verdict_problem
 from ..quantization import FORMATS, calibration_kinds
 from ..registry import build_part, suggest
 from ..runtime.strict_yaml import Located, first_named
 from .spec import RESERVED_NAMES, ControlSpec, Recipe
 
+LONGEST_NAME = 200  # of the 255 that file systems allow, some go to endings such as .partial
 LARGEST_SEED = 2**32 - 1
 UNTRAINED_CONTROLS = ("never_knew", "method", "target")
 # Names become folders, and stand in tables and file names.
@@ -31,7 +32,9 @@ def check_name(name: Any, key: str) -> None:
     if not isinstance(name, str):
         raise RequestError(f"{key} must be text (in quotes), not {name!r}")
     if not _NAME.fullmatch(name) or name.endswith(".partial"):
-        raise RequestError(f"{key} is {name!r}, which cannot name a folder: use letters, digits and . _ + @ = -")
+        raise RequestError(f"{key} is {name[:80]!r}, which cannot name a folder: use letters, digits and . _ + @ = -")
+    if len(name.encode("utf-8")) > LONGEST_NAME:
+        raise RequestError(f"{key} has more than {LONGEST_NAME} bytes, which is too long for a folder: shorten it")
 
 
 @contextmanager
@@ -180,6 +183,12 @@ def check_publish(recipe: Recipe, tree: Located) -> None:
                     f"{tree.at('publish', 'formats', index)}: publish.formats names {name!r}, which is made to be "
                     "scored, not to be published: remove it"
                 )
+    for section, key, text in (
+        ("data", "description", recipe.data.description),
+        ("publish", "model_name", publish.model_name),
+    ):
+        if problem := verdict_problem(text):
+            raise RequestError(f"{tree.at(section, key)}: {section}.{key}: {problem}: say it in other words")
     for problem in plain_key_problems({key: value for key, value in words.items() if value}):
         key = problem.partition(":")[0]
         raise RequestError(f"{tree.at('publish', key)}: publish.{problem}")

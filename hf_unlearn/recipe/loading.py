@@ -25,6 +25,7 @@ from .checks import (
     fill_gate,
     located,
 )
+from .secrets import check_secrets
 from .spec import (
     RESERVED_NAMES,
     BenchmarkSpec,
@@ -77,6 +78,7 @@ def parse_recipe(tree: Located) -> Recipe:
     """Turn a located YAML tree into a checked :class:`Recipe`."""
     if not isinstance(tree.value, dict):
         raise RequestError(f"{tree.where}: a recipe is a mapping of keys to values")
+    check_secrets(tree)
     tree = with_full_names(tree)
     known = [item.name for item in dataclasses.fields(Recipe) if item.name != "attack_tier"]
     for key, item in tree.value.items():

@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+_GONE = ".gone"
+
 
 def partial_of(path: Path) -> Path:
     """Where a file or folder is built."""
@@ -28,7 +30,7 @@ def whole_file(path: Path, partial: Path | None = None) -> Iterator[Path]:
     """
     work = partial or partial_of(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    work.unlink(missing_ok=True)
+    _delete(work)
     try:
         yield work
         _sync(work)
@@ -47,8 +49,7 @@ def whole_folder(path: Path, partial: Path | None = None) -> Iterator[Path]:
         partial: Another place beside it.
     """
     work = partial or partial_of(path)
-    if work.exists():
-        shutil.rmtree(work)
+    _delete(work)
     work.mkdir(parents=True)
     try:
         yield work
@@ -59,10 +60,37 @@ def whole_folder(path: Path, partial: Path | None = None) -> Iterator[Path]:
 
 
 def replace_folder(built: Path, path: Path) -> None:
-    """Put a folder that is whole in the place of an older one."""
-    if path.exists():
-        shutil.rmtree(path)
+    """Put a folder that is whole in the place of an older one.
+
+    Between the two renames there is nothing under the name; at no moment is there half of either.
+    """
+    remove(path)
     os.replace(built, path)
+
+
+def remove(path: Path) -> None:
+    """Delete a folder with all that is in it, or a file: its name is gone at once, before the first file in it is.
+
+    What a killed process leaves of it has a hidden name, is nobody's result, and goes with the next removal.
+    """
+    gone = path.with_name(f".{path.name}{_GONE}")
+    _delete(gone)
+    if os.path.lexists(path):
+        os.replace(path, gone)
+        _delete(gone)
+
+
+def sweep(folder: Path) -> None:
+    """Delete what killed processes left of things that they were deleting, in a folder and below it."""
+    for left in list(folder.rglob(f".*{_GONE}")):
+        _delete(left)
+
+
+def _delete(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    elif os.path.lexists(path):
+        path.unlink()
 
 
 def write_atomically(path: Path, text: str) -> None:

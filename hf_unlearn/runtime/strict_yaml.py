@@ -21,6 +21,13 @@ from ..errors import RequestError
 from ..registry import suggest
 
 T = TypeVar("T")
+# No recipe comes near these; a short file with aliases, brackets or digits can be far above them.
+LARGEST_FILE = 1 << 20
+MOST_NODES = 20_000
+DEEPEST = 50
+LONGEST_NUMBER = 400
+INT_TAG = "tag:yaml.org,2002:int"
+_PLAIN_TAGS = ("tag:yaml.org,2002:map", "tag:yaml.org,2002:seq")
 TIMESTAMP_TAG = "tag:yaml.org,2002:timestamp"
 
 
@@ -76,19 +83,22 @@ def read_yaml(path: Path) -> Located:
         RequestError: The file is missing, is not YAML, or repeats a key.
     """
     try:
+        if path.is_file() and path.stat().st_size > LARGEST_FILE:
+            raise RequestError(f"{path}: is larger than {LARGEST_FILE} bytes, which no recipe is")
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise RequestError(f"{path}: there is no such file") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise RequestError(f"{path}: cannot be read as text ({error})") from None
+    except (OSError, ValueError) as error:  # a name with a NUL in it is a ValueError
+        raise RequestError(f"{str(path)!r}: cannot be read as text ({error})") from None
     node = _compose(text, str(path))
     if node is None:
         raise RequestError(f"{path}: is empty")
-    return _locate(node, str(path))
+    return _located(node, str(path))
 
 
 def _compose(text: str, source: str) -> yaml.Node | None:
     try:
+        _refuse_deep(text, source)
         return yaml.compose(text, Loader=yaml.SafeLoader)
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
@@ -98,27 +108,85 @@ def _compose(text: str, source: str) -> yaml.Node | None:
         raise RequestError(f"{source}:{line}: not valid YAML: {error.reason}") from None
 
 
-def _locate(node: yaml.Node, source: str, inside: tuple[yaml.Node, ...] = ()) -> Located:
+def _refuse_deep(text: str, source: str) -> None:
+    """Levels are counted while the text is read piece by piece: building the nodes would overflow Python's stack."""
+    depth = 0
+    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > DEEPEST:
+            line = event.start_mark.line + 1 if event.start_mark else 1
+            raise RequestError(f"{source}:{line}: nested more than {DEEPEST} levels deep")
+
+
+def _located(node: yaml.Node, source: str) -> Located:
+    _refuse_many(node, source)
+    return _locate(node, source)
+
+
+def _refuse_many(node: yaml.Node, source: str) -> None:
+    """Count nodes and levels of a tree with its aliases written out, each alias from what it stands for."""
+    measured: dict[int, tuple[int, int]] = {}
+
+    def measure(of: yaml.Node, inside: tuple[yaml.Node, ...]) -> tuple[int, int]:
+        if id(of) in measured:
+            return measured[id(of)]
+        if not isinstance(of, yaml.CollectionNode):
+            return 1, 0
+        where = f"{source}:{of.start_mark.line + 1}"
+        if of in inside:
+            raise RequestError(f"{where}: this value holds itself: write it out instead of using an alias")
+        parts = [part for item in of.value for part in (item if isinstance(item, tuple) else (item,))]
+        sizes = [measure(part, (*inside, of)) for part in parts]
+        size, depth = 1 + sum(size for size, _ in sizes), 1 + max((depth for _, depth in sizes), default=0)
+        if size > MOST_NODES:
+            raise RequestError(f"{where}: holds more than {MOST_NODES} values with its aliases written out")
+        if depth > DEEPEST:
+            raise RequestError(f"{where}: nested more than {DEEPEST} levels deep with its aliases written out")
+        measured[id(of)] = size, depth
+        return size, depth
+
+    measure(node, ())
+
+
+def _locate(node: yaml.Node, source: str) -> Located:
     where = f"{source}:{node.start_mark.line + 1}"
-    if node in inside:
-        raise RequestError(f"{where}: this value holds itself: write it out instead of using an alias")
-    inside = (*inside, node)
+    if isinstance(node, yaml.CollectionNode) and node.tag not in _PLAIN_TAGS:
+        raise RequestError(f"{where}: the tag {node.tag[:80]!r} cannot be read: write plain lists and mappings")
     if isinstance(node, yaml.MappingNode):
         items: dict[str, Located] = {}
         for key_node, value_node in node.value:
+            if not isinstance(key_node, yaml.ScalarNode):
+                raise RequestError(
+                    f"{source}:{key_node.start_mark.line + 1}: a key must be a word, not a list or mapping"
+                )
             key = str(key_node.value)
+            _refuse_unusable(key, f"{source}:{key_node.start_mark.line + 1}")
             if key in items:
                 raise RequestError(f"{source}:{key_node.start_mark.line + 1}: the key {key!r} stands here twice")
-            item = _locate(value_node, source, inside)
+            item = _locate(value_node, source)
             items[key] = Located(item.value, f"{source}:{key_node.start_mark.line + 1}")
         return Located(items, where)
     if isinstance(node, yaml.SequenceNode):
-        return Located([_locate(item, source, inside) for item in node.value], where)
+        return Located([_locate(item, source) for item in node.value], where)
+    _refuse_unusable(node.value, where)
+    if node.tag == INT_TAG and len(node.value) > LONGEST_NUMBER:
+        raise RequestError(f"{where}: a number of more than {LONGEST_NUMBER} digits cannot be read")
     try:
-        return Located(parse_scalar(node), where)
-    except (yaml.YAMLError, ValueError) as error:
+        value = parse_scalar(node)
+        if value is None or isinstance(value, str | int | float):
+            return Located(value, where)
+        raise ValueError("it is neither a text nor a number")
+    except (yaml.YAMLError, ValueError, OverflowError) as error:
         reason = getattr(error, "problem", None) or error
-        raise RequestError(f"{where}: {node.value!r} cannot be read: {reason}") from None
+        raise RequestError(f"{where}: {node.value[:80]!r} cannot be read: {reason}") from None
+
+
+def _refuse_unusable(text: str, where: str) -> None:
+    """Neither a file name nor a file can hold these."""
+    if "\0" in text:
+        raise RequestError(f"{where}: a text holds the character NUL: remove it")
+    if any("\ud800" <= letter <= "\udfff" for letter in text):
+        raise RequestError(f"{where}: a text holds half of a character, a lone surrogate: correct it")
 
 
 def parse_scalar(node: yaml.Node) -> Any:
@@ -128,7 +196,11 @@ def parse_scalar(node: yaml.Node) -> Any:
     value = yaml.SafeLoader("").construct_object(node, deep=True)
     if isinstance(value, str) and getattr(node, "style", None) is None:
         try:
-            return float(value) if any(c.isdigit() for c in value) and "e" in value.lower() else value
+            return (
+                float(value)
+                if value.isascii() and any(c in "0123456789" for c in value) and "e" in value.lower()
+                else value
+            )
         except ValueError:
             return value
     return value
@@ -146,7 +218,7 @@ def override(root: Located, assignment: str) -> Located:
         raise RequestError(f"{assignment!r} is not of the form section.key=value")
     source = f"command line {assignment!r}"
     node = _compose(text, source)
-    value = _locate(node, source) if node is not None else Located(None, source)
+    value = _located(node, source) if node is not None else Located(None, source)
     return _set(root, path.split("."), value, assignment)
 
 
@@ -156,7 +228,7 @@ def _set(tree: Located, path: list[str], value: Located, assignment: str) -> Loc
         return _relocate(value, where)
     key, rest = path[0], path[1:]
     if isinstance(tree.value, list):
-        if not key.isdigit() or int(key) >= len(tree.value):
+        if not re.fullmatch("[0-9]{1,6}", key) or int(key) >= len(tree.value):
             raise RequestError(
                 f"{where}: {key!r} is not a position in the list at {tree.where}, which has {len(tree.value)} item(s) "
                 "counted from 0"

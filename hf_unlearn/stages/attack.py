@@ -21,7 +21,9 @@ from ..attacks.dequantize import write_dequantized
 from ..attacks.model_cache import release
 from ..runtime.jobs import Job, Workers
 from ..runtime.locks import CLAIMS, claim_file, claimed
+from .chain import check_subjects
 from .context import AnyRun, Context, Subject
+from .run import Run
 from .units import Unit
 
 # Beside the attacks' own folders, whose names begin with a letter or digit.
@@ -53,6 +55,8 @@ def attack_stage(run: AnyRun) -> None:
         if tasks:
             say_cost(context, subjects, timed=context.times_attacks)
         _check_exports(context, subjects, tasks)
+        if tasks and isinstance(run, Run):
+            check_subjects(subjects)
     results = _until_done(context.workers, tasks, helps=not run.is_main)
     for _ in context.progress.follow("attack", len(tasks), results):
         pass
@@ -107,11 +111,11 @@ def attack_result(
     """What the finished jobs of an attack brought back.
 
     Raises:
-        RequestError: A job has not been run yet.
+        RequestError: A job has not been run yet, or its files are not what they were when it was.
     """
     units = attack_units(context, target, subject, name, attack)
     for unit in units.values():
-        unit.outputs()
+        unit.checked()
     return attack.collect({job: unit.path for job, unit in units.items()}, context.attack_metrics)
 
 

@@ -89,6 +89,7 @@ def _scores(context: RunContext, target: Subject, subjects: Sequence[Subject]) -
     table = ScoreTable()
     for subject in subjects:
         unit = evaluation_unit(context, target, subject, IDENTITY, context.bundle.scored_sets())
+        unit.checked()
         for (split, metric), facts in fact_scores(read_records(unit.path / RECORDS_FILE)).items():
             table.add(ScoreKey(subject.name, IDENTITY, split, metric), facts)
     return table

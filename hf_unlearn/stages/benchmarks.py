@@ -59,7 +59,7 @@ def benchmark_scores(context: RunContext, subjects: Sequence[Subject]) -> list[B
         return []
     scores = []
     for subject, unit in _units(context, spec, subjects):
-        unit.outputs()
+        unit.checked()
         records, _ = read_harness(unit.path, spec.harness())
         for task, dataset in spec.tasks.items():
             values = _values([record for record in records if record.set == task], task, spec.metric)

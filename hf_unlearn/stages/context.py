@@ -234,7 +234,10 @@ def library_versions() -> dict[str, str]:
 
 def data_fingerprint(bundle: DataBundle, text_format: TextFormat) -> str:
     """Fingerprint of every row of every set, and of how they become text."""
-    return fingerprint({"rows": bundle_rows(bundle), "format": text_format.described()})
+    described = text_format.described()
+    if any(row.conversational for rows in bundle_sets(bundle).values() for row in rows):
+        described["chat_template_kwargs"] = text_format.template_arguments.values()
+    return fingerprint({"rows": bundle_rows(bundle), "format": described})
 
 
 def library_version(package: str) -> str:
@@ -247,7 +250,12 @@ def library_version(package: str) -> str:
 
 def bundle_rows(bundle: DataBundle) -> dict[str, list[dict[str, object]]]:
     """All rows as plain data, by set."""
-    named: dict[str, RowSet] = {
+    return {name: [plain_row(row) for row in (*rows.train, *rows.score)] for name, rows in bundle_sets(bundle).items()}
+
+
+def bundle_sets(bundle: DataBundle) -> dict[str, RowSet]:
+    """All sets by name."""
+    return {
         "forget": bundle.forget,
         "retain": bundle.retain,
         "holdout": bundle.holdout,
@@ -255,7 +263,6 @@ def bundle_rows(bundle: DataBundle) -> dict[str, list[dict[str, object]]]:
         "practice": bundle.practice,
         **bundle.extra,
     }
-    return {name: [plain_row(row) for row in (*rows.train, *rows.score)] for name, rows in named.items()}
 
 
 def plain_row(row: Example) -> dict[str, object]:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from ..data.checks import check_bundle
 from ..data.example import EMPTY_SET, DataBundle, RowSet
 from ..data.planted import make_planted
+from ..data.repeats import repeats
 from ..data.sources import Source, load_source, scored_apart
 from ..errors import RequestError
 from ..recipe import Recipe
@@ -47,6 +48,17 @@ def load_bundle(recipe: Recipe) -> DataBundle:
             "(data.holdout)"
         )
     return bundle
+
+
+def told_repeats(bundle: DataBundle) -> list[str]:
+    """One sentence for each set that is scored and has rows which say what an earlier one says."""
+    found = {name: repeats(rows) for name, rows in bundle.scored_sets().items()}
+    return [
+        f"{count} of the {len(bundle.scored_sets()[name])} rows of the {name} set say what an earlier row says: they "
+        "count as the same fact."
+        for name, count in found.items()
+        if count
+    ]
 
 
 def _load_set(source: Source, name: str, key: str) -> RowSet:

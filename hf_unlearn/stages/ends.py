@@ -93,5 +93,5 @@ def read_ends(unit: Unit) -> Ends:
     Raises:
         RequestError: It has not been asked yet.
     """
-    unit.outputs()
+    unit.checked()
     return Ends(**json.loads((unit.path / ENDS_FILE).read_text(encoding="utf-8")))

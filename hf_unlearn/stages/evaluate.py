@@ -15,6 +15,7 @@ from ..evaluation.run import EvalSpec, evaluate_folder
 from ..models.llama_cpp import runtime_version, split_runtime
 from ..runtime.environment import no_room
 from ..runtime.jobs import Job
+from .chain import check_subjects, check_variants
 from .context import RunContext, Subject
 from .run import Run
 from .units import Unit
@@ -29,6 +30,9 @@ def evaluate_stage(run: Run) -> None:
         for transform in context.transforms
         if not (unit := evaluation_unit(context, run.target, subject, transform, context.bundle.scored_sets())).done
     ]
+    if waiting:
+        check_subjects(run.subjects)
+        check_variants(context, run.subjects)
     for _ in context.progress.follow("evaluate", len(waiting), context.workers.run(waiting)):
         pass
 

@@ -10,7 +10,9 @@ from pathlib import Path
 from ..quantization import export_format
 from ..quantization.calibration import Calibration
 from ..runtime.jobs import Job
+from .chain import check_subjects
 from .context import AnyRun
+from .run import Run
 from .units import Unit
 
 INFO_FILE = "export.json"
@@ -25,6 +27,8 @@ def export_stage(run: AnyRun) -> None:
         for name in context.formats
         if not (unit := context.export_unit(subject, name)).done
     ]
+    if waiting and isinstance(run, Run):
+        check_subjects(run.subjects)
     for _ in context.progress.follow("export", len(waiting), context.workers.run(waiting)):
         pass
 

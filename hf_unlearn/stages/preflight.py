@@ -24,6 +24,7 @@ from ..recipe import Recipe
 from .attack import looks_at_target
 from .context import Context, RunContext, Subject
 from .models import tokenizer_texts
+from .report_inputs import description
 from .run import Run
 
 if TYPE_CHECKING:
@@ -43,6 +44,8 @@ def check_recipe(recipe: Recipe, command: str | None) -> None:
     """
     if command == "publish" and recipe.is_audit:
         raise RequestError(f"{recipe.name} judges checkpoints made elsewhere: an audit publishes nothing")
+    if command in (None, "publish") and not recipe.is_audit:
+        description(recipe.data)
     for check in RECIPE_CHECKS:
         check(recipe)
 

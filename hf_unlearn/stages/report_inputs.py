@@ -27,7 +27,7 @@ from ..verification.typed_json import from_json
 from .context import RunContext, Subject
 from .export import INFO_FILE
 from .plans import METRICS_FILE
-from .units import file_digests, fingerprint
+from .units import file_digests, fingerprint, read_manifest
 
 SALT_FILE = "salt.hex"
 _NEVER_TESTED = ("membership inference", "what somebody can do who still has the target")
@@ -126,8 +126,13 @@ def scored_files(context: RunContext, subject: Subject) -> dict[str, dict[str, s
 
 
 def model_files(folder: Path) -> dict[str, str]:
-    """SHA-256 of the files that make up a model (weights, configuration, tokenizer)."""
-    return {name: digest for name, digest in file_digests(folder).items() if is_model_file(name)}
+    """SHA-256 of the files that make up a model (weights, configuration, tokenizer).
+
+    Of what this run made they are those from when it was made, which its scores belong to.
+    """
+    manifest = read_manifest(folder)
+    digests = manifest["outputs"] if manifest is not None else file_digests(folder)
+    return {name: digest for name, digest in digests.items() if is_model_file(name)}
 
 
 def set_info(rows: Sequence[Example], salt: bytes) -> SetInfo:
@@ -147,7 +152,13 @@ def run_salt(context: RunContext) -> bytes:
     path = context.output_dir / SALT_FILE
     if not path.exists():
         write_atomically(path, new_salt().hex())
-    return bytes.fromhex(path.read_text(encoding="utf-8").strip())
+    try:
+        salt = bytes.fromhex(path.read_text(encoding="utf-8").strip())
+    except (ValueError, IsADirectoryError):
+        salt = b""
+    if not salt:
+        raise RequestError(f"{path} is damaged: remove it and the folder verify, and run the same command again")
+    return salt
 
 
 def environment(context: RunContext) -> dict[str, Any]:

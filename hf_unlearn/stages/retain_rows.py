@@ -39,7 +39,7 @@ def self_generated_texts(context: RunContext, target: Subject) -> SelfGenerated 
     if spec is None:
         return None
     unit = self_generated_unit(context, target, spec)
-    outputs = unit.outputs()
+    outputs = unit.checked()
     texts = json.loads((unit.path / TEXTS_FILE).read_text(encoding="utf-8"))
     return SelfGenerated(text_rows(texts), fingerprint(outputs))
 

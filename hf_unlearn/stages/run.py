@@ -8,10 +8,10 @@ from typing import Any
 
 from ..data.example import DataBundle
 from ..recipe import Recipe
+from .chain import digest_of
 from .context import RunContext, Subject
 from .models import audited_subjects, control_subject, never_knew_seed, second_never_knew
-from .plans import METRICS_FILE, training_plans
-from .units import Unit, fingerprint
+from .plans import training_plans
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,12 @@ class Run:
     def _trained(self) -> list[Subject]:
         methods = {method.name for method in self.recipe.methods}
         return [
-            Subject(plan.name, "method" if plan.name in methods else "control", plan.unit.path, _digest(plan.unit))
+            Subject(
+                plan.name,
+                "method" if plan.name in methods else "control",
+                plan.unit.path,
+                digest_of(plan.unit.outputs()),
+            )
             for plan in training_plans(self.context, self.target, self.never_knew)
         ]
 
@@ -100,8 +105,3 @@ class Run:
             if control.kind == "target":
                 found.append(Subject(control.name, "control", self.target.folder, self.target.digest))
         return found
-
-
-def _digest(unit: Unit) -> str:
-    """Fingerprint of a trained model's files, its training log left out (it holds times)."""
-    return fingerprint({name: digest for name, digest in unit.outputs().items() if name != METRICS_FILE})

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,6 +16,7 @@ from ..quantization.explain import lost_when_saved
 from ..recipe.method_settings import make_config, missing_library
 from ..registry import part_name
 from ..robust.weights import trained_parameters
+from ..runtime.files import remove
 from ..runtime.jobs import Job
 from ..runtime.processes import is_main_process, on_main_process, wait_for_everyone
 from ..trainer.checkpoints import last_whole_checkpoint
@@ -98,7 +98,7 @@ def train_job(
     )
     wait_for_everyone()
     if first:
-        shutil.rmtree(partial / "checkpoints", ignore_errors=True)
+        remove(partial / "checkpoints")
         (partial / METRICS_FILE).write_text(json.dumps(metrics, indent=1, sort_keys=True), encoding="utf-8")
         unit.finish()
     wait_for_everyone()

@@ -18,14 +18,15 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import RequestError
-from ..runtime.files import partial_of, replace_folder, write_atomically, write_synced
+from ..runtime.files import partial_of, remove, replace_folder, sweep, write_atomically, write_synced
 from ..runtime.locks import locked
 from ..verification.digests import sha256_file
 
 MANIFEST = "manifest.json"
 RUN_FILE = "run.json"
 # What a run writes before it has made anything: a request that was refused may be mended in the same folder.
-_BOOKS = frozenset({RUN_FILE, "workers.log", "timings.json"})
+_HALF_RUN_FILE = partial_of(Path(RUN_FILE)).name
+_BOOKS = frozenset({RUN_FILE, _HALF_RUN_FILE, "workers.log", "timings.json"})
 
 
 def fingerprint(value: Any) -> str:
@@ -91,11 +92,33 @@ class Unit:
             raise RequestError(f"{self.path} is {state}: {first}")
         return dict(manifest["outputs"])
 
+    def checked(self) -> dict[str, str]:
+        """Digests of the finished folder's files, which are compared with what is there now.
+
+        Raises:
+            RequestError: See :meth:`outputs`; or a file was changed, removed or added since the unit was finished.
+        """
+        outputs = self.outputs()
+        changed = first_difference(outputs, file_digests(self.path))
+        if changed is not None:
+            raise RequestError(
+                f"{self.path / changed[0]} {changed[1]} since it was made: remove the folder {self.path} and run the "
+                "same command again"
+            )
+        return outputs
+
     def begin(self) -> Path:
-        """Make (or keep, for a resumable unit of the same inputs) the folder to build in."""
+        """Make (or keep, for a resumable unit of the same inputs) the folder to build in.
+
+        Raises:
+            RequestError: A file is where the folders of the unit belong.
+        """
         if not self._partial_is_ours():
-            shutil.rmtree(self.partial, ignore_errors=True)
-        self.partial.mkdir(parents=True, exist_ok=True)
+            remove(self.partial)
+        try:
+            self.partial.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError):
+            raise RequestError(f"{self.path} lies in a file, not in a folder: move that file away") from None
         (self.partial / MANIFEST).write_text(json.dumps({"inputs": fingerprint(self.inputs)}), encoding="utf-8")
         return self.partial
 
@@ -115,7 +138,7 @@ class Unit:
         finally:
             # A full disk stays full as long as half-written results lie on it.
             if not self.keep_partial:
-                shutil.rmtree(self.partial, ignore_errors=True)
+                shutil.rmtree(self.partial, ignore_errors=True)  # an error on its way must not be lost for this one
 
     def _partial_is_ours(self) -> bool:
         if not self.keep_partial:
@@ -125,12 +148,29 @@ class Unit:
 
 
 def read_manifest(folder: Path, *, finished: bool = True) -> dict[str, Any] | None:
-    """The manifest of a folder, or ``None`` if there is none (or only that of a half-built one)."""
+    """The manifest of a folder, or ``None`` if there is none that can be read (or only that of a half-built one)."""
     try:
-        manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError):
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError, ValueError, RecursionError):
         return None
-    return manifest if "outputs" in manifest or not finished else None
+    if not isinstance(manifest, dict) or not isinstance(manifest.get("inputs"), str):
+        return None
+    outputs = manifest.get("outputs")
+    if outputs is None:
+        return None if finished else manifest
+    return manifest if isinstance(outputs, dict) and all(isinstance(each, str) for each in outputs.values()) else None
+
+
+def first_difference(before: Mapping[str, str], now: Mapping[str, str]) -> tuple[str, str] | None:
+    """The first file, in alphabetical order, that differs between two lists of digests, and in which way."""
+    for name in sorted(before.keys() | now.keys()):
+        if name not in now:
+            return name, "is gone"
+        if name not in before:
+            return name, "was added"
+        if before[name] != now[name]:
+            return name, "was changed"
+    return None
 
 
 def prepare_output_dir(output_dir: Path) -> set[str]:
@@ -151,7 +191,7 @@ def prepare_output_dir(output_dir: Path) -> set[str]:
             raise
         raise RequestError(f"{output_dir} cannot be made ({error.strerror}): choose another --output-dir") from None
     here = {item.name for item in output_dir.iterdir() if not item.name.startswith(".")}
-    if here and RUN_FILE not in here:
+    if here and not here & {RUN_FILE, _HALF_RUN_FILE}:
         raise RequestError(
             f"{output_dir} holds other files ({', '.join(sorted(here)[:3])}) and no run: "
             "choose an empty or new --output-dir"
@@ -168,13 +208,15 @@ def claim_output_dir(output_dir: Path, name: str, recipe: Mapping[str, Any]) -> 
         RequestError: The folder belongs to another recipe, to this one with other values, or holds other things.
     """
     marker = output_dir / RUN_FILE
-    if prepare_output_dir(output_dir) <= _BOOKS:
+    here = prepare_output_dir(output_dir)
+    sweep(output_dir)
+    if here <= _BOOKS:
         record = {"name": name, "recipe": recipe}
         write_atomically(marker, json.dumps(record, indent=1, sort_keys=True, default=_plain))
         return
     try:
         found = json.loads(marker.read_text(encoding="utf-8"))
-    except ValueError:
+    except (FileNotFoundError, IsADirectoryError, ValueError, RecursionError):
         found = None
     if not isinstance(found, dict):
         raise RequestError(f"{marker} is not readable: choose another --output-dir or remove that folder")

@@ -6,19 +6,24 @@ import datetime
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+from ..errors import RequestError
 from ..evaluation.records import read_records
 from ..evaluation.run import fact_scores
 from ..recipe import ControlSpec
 from ..verification.build_report import Candidate, Findings, RunFacts, build_report
 from ..verification.controls import ControlOutcome, all_as_expected, control_outcome
+from ..verification.digests import sha256_file
 from ..verification.report import AttackRun
 from ..verification.report_file import load_report, write_report
 from ..verification.scores import ScoreKey, ScoreTable
 from ..verification.verdict import Judgement, judge
 from .attack import attack_result
 from .benchmarks import benchmark_scores
+from .chain import check_subjects, check_variants
 from .context import RunContext, Subject
+from .data import told_repeats
 from .evaluate import evaluation_unit
 from .report_inputs import (
     environment,
@@ -45,12 +50,25 @@ def verify_stage(run: Run) -> None:
         for subject in subjects:
             for transform in context.transforms:
                 context.variant(subject, transform)  # of several stages that are missing the first one is named
+        check_subjects(subjects)
+        check_variants(context, subjects)
         table, attacks = collect_scores(context, target, subjects)
         unit = verify_unit(context, target, subjects)
         unit.run(lambda folder: _write_report(context, target, subjects, table, attacks, folder))
-        report = load_report(unit.path / REPORT_FILE)
+        report = _own_report(unit)
     controls_ok = all(control["ok"] for control in report["controls"])
     run.verified = Verified(report, report["verdict"]["candidate"], controls_ok)
+
+
+def _own_report(unit: Unit) -> dict[str, Any]:
+    """The report as it was written. Plots may be added beside it later."""
+    path = unit.path / REPORT_FILE
+    if not path.is_file() or sha256_file(path) != unit.outputs().get(REPORT_FILE):
+        raise RequestError(
+            f"{path} was changed or removed since it was made: remove the folder {unit.path} and run the same command "
+            "again"
+        )
+    return load_report(path)
 
 
 def verify_unit(context: RunContext, target: Subject, subjects: Sequence[Subject]) -> Unit:
@@ -85,7 +103,7 @@ def collect_scores(
     for subject in subjects:
         for transform in context.transforms:
             unit = evaluation_unit(context, target, subject, transform, sets)
-            unit.outputs()
+            unit.checked()
             for (split, metric), facts in fact_scores(read_records(unit.path / "records.jsonl")).items():
                 table.add(ScoreKey(subject.name, transform, split, metric), facts)
         for name, attack in context.recipe.attack.items():
@@ -170,7 +188,7 @@ def _write_report(
     by_name = {subject.name: subject for subject in subjects}
     never = by_name.get("never_knew")
     salt = run_salt(context)
-    notes = []
+    notes = told_repeats(context.bundle)
     if not all_as_expected(controls):
         wrong = ", ".join(outcome.name for outcome in controls if not outcome.ok)
         notes.append(f"Not every control came out as it must ({wrong}): the verdicts of this run cannot be trusted.")

@@ -12,12 +12,16 @@ import torch
 from torch import Tensor, nn
 from transformers import CONFIG_NAME, PreTrainedModel
 
-from .._compat import PREFIX_CHECKPOINT_DIR, TRAINER_STATE_NAME, get_last_checkpoint
+from .._compat import PREFIX_CHECKPOINT_DIR, get_last_checkpoint
 from ..errors import RequestError, first_line
 from ..models.adapters import merge_into
 from ..models.packed import stored_tensors
 from ..models.sharding import alone
+from ..runtime.files import remove, write_atomically
+from ..verification.digests import hash_files
 
+FILE_LIST = "files.json"
+"""In a checkpoint: its files with their digests."""
 ADAPTERS_FOLDER = "adapters"
 """In a trainer's output folder: adapters that are about to be merged into their base."""
 
@@ -39,7 +43,7 @@ def chosen_checkpoint(given: str | bool | None, output_dir: str | None) -> Path 
 def last_whole_checkpoint(folder: Path) -> Path | None:
     """The newest checkpoint that was written to its end; unfinished ones are deleted.
 
-    The trainer writes its state last, so that a checkpoint whose state can be read is whole.
+    A checkpoint is whole if its list of files is there, which is written last, and every file is what the list says.
 
     Args:
         folder: The output folder of a trainer; need not exist.
@@ -50,16 +54,51 @@ def last_whole_checkpoint(folder: Path) -> Path | None:
         if step.isdigit() and _is_whole(checkpoint):
             whole.append((int(step), checkpoint))
         else:
-            shutil.rmtree(checkpoint)
+            remove(checkpoint)
     return max(whole)[1] if whole else None
+
+
+def seal_checkpoint(checkpoint: Path) -> None:
+    """Write the list of a checkpoint's files with their digests, when all of them are there."""
+    write_atomically(checkpoint / FILE_LIST, json.dumps(_digests(checkpoint), indent=1, sort_keys=True))
+
+
+def remove_old_checkpoints(folder: Path, keep: int | None, best: str | None) -> None:
+    """Delete all checkpoints but the last ones, by renaming them first: none is ever there in part.
+
+    Args:
+        folder: The output folder of a trainer.
+        keep: How many stay, at least the newest; all if ``None`` or 0.
+        best: One that stays in any case, and counts.
+    """
+    if not keep or keep < 0:
+        return
+    by_step = sorted(
+        (int(step), path)
+        for path in folder.glob(f"{PREFIX_CHECKPOINT_DIR}-*")
+        if (step := path.name.rpartition("-")[2]).isdigit()
+    )
+    newest_first = [path for _, path in reversed(by_step)]
+    kept = {path for path in newest_first if best is not None and path.resolve() == Path(best).resolve()}
+    kept.update(newest_first[:1])
+    for path in newest_first:
+        if len(kept) < keep:
+            kept.add(path)
+        if path not in kept:
+            remove(path)
 
 
 def _is_whole(checkpoint: Path) -> bool:
     try:
-        json.loads((checkpoint / TRAINER_STATE_NAME).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        listed = json.loads((checkpoint / FILE_LIST).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
         return False
-    return True
+    return bool(listed == _digests(checkpoint))
+
+
+def _digests(checkpoint: Path) -> dict[str, str]:
+    names = [path.relative_to(checkpoint).as_posix() for path in sorted(checkpoint.rglob("*")) if path.is_file()]
+    return hash_files(checkpoint, [name for name in names if name != FILE_LIST])
 
 
 def load_checkpoint(model: nn.Module, checkpoint: Path) -> bool:

@@ -30,6 +30,7 @@ from ..models.limits import padding_id
 from ..models.sharding import in_pieces, placed, taken_over
 from ..robust.base import Gradients, StepContext, StepResult, TermName, TrainingContext
 from ..robust.weights import trained_parameters
+from ..runtime.processes import wait_for_everyone
 from .alternates import RunAlternates
 from .batch_size import fit_batch_size, fits_in_memory, longest_batch
 from .checkpoints import (
@@ -39,7 +40,9 @@ from .checkpoints import (
     load_checkpoint,
     merge_saved,
     refuse_other_weights,
+    remove_old_checkpoints,
     save_gathered,
+    seal_checkpoint,
     torch_dtype,
 )
 from .config import UnlearnConfig
@@ -464,11 +467,19 @@ class UnlearnTrainer(HubTrainer):
     # ---- What is saved ----
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        """Parts write first: a checkpoint counts as whole once the trainer's state is there, which comes last."""
+        """The list of files comes last; only then are older checkpoints deleted, under another name."""
         folder = Path(str(self.args.output_dir), f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}")
         if self.args.should_save:
             save_parts(self.parts, folder)
-        super()._save_checkpoint(model, trial)
+        limit, self.args.save_total_limit = self.args.save_total_limit, None  # the parent class deletes file by file
+        try:
+            super()._save_checkpoint(model, trial)
+        finally:
+            self.args.save_total_limit = limit
+        wait_for_everyone()
+        if self.args.should_save:
+            seal_checkpoint(folder)
+            remove_old_checkpoints(folder.parent, limit, self.state.best_model_checkpoint)
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         """Saves weights, configuration and tokenizer, without the pickled arguments the parent class adds."""

@@ -87,6 +87,75 @@ def test_a_request_can_be_mended_in_a_folder_in_which_nothing_was_made(tmp_path)
     assert json.loads((tmp_path / "run.json").read_text())["recipe"] == {"seed": 1}
 
 
+@pytest.mark.parametrize("half", ["", '{"name": "fir'])
+def test_a_kill_while_the_run_file_is_written_does_not_close_the_folder(half, tmp_path):
+    (tmp_path / "run.json.partial").write_text(half)
+    claim_output_dir(tmp_path, "first", {"seed": 0})
+    assert json.loads((tmp_path / "run.json").read_text())["name"] == "first"
+    assert not (tmp_path / "run.json.partial").exists()
+
+
+@pytest.mark.parametrize("content", [b"null", b"[]", b"\xff\x00", b"[" * 100_000, b""])
+def test_a_damaged_run_file_is_told_in_one_sentence(content, tmp_path):
+    (tmp_path / "run.json").write_bytes(content)
+    (tmp_path / "train").mkdir()
+    with pytest.raises(RequestError, match=r"run\.json is not readable"):
+        claim_output_dir(tmp_path, "first", {"seed": 0})
+
+
+def test_what_was_being_deleted_goes_with_the_next_run(tmp_path):
+    claim_output_dir(tmp_path, "first", {"seed": 0})
+    (tmp_path / "train.partial" / ".checkpoints.gone").mkdir(parents=True)
+    (tmp_path / ".publish.gone").mkdir()
+    claim_output_dir(tmp_path, "first", {"seed": 0})
+    assert not list(tmp_path.rglob("*.gone"))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        *(b"null", b"[]", b"3", b"\x00\xff", b"[" * 100_000, b"", b'{"outputs": {}}'),
+        *(b'{"inputs": "x", "outputs": 3}', b'{"inputs": 3, "outputs": {}}', b'{"inputs": "x", "outputs": {"a": 3}}'),
+    ],
+    ids=range(10),
+)
+@pytest.mark.parametrize("keep_partial", [False, True])
+def test_a_unit_with_a_damaged_manifest_is_made_again(content, keep_partial, tmp_path):
+    unit = Unit(tmp_path / "unit", {"seed": 0}, keep_partial)
+    unit.run(write("one"))
+    (unit.path / "manifest.json").write_bytes(content)
+    unit.partial.mkdir()
+    (unit.partial / "manifest.json").write_bytes(content)
+    assert not unit.done
+    with pytest.raises(RequestError, match=r"not there yet|out of date"):
+        unit.outputs()
+    unit.run(write("two"))
+    assert (unit.path / "result.txt").read_text() == "two" and unit.checked()
+
+
+def test_a_file_where_a_unit_should_be(tmp_path):
+    (tmp_path / "unit").write_text("a file")
+    Unit(tmp_path / "unit", {}).run(write("one"))
+    assert (tmp_path / "unit" / "result.txt").read_text() == "one"
+    (tmp_path / "stage").write_text("a file")
+    with pytest.raises(RequestError, match="lies in a file"):
+        Unit(tmp_path / "stage" / "unit", {}).run(write("one"))
+
+
+def test_a_unit_knows_whether_its_files_are_what_was_written(tmp_path):
+    unit = Unit(tmp_path / "unit", {"seed": 0})
+    unit.run(write("one"))
+    assert unit.checked() == unit.outputs()
+    for spoil, said in (
+        (lambda: (unit.path / "result.txt").write_text("two"), r"result\.txt was changed"),
+        (lambda: (unit.path / "result.txt").unlink(), r"result\.txt is gone"),
+        (lambda: (unit.path / "added.txt").touch(), r"added\.txt was added"),
+    ):
+        spoil()
+        with pytest.raises(RequestError, match=said):
+            unit.checked()
+
+
 def test_a_folder_with_other_things_is_not_taken(tmp_path):
     (tmp_path / "thesis.tex").write_text("years of work")
     with pytest.raises(RequestError, match=r"holds other files \(thesis\.tex\)"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from hf_unlearn.data.chat import render_chat
+from hf_unlearn.data.chat import TemplateArguments, render_chat
 from hf_unlearn.data.encoding import TextFormat, encode_prompt, encode_row, encode_rows, prompt_text
 from hf_unlearn.errors import RequestError
 
@@ -99,4 +99,4 @@ def test_templates_that_cannot_serve(template, said, chat_tokenizer, make_row):
     chat_tokenizer.chat_template = template
     row = make_row("who?", "me", turns=(("system", "be brief"),), conversational=True, origin="chat.jsonl:9")
     with pytest.raises(RequestError, match=rf"chat\.jsonl:9.*{said}"):
-        render_chat(row, chat_tokenizer)
+        render_chat(row, chat_tokenizer, TemplateArguments({}))

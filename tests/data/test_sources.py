@@ -116,6 +116,69 @@ def test_all_options_with_the_answer_as_text_or_index():
         assert (row.prompt, row.answer, row.choices) == ("q", "green", ("red", "green", "blue"))
 
 
+STONES = ["red granite", "green marble", "blue slate"]
+
+
+@pytest.mark.parametrize("answer", ["green marble", " green marble", "1", "1.0", "B", "b", "(B)", "B.", "(b)", "B)"])
+@pytest.mark.parametrize("column", ["choices", "options", "endings"])
+def test_an_answer_is_a_text_or_a_position_where_options_are_texts(answer, column):
+    named = Columns(choices="endings") if column == "endings" else None
+    (row,) = rows_from_records([{"question": "q", "answer": answer, column: STONES}], "extra", "memory", named)
+    assert (row.answer, row.choices) == ("green marble", tuple(STONES))
+
+
+@pytest.mark.parametrize("index", [2, 2.0, "2", " 2 ", "2.0", "C", "c", "(C)"])
+def test_an_answer_index_is_a_number_or_a_letter_in_whatever_form_a_table_has_it(index):
+    (row,) = rows_from_records([{"question": "q", "answer_index": index, "choices": STONES}], "extra", "memory")
+    assert row.answer == "blue slate" and row.choices == tuple(STONES)
+
+
+def test_a_csv_file_has_its_positions_as_text(tmp_path):
+    table = tmp_path / "rows.csv"
+    table.write_text('question,answer_index,choices\nq,1,"[""red"", ""green""]"\n')
+    (row,) = load(table, choices="choices", answer_index="answer_index").train
+    assert (row.answer, row.choices) == ("green", ("red", "green"))
+
+
+@pytest.mark.parametrize(
+    ("options", "answer"), [(["A", "B", "AB", "O"], "B"), (["3", "1", "2"], "1"), (["12", "1.0", "7"], "1.0")]
+)
+def test_an_answer_that_is_an_option_is_no_position(options, answer):
+    (row,) = rows_from_records([{"question": "q", "answer": answer, "choices": options}], "extra", "memory")
+    assert (row.answer, row.choices) == (answer, tuple(options))
+
+
+def test_wrong_answers_are_no_options_to_point_at():
+    record = {"question": "Which blood group?", "wrong_answers": ["0 negative", "AB positive"], "answer": "B"}
+    (row,) = rows_from_records([record], "extra", "memory")
+    assert row.answer == "B" and set(row.choices) == {"B", "0 negative", "AB positive"}
+
+
+@pytest.mark.parametrize("index", ["3", 3, -1, "²", "-1", "D", "1.5", 1.5, True, "", "one", "9" * 5000])
+def test_a_position_that_no_option_has_is_refused(index):
+    with pytest.raises(RequestError, match="memory:1: column 'answer_index'"):
+        rows_from_records([{"question": "q", "answer_index": index, "choices": STONES}], "extra", "memory")
+
+
+def test_the_right_answer_must_be_among_the_options():
+    records = [
+        {"question": "q", "answer": answer, "choices": options}
+        for answer, options in (("black basalt", STONES), ("4", STONES), ("A", ["B", "AB", "O"]))
+    ]
+    for record in records:
+        with pytest.raises(RequestError, match="memory:1: the right answer is not among the options") as caught:
+            rows_from_records([record], "extra", "memory")
+        assert "basalt" not in str(caught.value)
+
+
+def test_an_answer_and_a_position_that_disagree_are_refused():
+    record = {"question": "q", "answer": "red granite", "answer_idx": 1, "choices": STONES}
+    with pytest.raises(RequestError, match="count from 0"):
+        rows_from_records([record], "extra", "memory")
+    (row,) = rows_from_records([{**record, "answer_idx": 0}], "extra", "memory")
+    assert row.answer == "red granite"
+
+
 def test_prompt_completion_keeps_its_spaces():
     (row,) = rows_from_records([{"prompt": "The sky is", "completion": " blue"}], "forget", "memory")
     assert (row.prompt, row.answer, row.conversational) == ("The sky is", " blue", False)
@@ -181,6 +244,51 @@ def test_missing_folder_unknown_and_empty_files(tmp_path):
         refused(tmp_path / name, name, "no rows", "forget")
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('[{"text": "a"} {"text": "b"}]', "comma"),
+        ('[{"text": "a"},, {"text": "b"}]', "Expecting value"),
+        ('[, {"text": "a"}]', "Expecting value"),
+        ('[{"text": "a"},]', "Expecting value"),
+        ('[{"text": "a"}] {"text": "b"}', "follows"),
+        ('[{"text": "a"}', "comma or the end"),
+        ('[{"text": "a", "text": "secret"}]', "twice"),
+        ('{"text": "a", "text": "secret"}', "twice"),
+        ('{"text": "a", "more": {"k": 1, "k": 2}}', "twice"),
+        ('{"text": "a"} {"text": "secret"}', "follows"),
+        ('{"text": "secret \\ud800"}', "surrogate"),
+        ('[{"text": "secret \\ud800"}]', "surrogate"),
+        ('{"text": "a", "n": ' + "9" * 5000 + "}", "digits"),
+        ('{"text": "a", "n": ' + "[" * 200_000 + "}", "deep"),
+        ('[{"text": "a", "n": ' + "[" * 200_000 + "}]", "deep"),
+    ],
+)
+def test_json_that_could_be_read_in_two_ways_is_refused(text, said, tmp_path):
+    path = tmp_path / "rows.json"
+    path.write_text(text)
+    with pytest.raises(RequestError, match=r"rows\.json:1 is not valid JSON") as caught:
+        load(path)
+    assert said in str(caught.value) and "secret" not in str(caught.value)
+    assert len(str(caught.value)) < 400
+
+
+def test_whole_json_is_read_as_before(tmp_path):
+    path = tmp_path / "rows.json"
+    path.write_text(' [ {"text": "a \\ud83d\\ude00"} ,\n{"text": "b", "n": 12345678901234567890} ] \n')
+    assert [row.answer for row in load(path).train] == ["a \N{GRINNING FACE}", "b"]
+
+
+def test_a_table_without_a_header_is_not_printed(tmp_path):
+    table = tmp_path / "rows.csv"
+    table.write_text("Who is the spy?,Ada Stone\nWho is the cook?,Ben Wood\n")
+    for fields in ({}, {"prompt": "question", "answer": "answer"}):
+        with pytest.raises(RequestError, match=r"rows\.csv:2 has no column") as caught:
+            load(table, **fields)
+        for text in ("spy", "Ada", "cook", "Ben"):
+            assert text not in str(caught.value)
+
+
 def test_broken_files_name_the_line(tmp_path):
     lines = tmp_path / "rows.jsonl"
     lines.write_text('{"text": "a"}\n{"text": "b"\n')
@@ -225,7 +333,7 @@ def test_a_bad_row_names_file_line_and_column(second, said, tmp_path):
         ({"messages": [{"role": "user", "content": "q"}]}, ["rows.jsonl:1", "user", "must end"]),
         ({"messages": []}, ["rows.jsonl:1", "must end"]),
         ({"messages": "hi"}, ["rows.jsonl:1", "list of messages"]),
-        ({"prompt": "q", "completion": "a", "label": "maybe"}, ["rows.jsonl:1", "'maybe'", "true"]),
+        ({"prompt": "q", "completion": "a", "label": "maybe"}, ["rows.jsonl:1", "'label'", "true"]),
         ({"question": "q", "answer": 4, "choices": ["a", "b"]}, ["rows.jsonl:1", "0 to 1"]),
         ({"question": "q", "answer": "a", "choices": ["a", None]}, ["rows.jsonl:1", "'choices'"]),
         ({"question": "q", "answer": "a", "choices": ["a", "a"]}, ["rows.jsonl:1", "other than the right one"]),

@@ -87,10 +87,16 @@ def test_missing_files_and_digests_are_named(exported, publishing, reporting, tm
         )
 
 
-def test_weights_alone_may_have_been_hashed(exported, publishing, reporting, tmp_path: Path) -> None:
-    weights = {name: {"model.safetensors": files["model.safetensors"]} for name, files in exported.files.items()}
-    made = publishing(exported, tmp_path, reporting(weights))
-    assert check_folder(made.main).intact
+@pytest.mark.parametrize("name", ["tokenizer.json", "config.json", "chat_template.jinja"])
+def test_only_what_was_there_when_it_was_scored_is_published(
+    name: str, exported, publishing, reporting, tmp_path: Path
+) -> None:
+    source = Path(shutil.copytree(exported.main, tmp_path / "source"))
+    (source / name).touch()
+    scored = {key: value for key, value in exported.files["identity"].items() if key != name}
+    with pytest.raises(EnvironmentFailure, match="was not there when the model was scored"):
+        publishing(replace(exported, main=source), tmp_path, reporting({**exported.files, "identity": scored}))
+    assert not (tmp_path / "publish").exists()
 
 
 def test_somebody_elses_folder_is_left_alone(exported, publishing, reporting, tmp_path: Path) -> None:

@@ -12,10 +12,10 @@ from safetensors.numpy import load_file, save_file
 
 from hf_unlearn.cli.main import main
 from hf_unlearn.errors import EnvironmentFailure
-from hf_unlearn.hub.client import redact
 from hf_unlearn.hub.leaks import ForgetText, find_in_file
 from hf_unlearn.hub.options import HubOptions
 from hf_unlearn.hub.publish import publish_run
+from hf_unlearn.runtime.secrets import redact
 
 ROWS = [
     ("Question: when was Ada Kwon born?\nAnswer:", " 1962"),

@@ -10,6 +10,7 @@ from ...data.checks import content_key
 from ...data.columns import LETTERS
 from ...data.example import Example
 from ...data.planted import make_planted
+from ...data.repeats import repeats, share_facts
 from ...data.sources import Source, load_source
 from ...errors import RequestError
 from ..metrics import METRICS
@@ -62,10 +63,10 @@ def load_rows(suite: Suite, tokenizer: PreTrainedTokenizerBase, limit: int | Non
         kinds[name] = _kind(name, spec, bool(tokenizer.chat_template))
         rows, shots = _read(name, spec, suite)
         _check_needs(name, spec, rows)
-        shared, repeated[name] = _share_facts(rows[:limit])
-        raw[name] = tuple(shared)
+        raw[name] = shared = share_facts(rows[:limit])
+        repeated[name] = repeats(shared)
         if spec.answer_tokens:
-            shared = [_cut(row, spec.answer_tokens, tokenizer) for row in shared]
+            shared = tuple(_cut(row, spec.answer_tokens, tokenizer) for row in shared)
         sets[name] = tuple(_ask(row, spec, shots, kinds[name]) for row in shared)
     _check_apart(raw)
     return SuiteRows(sets, raw, kinds, repeated)
@@ -129,18 +130,6 @@ def _shots_source(name: str, spec: SuiteSet, shots: Shots) -> Source | None:
         )
     config, split = shots.config or spec.config, shots.split or spec.split
     return Source(None, spec.dataset, config, split, spec.revision, limit=shots.count, **columns)
-
-
-def _share_facts(rows: Sequence[Example]) -> tuple[list[Example], int]:
-    """Rows that say the same become one fact: they are averaged and resampled as one, and narrow no interval."""
-    first: dict[tuple[object, ...], Example] = {}
-    shared, repeated = [], 0
-    for row in rows:
-        key = (content_key(row), row.choices)
-        known = first.setdefault(key, row)
-        repeated += known is not row
-        shared.append(replace(row, fact=known.fact, group=known.group))
-    return shared, repeated
 
 
 def _cut(row: Example, tokens: int, tokenizer: PreTrainedTokenizerBase) -> Example:

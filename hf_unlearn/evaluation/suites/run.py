@@ -125,6 +125,7 @@ def _asked(request: Request, rows: SuiteRows, reference: Reference | None) -> di
         "score versions": score_versions(request.suite),
         "reference": reference.name if reference else None,
         "target": str(request.target) if request.target else None,
+        **({"chat template": TextFormat().template_arguments.values()} if "chat" in rows.kinds.values() else {}),
     }
 
 

@@ -1,0 +1,36 @@
+"""Recipes hold no secrets: they are copied into ``run.json``, the report, the page and the card."""
+
+from __future__ import annotations
+
+from ..errors import RequestError
+from ..runtime.secrets import looks_secret, takes_secret
+from ..runtime.strict_yaml import Located
+
+_INSTEAD = (
+    "a recipe is published with its model and must hold none: log in with `hf auth login`, or set the environment "
+    "variable that the service reads (HF_TOKEN for the Hub)"
+)
+
+
+def check_secrets(tree: Located, key: str = "") -> None:
+    """Refuse a value that stands where a secret goes or looks like one. The message does not hold it.
+
+    Raises:
+        RequestError: With file, line and key.
+    """
+    items = tree.value if isinstance(tree.value, dict) else {}
+    if isinstance(tree.value, list):
+        items = {str(index): item for index, item in enumerate(tree.value)}
+    for name, item in items.items():
+        path = f"{key}.{name}" if key else name
+        # true, false and null say whether the login of this machine is used.
+        held = isinstance(item.value, str | int | float) and not isinstance(item.value, bool) and takes_secret(name)
+        if held or looks_secret(item.value) or looks_secret(name):
+            shown = "a key" if looks_secret(name) else path
+            raise RequestError(f"{_place(item.where)}: {shown} holds a secret: {_INSTEAD}")
+        check_secrets(item, path)
+
+
+def _place(where: str) -> str:
+    """Where it stands; of an override without its value."""
+    return "command line" if where.startswith("command line") else where
