@@ -29,7 +29,7 @@ from ..verification.intervals import MIN_GROUPS
 from .checks import check_name, located
 from .spec import Recipe
 
-# Folders and transforms of a run that are no attacks.
+# Folders and transforms of a run that are not attacks.
 _TAKEN = ("identity", "tier")
 
 
@@ -39,7 +39,7 @@ class AttackSection:
 
     Attributes:
         attacks: Attacks by name.
-        tier: The tier that some of them come from. Those are left out where the data does not fit them.
+        tier: The tier that some of them come from. Those are left out if the data does not fit them.
     """
 
     attacks: dict[str, Attack] = field(default_factory=dict)
@@ -69,7 +69,7 @@ def parse_attacks(tree: Located) -> AttackSection:
         if item.value is not False:
             section[name] = _parse_attack(name, item)
         elif name not in of_tier:
-            where = f"the tier {tier} does not hold it" if tier else "no tier is named that could hold it"
+            where = f"the tier {tier} does not include it" if tier else "no tier is set that could include it"
             raise RequestError(f"{item.where}: attack.{name} is left out with false, and {where}: remove the line")
     return AttackSection({name: section[name] for name in _ordered(of_tier, items) if name in section}, tier)
 
@@ -113,14 +113,14 @@ def _entry(kind: str, *, own_name: bool) -> Any:
     except RequestError as error:
         if own_name:
             raise
-        hint = "an attack under a name of its own says which one it is, as in attack: rtt"
+        hint = "an attack under its own name must say which attack it is, as in attack: rtt"
         raise RequestError(f"{error}; {hint}") from None
 
 
 def _check_own_name(name: str, kind: str) -> None:
     check_name(name, "the name of an attack")
     if name != kind and (name in ATTACKS.names() or name in _TAKEN or _is_format(name)):
-        raise RequestError(f"the name {name!r} is that of something else: choose another")
+        raise RequestError(f"the name {name!r} is already used for something else: choose another")
 
 
 def _is_format(name: str) -> bool:
@@ -137,7 +137,7 @@ def _format(key: str, item: Located) -> str:
 
 
 def check_attack_formats(recipe: Recipe, tree: Located) -> None:
-    """What is attacked after quantization is a file of this run: :class:`RequestError` where it makes none such."""
+    """What is attacked after quantization must be a file of this run, or a :class:`RequestError` is raised."""
     for name, attack in recipe.attack.items():
         after = attack.after if isinstance(attack, OrderedAttack) else None
         if after is not None and after not in recipe.export.formats:
@@ -152,7 +152,7 @@ def fitting(section: AttackSection, bundle: DataBundle) -> tuple[dict[str, Attac
     """Leave out the attacks of a tier that the data does not fit.
 
     Returns:
-        The attacks that it fits, and by name why it does not fit the others.
+        The attacks that the data fits, and for each other one the reason.
 
     Raises:
         RequestError: The data does not fit an attack that is not of the tier.
@@ -172,8 +172,8 @@ def fitting(section: AttackSection, bundle: DataBundle) -> tuple[dict[str, Attac
 def fit_to_data(recipe: Recipe, bundle: DataBundle) -> tuple[Recipe, dict[str, str]]:
     """A recipe without the attacks of its tier that the data does not fit, its gate included.
 
-    Beside what :func:`fitting` leaves out these are attacks that the gate judges and that ask for too few groups of
-    facts for an interval.
+    Besides those that :func:`fitting` leaves out, these are attacks that the gate judges but that ask for too few
+    groups of facts for an interval.
 
     Raises:
         RequestError: The data does not fit an attack that the recipe names itself, or that a control needs.
@@ -182,7 +182,7 @@ def fit_to_data(recipe: Recipe, bundle: DataBundle) -> tuple[Recipe, dict[str, s
     of_tier = set(tier_names(recipe.attack_tier)) if recipe.attack_tier else set()
     for name in recipe.gate.attacks:
         if name in attacks and (problem := _too_few_groups(name, attacks[name], bundle)):
-            # What the recipe sets itself must not drop out of the verdict for it.
+            # What the recipe sets itself must not be dropped from the verdict.
             if name not in of_tier or attacks[name] != ATTACKS.get(name).value():
                 raise RequestError(problem)
             reasons[name] = problem
@@ -199,7 +199,7 @@ def fit_to_data(recipe: Recipe, bundle: DataBundle) -> tuple[Recipe, dict[str, s
 
 def _too_few_groups(name: str, attack: Attack, bundle: DataBundle) -> str | None:
     everything, asked = len({row.group for row in bundle.forget.score}), attack.asked_groups(bundle)
-    if everything < MIN_GROUPS or asked >= MIN_GROUPS:  # of too small a forget set nothing has an interval
+    if everything < MIN_GROUPS or asked >= MIN_GROUPS:  # with too small a forget set nothing has an interval
         return None
     return (
         f"attack.{name} asks for facts of {asked} groups of {everything}, and an interval needs {MIN_GROUPS}: its "

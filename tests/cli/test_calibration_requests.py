@@ -121,7 +121,7 @@ def test_short_names_are_the_usual_group_size_everywhere(recipe):
 def test_the_same_format_twice_is_refused_under_its_full_name(recipe, refused, tmp_path):
     recipe.write_text(TINY.replace("formats: [bnb-nf4]", "formats: [gptq-int4, gptq-int4-g128]"))
     sentence = refused(2, "run", recipe, "--output-dir", tmp_path / "run")
-    assert sentence.endswith("export.formats names 'gptq-int4-g128' twice: once is enough")
+    assert sentence.endswith("export.formats names 'gptq-int4-g128' twice: remove one")
 
 
 def test_another_text_makes_calibrated_formats_again_and_no_others(calibrated, tmp_path):

@@ -116,7 +116,7 @@ def test_offline_from_the_cache(here: Hub, repo, offline, capsys) -> None:
         assert result.intact and result.offline and result.commit == good
     assert VerifiedModel.from_pretrained(NAME, revision="v1") is not None
     assert main(["check", NAME]) == 0
-    assert f"commit {good} (from the download cache, the Hub was not asked)" in capsys.readouterr().out
+    assert f"commit {good} (from the download cache; the Hub was not contacted)" in capsys.readouterr().out
     assert len(here.requests) == asked
     for name, revision in ((NAME, "v2"), ("owner/other", None)):
         with pytest.raises(EnvironmentFailure, match=r"HF_HUB_OFFLINE is set, and .* is not whole in the download"):

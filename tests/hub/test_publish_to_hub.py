@@ -255,7 +255,7 @@ def test_runs_that_are_not_finished_or_were_changed(here: Hub, run_folder: Path,
 
 def test_options_for_the_hub_need_a_repository(tmp_path: Path, run_folder: Path, capsys) -> None:
     assert main(["publish", "quickstart", "--public"]) == 2
-    assert "--public is about the Hub: name --repo-id" in last_line(capsys)
+    assert "--public is about the Hub: give --repo-id" in last_line(capsys)
     assert main(["publish", str(run_folder)]) == 2
     assert "--repo-id is missing" in last_line(capsys)
 
