@@ -1,4 +1,4 @@
-"""What a run finds on disk and leaves there: the checkpoint it goes on from, and one whole, plain model at its end."""
+"""What a run finds on disk and leaves there: the checkpoint it resumes from, and one whole, plain model at its end."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def chosen_checkpoint(given: str | bool | None, output_dir: str | None) -> Path 
 def last_whole_checkpoint(folder: Path) -> Path | None:
     """The newest checkpoint that was written to its end; unfinished ones are deleted.
 
-    The trainer writes its state last, so that a checkpoint whose state can be read is whole.
+    The trainer writes its state last, so a checkpoint whose state can be read is complete.
 
     Args:
         folder: The output folder of a trainer; need not exist.
@@ -65,7 +65,7 @@ def torch_dtype(name: str) -> torch.dtype:
     """The precision to save in.
 
     Raises:
-        RequestError: There is none of that name.
+        RequestError: There is no precision of that name.
     """
     dtype = getattr(torch, name, None)
     if not isinstance(dtype, torch.dtype):
@@ -81,7 +81,7 @@ def is_quantized(model: nn.Module) -> bool:
 
 
 def merge_saved(adapters: Path, base: str, output_dir: Path, dtype: str | None) -> None:
-    """Merges saved adapters into a base that is read anew, in one process; the adapters' folder is deleted.
+    """Merge saved adapters into a freshly loaded base, in one process; the adapters' folder is deleted.
 
     Args:
         adapters: Their folder.
@@ -104,7 +104,7 @@ def save_gathered(
     save: Callable[[str, dict[str, Tensor] | None], None],
     writes: bool,
 ) -> None:
-    """Saves weights that were gathered from several processes. Every process has to call this.
+    """Save weights that were gathered from several processes. Every process has to call this.
 
     Args:
         whole: The weights; some processes may have none.

@@ -129,7 +129,7 @@ def test_a_mistake_is_named_with_its_line(right, wrong, message, recipe, refused
         ("model.min_known=2", "model.min_known is 2.0: it must be a share between 0 and 1"),
         ("model.scratch.learning_rate=0", "learning_rate is 0.0, it must be above 0"),
         ("data.keep_extra=[world]", "data.keep_extra names 'world': the recipe has no data.extra"),
-        ("data.retain_at_hand=0", "data.retain_at_hand is 0, nothing is left to retain"),
+        ("data.retain_at_hand=0", "data.retain_at_hand is 0: nothing is left to retain"),
         ("data.retain_at_hand=1.5", "data.retain_at_hand is 1.5: it must be a share between 0 and 1"),
         ("data.max_length=1", "data.max_length is 1: a row has at least 2 tokens"),
         ("data.planted.forget=0", "planted.forget is 0: at least one fact is needed"),
