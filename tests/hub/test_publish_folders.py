@@ -75,7 +75,7 @@ def test_files_that_were_not_scored_are_refused(exported, publishing, reporting,
 def test_missing_files_and_digests_are_named(exported, publishing, reporting, tmp_path: Path) -> None:
     source = Path(shutil.copytree(exported.main, tmp_path / "source"))
     (source / "tokenizer.json").unlink()
-    with pytest.raises(EnvironmentFailure, match=r"tokenizer\.json was scored and is gone"):
+    with pytest.raises(EnvironmentFailure, match=r"tokenizer\.json was scored and no longer exists"):
         publishing(replace(exported, main=source), tmp_path, reporting(exported.files))
     with pytest.raises(EnvironmentFailure, match="no digests of the scored 'bnb-nf4' files"):
         publishing(exported, tmp_path, reporting({"identity": exported.files["identity"]}))

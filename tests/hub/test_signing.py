@@ -93,7 +93,7 @@ def test_report_and_digests_edited_together(signed: Path, keys) -> None:
     weights = signed / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"\x00")
     rewrite_report(signed, **{"model.safetensors": hashlib.sha256(weights.read_bytes()).hexdigest()})
-    problem = f"{SIGNATURE_FILE}: was made for another report than the one beside it"
+    problem = f"{SIGNATURE_FILE}: was made for another report than the one next to it"
     assert only_problem(signed, [keys[1]]) == problem
     assert check_folder(signed).problems == (problem,), "found without a key too, as long as the signature is left"
     (signed / SIGNATURE_FILE).unlink()
@@ -120,7 +120,7 @@ def test_a_signature_by_another_key(signed: Path, keys, other_keys) -> None:
 def test_the_signature_of_another_release(signed: Path, passed, keys, tmp_path: Path) -> None:
     other = Path(shutil.copytree(passed.variant, tmp_path / "other"))
     shutil.copyfile(sign_folder(other, keys[0]), signed / SIGNATURE_FILE)
-    assert only_problem(signed, [keys[1]]) == f"{SIGNATURE_FILE}: was made for another report than the one beside it"
+    assert only_problem(signed, [keys[1]]) == f"{SIGNATURE_FILE}: was made for another report than the one next to it"
 
 
 def test_a_statement_edited_to_fit(signed: Path, keys) -> None:
@@ -185,7 +185,7 @@ def test_only_what_is_intact_is_signed_and_a_stale_signature_is_replaced(signed:
     sign_folder(signed, keys[0])
     assert check_folder(signed, [keys[1]]).intact
     (signed / "notes.txt").write_text("x")
-    with pytest.raises(RequestError, match=r"is not signed, for it is not what its report says: notes\.txt"):
+    with pytest.raises(RequestError, match=r"was not signed, because it does not match its report: notes\.txt"):
         sign_folder(signed, keys[0])
 
 
