@@ -54,14 +54,14 @@ class Paraphrase(PromptAttack):
             raise RequestError(
                 "paraphrase asks for facts by other prompts, and no row of the forget set has any: name a column of "
                 "other prompts in data.forget.paraphrased_prompt, or one in data.forget.fact that says which rows are "
-                "about the same fact, or take attack.paraphrase out"
+                "about the same fact, or remove attack.paraphrase"
             )
         return min(most, self.prompts)
 
     def asked(
         self, way: int, bundle: DataBundle, text_format: TextFormat, tokenizer: PreTrainedTokenizerBase
     ) -> Asked:
-        """Every row by its other prompt of this number, where it has one."""
+        """Every row with its other prompt of this number, if it has one."""
         others = other_prompts(bundle)
         rows = []
         for row in bundle.forget.score:
