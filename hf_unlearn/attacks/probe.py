@@ -218,9 +218,7 @@ class AnswerCodes:
             if size > 0 and size.isfinite():
                 tables.append(table / size)
         if not tables:
-            raise RequestError(
-                f"the embeddings of {type(model).__name__} cannot be read: remove attack.linear-probe"
-            )
+            raise RequestError(f"the embeddings of {type(model).__name__} cannot be read: remove attack.linear-probe")
         self._tables, self._tokenizer, self._fmt = tables, tokenizer, fmt
 
     def of(self, answers: Sequence[tuple[Example, str]]) -> Tensor:

@@ -160,7 +160,7 @@ def check_texts(context: RunContext, tokenizer: PreTrainedTokenizerBase, positio
         worst = max(too_long, key=lambda place: len(encoded[place].input_ids))
         raise RequestError(
             f"{len(too_long)} of {len(encoded)} rows have more tokens than the {positions} that the model can read, "
-            f"the longest has {len(encoded[worst].input_ids)} ({(trained + scored)[worst].origin}): take them out, or "
+            f"the longest has {len(encoded[worst].input_ids)} ({(trained + scored)[worst].origin}): remove them, or "
             f"set data.max_length={positions} and data.truncation=cut"
         )
 

@@ -96,7 +96,7 @@ def test_weights_alone_may_have_been_hashed(exported, publishing, reporting, tmp
 def test_somebody_elses_folder_is_left_alone(exported, publishing, reporting, tmp_path: Path) -> None:
     (tmp_path / "publish").mkdir()
     (tmp_path / "publish" / "thesis.tex").write_text("years of work")
-    with pytest.raises(RequestError, match="holds something else"):
+    with pytest.raises(RequestError, match="holds something other than"):
         publishing(exported, tmp_path, reporting(exported.files))
     assert (tmp_path / "publish" / "thesis.tex").exists()
     assert not (tmp_path / "publish-bnb-nf4").exists()

@@ -151,7 +151,7 @@ def test_a_file_that_appears_while_the_model_loads(copied: Path) -> None:
     result = check(copied)
     result.still_stands()
     (copied / "adapter_config.json").write_text("{}")
-    with pytest.raises(VerificationError, match=r"adapter_config\.json was touched"):
+    with pytest.raises(VerificationError, match=r"adapter_config\.json was changed"):
         result.still_stands()
 
 
