@@ -61,7 +61,7 @@ def test_text_that_is_the_forget_set_is_refused_before_training(calibrated, refu
     override = f"export.calibration.source.path={path}"
     sentence = refused(2, "run", calibrated, "--output-dir", tmp_path / "run", override)
     assert sentence.startswith(
-        "48 of 48 rows of the calibration text (a local file) repeat the forget set: name another"
+        "48 of 48 rows of the calibration text (a local file) repeat the forget set: set another"
     )
     assert nothing_was_trained(tmp_path / "run")
 
