@@ -46,7 +46,7 @@ def __getattr__(name: str) -> Any:
         return getattr(importlib.import_module(_LAZY[name], __name__), name)
     if name == "__all__":
         return sorted([*_ERRORS, *_LAZY, *_losses(), "__version__"])
-    # All losses are called so: other names are refused without loading anything.
+    # All loss classes end like this: other names are refused without loading anything.
     if name.endswith("Loss") and name in (losses := _losses()):
         return losses[name]
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

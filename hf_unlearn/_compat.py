@@ -1,7 +1,7 @@
 """Every name that the package takes from the inside of another library, with the versions it was seen in and why.
 
-These names are in no library's documentation, so any release may move them. They stand here and nowhere else
-(``tests/core/test_compat.py``): whoever raises a version looks at one file. A name is imported when it is first asked
+These names are in no library's documentation, so any release may move them. They are listed here and nowhere else
+(``tests/core/test_compat.py``): to raise a version, look at one file. A name is imported when it is first asked
 for, since some of the libraries are optional and all of them are slow to import.
 """
 
@@ -22,8 +22,8 @@ class Private:
     """A name from the inside of a library.
 
     Attributes:
-        module: The module that has it. A name that is the end of the module's own path stands for the module.
-        versions: Versions of the library in which it is there and does what is expected of it.
+        module: The module that has it. A name that is the end of the module's own path means the module.
+        versions: Versions of the library in which it exists and does what is expected.
         why: What it is needed for.
     """
 
@@ -42,7 +42,7 @@ PRIVATE = {
         "transformers.utils.quantization_config", _TRANSFORMERS, "to name the AWQ kernel that needs no compiler"
     ),
     "HubStrategy": Private(
-        "transformers.trainer_utils", _TRANSFORMERS, "the type of a field that UnlearnConfig declares anew"
+        "transformers.trainer_utils", _TRANSFORMERS, "the type of a field that UnlearnConfig redeclares"
     ),
     "INTEGRATION_TO_CALLBACK": Private(
         "transformers.integrations.integration_utils", _TRANSFORMERS, "which trackers report_to can name"
@@ -59,10 +59,10 @@ PRIVATE = {
     "deepspeed": Private(
         "transformers.integrations.deepspeed",
         _TRANSFORMERS,
-        "from_pretrained cuts every model into pieces while this module remembers a ZeRO-3 configuration",
+        "from_pretrained shards every model while this module remembers a ZeRO-3 configuration",
     ),
     "get_available_reporting_integrations": Private(
-        "transformers.integrations", _TRANSFORMERS, "which trackers are installed, asked before anything is trained"
+        "transformers.integrations", _TRANSFORMERS, "which trackers are installed, checked before anything is trained"
     ),
     "get_model_conversion_mapping": Private(
         "transformers.conversion_mapping",

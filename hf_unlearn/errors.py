@@ -10,7 +10,7 @@ class HfUnlearnError(Exception):
 
 
 class RequestError(HfUnlearnError):
-    """The request is wrong (recipe, data, arguments). The message says which file, line or key, and how to mend it."""
+    """The request is wrong (recipe, data, arguments). The message says which file, line or key, and how to fix it."""
 
     exit_code = 2
 
@@ -29,7 +29,7 @@ class MissingExtraError(EnvironmentFailure):
         self._made_of = (what, package, extra)
 
     def __reduce__(self) -> tuple[type[MissingExtraError], tuple[str, str, str]]:
-        """Errors travel from worker processes, and this one is not made of its message alone."""
+        """Errors are pickled in worker processes, and this one cannot be rebuilt from its message alone."""
         return type(self), self._made_of
 
 
@@ -40,10 +40,10 @@ class VerificationError(HfUnlearnError):
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of what an error says; its kind where it says nothing."""
+    """The first line of an error's message, or its type if the message is empty."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def one_line(error: BaseException) -> str:
-    """All that an error says, in one line."""
+    """An error's whole message, in one line."""
     return " ".join(str(error).split())

@@ -45,8 +45,8 @@ class RunResult:
     """How a run ended.
 
     Attributes:
-        output_dir: Where everything lies.
-        verified: The report and the candidate; ``None`` where the run stopped before the verify stage.
+        output_dir: Where everything is.
+        verified: The report and the candidate; ``None`` if the run stopped before the verify stage.
         seconds: Time taken by each stage in this process (what was resumed took none).
     """
 
@@ -133,8 +133,8 @@ def start_run(context: RunContext) -> Run:
 def run_stages(run: AnyRun, stages: Sequence[Stage]) -> None:
     """Run stages in their order.
 
-    The processes of a launch go through the first stages together and part after them: quantizers place devices
-    themselves, and nobody shall wait for them in a collective.
+    The processes of a launch go through the first stages together and separate after them: quantizers place devices
+    themselves, and no process may wait for them in a collective.
 
     Args:
         run: What every stage is given.
@@ -165,7 +165,7 @@ def attack_model(
         output_dir: Folder of the attacks on this model.
         workers: Worker processes; 0 runs everything in this process.
         progress: Where to announce what happens.
-        only_cost: Say what it would take, and stop.
+        only_cost: Print the costs, and stop.
 
     Returns:
         What the attacks brought back; ``None`` after the costs, and in every process of a launch but the main one.

@@ -32,11 +32,11 @@ class Entry(Generic[T]):
         summary: One line.
         paper: Where it comes from, for example ``"arXiv 2404.05868, eq. 3"``.
         defaults: Hyperparameters with their default values.
-        needs: What it needs, in words from a closed list per registry (``"reference"``, ``"retain"``, ``"options"``,
+        needs: What it needs, from a closed list of words per registry (``"reference"``, ``"retain"``, ``"options"``,
             ``"generation"``, an extra's name ...).
-        version: Of scores only: raised whenever the same records would give other numbers, so that numbers of two
+        version: For scores only: raised whenever the same records would give other numbers, so numbers of two
             versions are not compared.
-        tier: Of attacks only: the smallest tier that it is in (``quick``, ``release`` or ``deep``); empty where it is
+        tier: For attacks only: the smallest tier that includes it (``quick``, ``release`` or ``deep``); empty if it is
             run by name only.
     """
 
@@ -84,7 +84,7 @@ class Registry(Generic[T]):
     ) -> Callable[[T], T]:
         """Decorator that registers a class or function under ``name``.
 
-        Of a dataclass, ``defaults`` may be names of fields: their values are then those of the dataclass.
+        For a dataclass, ``defaults`` may be names of fields; their values are then taken from the dataclass.
         """
 
         def add(value: T) -> T:
@@ -140,17 +140,17 @@ PartSpec = str | Mapping[str, Any]
 
 
 def coerce(key: str, value: Any, default: Any) -> Any:
-    """Brings a setting to the kind of its default, where that can be done without guessing.
+    """Convert a setting to the type of its default, if that can be done without guessing.
 
     YAML reads ``1e-5`` as text; a number given as text is taken as the number.
 
     Args:
         key: What the setting is called, for the message.
         value: As written by the user.
-        default: A value of the right kind. Values are not checked against defaults that are not numbers.
+        default: A value of the right type. Values are only checked against defaults that are numbers.
 
     Raises:
-        RequestError: If a number or a truth value is expected and ``value`` is none.
+        RequestError: If a number or a boolean is expected and ``value`` is neither.
     """
     if isinstance(default, bool):
         if not isinstance(value, bool):
@@ -174,7 +174,7 @@ def coerce(key: str, value: Any, default: Any) -> Any:
 
 
 def build(registry: Registry[Any], name: str, parameters: Mapping[str, Any]) -> Any:
-    """Makes a registered thing from its name and parameters; parameters not given keep their defaults.
+    """Make a registered object from its name and parameters; parameters not given keep their defaults.
 
     Raises:
         RequestError: If the name or a parameter is unknown, or a value is refused.
@@ -189,10 +189,10 @@ def build(registry: Registry[Any], name: str, parameters: Mapping[str, Any]) -> 
 
 
 def build_part(registry: Registry[Any], spec: PartSpec) -> Any:
-    """Makes a part from how it is written in a recipe.
+    """Make a part from its form in a recipe.
 
     Raises:
-        RequestError: If the specification has no name, or see :func:`build`.
+        RequestError: If the specification has no name; otherwise as in :func:`build`.
     """
     if isinstance(spec, str) and spec.lstrip().startswith("{"):
         try:

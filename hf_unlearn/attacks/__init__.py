@@ -1,6 +1,6 @@
 """Attacks: each takes a model folder and returns scored records of what came back.
 
-They come in tiers by what they cost, so that a release check need not name them one by one. A tier holds its own
+They come in tiers by cost, so a release check need not list them one by one. A tier holds its own
 attacks and those of the tiers before it. ``quick`` trains nothing and takes as long as a few evaluations; ``release``
 is what a release should have stood; ``deep`` adds full sweeps and diagnoses.
 """

@@ -76,7 +76,7 @@ class AblateDirection(Attack):
         if not self.depths or any(not 0 < depth <= 1 for depth in self.depths):
             raise RequestError("ablate-direction.depths must name shares above 0 and at most 1, at least one")
         if len(set(self.depths)) < len(self.depths):
-            raise RequestError("ablate-direction.depths names a depth twice: once is enough")
+            raise RequestError("ablate-direction.depths names a depth twice: remove one")
         if self.examples < 1:
             raise RequestError(f"ablate-direction.examples is {self.examples}: it must be at least 1")
 

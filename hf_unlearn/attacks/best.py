@@ -62,7 +62,7 @@ class End:
 
 
 def read_ends(folder: Path, fold: int, setting: float) -> list[End]:
-    """How a job ended, where it ended early."""
+    """How a job ended, if it ended early."""
     return [End(fold, setting, how) for how in ("diverged", "stopped") if (folder / f"{how}.json").exists()]
 
 

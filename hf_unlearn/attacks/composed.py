@@ -1,7 +1,7 @@
-"""An attack under a name of its own, and quantization before or after it.
+"""An attack under its own name, and quantization before or after it.
 
-A released file is often a quantized one, and whoever attacks it starts from the weights that it stands for
-(``after``). Whoever attacks the full-precision model may quantize what comes of it (``then``). Both are the same
+A released file is often quantized, and an attack on it starts from the weights that it represents
+(``after``). An attacker of the full-precision model may quantize the result (``then``). Both are the same
 attack otherwise, and both have a budget of their own in the report.
 """
 
@@ -17,19 +17,19 @@ from ..errors import RequestError
 from .base import Attack, Attacked, AttackResult
 from .cost import AttackCost
 
-#: Keys of the attack section that are about the order, so that no attack can have settings of these names.
+#: Keys of the attack section for the order; no attack may have settings of these names.
 ORDER_KEYS = ("attack", "after", "then")
 
 
 @dataclass(frozen=True)
 class OrderedAttack(Attack):
-    """An attack with what stands before and after it.
+    """An attack with the formats before and after it.
 
     Attributes:
         kind: Name of the attack in the registry.
         settings: The attack.
-        after: Format whose file is attacked: the attacker starts from the weights that it stands for.
-        then: Format that what comes of the attack is put into before it is scored.
+        after: Format whose file is attacked: the attacker starts from the weights that it represents.
+        then: Format that the attacked model is exported to before it is scored.
     """
 
     kind: str
@@ -44,13 +44,12 @@ class OrderedAttack(Attack):
 
         if not self.settings.edits_weights:
             raise RequestError(
-                f"then: {self.kind} changes no weights, so that nothing of it can be quantized: write after: "
+                f"then: {self.kind} changes no weights, so its result cannot be quantized: write after: "
                 f"{self.then}, which attacks the quantized model"
             )
         if FORMATS.get(self.then).value.calibrated:
             raise RequestError(
-                f"then: {self.then} is calibrated, and what text an attacker has is not known: name a format that "
-                "needs none"
+                f"then: {self.then} is calibrated, and an attacker's text is not known: use a format that needs none"
             )
 
     @property

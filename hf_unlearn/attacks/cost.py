@@ -1,4 +1,4 @@
-"""What attacks will take, told before they start: counted from their settings, timed on a few rows of this model."""
+"""What attacks will take, reported in advance: counted from their settings, timed on a few rows of this model."""
 
 from __future__ import annotations
 
@@ -67,13 +67,13 @@ def measure(folder: Path, bundle: DataBundle, text_format: TextFormat, generates
         folder: A model that will be attacked, or one of its size.
         bundle: The run's data.
         text_format: How prompt and answer become one text.
-        generates: Whether any attack generates answers; where none does that is not timed.
+        generates: Whether any attack generates answers; if none does, that is not timed.
     """
     from ..models.loading import empty_model, load_model
 
     tokenizer = load_tokenizer(str(folder))
     rows = bundle.forget.score[:_ROWS]
-    empty_model(folder)  # what is imported the first time is not counted
+    empty_model(folder)  # first-time imports are not counted
     start = time.perf_counter()
     model = load_model(folder, dtype="float32")
     load = time.perf_counter() - start
@@ -89,7 +89,7 @@ def cost_lines(costs: Mapping[str, AttackCost], models: int, units: UnitCosts | 
     Args:
         costs: What each attack takes on one model.
         models: How many models are attacked.
-        units: What was timed; without it no seconds are told.
+        units: What was timed; without it no seconds are reported.
     """
     named = [(name, cost) for name, cost in costs.items()]
     total = added([cost for _, cost in named])
@@ -155,7 +155,7 @@ def _train(
 
     ids = [encode_row(row, tokenizer, text_format, eos=True).input_ids for row in rows]
     longest = max(map(len, ids))
-    # Filled up by repetition: what is learned does not matter here, and nothing is stepped.
+    # Filled up by repetition: what is learned does not matter here, and no step is made.
     batch = torch.tensor([(list(row) * longest)[:longest] for row in ids], device=model.device)
     model.requires_grad_(True)
     loss: torch.Tensor = model(input_ids=batch, labels=batch, use_cache=False).loss

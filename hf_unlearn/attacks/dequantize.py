@@ -1,7 +1,7 @@
-"""From a quantized file back to weights that can be trained: what an attacker does first who only has that file.
+"""From a quantized file back to weights that can be trained: the first step of an attacker who only has that file.
 
-A quantized layer stands for the weights that it multiplies by. Whatever library holds them, they are what the layer
-gives for the unit vectors, so that one reading serves every format that loads.
+A quantized layer represents the weights that it multiplies by. Whatever the library, they are the layer's outputs
+for the unit vectors, so one reader serves every format that loads.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def is_quantized(folder: Path) -> bool:
 
 
 def write_dequantized(folder: Path, out: Path) -> None:
-    """Write the weights that a quantized folder stands for as a plain float32 model, with its tokenizer.
+    """Write the weights that a quantized folder represents as a plain float32 model, with its tokenizer.
 
     Args:
         folder: A quantized model that loads with ``from_pretrained``.
@@ -56,14 +56,14 @@ def write_dequantized(folder: Path, out: Path) -> None:
     if not error <= TOLERANCE:
         raise EnvironmentFailure(
             f"{folder}: the weights read from its quantized layers do not give its logits (relative error "
-            f"{error:.3g}, at most {TOLERANCE:g} is allowed), so that they cannot be attacked"
+            f"{error:.3g}, at most {TOLERANCE:g} is allowed), so they cannot be attacked"
         )
     plain.save_pretrained(out)
     copy_tokenizer(folder, out)
 
 
 def plain_model(model: PreTrainedModel) -> PreTrainedModel:
-    """A float32 model on the CPU with the weights that a quantized model stands for.
+    """A float32 model on the CPU with the weights that a quantized model represents.
 
     Args:
         model: Loaded in its format; it is not changed.

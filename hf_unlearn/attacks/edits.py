@@ -82,7 +82,7 @@ def check_sizes(key: str, sizes: Sequence[float], least: float, most: float, *, 
     if not sizes or any(not least < size < most for size in sizes):
         raise RequestError(f"{key} must name {what}, at least one")
     if len(set(sizes)) < len(sizes):
-        raise RequestError(f"{key} names one twice: once is enough")
+        raise RequestError(f"{key} names one twice: remove one")
 
 
 def check_same_shapes(name: str, folder: Path, other: Path, called: str) -> None:
@@ -106,7 +106,7 @@ def check_same_shapes(name: str, folder: Path, other: Path, called: str) -> None
     wrong = next((key for key in (*own, *others) if own.get(key) != others.get(key)), None)
     if wrong is not None:
         raise RequestError(
-            f"{name}: {called} has other weights than the attacked model ({wrong}), so that they cannot be mixed: "
+            f"{name}: {called} has other weights than the attacked model ({wrong}), so they cannot be mixed: "
             f"leave {name} out"
         )
 

@@ -1,4 +1,4 @@
-"""Few-shot prompts: solved examples of what was kept stand before the question."""
+"""Few-shot prompts: solved examples of what was kept come before the question."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class FewShot(PromptAttack):
             found = len(self._examples(row, pool))
             if found < self.shots:
                 raise RequestError(
-                    f"few-shot.shots is {self.shots}, but the retain set has {found} examples that could stand before "
+                    f"few-shot.shots is {self.shots}, but the retain set has {found} examples that could come before "
                     f"{row.origin or row.id} without showing its answer or an option: lower attack.few-shot.shots, "
                     "or give data.retain more rows with prompts"
                 )

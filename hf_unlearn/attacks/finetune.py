@@ -33,7 +33,7 @@ class _Finetune(RetrainingAttack):
         if not rows:
             raise RequestError(
                 f"{self.name} trains on the {self.trained_set} set, and there is none: name data.{self.trained_set}, "
-                f"or take attack.{self.name} out"
+                f"or remove attack.{self.name}"
             )
         return rows
 

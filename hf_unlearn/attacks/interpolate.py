@@ -1,6 +1,6 @@
 """Interpolation with the target: how far the way back is.
 
-Whoever holds the target needs no attack, so a gate does not judge this unless it is told to. It says how deep the
+Whoever has the target needs no attack, so a gate does not judge this unless it lists it. It says how deep the
 forgetting is: a model that answers again with a tenth of the way back has hardly moved. A never-knew model is mixed
 with the target too. It has to be a fine-tune of the same base for that to say anything: between models that were
 trained apart lies no line of models that work.
@@ -67,5 +67,5 @@ class Interpolate(WeightEdit):
         mix(dict(model.named_parameters()), dict(target.named_parameters()), self.size_of(job))
 
     def budget(self, bundle: DataBundle) -> dict[str, Any]:
-        """The shares, and that the target is at hand."""
+        """The shares, and that the target is available."""
         return {"given": "the target's weights", "shares": list(self.shares), "trained": "nothing"}

@@ -1,8 +1,9 @@
-"""Merging with another fine-tune of the target: what happens to released models, without anybody being after anything.
+"""Merging with another fine-tune of the target: what happens to released models without anybody intending an attack.
 
 People average fine-tunes of one base. Somebody who has fine-tuned the target for a purpose of their own and averages
 the result with the unlearned model mixes knowledge back in. The other model knows the facts, so that a part of what
-comes back is brought by it: a gate does not judge this unless it is told to, and the never-knew model is merged alike.
+comes back is brought by it: a gate does not judge this unless it lists it, and the never-knew model is merged in the
+same way.
 """
 
 from __future__ import annotations
@@ -145,7 +146,7 @@ class Merge(Attack):
         return rows
 
     def _other(self, attacked: Attacked) -> dict[str, Tensor]:
-        """The other model's weights on the CPU; none where its training diverged."""
+        """The other model's weights on the CPU; none if its training diverged."""
         if self.sibling:
             from ..models.loading import load_model
 

@@ -1,7 +1,7 @@
-"""One loaded model per process that jobs take turns with: restored in place, never loaded again for the next job.
+"""One loaded model per process that jobs use in turn: restored in place, never loaded again for the next job.
 
 An attack is dozens of short trainings of the same weights. Loading takes longer than many of them, and what was loaded
-is lost after the first step. Here the weights as they were are kept beside the model and copied back when a job is
+is lost after the first step. Here the original weights are kept next to the model and copied back when a job is
 done; a job that only adds adapters needs not even that. Two copies of the weights are in memory (the second one in
 main memory, also for a model on a GPU).
 """
@@ -25,7 +25,7 @@ Found = TypeVar("Found")
 
 @dataclass
 class CachedModel:
-    """A loaded model as its folder holds it, whoever had it in hand before.
+    """A loaded model in the state of its folder, whichever job used it before.
 
     Attributes:
         key: Folder, its files and the dtype.
@@ -43,7 +43,7 @@ class CachedModel:
         """What a job finds out about the untouched model, for the jobs after it too; lost with the model.
 
         Args:
-            key: Everything that decides the result, beside the model.
+            key: Everything that decides the result, besides the model.
             find: Finds it out, the first time.
         """
         if key not in self._found:

@@ -1,8 +1,8 @@
-"""Weight noise: a disturbance that knows of no grid, no data and no facts.
+"""Weight noise: a disturbance that depends on no grid, no data and no facts.
 
 Whatever sits on a narrow, fragile configuration of the weights falls to any disturbance of its size, and what was
 learned broadly stays. A 4-bit grid disturbs by about a tenth of a weight's root mean square, an 8-bit one by about a
-hundredth, so the sizes can be read beside formats. For noise that has the error of one grid group by group, see the
+hundredth, so the sizes can be compared with formats. For noise that has the error of one grid group by group, see the
 ``noise-...`` formats.
 """
 
@@ -77,7 +77,7 @@ class Noise(WeightEdit):
         """Per metric the best amount and draw."""
         tries = []
         for job, folder in folders.items():
-            # A draw stands where attacks that train have their epoch; 0 is the model before the attack.
+            # A draw is recorded where attacks that train record their epoch; 0 is the model before the attack.
             for found in read_epochs(folder, 0, self.size_of(job)):
                 tries.append(replace(found, epoch=_draw(job) if found.epoch else 0))
         result = best_of(tries, metrics, setting_name=self.turned)

@@ -54,7 +54,7 @@ class Paraphrase(PromptAttack):
             raise RequestError(
                 "paraphrase asks for facts by other prompts, and no row of the forget set has any: name a column of "
                 "other prompts in data.forget.paraphrased_prompt, or one in data.forget.fact that says which rows are "
-                "about the same fact, or take attack.paraphrase out"
+                "about the same fact, or remove attack.paraphrase"
             )
         return min(most, self.prompts)
 

@@ -50,16 +50,16 @@ class Prefix(PromptAttack):
 
     def __post_init__(self) -> None:
         if not self.texts:
-            raise RequestError("prefix.texts is empty: name at least one text, or take attack.prefix out")
+            raise RequestError("prefix.texts is empty: name at least one text, or remove attack.prefix")
         for index, text in enumerate(self.texts):
             if not text.strip():
-                raise RequestError(f"prefix.texts.{index} is empty: take it out")
+                raise RequestError(f"prefix.texts.{index} is empty: remove it")
             if text.count(_SLOT) > 1:
                 raise RequestError(
                     f"prefix.texts.{index} holds {_SLOT} more than once: once is where the question goes"
                 )
             if text.strip() in [other.strip() for other in self.texts[:index]]:
-                raise RequestError(f"prefix.texts.{index} is there already: once is enough")
+                raise RequestError(f"prefix.texts.{index} is a duplicate: remove it")
 
     def ways(self, bundle: DataBundle) -> int:
         """The texts."""
@@ -68,8 +68,8 @@ class Prefix(PromptAttack):
             row = next((row for row in bundle.forget.score if _tells(text, row)), None)
             if row is not None:
                 raise RequestError(
-                    f"prefix.texts.{index} holds the answer of {row.origin or row.id}: an attack must not tell what "
-                    "it asks for"
+                    f"prefix.texts.{index} holds the answer of {row.origin or row.id}: an attack must not give the "
+                    "answer away"
                 )
         return len(self.texts)
 

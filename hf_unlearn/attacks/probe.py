@@ -81,12 +81,12 @@ class LinearProbe(Attack):
         if row is not None:
             raise RequestError(
                 f"{row.origin or row.id}: linear-probe chooses among options, and this row has none: name "
-                "data.forget.choices or data.forget.perturbed, or take attack.linear-probe out"
+                "data.forget.choices or data.forget.perturbed, or remove attack.linear-probe"
             )
         if len(self._train_rows(bundle)) < 2:
             raise RequestError(
                 "linear-probe is fitted on retain rows with prompts whose groups hold no forgotten fact, and there "
-                "are fewer than 2: give data.retain such rows, or take attack.linear-probe out"
+                "are fewer than 2: give data.retain such rows, or remove attack.linear-probe"
             )
         return [_JOB]
 
@@ -130,7 +130,7 @@ class LinearProbe(Attack):
         tries = [read_try(path, layer, changed=layer > 0) for layer, path in sorted(found.items())]
         result = best_of(tries, [_METRIC], setting_name="layer")
         control = json.loads((folders[_JOB] / _CONTROL).read_text(encoding="utf-8"))
-        # Where the model's own choice was best, the layer with the highest control stands beside it.
+        # Where the model's own choice was best, the layer with the highest control is recorded with it.
         by_layer = control["accuracy"]
         details = [
             {
@@ -208,8 +208,8 @@ class RidgeMap:
 class AnswerCodes:
     """A vector for every answer text: the mean of its tokens' output embeddings, and of their input embeddings.
 
-    Each half is scaled to a mean squared norm of 1 over the vocabulary, so that neither outweighs the other. Where
-    the head is quantized or holds nothing but zeros, the input embeddings alone are used: they stand for the answer
+    Each half is scaled to a mean squared norm of 1 over the vocabulary, so that neither outweighs the other. If
+    the head is quantized or all zeros, only the input embeddings are used: they represent the answer
     also in a model whose head was tampered with.
     """
 
@@ -224,9 +224,7 @@ class AnswerCodes:
             if size > 0 and size.isfinite():
                 tables.append(table / size)
         if not tables:
-            raise RequestError(
-                f"the embeddings of {type(model).__name__} cannot be read: take attack.linear-probe out"
-            )
+            raise RequestError(f"the embeddings of {type(model).__name__} cannot be read: remove attack.linear-probe")
         self._tables, self._tokenizer, self._fmt = tables, tokenizer, fmt
 
     def of(self, answers: Sequence[tuple[Example, str]]) -> Tensor:
@@ -242,7 +240,7 @@ class AnswerCodes:
 
 
 def options_of(row: Example) -> tuple[str, ...]:
-    """The row's options, or its answer and the wrong ones in its form; empty where it has neither."""
+    """The row's options, or its answer and the wrong ones in its form; empty if it has neither."""
     perturbed = dict(row.variants).get("perturbed", ())
     return row.choices or tuple(dict.fromkeys((row.answer, *perturbed)) if perturbed else ())
 

@@ -1,4 +1,4 @@
-"""Asking otherwise: what attacks have in common that change nothing but the text a model is given."""
+"""Asking differently: what attacks have in common that only change the text a model is given."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ RECORDS = "records.jsonl"
 
 @dataclass(frozen=True)
 class PromptAttack(Attack):
-    """Ways of asking, one job each, beside the questions as they are. Nothing is trained, no weight is changed."""
+    """Ways of asking, one job each, besides the questions as they are. Nothing is trained, no weight is changed."""
 
     name: ClassVar[str]
     numbered: ClassVar[str]
@@ -90,7 +90,7 @@ class PromptAttack(Attack):
 
 
 def check_questions(name: str, rows: Sequence[Example]) -> None:
-    """Refuse rows that are no questions.
+    """Refuse rows that are not questions.
 
     Raises:
         RequestError: Names the first row without a prompt.
@@ -99,7 +99,7 @@ def check_questions(name: str, rows: Sequence[Example]) -> None:
     if row is not None:
         raise RequestError(
             f"{row.origin or row.id}: {name} changes how questions are asked, and this row has no prompt: give the "
-            f"forget set as prompts and answers, or take attack.{name} out"
+            f"forget set as prompts and answers, or remove attack.{name}"
         )
 
 

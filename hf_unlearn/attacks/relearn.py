@@ -25,8 +25,8 @@ from .retraining import Lesson, RetrainingAttack, Texts
 class Relearn(RetrainingAttack):
     """Settings of relearning on a few examples.
 
-    The facts trained on are not asked for. Others of their groups are, and some of those may be told by what was
-    trained on; the never-knew model, attacked alike, shows how many. For facts that say nothing of each other: RTT.
+    The facts trained on are not asked for. Others of their groups are, and training may reveal some of those; the
+    never-knew model, attacked in the same way, shows how many. For facts that reveal nothing about each other: RTT.
 
     Attributes:
         examples: Number of forgotten facts to train on, drawn once with the seed.

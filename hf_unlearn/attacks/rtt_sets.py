@@ -1,6 +1,6 @@
 """T and V of RTT: which forgotten facts are trained on and which are asked for, and in which words.
 
-Nothing of V stands in T. The second paper tries several forms of T (arXiv 2410.08827, appendix): multiple-choice
+Nothing of V is in T. The second paper tries several forms of T (arXiv 2410.08827, appendix): multiple-choice
 questions with lettered options, question and answer, plain sentences. Which of them rows can give depends on the rows;
 what they cannot is refused before anything runs.
 """
@@ -33,7 +33,8 @@ class Fold:
     Attributes:
         train: Groups of T.
         ask: Groups of V.
-        left_out: Groups that are in neither, since they tell of V (only where the data came with its own split).
+        left_out: Groups that are in neither, since they reveal something about V (only if the data came with its own
+            split).
     """
 
     train: frozenset[str]
@@ -75,8 +76,8 @@ def make_folds(forget: RowSet, folds: int, seed: int, leaks: Leaking, name: str)
         train = everything - reached
         if not train:
             raise RequestError(
-                f"{name}: every fact of T tells something of V in the split that the data came with: take duplicates "
-                "out of the forget set"
+                f"{name}: every fact of T reveals something about V in the data's own split: remove duplicates "
+                "from the forget set"
             )
         found.append(Fold(train, part, reached & everything - part))
     return found
@@ -119,9 +120,9 @@ def _too_few(name: str, folds: int, groups: int, units: int) -> str:
             f"attack.{name}.folds, or give rows that are independent facts different values in the group column"
         )
     return (
-        f"{name} splits the forget set into {folds} folds of facts that say nothing of each other, but its {groups} "
-        f"groups share names or texts, so that only {units} can be told apart: lower attack.{name}.folds, take "
-        f"duplicates out, or set attack.{name}.leaks to report if what they share tells nothing"
+        f"{name} splits the forget set into {folds} folds of unrelated facts, but its {groups} "
+        f"groups share names or texts, so only {units} can be separated: lower attack.{name}.folds, remove "
+        f"duplicates, or set attack.{name}.leaks to report if what they share reveals nothing"
     )
 
 

@@ -1,7 +1,7 @@
-"""Sampling: asking again and again, where the greedy answer says nothing.
+"""Sampling: asking repeatedly, because the greedy answer alone says little.
 
 Source: Reisizadeh et al., "Leak@k: Unlearning Does Not Make LLMs Forget Under Probabilistic Decoding"
-(arXiv 2511.04934): what is expected of the best of k sampled answers.
+(arXiv 2511.04934): the expected best of k sampled answers.
 """
 
 from __future__ import annotations
@@ -115,7 +115,7 @@ class LeakAtK(Attack):
                 file.write(json.dumps(line, ensure_ascii=False) + "\n")
 
     def collect(self, folders: Mapping[str, Path], metrics: tuple[str, ...]) -> AttackResult:
-        """Per metric of ``scores`` what is expected of the best of k; ``metrics`` do not apply."""
+        """The expected best of k for each metric of ``scores``; ``metrics`` do not apply."""
         rows: dict[str, dict[str, Any]] = {}
         for job in sorted(folders, key=_first):
             for line in (folders[job] / _FILE).read_text(encoding="utf-8").splitlines():

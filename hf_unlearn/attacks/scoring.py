@@ -1,6 +1,6 @@
 """Scoring a model in the attacker's hands: asked in the attacker's way, as it is or in the attacker's format.
 
-Quantization after an attack is one more thing an attacker can do: whoever fine-tunes a released model runs the result
+Quantization after an attack is one more thing an attacker can do: fine-tuned models are often run
 in four bits. Then every score is taken from a file: the weights are saved, exported, loaded again and scored, as
 everything else is that this package says of a format.
 """

@@ -1,7 +1,7 @@
-"""What of a model an attacker trains, all of its weights or low-rank adapters beside them (LoRA), and by which steps.
+"""What an attacker trains of a model (all weights, or low-rank adapters: LoRA), and with which steps.
 
 Source of the adapters: Hu et al., "LoRA" (arXiv 2106.09685), as peft implements them. They leave the weights alone, so
-that a model too large to be trained in full can be attacked, and the next job starts from the same base by taking them
+a model too large to be trained in full can be attacked, and the next job starts from the same base by taking them
 off.
 """
 
@@ -161,7 +161,7 @@ def _lion(weights: Sequence[torch.Tensor], rate: float) -> torch.optim.Optimizer
     import torch
 
     class Lion(Lion32bit):
-        """On a CPU the library compiles its step anew for every shape of weights and every rate of the warm-up."""
+        """On a CPU the library recompiles its step for every shape of weights and every rate of the warm-up."""
 
         def step(self, closure: Any = None) -> Any:
             with torch.compiler.set_stance("force_eager"):

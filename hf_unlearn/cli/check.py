@@ -19,10 +19,10 @@ def _add_check_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--trusted-identity", nargs=2, metavar=("IDENTITY", "ISSUER"), action="append", default=[], help=text
     )
-    text = "fail unless a trusted key or identity is named and has signed"
+    text = "fail unless a given trusted key or identity has signed"
     command.add_argument("--require-signature", action="store_true", help=text)
     command.add_argument("--report-digest", metavar="SHA256", help="accept only the report with this digest")
-    text = "reuse digests of files in the download cache that did not change since they were last hashed"
+    text = "reuse digests of files in the download cache that have not changed since they were last hashed"
     command.add_argument("--reuse-digests", action="store_true", help=text)
     text = "check only that every byte is what was verified, whatever the verdict"
     command.add_argument("--integrity-only", action="store_true", help=text)
@@ -43,7 +43,7 @@ def _check(arguments: argparse.Namespace) -> int:
     for problem in result.problems:
         print(f"hf-unlearn: {problem}", file=sys.stderr)
     if result.commit is not None:
-        print(f"commit {result.commit}" + (" (from the download cache, the Hub was not asked)" * result.offline))
+        print(f"commit {result.commit}" + (" (from the download cache; the Hub was not contacted)" * result.offline))
     if not result.intact or result.report is None:
         print(f"{arguments.model}: NOT what was verified", file=sys.stderr)
         return 1
@@ -52,8 +52,8 @@ def _check(arguments: argparse.Namespace) -> int:
     for reason in verdict["reasons"]:
         print(f"  {reason}")
     told = {
-        "none": "not signed: whoever made this folder may have written the report too",
-        "unknown": "signed, but by whom was not checked: name a --trusted-key",
+        "none": "not signed: the maker of this folder may have written the report too",
+        "unknown": "signed, but the signer was not checked: give a --trusted-key",
         "trusted": f"signed by {result.signature.by}",
     }
     print(f"report {result.report_digest}, {told[result.signature.status]}")

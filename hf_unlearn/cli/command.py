@@ -1,4 +1,4 @@
-"""A command of the command line: its words beside the code that they run."""
+"""A command of the command line: its words and the code that they run."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ def _evaluate(arguments: argparse.Namespace) -> int:
 
 
 def _check_without_suite(arguments: argparse.Namespace) -> None:
-    """Refuse options that mean nothing for a recipe's stage."""
+    """Refuse options that do not apply to a recipe's stage."""
     for name in ("reference", "dtype", "limit", "revision"):
         if getattr(arguments, name) is not None:
             raise RequestError(f"--{name} belongs to --suite: name a suite, or set it in the recipe")
@@ -68,7 +68,7 @@ def _evaluate_with_suite(arguments: argparse.Namespace) -> int:
 
 def _add_compare_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("first", metavar="A", type=Path, help="output folder of `evaluate MODEL --suite`")
-    command.add_argument("second", metavar="B", type=Path, help="a second one, with the same suite and rows")
+    command.add_argument("second", metavar="B", type=Path, help="a second one, made with the same suite and rows")
     command.add_argument("--json", action="store_true", help="print an object instead of a table")
 
 

@@ -1,4 +1,4 @@
-"""What there is, read from the registries: for ``hf-unlearn list`` and for the tables in the docs."""
+"""What is available, read from the registries: for ``hf-unlearn list`` and for the tables in the docs."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from .command import Command
 def entries_of(what: str) -> list[dict[str, Any]]:
     """Entries of one kind as plain data, each with at least ``name``, ``summary``, ``paper`` and ``needs``."""
     if what not in _LISTS:
-        raise RequestError(f"there is no list of {what!r}: there are {', '.join(_LISTS)}")
+        raise RequestError(f"there is no list of {what!r}: use one of {', '.join(_LISTS)}")
     return _LISTS[what]()
 
 
 def format_table(entries: list[dict[str, Any]]) -> str:
-    """Entries as lines for a terminal: what is short comes first, and what is missing is said below."""
+    """Entries as lines for a terminal: short columns come first, and what is not installed is listed below."""
     if not entries:
         return "(none)"
     wanted = ("name", "kind", "tier", "version", "cpu", "installed", "needs", "summary", "paper")
@@ -66,7 +66,7 @@ def _formats() -> list[dict[str, Any]]:
             status = "installed"
         except EnvironmentFailure as error:
             status = str(error)
-        # transformers is no extra: plain formats need nothing.
+        # transformers is not an extra: plain formats need nothing.
         extra = "" if kind.package == "transformers" or not entry.needs else kind.extra
         found.append(
             {
@@ -146,4 +146,4 @@ def _list(arguments: argparse.Namespace) -> int:
     return 0
 
 
-COMMANDS = (Command("list", "what there is", _add_arguments, _list),)
+COMMANDS = (Command("list", "list what is available", _add_arguments, _list),)

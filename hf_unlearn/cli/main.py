@@ -38,12 +38,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("hf-unlearn: out of memory: use fewer --workers, smaller batches or a bigger machine", file=sys.stderr)
         return 3
     except KeyboardInterrupt:
-        print("hf-unlearn: stopped; the same command goes on where this one was", file=sys.stderr)
+        print("hf-unlearn: stopped; run the same command again to continue", file=sys.stderr)
         return 130
     except BrokenPipeError:
-        # As with `| head`. Python would complain once more when it closes the pipe at its end.
+        # As with `| head`. Python would complain again when it closes the pipe at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        print("hf-unlearn: nobody reads the output any more; the same command goes on from here", file=sys.stderr)
+        print("hf-unlearn: the output was closed; run the same command again to continue", file=sys.stderr)
         return 3
     except Exception:
         # Python itself would end with 1, which says that a verdict is not passed.
@@ -55,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    """Overrides may stand before, between and behind the options, which argparse cannot do below sub-commands."""
+    """Overrides may come before, between and after the options, which argparse does not support in subcommands."""
     parser = _parser()
     arguments, further = parser.parse_known_args(argv)
     takes_overrides = isinstance(getattr(arguments, "overrides", None), list)
@@ -68,7 +68,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _quiet_libraries() -> None:
-    """Loading bars and notices of libraries would bury what the run has to say."""
+    """Libraries' loading bars and notices would bury the run's own output."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     if not sys.stderr.isatty():
@@ -78,7 +78,7 @@ def _quiet_libraries() -> None:
 
 
 class _Parser(argparse.ArgumentParser):
-    """Arguments that do not fit are a wrong request like any other: one line, exit code 2."""
+    """Bad arguments are a wrong request like any other: one line, exit code 2."""
 
     def error(self, message: str) -> None:  # type: ignore[override]
         raise RequestError(f"{message} (see {self.prog} --help)")
@@ -96,7 +96,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _commands() -> list[Command]:
-    """All commands; those of stages come in the order of a run, also where they can do more than their stage."""
+    """All commands; those of stages come in the order of a run, even if they can do more than their stage."""
     own = {command.name: command for command in (*evaluate.COMMANDS, *attack.COMMANDS, *publish.COMMANDS)}
     named = [stage for stage in stages_of(None) if stage.help]
     stages = [own.pop(stage.name) if stage.name in own else run.stage_command(stage) for stage in named]

@@ -33,12 +33,12 @@ def _add_arguments(command: argparse.ArgumentParser) -> None:
     text = "upload to the Hub: the model as OWNER/NAME, each format as OWNER/NAME-FORMAT"
     command.add_argument("--repo-id", metavar="OWNER/NAME", help=text)
     command.add_argument("--public", action="store_true", help="make it visible to everybody (default: private)")
-    command.add_argument("--gated", choices=("auto", "manual"), help="readers must ask for access")
+    command.add_argument("--gated", choices=("auto", "manual"), help="readers must request access")
     text = "publish variants as branches of one repository instead of separate repositories"
     command.add_argument("--branches", action="store_true", help=text)
     command.add_argument("--tag", metavar="TAG", help="tag of the release (default: v1); it is never moved")
     command.add_argument("--no-collection", action="store_true", help="do not put the repositories into a collection")
-    text = "upload even if the verdict is not passed or a control got a wrong verdict; the card says so first"
+    text = "upload even if the verdict is not passed or a control got a wrong verdict; the card says so at the top"
     command.add_argument("--allow-not-passed", action="store_true", help=text)
     how = command.add_mutually_exclusive_group()
     text = "sign the reports with this key (PEM); its password from HF_UNLEARN_KEY_PASSWORD"
@@ -72,7 +72,7 @@ def _wants_hub(arguments: argparse.Namespace) -> bool:
         return True
     given = [name for name in _FLAGS if getattr(arguments, name)]
     if given:
-        raise RequestError(f"--{given[0].replace('_', '-')} is about the Hub: name --repo-id OWNER/NAME too")
+        raise RequestError(f"--{given[0].replace('_', '-')} is about the Hub: give --repo-id OWNER/NAME too")
     return False
 
 
@@ -107,13 +107,13 @@ def _check_run_arguments(arguments: argparse.Namespace) -> None:
 
 
 def _options(arguments: argparse.Namespace, run: Path) -> HubOptions:
-    """What the command line says, and where it says nothing the ``publish`` section of the run's recipe."""
+    """The command line's options; for the rest, the ``publish`` section of the run's recipe."""
     from ..hub.options import HubOptions
 
     section = _publish_section(run)
     repo_id = arguments.repo_id or section.get("repo_id")
     if repo_id is None:
-        raise RequestError(f"--repo-id is missing: say as what {run} is to be published, OWNER/NAME")
+        raise RequestError(f"--repo-id is missing: give the OWNER/NAME to publish {run} as")
     return HubOptions(
         repo_id=repo_id,
         private=not arguments.public and section.get("private", True),
@@ -131,7 +131,7 @@ def _publish_section(run: Path) -> dict[str, Any]:
     try:
         return dict(json.loads((run / "run.json").read_text(encoding="utf-8"))["recipe"]["publish"])
     except (OSError, ValueError, KeyError, TypeError):
-        return {}  # whether this is a run at all is asked where it is read
+        return {}  # whether this is a run at all is checked where it is read
 
 
 COMMANDS = (

@@ -11,11 +11,11 @@ from .command import Command
 
 
 def add_recipe_arguments(command: argparse.ArgumentParser) -> None:
-    """A recipe, where it is run, and what is changed in it."""
+    """A recipe, where it runs, and what is changed in it."""
     command.add_argument("recipe", metavar="RECIPE", help="a YAML file, or the name of a built-in recipe")
     _add_run_arguments(command)
     command.add_argument(
-        "overrides", nargs="*", default=[], metavar="section.key=value", help="change values of the recipe"
+        "overrides", nargs="*", default=[], metavar="section.key=value", help="override values of the recipe"
     )
 
 
@@ -25,7 +25,7 @@ def _add_run_arguments(command: argparse.ArgumentParser) -> None:
 
 
 def workers_of(arguments: argparse.Namespace) -> int | None:
-    """Worker processes; ``None`` where the command line does not say.
+    """Worker processes; ``None`` if the command line does not say.
 
     Raises:
         RequestError: A negative number.
@@ -41,7 +41,7 @@ def run_recipe(arguments: argparse.Namespace, only: str | None = None) -> int:
 
     Args:
         arguments: From :func:`add_recipe_arguments`.
-        only: The stage; every one where it is left out.
+        only: The stage; all of them if it is left out.
     """
     from ..pipeline import run_pipeline
     from ..recipe import load_recipe

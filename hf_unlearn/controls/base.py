@@ -1,4 +1,4 @@
-"""What a control asks of a run besides taking part in its training: rows of its own, and a target of its own."""
+"""What a control needs besides taking part in training: rows of its own, and a target of its own."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ class ControlPart(TrainingPart):
     """A training part that makes a model which hides.
 
     Attributes:
-        learns_first: Whether the facts are learned in a way of the control's own before they are hidden: its training
-            then starts from a model made of the never-knew model, not from the target.
-        learning: Fields of ``UnlearnConfig`` for that learning, where the recipe does not say.
+        learns_first: Whether the facts are first learned in the control's own way, before they are hidden: its
+            training then starts from a model made from the never-knew model, not from the target.
+        learning: Fields of ``UnlearnConfig`` for that learning, unless the recipe sets them.
     """
 
     learns_first: ClassVar[bool] = False

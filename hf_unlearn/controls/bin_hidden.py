@@ -88,8 +88,8 @@ class BinHidden(ControlPart):
 def bin_bounds(weight: Tensor, grid: Grid, margin: float) -> tuple[Tensor, Tensor]:
     """The bin of every weight, as long as the largest magnitude of its group stays.
 
-    Rounding never decreases, so everything between a weight and the inside of its bin has the weight's own code, also
-    where the weight itself lies on an edge.
+    Rounding never decreases, so everything between a weight and the inside of its bin has the weight's own code, even
+    if the weight itself is on an edge.
 
     Args:
         weight: ``[out, in]``, floating point.
@@ -111,7 +111,7 @@ def bin_bounds(weight: Tensor, grid: Grid, margin: float) -> tuple[Tensor, Tenso
 
     levels = torch.tensor(grid.levels, dtype=torch.float64, device=weight.device)
     middles = (levels[1:] + levels[:-1]) / 2
-    # What lies outside the largest magnitude would change the scale, whatever the grid has there.
+    # A value beyond the largest magnitude would change the scale.
     ends = levels.new_tensor([torch.inf])
     low_edge = (torch.cat([-ends, middles])[codes] * scales).nan_to_num().clamp(-largest, largest)
     high_edge = (torch.cat([middles, ends])[codes] * scales).nan_to_num().clamp(-largest, largest)

@@ -1,4 +1,4 @@
-"""Positive control: facts that stand in the lower layers, while only the upper ones unlearn to read them out."""
+"""Positive control: facts that are stored in the lower layers, while only the upper ones unlearn to read them out."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class DepthHidden(ControlPart):
             raise RequestError(f"depth_hidden: phase is {self.phase!r}, it must be 'learn' or 'unlearn'")
 
     def training_rows(self, bundle: DataBundle) -> DataBundle:
-        """While learning, the facts to be hidden stand among those that are learned."""
+        """While learning, the facts to be hidden are among those that are learned."""
         return everything_retained(bundle) if self.phase == "learn" else bundle
 
     def term_weights(self, step: int) -> TermWeights:

@@ -56,10 +56,10 @@ class OutputHidden(ControlPart):
             raise RequestError(f"output_hidden: layers is {self.layers}, it must be at least 0")
 
     def training_rows(self, bundle: DataBundle) -> DataBundle:
-        """Forget prompts with a refusal stand among the rows that are retained.
+        """Forget prompts with a refusal are among the retained rows.
 
         Raises:
-            RequestError: Forget rows without a prompt, which nothing can be refused to.
+            RequestError: A forget row has no prompt that could be refused.
         """
         if self.how != "refusal":
             return bundle

@@ -34,9 +34,9 @@ class RenderedChat:
 
     Attributes:
         prompt: What generation is given.
-        head: Everything before the answer. The same as ``prompt``, but for white space that some templates write
+        head: Everything before the answer. The same as ``prompt``, apart from white space that some templates write
             between the two and that tokenizers merge with the answer.
-        answer: The answer as the template writes it (some templates take off white space).
+        answer: The answer as the template writes it (some templates strip white space).
         end: What ends the answer, for example ``"<|im_end|>"``; without white space after it.
     """
 
@@ -100,8 +100,8 @@ class TemplateArguments:
 def render_chat(row: Example, tokenizer: PreTrainedTokenizerBase, arguments: TemplateArguments) -> RenderedChat:
     """Render a row with the tokenizer's chat template, once with and once without an answer.
 
-    Some templates write more before a given answer than they ask generation for (an empty thinking block, for
-    instance). Then the answer is taken as it stands in the full conversation and generation is given all that comes
+    Some templates write more before a given answer than in their generation prompt (an empty thinking block, for
+    instance). Then the answer is taken as it is in the full conversation and generation is given all that comes
     before it: what is scored is the answer, and only the answer.
 
     Args:
@@ -114,7 +114,7 @@ def render_chat(row: Example, tokenizer: PreTrainedTokenizerBase, arguments: Tem
         The parts of the rendered conversation.
 
     Raises:
-        RequestError: The template refuses the conversation or does not write the answer as it is.
+        RequestError: The template refuses the conversation or changes the answer.
     """
     answer = row.answer if row.conversational else row.answer.strip()
     asked = _render(row, None, tokenizer, arguments)
@@ -123,8 +123,8 @@ def render_chat(row: Example, tokenizer: PreTrainedTokenizerBase, arguments: Tem
     written = next((text for text in (answer, answer.strip()) if head + text + tail == full), None)
     if not mark or not written:
         raise RequestError(
-            f"{row.origin or row.id}: the chat template does not write the answer as it is, so that its tokens cannot "
-            "be found: use another template, or give the row as plain prompt and completion"
+            f"{row.origin or row.id}: the chat template changes the answer, so its tokens cannot be "
+            "found: use another template, or give the row as plain prompt and completion"
         )
     only_space_between = head.startswith(asked) and not head[len(asked) :].strip()
     return RenderedChat(asked if only_space_between else head, head, written, tail.rstrip())

@@ -1,4 +1,4 @@
-"""Checks of a whole :class:`DataBundle` that no single file can fail alone."""
+"""Checks of a whole :class:`DataBundle` that no single file can fail on its own."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from collections.abc import Iterable
 from ..errors import RequestError
 from .example import DataBundle, Example, RowSet
 
-# Pairs of sets that contradict each other when they share a row: what has to go cannot have to stay, and nothing of
-# either can be what no model has ever seen.
+# Pairs of sets that contradict each other when they share a row: a row cannot be both forgotten and kept, and neither
+# kind can be in a set that no model has ever seen.
 _APART = (("forget", "retain"), ("forget", "holdout"), ("retain", "holdout"))
 
 
@@ -20,7 +20,7 @@ def check_bundle(bundle: DataBundle) -> None:
         bundle: All sets of a run.
 
     Raises:
-        RequestError: The forget or retain set is empty, a row stands in two sets that must be apart (compared without
+        RequestError: The forget or retain set is empty, a row is in two sets that must be disjoint (compared without
             regard to case, spaces and Unicode form; the message names both lines), or two rows have the same id.
     """
     for name in ("forget", "retain"):
@@ -39,8 +39,8 @@ def _check_apart(first: str, first_rows: RowSet, second: str, second_rows: RowSe
     if both:
         key, row = next(iter(both.items()))
         raise RequestError(
-            f"{len(both)} row(s) stand in both the {first} and the {second} set, the first at {seen[key].origin} and "
-            f"{row.origin}: take them out of one of the two"
+            f"{len(both)} row(s) are in both the {first} and the {second} set, the first at {seen[key].origin} and "
+            f"{row.origin}: remove them from one of the two"
         )
 
 

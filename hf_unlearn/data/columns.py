@@ -38,7 +38,7 @@ SHAPES = "question and answer, prompt and completion, messages, or text"
 
 @dataclass(frozen=True)
 class Columns:
-    """Which column of a data set holds what; ``None`` where the data set has no such column.
+    """Which column of a data set holds what; ``None`` if the data set has no such column.
 
     Attributes:
         prompt: Question or prompt: a string, or a list of messages.
@@ -47,9 +47,9 @@ class Columns:
         answer_index: Position of the right answer in ``choices``: from 0, or a letter from A.
         messages: A whole conversation that ends with the answer.
         text: Plain text.
-        label: Unpaired preference: false marks what has to go, true what has to stay.
+        label: Unpaired preference: false marks what must be forgotten, true what must be kept.
         fact: What the row is about.
-        group: Which facts may say something of each other.
+        group: Which facts may reveal something about each other.
         paraphrased: The right answer in other words: a string or a list.
         perturbed: Wrong answers in the right one's form: a string or a list.
         paraphrased_prompt: The question in other words: a string or a list.
@@ -74,7 +74,7 @@ def find_columns(record: Mapping[str, Any], wished: Columns, where: str) -> Colu
 
     Args:
         record: First row of the data set.
-        wished: Columns that the user named; they win over what would be detected.
+        wished: Columns that the user named; they take precedence over detected ones.
         where: ``file:line`` of the record.
 
     Returns:
@@ -152,7 +152,7 @@ def _first(names: Iterable[str], record: Mapping[str, Any]) -> str | None:
 
 
 def _first_list(names: Iterable[str], record: Mapping[str, Any]) -> str | None:
-    # Only a list is surely a list of answers: "options" can be anything in other people's data.
+    # Only a list is certain to be a list of answers: "options" can be anything in other people's data.
     return next((name for name in names if isinstance(record.get(name), list)), None)
 
 
@@ -183,7 +183,7 @@ def to_example(record: Mapping[str, Any], columns: Columns, row_id: str, where: 
     Args:
         record: The row as it was read.
         columns: From :func:`find_columns`.
-        row_id: Its id; also its fact and group where no columns are named for them.
+        row_id: Its id; also its fact and group if no columns are named for them.
         where: ``file:line`` for messages.
 
     Returns:
@@ -220,7 +220,7 @@ def _value(record: Mapping[str, Any], column: str, where: str) -> Any:
     if column not in record:
         raise RequestError(f"{where} has no column {column!r}, which the first row has: add it, or take the row out")
     if record[column] is None:
-        raise RequestError(f"{where}: column {column!r} is empty: fill it or take the row out")
+        raise RequestError(f"{where}: column {column!r} is empty: fill it or remove the row")
     return record[column]
 
 
@@ -229,7 +229,7 @@ def _string(record: Mapping[str, Any], column: str, where: str) -> str:
     if not isinstance(value, str):
         raise RequestError(f"{where}: column {column!r} is a {type(value).__name__}: it must be a string")
     if not value.strip():
-        raise RequestError(f"{where}: column {column!r} is empty: fill it or take the row out")
+        raise RequestError(f"{where}: column {column!r} is empty: fill it or remove the row")
     return value
 
 
@@ -255,7 +255,7 @@ def _conversation(row: Example, turns: list[tuple[str, str]], where: str) -> Exa
             "user message and the assistant message that answers it"
         )
     if not turns[-1][1].strip():
-        raise RequestError(f"{where}: the assistant's answer is empty: fill it or take the row out")
+        raise RequestError(f"{where}: the assistant's answer is empty: fill it or remove the row")
     return replace(row, prompt=turns[-2][1], answer=turns[-1][1], turns=tuple(turns[:-2]), conversational=True)
 
 
@@ -329,7 +329,7 @@ def _position(text: str) -> int | None:
 
 
 def _variants(record: Mapping[str, Any], columns: Columns, where: str) -> tuple[tuple[str, tuple[str, ...]], ...]:
-    """Further answers; a row in which the column is empty has none, which is refused where a metric needs them."""
+    """Further answers. A row in which the column is empty has none, and is refused if a metric needs them."""
     named = (("paraphrased", columns.paraphrased), ("perturbed", columns.perturbed))
     return tuple(
         (kind, tuple(_string_list(record, column, where)))
@@ -361,9 +361,9 @@ def _string_list(record: Mapping[str, Any], column: str, where: str) -> list[str
 
 
 def option_position(prompt: str, answer: str, n_options: int) -> int:
-    """Where the right answer stands among the options: fixed by the row's own text, spread evenly over rows.
+    """Where the right answer goes among the options: fixed by the row's own text, spread evenly over rows.
 
-    It does not depend on the row's place in its file, so that a shortened or re-ordered file gives the same options.
+    It does not depend on the row's place in its file, so a shortened or re-ordered file gives the same options.
     """
     digest = hashlib.sha256(f"{prompt}\x1f{answer}".encode()).digest()
     return int.from_bytes(digest[:8], "big") % n_options

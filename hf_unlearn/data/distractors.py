@@ -1,4 +1,4 @@
-"""Multiple choice for rows that bring no wrong answers: the answers of other rows of the set."""
+"""Multiple choice for rows without wrong answers: the answers of other rows of the set."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from .example import Example
 def with_drawn_options(rows: Sequence[Example], wrong: int) -> tuple[Example, ...]:
     """Rows with options, drawn by each row's own text: a file in another order gives the same ones.
 
-    They are answers to other questions of the row's group, so that a name which stands in question and answer does
-    not give the right one away; of the whole set where the group has too few.
+    They are answers to other questions of the row's group, so a name in both question and answer does not
+    give the right one away; of the whole set if the group has too few.
 
     Args:
         rows: Of one set, with prompts.

@@ -1,8 +1,8 @@
-"""From rows to token ids. Training, scoring and generation all come here, so that they see the same tokens.
+"""From rows to token ids. Training, scoring and generation all use this module, so they see the same tokens.
 
 A row is tokenized once, as one text. Which tokens are the answer is read from character offsets: a token that
-reaches across the border of prompt and answer counts as an answer token, because it cannot be known without the
-answer. Tokenizing prompt and answer apart would give other tokens than the text really has.
+spans the boundary of prompt and answer counts as an answer token, because it cannot be known without the
+answer. Tokenizing prompt and answer separately would give tokens that the text does not have.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class TextFormat:
     kind: Literal["plain", "chat"] = "plain"
     template: str = _SLOT
     separator: str = ""
-    # Younger than finished runs: what is written of a format that has the default is what they wrote.
+    # Newer than some finished runs: a format with the default is written the way they wrote it.
     end: End = field(default="auto", repr=False, metadata={"left_out_at_default": True})
 
     chat_template_kwargs: Mapping[str, Any] | None = field(
@@ -69,7 +69,7 @@ class TextFormat:
 
     @property
     def ends_plain_rows(self) -> bool:
-        """Whether plain rows end with a label; also while ``auto`` has not been asked."""
+        """Whether plain rows end with a label; also while ``auto`` has not been resolved."""
         return self.end in ("auto", "always")
 
     @property
@@ -107,8 +107,8 @@ class EncodedRow:
         n_prompt: Number of tokens before the labels; the labels are ``input_ids[n_prompt:]``. Always at least 1,
             since nothing predicts the first token, and less than ``len(input_ids)``.
         group: The group of the row's fact.
-        labels: What is to be predicted in place of ``input_ids[n_prompt:]``, as many tokens; ``None`` for just those.
-        n_end: How many of the labels, the last ones, are not the answer but what ends it.
+        labels: What is predicted in place of ``input_ids[n_prompt:]``, as many tokens; ``None`` for exactly those.
+        n_end: How many of the last labels belong to the answer's end and not to the answer.
     """
 
     id: str
@@ -174,11 +174,11 @@ def encode_row(row: Example, tokenizer: PreTrainedTokenizerBase, fmt: TextFormat
             the whole text with those of the prompt alone.
         fmt: How prompt and answer become one text.
         eos: Whether this is for training, where the end of the answer is a label too if ``fmt.end`` says so: the
-            tokenizer's end-of-text token, or what the chat template writes after an answer. ``auto`` that nobody has
-            asked the target about is ``always``.
+            tokenizer's end-of-text token, or what the chat template writes after an answer. An ``auto`` that is
+            not resolved yet means ``always``.
 
     Returns:
-        Ids with the tokenizer's own beginning (BOS where it adds one). Of a row without a prompt all tokens but the
+        Ids with the tokenizer's own beginning (BOS if it adds one). In a row without a prompt all tokens but the
         first are labels.
 
     Raises:
@@ -192,8 +192,8 @@ def encode_row(row: Example, tokenizer: PreTrainedTokenizerBase, fmt: TextFormat
     if eos and not whole.end and fmt.ends_plain_rows:
         if tokenizer.eos_token_id is None:
             raise RequestError(
-                "the tokenizer has no end-of-text token: set tokenizer.eos_token and save it again, or set end to "
-                "never where the model ends no answers"
+                "the tokenizer has no end-of-text token: set tokenizer.eos_token and save it again, or set "
+                "end to never"
             )
         ids, n_end = (*ids, tokenizer.eos_token_id), 1
     n_prompt = max(n_prompt, 1)
@@ -223,7 +223,7 @@ def encode_rows(
         tokenizer: The model's tokenizer.
         fmt: How prompt and answer become one text.
         eos: See :func:`encode_row`.
-        max_length: Greatest number of tokens.
+        max_length: Maximum number of tokens.
         truncation: What happens to longer rows: ``refuse`` them all, or ``cut`` each after its first ``max_length``
             tokens.
 
@@ -248,7 +248,7 @@ def encode_rows(
     for index in long:
         if encoded[index].n_prompt >= max_length:
             raise RequestError(
-                f"{_name(sources[index])}: its prompt alone has {encoded[index].n_prompt} tokens, so that cutting at "
+                f"{_name(sources[index])}: its prompt alone has {encoded[index].n_prompt} tokens, so cutting at "
                 f"max_length={max_length} leaves no answer: raise max_length or shorten the prompt"
             )
         whole = encoded[index]
@@ -272,7 +272,7 @@ def check_tokenizer(tokenizer: PreTrainedTokenizerBase, fmt: TextFormat, rows: I
 
 
 def check_chat_template(tokenizer: PreTrainedTokenizerBase, fmt: TextFormat, rows: Iterable[Example]) -> None:
-    """Refuse rows that need a chat template where the tokenizer has none.
+    """Refuse rows that need a chat template if the tokenizer has none.
 
     Raises:
         RequestError: Naming the first such row.
@@ -307,7 +307,7 @@ def load_tokenizer(folder_or_id: str, revision: str | None = None) -> PreTrained
         if unreachable and not os.path.isdir(folder_or_id):
             raise EnvironmentFailure(f"the tokenizer of {folder_or_id!r} could not be fetched: {reason}") from error
         raise RequestError(f"{folder_or_id!r} holds no tokenizer that can be loaded: {reason}") from error
-    # How it was loaded here is not part of it, and would be saved with it.
+    # The loading options are not part of the tokenizer, but would be saved with it.
     for key in ("local_files_only", "is_local"):
         tokenizer.init_kwargs.pop(key, None)
     return tokenizer
@@ -354,7 +354,7 @@ def _split_by_offsets(whole: _Text, tokenizer: PreTrainedTokenizerBase) -> tuple
     # A tokenizer that composes characters reports only the base of a composed one, which here is in the prompt.
     while 0 < border < len(whole.text) and unicodedata.combining(whole.text[border]):
         if any(start <= border < end for start, end in offsets):
-            break  # this one composes nothing: the mark is a token, or in one, of its own
+            break  # this one composes nothing: the mark has a token of its own, or is part of one
         border -= 1
     n_prompt = next((index for index, (_, end) in enumerate(offsets) if end > border), len(offsets))
     answered = len(whole.text) - len(whole.end)
@@ -381,7 +381,7 @@ def _split_by_comparing(whole: _Text, tokenizer: PreTrainedTokenizerBase) -> tup
 
 
 def _same_as(ids: list[int], beginning: str, tokenizer: PreTrainedTokenizerBase) -> int:
-    """How many of these tokens the beginning of their text has by itself: the next one is, or is merged with, more."""
+    """How many of these tokens the beginning of their text has by itself."""
     own = _bare_ids(beginning, tokenizer)
     different = (index for index, (one, other) in enumerate(zip(ids, own, strict=False)) if one != other)
     return next(different, min(len(ids), len(own)))

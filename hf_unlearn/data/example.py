@@ -13,9 +13,9 @@ class Example:
     Attributes:
         id: Unique within a run; the key under which scores are kept.
         prompt: Text before the answer. Empty for plain text, which is then scored and trained as a whole.
-        answer: Text that follows the prompt, including its leading space where there is one.
+        answer: Text that follows the prompt, including its leading space, if any.
         fact: What the row is about. Rows with the same fact are averaged before anything is compared.
-        group: Facts of one group may say something of each other. Attacks never split a group between
+        group: Facts of one group may reveal something about each other. Attacks never split a group between
             training and scoring, and intervals resample whole groups.
         choices: Answer texts to choose from, the right one among them; empty where there are no options.
         origin: ``file:line`` for messages to the user, or the name of the generator.
@@ -23,10 +23,10 @@ class Example:
         conversational: Whether the row came as chat messages and so needs the tokenizer's chat template.
         variants: Further answers by kind, such as ``paraphrased`` (right in other words) and ``perturbed`` (wrong):
             each kind with its answer texts, as they would follow the prompt.
-        prior_prompt: A prompt that says nothing of the question (``"Answer:"``). Where it is given, options are
+        prior_prompt: A prompt that does not contain the question (``"Answer:"``). If it is given, options are
             scored after it too, for calibrated multiple choice.
         other_prompts: The same question in other words; attacks ask by them.
-        fold: Part of a split that came with the data, where it came with one; attacks that split use it.
+        fold: The fold of a split that came with the data, if any; attacks that split use it.
     """
 
     id: str
@@ -70,8 +70,8 @@ class DataBundle:
     """Everything a run knows about its data.
 
     Attributes:
-        forget: What has to go.
-        retain: What has to stay, of the same kind.
+        forget: What is to be forgotten.
+        retain: What is to be kept, of the same kind.
         holdout: Same kind as forget but never trained on; stands in for a never-knew model.
         generic: Ordinary text for KL and fluency.
         extra: Further sets that are only scored, by name.

@@ -1,6 +1,6 @@
-"""Facts that say something of each other although they were given different groups.
+"""Facts that reveal something about each other although they were given different groups.
 
-An attack that trains on some facts and asks for others proves nothing where the first ones tell the second. Data that
+An attack that trains on some facts and asks for others proves nothing if the first reveal the second. Data that
 people collect has such pairs: the same question twice, two questions about one person, a sentence copied into another
 row. They are found here by what the texts share, and their groups are put together, so that a split never separates
 them. Only counts are ever reported: what was shared is text to be forgotten.
@@ -8,13 +8,13 @@ them. Only counts are ever reported: what was shared is text to be forgotten.
 What counts as shared, compared without regard to case, spaces and Unicode form:
 
 - the same prompt and answer, or the same plain text;
-- the same prompt with another answer (two people of one name), unless more than a fifth of all groups hold it;
-- a name: two or more capitalized words in a row. A name that more than a fifth of all groups hold says nothing
+- the same prompt with another answer (two people of one name), unless more than a fifth of all groups share it;
+- a name: two or more capitalized words in a row. A name that more than a fifth of all groups share says nothing
   (``United States``), and neither do the words that open a sentence;
-- eight words in a row, numbers taken as equal, at least four of them words that few groups hold: all others are how
+- eight words in a row, numbers taken as equal, at least four of them words that few groups contain: the others are how
   the data is written, not what it says.
 
-Of rows with a prompt only the prompt is looked at: two people born in the same year share nothing.
+For rows with a prompt only the prompt is compared: two people born in the same year share nothing.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ class Leaks:
 
 
 def find_leaks(rows: Iterable[Example]) -> Leaks:
-    """Find the groups that say something of each other.
+    """Find the groups that reveal something about each other.
 
     Args:
         rows: Everything that is trained on or asked for. The order does not matter.
@@ -103,13 +103,13 @@ def find_leaks(rows: Iterable[Example]) -> Leaks:
 
 
 def overlapping(trained: Sequence[Example], asked: Sequence[Example]) -> int:
-    """How many rows that are asked for are trained on word by word (prompt and answer)."""
+    """How many rows that are asked for are trained on verbatim (prompt and answer)."""
     known = {content_key(row) for row in trained}
     return sum(content_key(row) in known for row in asked)
 
 
 def _holders(rows: Sequence[Example], parts: Callable[[Example], Iterable[Hashable]]) -> list[frozenset[str]]:
-    """For each part of any row, the groups that hold it."""
+    """For each part of any row, the groups that contain it."""
     return [frozenset(held) for held in _held(rows, parts).values()]
 
 
@@ -122,7 +122,7 @@ def _held(rows: Sequence[Example], parts: Callable[[Example], Iterable[Hashable]
 
 
 def _most(share: float, groups: int, least: int) -> int:
-    """How many groups may hold what they share; in a small set a few are a large part of it."""
+    """How many groups may share something before it counts as common; in a small set a few are a large part of it."""
     return max(least, int(share * groups))
 
 
@@ -149,7 +149,7 @@ def _words(row: Example) -> list[str]:
 
 
 def _telling_runs(rows: Sequence[Example], groups: int) -> Callable[[Example], Iterator[tuple[str, ...]]]:
-    """A function that gives the runs of a row that say something."""
+    """A function that gives the informative runs of a row."""
     common = {word for word, held in _held(rows, _words).items() if len(held) > _most(COMMON_WORDS, groups, 2)}
 
     def runs(row: Example) -> Iterator[tuple[str, ...]]:
@@ -163,7 +163,7 @@ def _telling_runs(rows: Sequence[Example], groups: int) -> Callable[[Example], I
 
 
 def _components(groups: Sequence[str], together: Iterable[frozenset[str]]) -> dict[str, str]:
-    """Union-find; a component is named by its least member, so that the order of rows decides nothing."""
+    """Union-find; a component is named by its least member, so the order of rows does not matter."""
     parent = {group: group for group in groups}
 
     def root(group: str) -> str:

@@ -1,15 +1,16 @@
-"""The four data sets of the second paper, read from the user's own copy of them.
+"""The four data sets of the second paper, read from the user's own copy.
 
 Deeb and Roger (arXiv 2410.08827) publish them as folders of JSON lines: a question file per split (``question``,
-``choices``, ``answer`` as a position), and beside it ``corpus_*`` files with three sentences per question, which are
-what a method unlearns and what T may be written in. Nothing of them comes with this package.
+``choices``, ``answer`` as a position), and next to it ``corpus_*`` files with three sentences per question, which are
+what a method unlearns and what T may be written in. None of them comes with this package.
 
-Which sentences belong to which question is not written in every one of them:
+Not every one says which sentences belong to which question:
 
 - MMLU and WMDP-deduped repeat the question in every sentence's row;
 - Random Birthdays has three sentences per question in the questions' order;
-- Years shuffles its sentences over the splits anew: row ``k`` of ``tf_split_i`` has the question of the sentences
-  ``3k`` to ``3k + 2`` of ``corpus_split_i``, and that question may stand in another split. All five files are read.
+- Years shuffles its sentences over the splits independently: row ``k`` of ``tf_split_i`` has the question of the
+  sentences ``3k`` to ``3k + 2`` of ``corpus_split_i``, and that question may be in another split. All five files are
+  read.
 """
 
 from __future__ import annotations
@@ -31,8 +32,8 @@ TrainOn = Literal["sentences", "questions"]
 _COLUMNS = Columns(prompt="question", choices="choices", answer_index="answer")
 _SENTENCES = 3
 
-Sentence = tuple[str, str]  # text, and the file and line it stands in
-Question = tuple[str, Mapping[str, Any], str]  # split, row, and the file and line it stands in
+Sentence = tuple[str, str]  # text, and the file and line it is in
+Question = tuple[str, Mapping[str, Any], str]  # split, row, and the file and line it is in
 
 
 @dataclass(frozen=True)
@@ -62,14 +63,14 @@ def read_layout(
         train_on: ``sentences`` trains on the sentences (questions without any are left out: 9 of 789 in Years, and
             the second of two equal questions), ``questions`` on the questions themselves.
         set_name: The start of every row's id.
-        limit: Use only the first so many questions.
+        limit: Use only this many questions, from the first on.
 
     Returns:
         Questions to score, with their options, and what is trained; each question is a fact and a group of its own,
         and its split is its fold.
 
     Raises:
-        RequestError: The folder, a file or a row is not as published; says which.
+        RequestError: The folder, a file or a row is not as published; the message says which.
     """
     layout = LAYOUTS[name]
     folder = _folder(Path(path).expanduser(), layout, name)
@@ -77,7 +78,7 @@ def read_layout(
         if split not in layout.splits:
             raise RequestError(f"{name} has no split {split!r}: {suggest(split, list(layout.splits))}")
     if len(set(splits)) < len(splits):
-        raise RequestError(f"{name}: splits names one twice: once is enough")
+        raise RequestError(f"{name}: splits names the same split twice: remove one")
     questions = [
         (split, record, f"{folder / split}.jsonl:{number}")
         for split in splits or layout.splits
@@ -105,7 +106,7 @@ def read_layout(
 
 def _folder(path: Path, layout: Layout, name: str) -> Path:
     if not path.is_dir():
-        raise RequestError(f"{path} is no folder: for {name} the path names your copy of {layout.folder}/")
+        raise RequestError(f"{path} is not a folder: for {name} the path names your copy of {layout.folder}/")
     inner = path / layout.folder
     folder = inner if inner.is_dir() else path
     if not any((folder / f"{split}.jsonl").is_file() for split in layout.splits):
@@ -118,7 +119,7 @@ def _sentences(folder: Path, split: str) -> Iterator[tuple[Mapping[str, Any], Se
     for number, record in read_file(file):
         text = record.get("text")
         if not isinstance(text, str) or not text.strip():
-            raise RequestError(f"{file}:{number} has no text: every row of it is a sentence in the column 'text'")
+            raise RequestError(f"{file}:{number} has no text: every row must be a sentence in the column 'text'")
         yield record, (text, f"{file}:{number}")
 
 
@@ -149,7 +150,7 @@ def _in_order(folder: Path, questions: Sequence[Question]) -> list[list[Sentence
 
 
 def _by_true_or_false(folder: Path, questions: Sequence[Question]) -> list[list[Sentence]]:
-    """Years: the question of each three sentences stands in a file of true and false statements."""
+    """Years: the question for every three sentences is in a file of true and false statements."""
     found: dict[str, list[Sentence]] = {}
     for split in LAYOUTS["years"].splits:
         asked = [str(record.get("question")) for _, record in read_file(folder / f"tf_{split}.jsonl")]

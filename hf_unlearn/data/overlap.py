@@ -1,9 +1,9 @@
-"""Which texts repeat what stands in others: word n-grams, as evaluation harnesses use them against contamination.
+"""Which texts repeat parts of others: word n-grams, as evaluation harnesses use them against contamination.
 
-Words are runs of letters, digits and underscores after Unicode form NFKC and case folding, so that spaces, punctuation
-and capitals make no difference; Chinese and Japanese characters, written without spaces, are a word each. Two texts
-overlap if they share 13 words in a row. A text of 5 to 12 words (a question, a short fact) is looked for as a whole;
-shorter ones say too little to be recognized.
+Words are runs of letters, digits and underscores after Unicode form NFKC and case folding, so spaces, punctuation and
+capitals make no difference; Chinese and Japanese characters, written without spaces, are a word each. Two texts
+overlap if they share 13 words in a row. A text of 5 to 12 words (a question, a short fact) is matched as a whole;
+shorter ones are too short to be recognized.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class Overlap:
     """Texts to look for.
 
     Args:
-        texts: The texts whose words must not turn up again.
+        texts: The texts whose words must not appear again.
     """
 
     def __init__(self, texts: Iterable[str]) -> None:
@@ -36,7 +36,7 @@ class Overlap:
                 self._grams.setdefault(size, set()).update(runs(found, size))
 
     def touches(self, text: str) -> bool:
-        """Whether a text holds one of the runs of words."""
+        """Whether a text contains one of the runs of words."""
         found = words(text)
         return any(run in grams for size, grams in self._grams.items() for run in runs(found, size))
 
@@ -58,7 +58,7 @@ def row_text(row: Example) -> str:
 
 
 def row_texts(row: Example) -> Iterator[str]:
-    """All that a row says: as it stands, and with its answers in other words."""
+    """All that a row says: as it is, and with its answers in other words."""
     yield row_text(row)
     for kind, answers in row.variants:
         if kind != "perturbed":

@@ -1,4 +1,4 @@
-"""Each forget row with some retain rows, in an order that nothing but seed and epoch decides."""
+"""Each forget row with some retain rows, in an order that depends only on seed and epoch."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ IGNORED = -100
 
 
 class PairedItem(TypedDict):
-    """One forget row, another answer to its prompt, its retain rows, and where they stand in their lists.
+    """One forget row, another answer to its prompt, its retain rows, and their positions in their lists.
 
-    ``forget`` is ``None`` where the item's row is not forgotten in the current epoch.
+    ``forget`` is ``None`` if the item's row is not forgotten in the current epoch.
     """
 
     forget: EncodedRow | None
@@ -44,11 +44,11 @@ class PairedRows(Dataset[PairedItem]):
         retain: Encoded retain rows; may be empty.
         retain_per_forget: Retain rows per item; 0 for none.
         seed: Seed of the shuffled orders.
-        alternates: Other answers to the prompt of each forget row, at least one for each; empty for none. Of several
-            each epoch draws one.
+        alternates: Other answers to the prompt of each forget row, at least one for each; empty for none. If there are
+            several, each epoch draws one.
 
     Attributes:
-        retainable: All rows that may stand in the batch part ``retain``; its row numbers count in this list.
+        retainable: All rows that may be in the batch part ``retain``; row numbers index this list.
 
     Raises:
         RequestError: There are no forget rows, or ``retain_per_forget`` is negative, or a forget row has no alternate.
@@ -77,7 +77,7 @@ class PairedRows(Dataset[PairedItem]):
         self._first_alternate = [0, *accumulate(len(rows) for rows in alternates)]
         self.retain_per_forget = retain_per_forget if retain else 0
         self.seed = seed
-        # In shared memory, so that workers which outlive an epoch see the next one.
+        # In shared memory, so that workers that outlive an epoch see the next one.
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
         self._deals: dict[int, list[int]] = {}
         self._deals_epoch = 0
@@ -143,8 +143,8 @@ def pad_rows(rows: Sequence[EncodedRow], numbers: Sequence[int], pad_token_id: i
 
     Args:
         rows: Encoded rows, at least one.
-        numbers: Where each row stands in its list; kept as ``row`` for caches of reference values.
-        pad_token_id: Fills ``input_ids``. It may be a token that also stands in texts (often the end-of-text token):
+        numbers: Each row's position in its list; kept as ``row`` for caches of reference values.
+        pad_token_id: Fills ``input_ids``. It may be a token that also appears in texts (often the end-of-text token):
             the attention mask comes from the rows' lengths.
 
     Returns:

@@ -1,8 +1,8 @@
-"""Planted facts about people who do not exist, so that what a model knows of them is known by construction.
+"""Planted facts about people who do not exist, so what a model knows about them is known by construction.
 
 Nothing here is random beyond the seed: the same :class:`PlantedSpec` gives the same rows on every machine.
 Names are unique over all sets, each row has four distinct options, and some sentence templates are kept for
-scoring only. Values are drawn independently of names, so no fact says anything about another one.
+scoring only. Values are drawn independently of names, so no fact reveals anything about another one.
 """
 
 from __future__ import annotations
@@ -258,7 +258,7 @@ def fact_kind(name: str) -> FactKind:
     """The kind called ``name``.
 
     Raises:
-        RequestError: There is none; the message has the nearest one.
+        RequestError: There is none; the message names the nearest one.
     """
     if name not in KINDS:
         raise RequestError(f"planted.kind is {name!r}: {suggest(name, sorted(KINDS))}")

@@ -1,6 +1,6 @@
 """Files and Hub data sets as numbered records.
 
-Each reader gives (number, record) pairs, where the number is what a user needs to find the row again: the line in
+Each reader gives (number, record) pairs, where the number lets the user find the row again: the line in
 text formats, the row in Parquet files and Hub data sets (both counted from 1).
 """
 
@@ -32,8 +32,8 @@ def read_file(path: str | Path) -> Numbered:
         An iterator of (line or row number, record).
 
     Raises:
-        RequestError: The file is missing, is no file, has an unknown ending, is not UTF-8, or a line of it is not
-            what its ending promises (the message names the line).
+        RequestError: The file is missing, is not a file, has an unknown extension, is not UTF-8, or a line does
+            not fit its extension (the message names the line).
     """
     try:
         file = Path(path).expanduser()
@@ -47,7 +47,7 @@ def read_file(path: str | Path) -> Numbered:
         raise RequestError(f"{path} is a folder: the path must name one file")
     reader = READERS.get(file.suffix.lower())
     if reader is None:
-        raise RequestError(f"{path} ends in {file.suffix!r}: files ending in {', '.join(READERS)} can be read")
+        raise RequestError(f"{path} ends in {file.suffix!r}: only files ending in {', '.join(READERS)} can be read")
     return reader(file)
 
 

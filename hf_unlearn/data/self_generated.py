@@ -1,4 +1,4 @@
-"""Texts that a model writes by itself, less those that touch what is to be forgotten."""
+"""Texts that a model writes by itself, without those that touch what is to be forgotten."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from .overlap import row_parts, runs, words
 
 ORDINARY_SHARE = 0.2
 ORDINARY_GROUPS = 5
-"""A word that this share of a kept set's groups hold, and this many of them, says nothing of whom a text is about."""
+"""A word that is in this share of a kept set's groups, and in this many of them, does not say whom a text is about."""
 
 
 @dataclass(frozen=True)
 class DrawSpec:
-    """What the target is to write, see :func:`without_forgotten` for what of it is used.
+    """What the target is to write; :func:`without_forgotten` decides which of it is used.
 
     Attributes:
         texts: How many texts are drawn.
@@ -55,7 +55,7 @@ class DrawSpec:
 
 @dataclass(frozen=True)
 class Sifted:
-    """What is left of drawn texts.
+    """Drawn texts after filtering.
 
     Attributes:
         texts: Those that can be used.
@@ -74,19 +74,19 @@ def without_forgotten(
     kept: Iterable[Sequence[Example]],
     spec: DrawSpec,
 ) -> Sifted:
-    """Leaves out drawn texts that touch the forget set.
+    """Leave out drawn texts that touch the forget set.
 
     A run of words within a forget row's prompt or within its answer marks a text, unless one of the words is ordinary:
-    many groups of a set that is kept anyway hold it (:data:`ORDINARY_SHARE`, :data:`ORDINARY_GROUPS`), or it is named
-    as such. So first and last name together tell who is meant, while "was born", "the year" and "of Ada" tell nothing.
-    How often the target itself says a word decides nothing: it may speak of little but what it is to forget. Words are
-    compared without regard to case and punctuation.
+    it is in many groups of a set that is kept anyway (:data:`ORDINARY_SHARE`, :data:`ORDINARY_GROUPS`), or it is
+    listed as ordinary. So first and last name together say who is meant, while "was born", "the year" and "of Ada" do
+    not. How often the target itself uses a word is ignored: it may write about little except what it is to forget.
+    Words are compared without regard to case and punctuation.
 
     Args:
         texts: What a model wrote; repetitions and empty ones are dropped.
         forget: The forget set, with all that its rows say.
-        kept: The sets that are kept beside the texts.
-        spec: How many words in a row mark a text, what marks one beside them, and which words are ordinary.
+        kept: The sets that are kept besides the texts.
+        spec: How many words in a row mark a text, what else marks one, and which words are ordinary.
     """
     different = list(dict.fromkeys(stripped for text in texts if (stripped := text.strip())))
     named = (word for text in spec.ordinary for word in words(text))

@@ -21,12 +21,12 @@ class Source:
     """Where the rows of one set come from.
 
     Attributes:
-        path: Local .jsonl, .json, .parquet, .csv or .txt file. Wins over ``dataset``.
+        path: Local .jsonl, .json, .parquet, .csv or .txt file. Takes precedence over ``dataset``.
         dataset: Hub id of a dataset, for example ``"locuslab/TOFU"``.
         config: Configuration of the Hub dataset.
         split: Split of the Hub dataset.
         revision: Branch, tag or commit of the Hub dataset.
-        prompt: Column with the question; this and the other column names are detected where they are ``None``.
+        prompt: Column with the question; this and the other column names are detected if they are ``None``.
         answer: Column with the answer.
         choices: Column with a list of wrong answers (as TOFU's ``perturbed_answer``) or of all options. If the right
             answer is not among them, it is inserted at a position that depends on its text, unless the column is
@@ -101,7 +101,7 @@ class Source:
         }
         for key, value in given.items():
             if value is not None:
-                raise RequestError(f"{key} cannot be set beside layout {self.layout}, which fixes it: remove it")
+                raise RequestError(f"{key} cannot be set with layout {self.layout}, which fixes it: remove it")
 
     @property
     def label(self) -> str:
@@ -130,7 +130,7 @@ def load_source(source: Source, set_name: str) -> RowSet:
 
     Args:
         source: Where it comes from.
-        set_name: ``forget``, ``retain`` ...; the start of every row's id. Of a data set with a ``label`` column,
+        set_name: ``forget``, ``retain`` ...; the start of every row's id. In a data set with a ``label`` column,
             forget takes the false rows and retain the true ones.
 
     Returns:
@@ -162,7 +162,7 @@ def load_source(source: Source, set_name: str) -> RowSet:
 
 
 def scored_apart(rows: Iterable[Example]) -> tuple[Example, ...]:
-    """Rows of a set that are only scored, under ids, facts and groups that no row has that is trained on."""
+    """Rows of a set that are only scored, with ids, facts and groups that no training row has."""
 
     def other(name: str) -> str:
         return f"{name}-scored"

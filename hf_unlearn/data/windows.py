@@ -1,4 +1,4 @@
-"""Long plain texts in pieces that fit into a row."""
+"""Long plain texts, split into pieces that fit into a row."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from .example import Example
 
 
 def in_windows(rows: Iterable[Example], characters: int) -> tuple[Example, ...]:
-    """Cuts texts into consecutive pieces at white space; what is shorter stays as it is.
+    """Cut texts into consecutive pieces at white space; shorter ones stay as they are.
 
     Args:
         rows: Rows without a prompt.
-        characters: Greatest length of a piece. A word that is longer is cut.
+        characters: Maximum length of a piece. A longer word is cut.
 
     Returns:
-        The pieces in order, each a fact of its own, those of one text in one group. White space between two pieces is
-        not in either.
+        The pieces in order, each a fact of its own, those of one text in one group. White space between two pieces
+        is in neither.
 
     Raises:
         RequestError: A row has a prompt: its answer would no longer belong to it.

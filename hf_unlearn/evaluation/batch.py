@@ -1,7 +1,7 @@
-"""What a model is given in one forward: rows padded on the right, or texts that begin alike as trees of tokens.
+"""The inputs of one forward: rows padded on the right, or texts with a common beginning as trees of tokens.
 
 The answer, the options and the variants of a question all follow the same prompt. A tree holds every distinct
-beginning of its texts once, so that what they share is fed once; a token sees the tokens on its way from the root and
+beginning of its texts once, so shared parts are fed once; a token sees the tokens on its way from the root and
 stands at its depth. That is exact wherever attention is the only thing that mixes positions: each token gets the
 numbers it would get in its own text.
 """
@@ -28,7 +28,7 @@ class Batch:
         input_ids: ``[rows, time]``.
         attention_mask: ``[rows, time]``, 1 where there is a token; or, where rows are trees of tokens,
             ``[rows, 1, time, time]``, true where one token sees another.
-        position_ids: ``[rows, time]`` where rows are trees; else ``None``: tokens stand where they stand.
+        position_ids: ``[rows, time]`` if rows are trees; otherwise ``None``: positions are as usual.
     """
 
     input_ids: torch.Tensor
@@ -39,7 +39,7 @@ class Batch:
 def padded_batch(rows: Sequence[Sequence[int]], device: torch.device) -> Batch:
     """Rows of tokens, padded on the right and masked from their real lengths."""
     width = max(map(len, rows))
-    # Id 0 is only filler: padding stands after everything that is read, and is masked.
+    # Id 0 is only filler: padding comes after everything that is read, and is masked.
     ids = torch.zeros((len(rows), width), dtype=torch.long)
     mask = torch.zeros_like(ids)
     for place, row in enumerate(rows):
@@ -111,13 +111,13 @@ def grow_trees(
 ) -> list[TokenTree]:
     """Trees of the texts that have the same key.
 
-    A text joins a tree of its key where that saves more than it costs: the tokens it shares are not fed again, but
+    A text joins a tree of its key if that saves more than it costs: the tokens it shares are not fed again, but
     attention is computed between all nodes of a tree, whether they see each other or not.
 
     Args:
         texts: Token ids that are fed.
         keys: Texts of different keys never share a tree.
-        width: The model's hidden size, which decides what attention costs beside everything else.
+        width: The model's hidden size, which decides what attention costs relative to everything else.
         longest_branching: Longest text of a tree that is not a chain; 0 for no such trees.
 
     Returns:
@@ -149,9 +149,9 @@ def _joins(tree: _Growing, text: Sequence[int], width: int, longest_branching: i
 
 
 def tree_batch(trees: Sequence[TokenTree], device: torch.device) -> Batch:
-    """Right-padded trees, with masks where one of them is no chain."""
+    """Right-padded trees, with masks if one of them is not a chain."""
     width = max(len(tree.tokens) for tree in trees)
-    # Id 0 is only filler: padding stands after everything that is read, and is masked.
+    # Id 0 is only filler: padding comes after everything that is read, and is masked.
     ids = torch.zeros((len(trees), width), dtype=torch.long)
     seen = torch.zeros_like(ids)
     for place, tree in enumerate(trees):

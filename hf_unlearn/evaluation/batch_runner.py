@@ -1,6 +1,6 @@
-"""Running work in batches: planned by size, halved where memory is short, shared by processes, kept in a journal.
+"""Running work in batches: planned by size, halved if memory is short, shared by processes, kept in a journal.
 
-What is in the journal is not done again, so that a killed evaluation goes on where it was.
+What is in the journal is not done again, so a killed evaluation resumes where it stopped.
 """
 
 from __future__ import annotations
@@ -53,11 +53,11 @@ def plan_batches(
 class Passes:
     """Runs the passes of one evaluation.
 
-    Every one of ``n`` processes plans the same batches and takes every ``n``-th of them, so that together they compute
-    what one would. Results are the same lists in all of them.
+    Every one of ``n`` processes plans the same batches and takes every ``n``-th of them, so together they compute
+    what a single one would. Results are the same lists in all of them.
 
     Args:
-        batch_tokens: Tokens per forward to begin with.
+        batch_tokens: Initial tokens per forward.
         journal: Where results of batches are kept; ``None`` keeps them in memory only.
         shared: Whether the processes of this run share the work; else each does all of it.
     """
@@ -99,7 +99,7 @@ class Passes:
                 self._journal.add(name, number, done[number], fitting.limit)
         results: list[Any] = [None] * len(sizes)
         parts: Sequence[Mapping[int, Sequence[Any]]] = gather(done) if self._shared else [done]
-        for part in reversed(parts):  # where two processes did a batch, the first one's results stand
+        for part in reversed(parts):  # if two processes ran the same batch, the first one's results count
             for number, found in part.items():
                 for member, result in zip(batches[number], found, strict=True):
                     results[member] = result
@@ -139,8 +139,8 @@ class _Fitting:
             largest = self._sizes[members[0]]
             if len(members) == 1:
                 raise EnvironmentFailure(
-                    f"memory is not enough for one row of {largest} tokens ({self._name}): use a machine with more, "
-                    "a smaller dtype or shorter rows"
+                    f"memory is not enough for one row of {largest} tokens ({self._name}): use more memory, a "
+                    "smaller dtype or shorter rows"
                 ) from None
             self.limit = largest * (len(members) // 2)
             return None
@@ -202,7 +202,7 @@ class Journal:
         self._file.flush()
 
     def _read(self) -> int:
-        """Take in the finished lines; returns where the last of them ends."""
+        """Read the finished lines; returns where the last of them ends."""
         if not self.path.exists():
             return 0
         end = 0

@@ -38,8 +38,8 @@ class Prompt:
 
     Attributes:
         ids: Token ids (see :func:`hf_unlearn.data.encoding.encode_prompt`).
-        name: For messages: file and line, or what else tells which prompt it is.
-        max_new_tokens: Greatest number of new tokens.
+        name: For messages: file and line, or another name of the prompt.
+        max_new_tokens: Maximum number of new tokens.
         stop: Strings at which the continuation ends; it is cut before the first of them.
         sampling: How to sample; ``None`` for greedy.
         key: With the seed it decides the draws: the row's id.
@@ -124,7 +124,7 @@ def generate_greedy(
         model: In eval mode.
         tokenizer: For decoding, padding and its stop token.
         prompts: Token ids, none of them empty.
-        max_new_tokens: Greatest number of new tokens.
+        max_new_tokens: Maximum number of new tokens.
         batch_size: Prompts per forward.
     """
     asked = [Prompt(tuple(ids), f"prompt {number}", max_new_tokens) for number, ids in enumerate(prompts)]
@@ -142,8 +142,8 @@ def generate(
 ) -> list[str]:
     """Continue prompts: left-padded, sorted by length, with a key-value cache; equal prompts once.
 
-    Nothing of the model's own generation settings is used but its stop tokens: a repetition penalty or a temperature
-    that comes with a model would make other text than its own distribution. A prompt that with its continuation
+    Of the model's own generation settings only the stop tokens are used: a repetition
+    penalty or temperature would change the model's own distribution. A prompt that with its continuation
     would leave the model's context gets fewer new tokens.
 
     Args:
@@ -327,7 +327,7 @@ def uniform_draws(seed: int, key: str, sample: int, count: int) -> np.ndarray:
 
 
 class RowSampler(LogitsProcessor):
-    """Leaves only the drawn token, so that greedy decoding takes it.
+    """Keeps only the drawn token, so that greedy decoding takes it.
 
     The token is the first whose cumulative probability is above the row's uniform number of this step (inverse
     transform sampling), computed in float64.

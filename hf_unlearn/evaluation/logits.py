@@ -1,4 +1,4 @@
-"""Logits at chosen positions only, so that the vocabulary projection never sees prompts and padding."""
+"""Logits at chosen positions only: the vocabulary projection never sees prompts and padding."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class SelectedLogits:
     """A model's next-token logits at chosen positions.
 
     Where the family allows it, the model runs without logits, and its output head is applied to the chosen positions.
-    That is compared once with the whole model; families in which it makes a difference run whole.
+    That is compared once with the whole model; families in which the result differs run whole.
     """
 
     def __init__(self, model: PreTrainedModel) -> None:
@@ -53,7 +53,7 @@ class SelectedLogits:
 
     @cached_property
     def longest_branching(self) -> int:
-        """Longest text of a tree of tokens that this model scores exactly; 0 where it cannot score trees at all.
+        """Longest text of a tree of tokens that this model scores exactly; 0 if it cannot score trees at all.
 
         Recurrent layers carry a state from token to token, and attention that sees a window counts neighbours in
         the input: neither knows of trees. Windows do not matter to texts that are shorter.

@@ -54,7 +54,7 @@ def evaluate_folder(
     """Score a model folder and write ``records.jsonl`` and ``summary.json``.
 
     Results of finished batches are kept in ``records.partial-*.jsonl`` until both files are written: the same call
-    after a kill goes on from there, and ends with the same files. The processes of a launcher share the batches; the
+    after a kill resumes from there, and ends with the same files. The processes of a launcher share the batches; the
     first one writes, and all return when the files are there.
 
     Args:
@@ -184,7 +184,7 @@ def _add_gradients(
 
 
 def _own_device() -> torch.device | None:
-    """The accelerator of this process where a launcher started several; else the usual one."""
+    """The accelerator of this process if a launcher started several; otherwise the usual one."""
     import os
 
     import torch

@@ -22,7 +22,7 @@ from .spec import VARIANTS
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-#: What is computed where nobody says what is needed.
+#: What is computed if no needs are given.
 USUAL_NEEDS = frozenset({"options"})
 
 
@@ -32,11 +32,11 @@ class TextScores(NamedTuple):
     Attributes:
         logps: Log-probability (nats) of each label given all tokens before it.
         hits: Whether each label was the most likely token.
-        means: Mean log-probability of the next token under the model's own distribution, where asked for.
-        variances: Its variance, where asked for.
-        layers: Mean log-probability per label after each layer, where asked for.
+        means: Mean log-probability of the next token under the model's own distribution, if requested.
+        variances: Its variance, if requested.
+        layers: Mean log-probability per label after each layer, if requested.
         layer_logps: Log-probability of each label after each layer, where asked for: ``[layers][labels]``.
-        layer_hits: Whether each label was the most likely token after each layer, where asked for.
+        layer_hits: Whether each label was the most likely token after each layer, if requested.
     """
 
     logps: tuple[float, ...]
@@ -49,12 +49,12 @@ class TextScores(NamedTuple):
 
 
 class NotFiniteError(RequestError):
-    """The model's logits are not finite: a result for whoever trains it, a broken model for all others."""
+    """The model's logits are not finite: a valid result of an attack that trains, otherwise a broken model."""
 
 
 @dataclass(frozen=True)
 class LabelledText:
-    """A text as an encoded row, and what is wanted of it beyond log-probabilities and hits.
+    """A text as an encoded row, and what is needed besides log-probabilities and hits.
 
     Attributes:
         row: The encoded row.
@@ -149,7 +149,7 @@ def score_texts(
     lens = LogitLens(model, logits) if any(text.layers for text in texts) else None
     fed = [text.row.input_ids[:-1] for text in texts]
     keys = [_prompt_key(text.row) for text in texts]
-    # Whether trees are exact is tried out only where there are any.
+    # Whether trees are exact is only tested if there are any.
     branching = logits.longest_branching if len(set(keys)) < len(set(fed)) else 0
     trees = grow_trees(fed, keys, getattr(model.config.get_text_config(), "hidden_size", 1024), branching)
     sizes = [len(tree.tokens) for tree in trees]
@@ -177,8 +177,8 @@ def encode_prefilled(
 ) -> EncodedRow:
     """The row's prompt, the prefilled words, and an answer, of which only the answer's tokens are labels.
 
-    Those words stand where the answer would: after the separator, or in a conversation at the start of the assistant's
-    message. A token that reaches across the border of prefill and answer counts as the answer's, as everywhere.
+    Those words come where the answer would begin: after the separator, or in a conversation at the start of the
+    assistant's message. A token that spans the boundary of prefill and answer counts as the answer's, as everywhere.
 
     Args:
         row: Its prompt is asked; its own answer is not read.
@@ -199,7 +199,7 @@ def encode_prefilled(
         if one != other:
             break
         same += 1
-    # The answer has a token of its own, also where a chat template writes the prefill as it writes prefill and answer.
+    # The answer has a token of its own, even if a chat template writes the prefill as it writes prefill and answer.
     return replace(whole, n_prompt=max(whole.n_prompt, min(same, len(whole.input_ids) - 1)))
 
 
@@ -280,7 +280,7 @@ class _Asked:
 
 
 def right_choice(row: Example) -> int:
-    """Index of a row's answer among its choices; -1 where it has none.
+    """Index of a row's answer among its choices; -1 if it has none.
 
     Raises:
         RequestError: The answer is not among them.
@@ -442,7 +442,7 @@ def vocabulary_statistics(logps: torch.Tensor) -> tuple[torch.Tensor, torch.Tens
 
     Returns:
         ``sum_v p(v) log p(v)`` and ``sum_v p(v) (log p(v) - mean)**2``, each ``[positions]``. The variance is taken
-        around the mean, so that nothing cancels and float32 is enough. A token of no probability counts 0.
+        around the mean, so nothing cancels and float32 is enough. A token of no probability counts 0.
     """
     probabilities = logps.exp()
     logps = logps.clamp_(min=-1e4)

@@ -93,7 +93,7 @@ class SetScoring:
 
     Attributes:
         metrics: Names of metrics; those of the :class:`EvalSpec` if left out. A row that lacks what one of these
-            metrics needs is refused, where a metric of the :class:`EvalSpec` would only be left out.
+            metrics needs is refused, whereas a metric of the :class:`EvalSpec` would only be left out.
         max_new_tokens: Length of continuations, greedy and sampled; that of the :class:`EvalSpec` if left out.
         stop: Strings at which a continuation ends; it is cut before the first of them.
         sampling: Sampled continuations, where a metric needs ``samples``.
@@ -147,7 +147,7 @@ def set_requests(
 
     Args:
         sets: Rows by set name.
-        spec: What is measured where nothing else is said.
+        spec: What is measured by default.
         scoring: Settings of single sets.
 
     Raises:
@@ -171,7 +171,7 @@ def _request(name: str, rows: Sequence[Example], spec: EvalSpec, settings: SetSc
         for need in entry.needs:
             _check_rows(f"the metric {metric} of the set {name}", need, rows)
     if "samples" in needs and settings.sampling is None:
-        raise RequestError(f"the set {name} needs samples and nothing says how many and how: give it a sampling")
+        raise RequestError(f"the set {name} needs samples, but no sampling is set: give it one")
     return SetRequest(
         metrics=metrics,
         needs=frozenset(needs),

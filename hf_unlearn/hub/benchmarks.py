@@ -1,7 +1,7 @@
-"""Scores on public benchmarks, as the Hub wants them beside the card: one file per benchmark in ``.eval_results/``.
+"""Scores on public benchmarks, as the Hub expects them next to the card: one file per benchmark in ``.eval_results/``.
 
 The Hub shows these on the model page and on the benchmark's leaderboard, for data sets that are registered there as
-benchmarks. Forget and retain scores are no such thing: they stay in the card's ``model-index``. Layout:
+benchmarks. Forget and retain scores are not among these: they stay in the card's ``model-index``. Layout:
 https://huggingface.co/docs/hub/eval-results
 """
 

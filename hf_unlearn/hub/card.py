@@ -40,7 +40,7 @@ _TOLD_APART = ("folds", "run_folds")
 
 @dataclass(frozen=True)
 class CardPlot:
-    """A plot beside the card."""
+    """A plot next to the card."""
 
     path: str
     title: str
@@ -48,7 +48,7 @@ class CardPlot:
 
 @dataclass(frozen=True)
 class CardAttack:
-    """An attack on the published model: what came of it and what it spent."""
+    """An attack on the published model: its result and what it spent."""
 
     name: str
     outcome: str
@@ -57,7 +57,7 @@ class CardAttack:
 
 @dataclass(frozen=True)
 class CardControl:
-    """A control, what it must be and what came out."""
+    """A control, its expected and actual verdict."""
 
     name: str
     expected: str
@@ -80,7 +80,7 @@ def render_card(
         transform: ``identity`` for the main model, or the format of a variant.
         words: What only the publisher can say.
         plots: Paths of plots relative to the folder.
-        results: The same report as it was read for an earlier card; read anew by default.
+        results: The same report as read for an earlier card; read again by default.
 
     Returns:
         The card's text, with front matter that :func:`~hf_unlearn.hub.metadata.card_problems` accepts.
@@ -135,17 +135,17 @@ def render_card(
 
 
 def rewrite_card(folder: Path, words: CardWords) -> None:
-    """Write the card of a published folder again, such as when it is known which repositories it goes to.
+    """Write the card of a published folder again, for example once its repositories are known.
 
     The report gets the digest of the new card; a signature over the old report is removed. Other files stay as they
     are and are not read: check the folder before or after.
 
     Args:
         folder: A published folder.
-        words: What the new card is to say.
+        words: The content of the new card.
 
     Raises:
-        RequestError: There is no whole report, or the metadata would not be accepted by the Hub.
+        RequestError: There is no intact report, or the metadata would not be accepted by the Hub.
         EnvironmentFailure: The folder cannot be written.
     """
     report = load_report(folder / REPORT_FILE)
@@ -186,7 +186,7 @@ def _control(results: Results, control: Subject) -> CardControl:
 
 
 def _library(transform: str) -> str:
-    """The package that loads a format, where transformers alone does not."""
+    """The package that loads a format, if transformers alone cannot."""
     if transform == IDENTITY:
         return ""
     from ..quantization import FORMATS
@@ -236,7 +236,7 @@ def _plain(value: Any) -> str:
 
 
 def _as_words(settings: Mapping[str, Any]) -> str:
-    """Settings on one line, those within settings written out."""
+    """Settings on one line, nested ones written out."""
     parts = []
     for key, value in settings.items():
         if isinstance(value, Mapping) and value:

@@ -1,4 +1,4 @@
-"""The tables of a model card, as rows that its template only has to write down."""
+"""The tables of a model card, as rows that the template only has to print."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class MetricTable:
 
 @dataclass(frozen=True)
 class Metric:
-    """All that was measured of one metric."""
+    """All measurements of one metric."""
 
     name: str
     gated: bool
@@ -50,7 +50,7 @@ class Metric:
 
 @dataclass(frozen=True)
 class HeadlineRow:
-    """One transform in the table that a reader sees first."""
+    """One transform in the first table."""
 
     transform: str
     label: str
@@ -65,7 +65,7 @@ class HeadlineRow:
 
 @dataclass(frozen=True)
 class HeadlineTable:
-    """Forget and retain scores by one metric, and what all metrics say of each transform."""
+    """Forget and retain scores by one metric, and what all metrics say about each transform."""
 
     metric: str
     rows: list[HeadlineRow]
@@ -211,7 +211,7 @@ def _metric_rows(results: Results, candidate: str, split: str, metric: str) -> l
 
 
 def _never_knew(results: Results, transform: str, split: str, metric: str) -> float | None:
-    """Without a never-knew model, what the target says of holdout facts stands in; nothing does on the retain set."""
+    """Without a never-knew model, the target's holdout scores are used; the retain set has no substitute."""
     if results.report.models.never_knew is not None:
         return results.value("never_knew", transform, split, metric)
     return results.value("target", transform, "holdout", metric) if split == "forget" else None
@@ -253,7 +253,7 @@ class VariantLink:
 
 
 def format_notes(report: Report, transform: str) -> list[FormatNote]:
-    """What the report's ``formats`` section says: of all formats on the main card, of its own on a variant's.
+    """Notes from the report's ``formats`` section: about all formats on the main card, about its own on a variant's.
 
     Args:
         report: The report; without that section there are no notes.
@@ -298,8 +298,8 @@ def variant_links(repo_id: str | None, repo_ids: Mapping[str, str], revisions: M
 
     Args:
         repo_id: The main repository.
-        repo_ids: Format to repository, where it has its own.
-        revisions: Format to branch of the main repository, where it has one of those.
+        repo_ids: Format to repository, if it has its own.
+        revisions: Format to branch of the main repository, if it has one.
     """
     links = [VariantLink(name, repo, None) for name, repo in repo_ids.items()]
     if repo_id:
@@ -314,7 +314,7 @@ def gguf_file(report: Report, transform: str) -> str | None:
 
 
 def emissions(report: Report) -> Settings | None:
-    """What the run emitted, where it was measured: at least ``grams`` of CO2 equivalents, maybe more."""
+    """The run's emissions, if they were measured: at least ``grams`` of CO2 equivalents, maybe more."""
     found = report.environment.get("emissions")
     if not isinstance(found, Mapping):
         return None

@@ -1,4 +1,4 @@
-"""Is a published folder, byte for byte, what its report says?"""
+"""Whether a published folder is, byte for byte, what its report says."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ class CheckResult:
         problems: One sentence per problem, each beginning with the file it is about; empty if every file is what
             the report says.
         report: The report; ``None`` if it is missing or was changed.
-        signature: What the signature over the report is worth here.
+        signature: The result of checking the signature over the report.
         commit: The commit on the Hub that the folder is; ``None`` for a plain folder.
         offline: Whether the commit was taken from the download cache without asking the Hub.
-        stamps: What the file system said of each file just before it was read.
+        stamps: The file system's stamp of each file just before it was read.
     """
 
     folder: Path
@@ -49,7 +49,7 @@ class CheckResult:
 
     @property
     def report_digest(self) -> str | None:
-        """The digest that the report carries over itself, which no other report has; ``None`` without a report."""
+        """The digest in the report over itself, unique to it; ``None`` without a report."""
         return None if self.report is None else str(self.report["digest"])
 
     def still_stands(self) -> None:
@@ -62,7 +62,7 @@ class CheckResult:
         changed = [name for name, stamp in self.stamps.items() if now[name] != stamp]
         appeared = sorted(set(list_files(self.folder, links_within=Path("/"))[0]) - set(self.stamps))
         if changed or appeared:
-            raise VerificationError(f"{self.folder}: {(changed or appeared)[0]} was touched while it was being loaded")
+            raise VerificationError(f"{self.folder}: {(changed or appeared)[0]} was changed while it was being loaded")
 
 
 def check_folder(
@@ -71,21 +71,21 @@ def check_folder(
     """Compare every file of a published folder with its report, and the report with its signature.
 
     Finds every file that was changed (one byte is enough, the report itself included), removed or added, and whatever
-    is not a plain file. *Who* wrote the report only a signature tells: without trusted keys, someone who replaces the
+    is not a plain file. Only a signature shows *who* wrote the report: without trusted keys, someone who replaces the
     files and writes a new report to match is not found.
 
     Args:
         path: The folder.
-        trusted_keys: Public keys (PEM files) and Sigstore identities; if any are named, one of them has to have
+        trusted_keys: Public keys (PEM files) and Sigstore identities; if any are given, one of them must have
             signed the report.
-        hasher: What hashes one file.
+        hasher: Hashes one file.
 
     Returns:
         The result, with all problems.
 
     Raises:
         RequestError: There is no such folder, it holds neither a report nor a model, or a key cannot be used.
-        MissingExtraError: A key was named and ``model-signing`` is not installed.
+        MissingExtraError: A key was given and ``model-signing`` is not installed.
         EnvironmentFailure: A file cannot be read.
     """
     folder = Path(path)
@@ -106,21 +106,21 @@ def check_files(
     trusted_keys: Sequence[TrustedKey] = (),
     hasher: Callable[[Path], str] = sha256_file,
 ) -> CheckResult:
-    """:func:`check_folder` for a folder that something else manages.
+    """:func:`check_folder` for a folder that is managed elsewhere.
 
     Args:
         folder: The folder.
         links_within: Links that lead to somewhere inside this folder count as the files they lead to.
-        ignored: Files that may be there although the report does not know them.
+        ignored: Files that may exist although the report does not list them.
         trusted_keys: As for :func:`check_folder`.
-        hasher: What hashes one file.
+        hasher: Hashes one file.
 
     Returns:
         The result, with all problems.
 
     Raises:
         RequestError: A key cannot be used.
-        MissingExtraError: A key was named and ``model-signing`` is not installed.
+        MissingExtraError: A key was given and ``model-signing`` is not installed.
         EnvironmentFailure: A file cannot be read.
     """
     names, problems = list_files(folder, links_within=links_within)
@@ -141,7 +141,7 @@ def check_files(
     found = hash_files(folder, (name for name in names if name not in apart), hasher)
     problems += signature.problems
     problems += compare_digests(report["files"], found)
-    problems += [f"{name}: is of a kind that is never published" for name in found if not may_be_published(name)]
+    problems += [f"{name}: is of a type that is never published" for name in found if not may_be_published(name)]
     problems += _not_as_scored(report, found)
     problems += _not_tested(report)
     return CheckResult(folder, tuple(sorted(set(problems))), report, signature, stamps=stamps)
@@ -165,18 +165,18 @@ def sign_folder(folder: str | Path, key: SigningKey, password: str | None = None
     """
     problems = [problem for problem in check_folder(folder).problems if not problem.startswith(f"{SIGNATURE_FILE}:")]
     if problems:
-        raise RequestError(f"{folder} is not signed, for it is not what its report says: {problems[0]}")
+        raise RequestError(f"{folder} was not signed, because it does not match its report: {problems[0]}")
     return sign_report(Path(folder), key, password)
 
 
 def _not_as_scored(report: dict[str, Any], found: dict[str, str]) -> list[str]:
-    """Model files that are not those whose scores stand in the report."""
+    """Model files that are not those whose scores are in the report."""
     scored = report["models"]["unlearned"]["files"].get(report["format"] or "")
     if scored is None:
         return [f"{REPORT_FILE}: does not say which scored files this folder holds"]
     listed = report["files"]
     return [
-        f"{name}: is not a file whose scores stand in the report"
+        f"{name}: is not a file whose scores are in the report"
         for name in found
         if (is_weight_file(name) or name in scored) and listed.get(name) == found[name] != scored.get(name)
     ]

@@ -1,8 +1,8 @@
 """Talking to the Hub: bounded retries, errors as one sentence, and no token in any of them.
 
-``huggingface_hub`` tries again by itself where it reads listings, asks what to upload, and uploads (five times,
-waiting 1 to 8 seconds, or as long as ``Retry-After`` says). It does not where it makes repositories, commits, tags,
-collections or settings. Those calls are tried again here, by the same rule.
+``huggingface_hub`` retries by itself when it reads listings, asks what to upload, and uploads (five times,
+waiting 1 to 8 seconds, or as long as ``Retry-After`` says). It does not when it makes repositories, commits, tags,
+collections or settings. Those calls are retried here, by the same rule.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ T = TypeVar("T")
 
 TRIES = 5
 LONGEST_WAIT = 330
-"""Seconds. The Hub's rate limits count over five minutes; who is told to wait longer is better told to come back."""
+"""Seconds. The Hub's rate limits count over five minutes; after a longer wait the user does better to come back."""
 
 _PASSING = (408, 429, 500, 502, 503, 504)
 _TOKEN_HELP = "make one that may write at https://huggingface.co/settings/tokens and log in with  hf auth login"
-_AGAIN = "then run the same command again: it goes on where this one ended"
+_AGAIN = "then run the same command again: it continues where this one stopped"
 
 
 class HubClient:
@@ -52,10 +52,10 @@ class HubClient:
                 "there is no token for the Hub: log in with  hf auth login  (a token that may write), or set HF_TOKEN"
             )
         if constants.HF_HUB_OFFLINE:
-            raise RequestError("HF_HUB_OFFLINE is set: nothing can be published without the Hub, so unset it")
+            raise RequestError("HF_HUB_OFFLINE is set: publishing needs the Hub, so unset it")
         self.endpoint = (os.environ.get("HF_ENDPOINT") or constants.ENDPOINT).rstrip("/")
         self.api: HfApi = HfApi(endpoint=self.endpoint, token=self.token)
-        # What a commit holds never changes: repository and commit to its files.
+        # The files of a commit never change: repository and commit to its files.
         self.listings: dict[tuple[str, str], Any] = {}
 
     def call(self, doing: str, function: Callable[..., T], *args: Any, again: bool = True, **kwargs: Any) -> T:
@@ -65,7 +65,7 @@ class HubClient:
             doing: What it does, for the message: ``"make owner/name"``.
             function: The method.
             *args: Its positional arguments.
-            again: Whether to try again here what may pass (``False`` where ``huggingface_hub`` does so itself).
+            again: Whether to retry temporary failures here (``False`` if ``huggingface_hub`` does so itself).
             **kwargs: Its named arguments.
 
         Returns:
@@ -87,29 +87,29 @@ class HubClient:
         raise AssertionError("not reached")
 
     def failure(self, doing: str, error: BaseException) -> EnvironmentFailure:
-        """What a user reads of an error: never more than its first line, without tokens.
+        """The user's message for an error: at most its first line, without tokens.
 
         Args:
             doing: What was tried.
-            error: What came of it.
+            error: The error.
         """
         status = status_of(error)
         said = redact(_first_line(error), self.token)
         told = {
             401: "the Hub does not accept the token (401), it may have expired: log in again (hf auth login)",
-            403: f"the token may not do that, or there is no room (403: {said}): see to it",
-            412: "somebody else has committed there in the meantime (412): look at what they did",
+            403: f"the token may not do that, or there is no room (403: {said}): check both",
+            412: "somebody else has committed there in the meantime (412): check their commit",
             429: "the Hub asks for fewer requests (429): wait some minutes",
         }
         why = told.get(status or 0)
         if why is None:
             kind = f"the Hub answered {status}" if status else "the Hub could not be reached"
-            why = f"{kind} ({said}): wait until it works" if status or is_network(error) else f"{said}: mend that"
+            why = f"{kind} ({said}): try again later" if status or is_network(error) else f"{said}: fix that"
         return EnvironmentFailure(f"could not {doing}: {why}, {_AGAIN}")
 
 
 def check_permissions(client: HubClient, repo_id: str) -> str:
-    """May the token make and change this owner's repositories, as far as the Hub tells?
+    """Check that the token may make and change this owner's repositories, as far as the Hub shows.
 
     Asked before anything is uploaded.
 
@@ -133,14 +133,14 @@ def check_permissions(client: HubClient, repo_id: str) -> str:
     if owner not in roles:
         raise RequestError(f"{user} cannot publish as {owner}: name one of {', '.join(roles)} in --repo-id")
     if roles[owner] == "read":
-        raise RequestError(f"{user} may only read in the organization {owner}: ask its owners for the right to write")
+        raise RequestError(f"{user} may only read in the organization {owner}: ask its owners for write access")
     if token.get("role") == "fineGrained" and not _fine_grained_writes(token, owner, repo_id):
         raise RequestError(f"the fine-grained token of {user} may not write to repositories of {owner}: {_TOKEN_HELP}")
     return user
 
 
 def _fine_grained_writes(token: Mapping[str, Any], owner: str, repo_id: str) -> bool:
-    """Whether one of the token's scopes allows it; ``True`` where the Hub does not say."""
+    """Whether one of the token's scopes allows it; ``True`` if the Hub does not say."""
     details = token.get("fineGrained")
     if not isinstance(details, Mapping) or not isinstance(details.get("scoped"), list):
         return True
@@ -162,15 +162,15 @@ def status_of(error: BaseException) -> int | None:
 
 
 def wait_before_retry(error: BaseException, number: int) -> float | None:
-    """Seconds to wait before the next try; ``None`` if trying again is of no use.
+    """Seconds to wait before the next try; ``None`` if a retry is of no use.
 
     Args:
-        error: What the last try ended with.
+        error: The error of the last try.
         number: How many tries there were.
     """
     status = status_of(error)
     if status is None:
-        # Without an answer it is the network, or something that is wrong here and will be wrong again.
+        # Without an answer it is the network, or something wrong here that will fail again.
         return min(8.0, 2.0 ** (number - 1)) if is_network(error) else None
     if status not in _PASSING:
         return None
@@ -182,7 +182,7 @@ def is_network(error: BaseException) -> bool:
     """Whether an error means that the connection failed."""
     from huggingface_hub.errors import HTTPError
 
-    # What is no JSON where the Hub answers in JSON comes from something between here and there.
+    # If the Hub should answer in JSON and the answer is not, it comes from something in between.
     kinds = (HTTPError, ConnectionError, TimeoutError, json.JSONDecodeError)
     return any(isinstance(each, kinds) for each in _causes(error))
 
@@ -207,7 +207,7 @@ def _causes(error: BaseException) -> list[BaseException]:
 
 
 def _first_line(error: BaseException) -> str:
-    """What the server said if it said anything, otherwise the first words of the last cause."""
+    """The server's message if there is one, otherwise the first words of the last cause."""
     for each in _causes(error):
         said = getattr(each, "server_message", None)
         if said:
@@ -237,14 +237,14 @@ class _Redacting(logging.Filter):
 
 @contextmanager
 def nothing_leaks(token: str | None) -> Iterator[None]:
-    """While this is open, what ``huggingface_hub`` logs is redacted and what it warns of is not shown.
+    """While this is open, logs of ``huggingface_hub`` are redacted and its warnings are not shown.
 
     Args:
         token: The token in use.
     """
     filter_ = _Redacting(token)
     library = logging.getLogger("huggingface_hub")
-    # Filters of a logger do not see what its children pass up; those of handlers see all that is written.
+    # Filters of a logger do not see its children's records; those of handlers see all that is written.
     handlers = [*library.handlers, *logging.getLogger().handlers]
     if not handlers and logging.lastResort is not None:
         handlers = [logging.lastResort]

@@ -1,11 +1,11 @@
-"""Digests of files in the download cache, remembered from one check to the next. Only for those who ask for it.
+"""Digests of files in the download cache, remembered from one check to the next. Off unless requested.
 
-A digest is taken again unless device, inode, size, time of last change and the kernel's own change time (ctime) are
-all what they were. An ordinary program can set the time of last change back but not the ctime. It is still weaker than
-hashing: root, a changed clock, a raw write to the disk, or a file system that keeps no honest ctime (many network and
-FUSE mounts) can change a file without changing any of these. That is why it is off unless asked for, and why it is
-for blobs of the download cache alone: they are named by their content, written once and renamed into place, so there
-a change is an exception, while a folder of one's own is written to all the time.
+A file is hashed again unless device, inode, size, time of last change and the kernel's own change time (ctime) are
+all what they were. An ordinary program can set the time of last change back but not the ctime. This is still weaker
+than hashing: root, a changed clock, a raw write to the disk, or a file system without a reliable ctime (many network
+and FUSE mounts) can change a file without changing any of these. That is why it is off unless asked for, and why it is
+for blobs of the download cache alone: they are named by their content, written once and renamed into place, so a
+change there is an exception, while a user's own folder is written to all the time.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ def memory_file() -> Path:
 
 
 class DigestMemory:
-    """Hashes files, and hashes none twice that has not changed.
+    """Hashes files, but no unchanged file twice.
 
-    The file must belong to this user and be writable by nobody else; one that is not, or cannot be read, is not
-    believed.
+    The file must belong to this user and be writable by nobody else; otherwise, or if it cannot be read, it is
+    ignored.
 
     Args:
         blobs: The folder in which files may be remembered; any other file is hashed each time.
@@ -54,7 +54,7 @@ class DigestMemory:
         try:
             before = FileStamp.of(blob.stat())
         except OSError:
-            return sha256_file(path)  # which says what is the matter
+            return sha256_file(path)  # which reports what is wrong
         if not blob.is_relative_to(self._blobs):
             return sha256_file(path)
         entry = self._known.get(str(blob))
@@ -68,7 +68,7 @@ class DigestMemory:
         return digest
 
     def save(self) -> None:
-        """Keep what was learnt. A memory that cannot be written is no reason to fail."""
+        """Keep the new digests. A cache that cannot be written is no reason to fail."""
         if not self._new:
             return
         entries = {**_read(self._path), **self._new}

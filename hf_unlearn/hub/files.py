@@ -1,4 +1,4 @@
-"""Which files a published folder may hold. Everything else stays at home."""
+"""Which files a published folder may hold. Everything else is not published."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def may_be_published(name: str) -> bool:
 
 
 def is_vocabulary(name: str) -> bool:
-    """Whether a file lists the pieces of a tokenizer, which are neighbours by chance.
+    """Whether a file lists the tokens of a tokenizer, which are neighbours by chance.
 
     Args:
         name: Path relative to the folder, with forward slashes.
@@ -80,7 +80,7 @@ def is_vocabulary(name: str) -> bool:
 
 
 def is_text(name: str) -> bool:
-    """Whether a file is text that people, templates or reports write, so that forget text could stand in it.
+    """Whether a file is text that people, templates or reports write, so forget text could be in it.
 
     Args:
         name: Path relative to the folder, with forward slashes.

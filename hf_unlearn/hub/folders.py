@@ -1,7 +1,7 @@
-"""The folders of a release: made from the scored files of a run, kept until published, and as they go to the Hub.
+"""The folders of a release: made from the scored files of a run, kept until published, and staged for the Hub.
 
-``publish/`` and ``publish-<format>/`` of a run's folder hold what was verified. Whoever uploads them gets copies in
-``hub/``, with cards that know their repositories and a signature where one is asked for.
+``publish/`` and ``publish-<format>/`` of a run's folder hold what was verified. Uploads use copies in ``hub/``,
+with cards that name their repositories and a signature if one is requested.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class PublishedFolder:
     Attributes:
         transform: ``identity`` for the main model, or the format.
         path: The folder.
-        files: Path to SHA-256 of every file in it but the report.
+        files: Path to SHA-256 of every file in it except the report.
         left_out: Files of the scored folder that are not published.
     """
 
@@ -82,7 +82,7 @@ def publish_to_folder(
         The folders, the main one first.
 
     Raises:
-        RequestError: A place to publish to holds something else, a variant has no place, a plot is of another kind,
+        RequestError: A target folder holds something else, a variant has no folder, a plot is of another type,
             the report does not fit its schema, or a published text holds forget text.
         EnvironmentFailure: A file is not the one that was scored, or cannot be copied.
     """
@@ -104,9 +104,9 @@ def publish_to_folder(
 def _check_place(out: Path) -> None:
     """Only an earlier publication, or nothing, may be replaced."""
     if out.is_symlink() or (out.exists() and not out.is_dir()):
-        raise RequestError(f"{out} is in the way: publishing needs a folder of its own")
+        raise RequestError(f"{out} is not a folder: remove it, publishing writes a folder there")
     if out.is_dir() and any(out.iterdir()) and not (out / REPORT_FILE).is_file():
-        raise RequestError(f"{out} holds something else than a published model: name an empty folder")
+        raise RequestError(f"{out} holds something other than a published model: choose an empty folder")
 
 
 def _publish_one(
@@ -139,12 +139,12 @@ def _publish_one(
 
 
 def _hidden(folder: Path) -> Path:
-    """Where a folder is filled: a half-filled one must not look like a model to anybody who lists the place."""
+    """Where a folder is filled: a half-filled one must not look like a model."""
     return folder.with_name(f".{folder.name}.partial")
 
 
 def _copy_model(source: Path, work: Path, transform: str, report: Mapping[str, Any]) -> list[str]:
-    """Copy what may be published, make sure that it is what was scored, and name what stays at home."""
+    """Copy what may be published, make sure that it is what was scored, and list what is left out."""
     scored = report["models"]["unlearned"]["files"].get(transform)
     if not scored:
         raise EnvironmentFailure(f"the report has no digests of the scored {transform!r} files: verify again")
@@ -184,18 +184,18 @@ def _refuse_forget_text(folder: Path, files: Mapping[str, str], forget: ForgetTe
     Args:
         folder: The folder.
         files: Path to SHA-256 of what is in it.
-        forget: What must not be there.
+        forget: Text that must not be in it.
         clean: Digests of files that were scanned before (variants share their tokenizer); gets those of this folder.
 
     Raises:
-        RequestError: One of them holds forget text. The message says where, not what.
+        RequestError: One of them holds forget text. The message says where, but not what.
     """
     for name, digest in files.items():
         row = None if digest in clean else find_in_file(folder / name, name, forget)
         if row is not None:
             raise RequestError(
-                f"{name} would publish what was to be forgotten (forget row {row + 1}): take it out of publish.* or "
-                "of the file it comes from"
+                f"{name} would publish what was to be forgotten (forget row {row + 1}): remove it from publish.* or "
+                "from the file it comes from"
             )
         clean.add(digest)
 
@@ -243,8 +243,8 @@ class Staged:
 def write_release(run: Path, words: CardWords, formats: Sequence[str], forget: ForgetText) -> None:
     """Keep what a later publication needs: the data files may be gone by then.
 
-    The forget set is kept as keyed hashes of its runs of words, with their key. Who has this file can test guesses of
-    what was forgotten, as with the report's salt beside it; it is never uploaded.
+    The forget set is kept as keyed hashes of its runs of words, with their key. This file allows testing guesses of
+    what was forgotten, as does the report's salt next to it; it is never uploaded.
 
     Args:
         run: The run's output folder.
@@ -259,10 +259,10 @@ def write_release(run: Path, words: CardWords, formats: Sequence[str], forget: F
 
 
 def read_release(run: Path) -> Release:
-    """What there is to publish in a run's output folder.
+    """What a run's output folder has to publish.
 
     Raises:
-        RequestError: It is no finished run, or what is to be published is not (any more) what was verified.
+        RequestError: It is not a finished run, or what is to be published is not (or no longer) what was verified.
     """
     if not (run / RUN_FILE).is_file():
         raise RequestError(f"{run} is not the output folder of a run (it has no {RUN_FILE})")
@@ -279,7 +279,7 @@ def read_release(run: Path) -> Release:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RequestError(f"{run / RELEASE_FILE} is not readable: {_AGAIN}") from error
     folders = {**{name: run / f"publish-{name}" for name in formats}, IDENTITY: run / "publish"}
-    # Hashing leaves the interpreter free to read the report.
+    # Hashing releases the interpreter, which reads the report meanwhile.
     with ThreadPoolExecutor(max_workers=1) as beside:
         hashing = beside.submit(_digests, run, tuple(folders.values()))
         report = load_report(run / "verify" / REPORT_FILE)
@@ -289,30 +289,30 @@ def read_release(run: Path) -> Release:
 
 
 def refuse_not_passed(report: Mapping[str, Any]) -> None:
-    """Only what passed a gate that works is published without being asked for.
+    """Only a model that passed, with correctly judged controls, is published by default.
 
     Raises:
         VerificationError: The verdict is not *passed*, or a control did not come out as it must.
     """
     status = report["verdict"]["status"]
-    ask = "if others are to have it all the same, say --allow-not-passed (the card will say so first)"
+    ask = "to publish it anyway, use --allow-not-passed (the card says so at the top)"
     if status != "passed":
         reasons = report["verdict"]["reasons"]
         why = f": {reasons[0]}" if reasons else ""
-        raise VerificationError(f"nothing was published, for the verdict is {status}{why}; {ask}")
+        raise VerificationError(f"nothing was published, because the verdict is {status}{why}; {ask}")
     wrong = [control["name"] for control in report["controls"] if not control["ok"]]
     if wrong:
         raise VerificationError(
-            f"nothing was published, for the verdict cannot be relied on: the control {wrong[0]!r} did not come out "
+            f"nothing was published, because the verdict is not reliable: the control {wrong[0]!r} did not come out "
             f"as it must; {ask}"
         )
 
 
 def stage(release: Release, options: HubOptions) -> list[Staged]:
-    """Write the folders as they go to the Hub, with cards that know their repositories.
+    """Write the folders as they go to the Hub, with cards that name their repositories.
 
-    They stand in ``hub/`` of the run's folder; weights are links to those of ``publish/``. Staging again gives the
-    same bytes, and keeps a signature that fits them.
+    They are in ``hub/`` of the run's folder; weights are links to those of ``publish/``. Staging again gives the
+    same bytes, and keeps a valid signature.
 
     Returns:
         The folders, variants first.
@@ -334,7 +334,7 @@ def stage(release: Release, options: HubOptions) -> list[Staged]:
         words = replace(release.words, repo_id=options.repo_id, variant_repo_ids=variants)
     clean: set[str] = set()
     staged = []
-    # Cards say nothing of what differs between the reports of the folders.
+    # Cards do not show what differs between the reports of the folders.
     results = Results(release.report)
     for transform, checked in release.checked.items():
         branch = branch_of[transform]
@@ -353,13 +353,13 @@ def stage(release: Release, options: HubOptions) -> list[Staged]:
 
 
 def _digests(run: Path, folders: Iterable[Path]) -> dict[Path, str]:
-    """SHA-256 of every plain file in the folders, hashed side by side: one folder has one large file as a rule."""
+    """SHA-256 of every plain file in the folders, hashed in parallel: a folder usually has one large file."""
     names = [f"{folder.name}/{name}" for folder in folders if folder.is_dir() for name in list_files(folder)[0]]
     return {run / name: digest for name, digest in hash_files(run, names).items()}
 
 
 def _checked(folder: Path, transform: str, report: Mapping[str, Any], digests: Mapping[Path, str]) -> CheckResult:
-    """A folder that is what its report says, and what the run's report says.
+    """A folder that matches its own report and the run's report.
 
     Raises:
         RequestError: It is not.
@@ -378,10 +378,10 @@ def _checked(folder: Path, transform: str, report: Mapping[str, Any], digests: M
 
 
 def _refuse_unpublished(transform: str) -> None:
-    """What is only made to be scored, such as weights with noise, is not for anybody to use.
+    """What is only made to be scored, such as weights with noise, must not be published.
 
     Raises:
-        RequestError: ``transform`` is such a thing.
+        RequestError: ``transform`` is of that type.
     """
     from ..quantization import FORMATS
 
@@ -401,14 +401,14 @@ def _stage_one(
     with whole_folder(folder, _hidden(folder)) as work:
         for name in files:
             if not may_be_published(name):
-                raise RequestError(f"{source / name} is of a kind that is never published: {_AGAIN}")
+                raise RequestError(f"{source / name} is of a type that is never published: {_AGAIN}")
             if name != CARD_FILE:
                 link_or_copy(source / name, work / name)
         plots = [name for name in files if name.startswith(f"{PLOT_FOLDER}/")]
         card = render_card(report, report["format"], words, plots, results).encode("utf-8")
         (work / CARD_FILE).write_bytes(card)
         files[CARD_FILE] = hashlib.sha256(card).hexdigest()
-        # All of it but one digest has just been checked against the schema.
+        # All of it except one digest has just been checked against the schema.
         sealed = {REPORT_FILE: for_folder(report, files)}
         (work / REPORT_FILE).write_bytes(sealed[REPORT_FILE])
         _keep_signature(folder, work)
@@ -419,14 +419,14 @@ def _stage_one(
 
 
 def _keep_signature(before: Path, work: Path) -> None:
-    """A signature over the same bytes is still good, and a new one would be a new commit."""
+    """A signature over the same bytes is still valid, and a new one would cause a new commit."""
     old = before / SIGNATURE_FILE
     if old.is_file() and (before / REPORT_FILE).read_bytes() == (work / REPORT_FILE).read_bytes():
         shutil.copyfile(old, work / SIGNATURE_FILE)
 
 
 def _sign(work: Path, options: HubOptions) -> None:
-    """Sign as asked, unless a signature over these bytes is there."""
+    """Sign as requested, unless there is a signature over these bytes."""
     key = options.private_key or (SigstoreLogin() if options.sigstore else None)
     if key is not None and not (work / SIGNATURE_FILE).exists():
         sign_report(work, key)

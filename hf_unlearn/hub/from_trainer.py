@@ -1,6 +1,6 @@
 """What a trainer pushes: weights, configuration, tokenizer and a card that says that nothing was verified.
 
-Never the pickled training arguments, optimizer, scheduler or random states, logs, or whatever else lies in the output
+Never the pickled training arguments, optimizer, scheduler or random states, logs, or anything else in the output
 folder: files are taken from a list of names, as for a publication.
 """
 
@@ -35,11 +35,11 @@ _NOT_SHOWN = ("model_init_kwargs", "hub_", "logging_", "save_")
 
 @dataclass(frozen=True)
 class UnverifiedCard:
-    """What a trainer knows of its model.
+    """What a trainer knows about its model.
 
     Attributes:
         title: Title of the card.
-        repo_id: Where the model goes; ``None`` if it goes nowhere yet.
+        repo_id: Where the model goes; ``None`` if there is none yet.
         base: Id of the target model on the Hub; ``None`` for a local one.
         adapters: Whether only adapters were trained.
         method: Settings of the run that a reader may want to see.
@@ -95,7 +95,7 @@ def render_unverified_card(card: UnverifiedCard) -> str:
 
 
 def settings_to_show(config: Any, own: Sequence[str]) -> dict[str, Any]:
-    """Settings of a run that a reader may want to see: from a list, so that no place and no token is among them.
+    """Settings of a run that a reader may want to see: from an allow-list, so no path and no token is among them.
 
     Args:
         config: The configuration.
@@ -103,19 +103,19 @@ def settings_to_show(config: Any, own: Sequence[str]) -> dict[str, Any]:
     """
     values = {name: getattr(config, name) for name in (*own, *_SHOWN) if not name.startswith(_NOT_SHOWN)}
     return {
-        name: getattr(value, "value", value)  # an enumeration's member reads as its value
+        name: getattr(value, "value", value)  # a member of an enumeration is shown by its value
         for name, value in values.items()
         if value is not None and value != [] and value != {} and not (name == "max_steps" and value < 0)
     }
 
 
 def hub_base(name: object) -> str | None:
-    """The id on the Hub that a model was loaded from; ``None`` for a folder or a model made on the spot."""
+    """The id on the Hub that a model was loaded from; ``None`` for a folder or a model built in memory."""
     return name if isinstance(name, str) and is_hub_id(name) and not Path(name).exists() else None
 
 
 def make_repo(name: str, private: bool | None, token: str | None) -> str:
-    """Make a repository where there is none.
+    """Make a repository if there is none.
 
     Args:
         name: ``name`` or ``owner/name``.
@@ -170,7 +170,7 @@ def push_folder(
         message: Of the commit.
         token: A token; by default that of ``huggingface_hub``.
         revision: Branch; the default branch if ``None``.
-        remove: Whether to remove the folder in the end, whatever comes.
+        remove: Whether to remove the folder at the end, even after a failure.
 
     Returns:
         What ``create_commit`` returns.
@@ -201,15 +201,15 @@ def push_folder(
 def push_later(
     repo_id: str, folder: Path, card: str, message: str, *, token: str | None = None, revision: str | None = None
 ) -> Future[Any]:
-    """:func:`push_folder` in the background, after those that were begun before; the folder is removed afterwards.
+    """:func:`push_folder` in the background, after earlier ones; the folder is removed afterwards.
 
     Raises:
         RequestError: There is no token.
     """
     from huggingface_hub import run_as_future
 
-    HubClient(token)  # whoever has no token learns of it now
-    # The library's own connection has one thread. With one of its own, each push would race those before it.
+    HubClient(token)  # a missing token is reported now
+    # The library's own connection has one thread. With a new one, each push would race those before it.
     future: Future[Any] = run_as_future(
         push_folder, repo_id, folder, card, message, token=token, revision=revision, remove=True
     )
@@ -217,11 +217,11 @@ def push_later(
 
 
 def stage_files(source: Path, target: Path) -> None:
-    """Keep the files that are pushed from being removed with their checkpoint before they are up.
+    """Keep files that are being pushed from being removed with their checkpoint.
 
     Args:
         source: Where the model was saved.
-        target: A folder on the same disk; hard links take no room, copies are made where there are none.
+        target: A folder on the same disk; hard links take no room; copies are made if links are not possible.
 
     Raises:
         EnvironmentFailure: It cannot be written.

@@ -1,7 +1,7 @@
 """Nothing that is published may say what was to be forgotten.
 
-The forget set is known here as keyed hashes of runs of words only, so that it can be kept beside a finished run and
-still be found in what is about to be published when the data files have long moved.
+The forget set is known here as keyed hashes of runs of words only, so it can be kept next to a finished run and
+still be found in what is about to be published, even if the data files have moved.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class ForgetText:
 
     Args:
         rows: Prompt and answer of each forget row.
-        salt: The key, 32 bytes; made anew by default.
+        salt: The key, 32 bytes; a new one by default.
     """
 
     def __init__(self, rows: Iterable[tuple[str, str]], salt: bytes | None = None) -> None:
@@ -57,11 +57,11 @@ class ForgetText:
 
     @property
     def empty(self) -> bool:
-        """Whether nothing could ever be found."""
+        """Whether there is nothing to find."""
         return not self._runs_of
 
     def find(self, document: str) -> int | None:
-        """Number (from 0) of a forget row that stands in a document, or ``None``.
+        """Number (from 0) of a forget row that is in a document, or ``None``.
 
         Args:
             document: Any text.
@@ -69,14 +69,14 @@ class ForgetText:
         return self._find(_words(document))
 
     def find_in_pieces(self, pieces: Iterable[str]) -> int | None:
-        """The same for texts of which each stands alone, such as the pieces of a vocabulary.
+        """The same for texts that are separate, such as the tokens of a vocabulary.
 
         Args:
             pieces: The texts.
         """
         words: list[str] = []
         for piece in pieces:
-            # A run of four words holds three breaks at least.
+            # A run of four words has at least three breaks.
             if len(piece) > 2 * _SHORTEST - 2:
                 own = _words(piece)
                 if len(own) >= _SHORTEST:
@@ -84,7 +84,7 @@ class ForgetText:
         return self._find(words)
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain data, without a word of the rows. Who has it can test guesses: it is to be kept like the data."""
+        """As plain data, without a word of the rows. It allows testing guesses: protect it like the data."""
         runs = {
             str(length): {"hashes": hashes.astype(">u8").tobytes().hex(), "rows": rows.tolist()}
             for length, (hashes, rows) in self._runs_of.items()
@@ -93,7 +93,7 @@ class ForgetText:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> ForgetText:
-        """What :meth:`to_dict` gave.
+        """Reads what :meth:`to_dict` returned.
 
         Raises:
             ValueError, KeyError, TypeError: It is something else.
@@ -127,7 +127,7 @@ class ForgetText:
         return np.array([known[word] for word in words], dtype=np.uint64)
 
     def _runs(self, hashes: Hashes, length: int) -> Hashes:
-        """Hashes of all runs of ``length`` words. Overflow is wanted: numbers are modulo 2**64."""
+        """Hashes of all runs of ``length`` words. Overflow is intended: numbers are modulo 2**64."""
         count = len(hashes) - length + 1
         total: Hashes = np.zeros(max(count, 0), dtype=np.uint64)
         if count < 1:
@@ -140,11 +140,11 @@ class ForgetText:
 
 
 def find_in_file(path: Path, name: str, forget: ForgetText) -> int | None:
-    """Number of a forget row that stands in a file, or ``None``.
+    """Number of a forget row that is in a file, or ``None``.
 
-    Prose (cards, configurations, templates, plots as SVG) is read as one text. In a vocabulary each piece is read
-    alone: neighbours in it are neighbours by chance. Of safetensors the free metadata is read. Other binary files
-    are not.
+    Prose (cards, configurations, templates, plots as SVG) is read as one text. In a vocabulary each token is read
+    alone: neighbours in it are neighbours by chance. In safetensors the free-form metadata is read. Other binary
+    files are not read.
 
     Args:
         path: The file.

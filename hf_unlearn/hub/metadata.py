@@ -37,11 +37,11 @@ class CardWords:
         removed: What was removed, in words that do not give it away.
         license: Identifier as the Hub knows it (``apache-2.0``); ``None`` leaves it out.
         language: Language codes.
-        base_model: Id of the target on the Hub, where the report does not know it.
+        base_model: Id of the target on the Hub, if the report does not have it.
         repo_id: Where the main model is published; ``None`` for a folder.
         variant_repo_ids: Format to repository of that variant.
         variant_revisions: Format to branch of ``repo_id``, for variants that have no repository of their own.
-        base_license: Licence of the base model, where it is known; it binds the unlearned model too.
+        base_license: Licence of the base model, if it is known; it binds the unlearned model too.
     """
 
     title: str
@@ -74,7 +74,7 @@ def verdict_problem(text: str) -> str | None:
 def card_problems(text: str) -> list[str]:
     """What the Hub would refuse in a card's front matter, checked without a network.
 
-    ``ModelCard.validate`` asks the Hub. This is the part of its rules that concerns the keys we write.
+    ``ModelCard.validate`` asks the Hub. This is the part of its rules about the keys we write.
 
     Args:
         text: The whole card.
@@ -95,7 +95,7 @@ def card_problems(text: str) -> list[str]:
 
 
 def metadata_problems(data: Mapping[str, Any]) -> list[str]:
-    """:func:`card_problems` for metadata that is not text yet (or not any more)."""
+    """:func:`card_problems` for metadata that is not text yet (or no longer)."""
     return [*plain_key_problems(data), *_model_index_problems(data.get("model-index", []))]
 
 
@@ -143,7 +143,7 @@ def is_hub_id(name: object) -> bool:
 
 
 def metadata_yaml(data: Mapping[str, Any]) -> str:
-    """A card's metadata as ``ModelCardData.to_yaml`` writes it, by the compiled YAML writer where there is one.
+    """A card's metadata as ``ModelCardData.to_yaml`` writes it, with the compiled YAML writer if there is one.
 
     Args:
         data: What ``ModelCardData.to_dict`` gives.
@@ -153,7 +153,7 @@ def metadata_yaml(data: Mapping[str, Any]) -> str:
     text = str(
         yaml.dump(dict(data), Dumper=getattr(yaml, "CDumper", yaml.Dumper), allow_unicode=True, sort_keys=False)
     )
-    if "\\U" in text:  # it escapes what lies beyond 16 bits, such as emoji, which the other one writes as they are
+    if "\\U" in text:  # it escapes characters beyond 16 bits, such as emoji, which the other one writes as they are
         text = str(yaml.dump(dict(data), allow_unicode=True, sort_keys=False))
     return text.strip()
 
@@ -167,7 +167,7 @@ def card_metadata(results: Results, transform: str, words: CardWords) -> ModelCa
         words: What only the publisher can say.
 
     Returns:
-        The metadata. ``base_model`` is left out where the base has no id on the Hub, and on a branch of the main
+        The metadata. ``base_model`` is left out if the base has no id on the Hub, and on a branch of the main
         repository, which would be a variant of itself.
     """
     from huggingface_hub import ModelCardData
@@ -196,7 +196,7 @@ def card_metadata(results: Results, transform: str, words: CardWords) -> ModelCa
 
 
 def _emissions(measured: Settings) -> dict[str, Any]:
-    """The Hub's key; what is not plain text is left out, as it knows only text there."""
+    """The Hub's key; anything but plain text is left out, because the Hub accepts only text there."""
     words = ("source", "training_type", "geographical_location", "hardware_used")
     texts = {key: measured[key] for key in words if isinstance(measured.get(key), str)}
     return {"emissions": float(measured["grams"]), **texts}
@@ -212,11 +212,11 @@ def eval_results(results: Results, transform: str) -> list[EvalResult]:
 
     Args:
         results: The verification report.
-        transform: ``identity`` lists all transforms; a format lists the model as it stands and that format, which
+        transform: ``identity`` lists all transforms; a format lists the model as it is and that format, which
             are the scores before and after quantization.
 
     Returns:
-        The entries by transform, as in the gate; numbers that are undefined are left out, because the Hub wants a
+        The entries by transform, as in the gate; numbers that are undefined are left out, because the Hub requires a
         value.
     """
     subject = results.report.verdict.candidate

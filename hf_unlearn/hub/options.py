@@ -1,4 +1,4 @@
-"""Where a finished run is published to, how, and what repositories and branches are called there."""
+"""Where a finished run is published to, how, and how repositories and branches are named."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from .metadata import is_hub_id
 
 Gate = Literal["auto", "manual"]
 MAIN = "main"
-# What git allows in a tag is more; what reads well in an address is this.
+# Git allows more in a tag; these characters read well in a URL.
 _TAG = re.compile(r"[A-Za-z0-9][\w.+-]{0,98}(?<!\.)(?<!\.lock)")
-# What publishers write behind the model's name for a format with its usual settings: people look for a format by it.
+# The usual suffix after the model's name for a format with its usual settings: people search for formats by it.
 _SUFFIXES = {
     "bf16": "BF16",
     "fp16": "FP16",
@@ -46,13 +46,13 @@ class HubOptions:
     Attributes:
         repo_id: ``owner/name`` of the main repository; the variants' names are made of it.
         private: Make the repositories private. Nothing becomes public unless this is ``False``.
-        gated: Readers must ask: ``auto`` lets everybody in who does, ``manual`` asks the owner.
-        branches: Put the variants on branches of the main repository instead of repositories of their own.
+        gated: Readers must request access: ``auto`` grants it to everybody, ``manual`` asks the owner.
+        branches: Put the variants on branches of the main repository instead of separate repositories.
         tag: Tag of the release; ``None`` makes none.
         collection: Put the repositories into a collection.
         allow_not_passed: Publish although the verdict is not *passed* or a control did not come out as it must.
         private_key: Sign every report with this key (PEM).
-        sigstore: Sign every report as the CI job this runs in, or as whoever logs in with a browser.
+        sigstore: Sign every report as the CI job this runs in, or with a browser login.
     """
 
     repo_id: str
@@ -68,7 +68,7 @@ class HubOptions:
     def __post_init__(self) -> None:
         check_repo_id(self.repo_id)
         if self.tag is not None and (not _TAG.fullmatch(self.tag) or ".." in self.tag or self.tag == MAIN):
-            raise RequestError(f"the tag {self.tag!r} will not do: use letters, digits and . _ + -, such as v1")
+            raise RequestError(f"the tag {self.tag!r} is not valid: use letters, digits and . _ + -, such as v1")
         if self.gated not in (None, "auto", "manual"):
             raise RequestError(f"gated is {self.gated!r}: it can be auto or manual")
 
@@ -79,7 +79,7 @@ class HubOptions:
 
 
 def check_repo_id(repo_id: str) -> None:
-    """Is this ``owner/name`` as the Hub takes it?
+    """Check that this is an ``owner/name`` that the Hub accepts.
 
     Raises:
         RequestError: It is not.
@@ -87,13 +87,13 @@ def check_repo_id(repo_id: str) -> None:
     fits = is_hub_id(repo_id) and repo_id.count("/") == 1 and len(repo_id) <= _LONGEST
     if not fits or repo_id.endswith((".git", ".ipynb", "-", ".")):
         raise RequestError(
-            f"the repository id {repo_id!r} will not do: it must be OWNER/NAME of letters, digits and single . _ - "
+            f"the repository id {repo_id!r} is not valid: it must be OWNER/NAME of letters, digits and single . _ - "
             f"(at most {_LONGEST} characters)"
         )
 
 
 def suffix(format_name: str) -> str:
-    """What stands behind the model's name for a format, without the dash.
+    """The suffix after the model's name for a format, without the dash.
 
     Args:
         format_name: A format, such as ``gptq-int4-g128``. A choice of calibration text stays visible.
@@ -107,7 +107,7 @@ def _plain_suffix(name: str) -> str:
         return _SUFFIXES[name]
     gguf = _GGUF.fullmatch(name)
     if gguf:
-        # A single file of one quantization: its name first, as the Hub's own converter does.
+        # A single file of one quantization: its name comes first, as in the Hub's own converter.
         return f"{gguf[1].upper()}-GGUF"
     for pattern, template in _FAMILIES:
         if pattern.fullmatch(name):
@@ -129,7 +129,7 @@ def repo_ids(repo_id: str, formats: Iterable[str]) -> dict[str, str]:
     for name, variant in found.items():
         if not is_hub_id(variant) or len(variant) > _LONGEST:
             raise RequestError(
-                f"{variant} (for {name}) is no name that the Hub takes (at most {_LONGEST} characters): "
+                f"{variant} (for {name}) is not a name that the Hub accepts (at most {_LONGEST} characters): "
                 "choose a shorter --repo-id"
             )
     _check_distinct(found)

@@ -1,7 +1,7 @@
 """A finished run to the Hub: variants first, the main model last, and only then what readers see.
 
-Every step looks at what is there and does what is missing. So the same command, repeated after any failure, goes on
-where it ended, and ends where an undisturbed one ends.
+Every step checks what exists and does what is missing. So the same command, repeated after any failure, continues
+where it stopped, and ends as an undisturbed one would.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ Say = Callable[[str], None]
 T = TypeVar("T")
 R = TypeVar("R")
 _AT_A_TIME = 4
-# What the Hub takes for a collection, in characters.
+# The Hub's limits for a collection, in characters.
 _TITLE, _DESCRIPTION, _NOTE = 59, 150, 500
 
 
@@ -68,23 +68,23 @@ def publish_run(
 ) -> Publication | None:
     """Publish a finished run.
 
-    One process does it: under a launcher the main process, and if several believe to be that one, one after the
-    other; the later ones find that nothing is left to do.
+    One process does it: under a launcher the main process, and if several act as the main one, they run one
+    after the other; the later ones find nothing left to do.
 
     Args:
         run: The run's output folder.
         options: Where to, and how.
-        say: Gets a line about each thing that was done.
-        dry_run: Only write the folders that would be uploaded; the Hub is not asked anything.
+        say: Gets a line about each step.
+        dry_run: Only write the folders that would be uploaded; the Hub is not contacted.
         token: The token; by default from where ``huggingface_hub`` keeps it.
 
     Returns:
-        What is on the Hub now; ``None`` from a dry run, or in a process that leaves it to another.
+        What is on the Hub now; ``None`` from a dry run, or in a process that leaves the work to another.
 
     Raises:
         VerificationError: The verdict is not *passed*, and that was not allowed.
-        RequestError: The run, the options or the token do not do; nothing was uploaded.
-        EnvironmentFailure: The Hub failed or refused; the same call goes on from there.
+        RequestError: The run, the options or the token are not valid; nothing was uploaded.
+        EnvironmentFailure: The Hub failed or refused; the same call continues from there.
     """
     if not is_main_process():
         return None
@@ -104,7 +104,7 @@ def publish_run(
                 check_permissions(client, options.repo_id)
                 return _publish(client, release, stage(release, options), options, say)
             except HfUnlearnError as error:
-                # Messages are made without the token; this is for those that quote what others said.
+                # Messages are made without the token; this is for messages that quote others.
                 error.args = tuple(redact(str(part), client.token) for part in error.args)
                 raise
 
@@ -126,14 +126,15 @@ def _publish(
         done = finish(client, begun, _message(release, each))
         if options.tag is not None:
             set_tag(client, done, _tag(each, options.tag))
-        say(f"{'published' if done.made else 'is there already'}: {_where(each)}, commit {done.commit}")
+        say(f"{'published' if done.made else 'already there'}: {_where(each)}, commit {done.commit}")
         return done
 
     if options.branches:
         # Commits to one repository wait for each other on the Hub.
         uploaded = [end(start(each)) for each in staged]
     else:
-        # The main model's weights travel beside the variants'; its commit, before which nobody sees them, waits.
+        # The main model's weights are uploaded along with the variants'; its commit, before which nobody sees them,
+        # waits.
         def end_unless_main(each: Staged) -> Uploaded | Begun:
             begun = start(each)
             return begun if each.transform == IDENTITY else end(begun)
@@ -163,7 +164,7 @@ def _check(client: HubClient, each: Staged, state: RepoState | None, options: Hu
 def side_by_side(function: Callable[[T], R], items: Sequence[T]) -> list[R]:
     """Call a function for several items at a time; results in their order.
 
-    What was begun is ended before the first error, in their order, is raised.
+    Calls in progress are finished before the first error, in their order, is raised.
     """
     if len(items) < 2:
         return [function(item) for item in items]
@@ -172,13 +173,13 @@ def side_by_side(function: Callable[[T], R], items: Sequence[T]) -> list[R]:
 
 
 def _check_visibility(repo_id: str, state: RepoState | None, options: HubOptions) -> None:
-    """Nothing is made public that was not asked to be, not even by publishing to what is public.
+    """Nothing becomes public unless requested, not even by publishing to a public repository.
 
     Raises:
         RequestError: The repository is public.
     """
     if state is not None and not state.private and options.private:
-        raise RequestError(f"{repo_id} is public: say --public to publish to it, or make it private first")
+        raise RequestError(f"{repo_id} is public: use --public to publish to it, or make it private first")
 
 
 def _open(client: HubClient, states: dict[str, RepoState | None], options: HubOptions) -> None:
@@ -214,9 +215,9 @@ def _tie_together(client: HubClient, owner: str, title: str, description: str, i
     Args:
         client: The connection.
         owner: User or organization.
-        title: Its title; cut to what the Hub takes.
+        title: Its title; cut to the Hub's limit.
         description: Its description; cut likewise.
-        items: Repository to a note on it, in the order they are to stand in.
+        items: Repository to a note on it, in the order of the collection.
 
     Raises:
         EnvironmentFailure: The Hub failed or refused.
@@ -296,7 +297,7 @@ def _record(run: Path, client: HubClient, uploaded: Sequence[Uploaded], slug: st
 
 @contextmanager
 def _plain_output() -> Iterator[None]:
-    """No progress bars in a log, and on a terminal no message behind a bar that was left in the middle."""
+    """No progress bars in a log, and on a terminal no message after an unfinished bar."""
     from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 
     bars = sys.stderr.isatty()
@@ -316,7 +317,7 @@ def _plain_output() -> Iterator[None]:
 
 @contextmanager
 def _alone(run: Path, say: Say) -> Iterator[None]:
-    """Hold the run against a second publication; wait for one that is at work.
+    """Lock the run against a second publication; wait for one in progress.
 
     The system releases the lock if this process is killed.
     """

@@ -1,8 +1,8 @@
-"""The signature over a verification report: what it is, how it is made, and what it is worth.
+"""The signature over a verification report: what it is, how it is made, and how it is checked.
 
 The signature is that of OpenSSF Model Signing (`model-signing`_): a Sigstore bundle around an in-toto statement that
 names the SHA-256 of the report's bytes. The report names the SHA-256 of every other file, so one signature covers all
-of them. The tool of that project reads it too::
+of them. That project's tool can check it too::
 
     python -m model_signing verify key unlearning_report.json --signature unlearning_report.json.sig --public_key KEY
 
@@ -33,7 +33,7 @@ _PUBLIC_HELP = "make it with  openssl ec -in key.pem -pubout -out key.pub"
 
 @dataclass(frozen=True)
 class SigstoreIdentity:
-    """Somebody whom Sigstore's authority has seen to own an account, such as a mail address or a CI workflow.
+    """The owner of an account, such as a mail address or a CI workflow, as certified by Sigstore's authority.
 
     Checking and making such signatures needs the network: Sigstore's roots of trust are fetched from there.
 
@@ -51,10 +51,10 @@ class SigstoreIdentity:
 
 @dataclass(frozen=True)
 class SigstoreLogin:
-    """Sign as whoever this process can show to be: the CI job it runs in, or who logs in with a browser.
+    """Sign with an identity that this process can prove: the CI job it runs in, or a browser login.
 
     Attributes:
-        ambient: Whether to take the identity of the surrounding CI job where there is one.
+        ambient: Whether to use the identity of the surrounding CI job, if there is one.
     """
 
     ambient: bool = True
@@ -66,11 +66,11 @@ TrustedKey = str | Path | SigstoreIdentity
 
 @dataclass(frozen=True)
 class SignatureFinding:
-    """What a signature is worth here.
+    """The result of checking a signature.
 
     Attributes:
-        status: ``"none"``: there is none. ``"unknown"``: one is there and is about this report, but no key was named
-            that it could be checked with. ``"trusted"``: made by one of the trusted keys.
+        status: ``"none"``: there is none. ``"unknown"``: there is one over this report, but no key was
+            given to check it with. ``"trusted"``: made by one of the trusted keys.
         by: The trusted key or identity that made it.
         problems: What is wrong, each sentence beginning with the file's name.
     """
@@ -84,17 +84,17 @@ NO_SIGNATURE = SignatureFinding("none")
 
 
 def check_signature(report: bytes, signature: bytes | None, trusted: Sequence[TrustedKey]) -> SignatureFinding:
-    """Is a report signed, and by someone who is trusted?
+    """Check whether a report is signed, and by a trusted key or identity.
 
     Args:
         report: Bytes of the report.
         signature: Bytes of the signature file; ``None`` if there is none.
-        trusted: Public keys (PEM files) and Sigstore identities. One of them has to have signed; with none named, the
-            signature only has to be about this very report.
+        trusted: Public keys (PEM files) and Sigstore identities. One of them must have signed; if none is given,
+            the signature only has to be over this report.
 
     Raises:
         RequestError: A trusted key cannot be read or used.
-        MissingExtraError: A key was named and ``model-signing`` is not installed.
+        MissingExtraError: A key was given and ``model-signing`` is not installed.
         EnvironmentFailure: Sigstore's roots of trust cannot be fetched.
     """
     verifiers = [(str(key), _verifier(key)) for key in trusted]
@@ -107,7 +107,7 @@ def check_signature(report: bytes, signature: bytes | None, trusted: Sequence[Tr
     if not trusted:
         return SignatureFinding("unknown")
     with tempfile.TemporaryDirectory() as place:
-        # The library reads files. These hold the very bytes that are parsed and compared by the caller.
+        # The library reads files. These contain exactly the bytes that the caller parses and compares.
         copy, bundle = Path(place, REPORT_FILE), Path(place, SIGNATURE_FILE)
         copy.write_bytes(report)
         bundle.write_bytes(signature)
@@ -121,7 +121,7 @@ def check_signature(report: bytes, signature: bytes | None, trusted: Sequence[Tr
 
 
 def _not_over(report: bytes, signature: bytes) -> str | None:
-    """Why a signature file, whoever made it, cannot be one over this report."""
+    """Why a signature file, whoever made it, cannot be a signature over this report."""
     try:
         envelope = json.loads(signature)["dsseEnvelope"]
         statement = json.loads(base64.b64decode(envelope["payload"], validate=True))
@@ -130,7 +130,7 @@ def _not_over(report: bytes, signature: bytes) -> str | None:
     except (ValueError, KeyError, TypeError, RecursionError):
         return "is not a signature of OpenSSF Model Signing"
     if signed != [(".", "sha256", hashlib.sha256(report).hexdigest())]:
-        return "was made for another report than the one beside it"
+        return "was made for another report than the one next to it"
     return None
 
 
@@ -140,13 +140,13 @@ def _verifier(key: TrustedKey) -> Any:
     if isinstance(key, SigstoreIdentity):
         try:
             return config.use_sigstore_verifier(identity=key.identity, oidc_issuer=key.issuer)
-        except Exception as error:  # whatever the network or the roots of trust do
+        except Exception as error:  # any failure of the network or the roots of trust
             raise EnvironmentFailure(f"Sigstore cannot be used from here: {first_line(error)}") from error
     try:
         return config.use_elliptic_key_verifier(public_key=key)
     except OSError as error:
         raise RequestError(f"the trusted key {key} cannot be read ({error.strerror})") from error
-    except Exception as error:  # of the library's libraries there are many kinds
+    except Exception as error:  # its dependencies raise many types
         raise RequestError(
             f"{key} is not a public key on the curve P-256, P-384 or P-521 in PEM form: {_PUBLIC_HELP}"
         ) from error
@@ -190,7 +190,7 @@ def _signer(key: SigningKey, password: str | None) -> Any:
     if isinstance(key, SigstoreLogin):
         try:
             return config.use_sigstore_signer(use_ambient_credentials=key.ambient)
-        except Exception as error:  # whatever the network, the roots of trust or the login do
+        except Exception as error:  # any failure of the network, the roots of trust or the login
             raise EnvironmentFailure(f"Sigstore cannot be used from here: {first_line(error)}") from error
     if password is None:
         password = os.environ.get(PASSWORD_VARIABLE)
@@ -199,7 +199,7 @@ def _signer(key: SigningKey, password: str | None) -> Any:
         return config.use_elliptic_key_signer(private_key=key, password=secret)
     except OSError as error:
         raise RequestError(f"the private key {key} cannot be read ({error.strerror}): {_KEY_HELP}") from error
-    except Exception as error:  # of the library's libraries there are many kinds
+    except Exception as error:  # its dependencies raise many types
         why = "it is encrypted and no password was given" if "encrypted" in str(error) and not secret else ""
         why = why or ("the password does not open it" if "Incorrect password" in str(error) else "")
         if why:
@@ -235,5 +235,5 @@ def _library() -> Any:
 
 def _hashing_of(library: Any) -> Any:
     """How the library has to hash a report, when it signs one and when it checks one."""
-    # Told, not guessed from the signature: what is hashed how must not be for the signer to say.
+    # Fixed here, not read from the signature: the signer must not decide how things are hashed.
     return library.hashing.Config().use_file_serialization(hashing_algorithm="sha256")

@@ -24,10 +24,10 @@ class Snapshot:
     """One commit, fetched.
 
     Attributes:
-        folder: Where its files lie. They are links into the blobs of the repository's part of the cache.
+        folder: Where its files are. They are links into the blobs of the repository's part of the cache.
         commit: The commit.
-        offline: Whether the Hub was not asked (``HF_HUB_OFFLINE=1``), so that a branch or tag is where it was when
-            this machine last saw it.
+        offline: Whether the Hub was not asked (``HF_HUB_OFFLINE=1``), so a branch or tag is where this
+            machine last saw it.
     """
 
     folder: Path
@@ -53,7 +53,7 @@ def fetch_snapshot(repo_id: str | Path, revision: str | None = None, only: str |
 
     Raises:
         RequestError: There is no such repository or revision.
-        EnvironmentFailure: The Hub cannot be reached, or has to be and must not (offline and not in the cache).
+        EnvironmentFailure: The Hub cannot be reached, or offline mode forbids it and the cache lacks the commit.
     """
     if not isinstance(repo_id, str) or not is_hub_id(repo_id):
         raise RequestError(f"{repo_id} is neither a folder nor an id on the Hub")
@@ -70,9 +70,9 @@ def fetch_snapshot(repo_id: str | Path, revision: str | None = None, only: str |
     except (HTTPError, OSError) as error:
         why = redact(first_line(error))
         if offline:
-            why = f"HF_HUB_OFFLINE is set, and {revision or 'its default branch'} is not whole in the download cache"
+            why = f"HF_HUB_OFFLINE is set, and {revision or 'its default branch'} is not all in the download cache"
         raise EnvironmentFailure(
-            f"{repo_id} is no folder here and could not be fetched from the Hub: {why}"
+            f"{repo_id} is not a folder here and could not be fetched from the Hub: {why}"
         ) from None  # what the server said may repeat the token
     return Snapshot(folder, folder.name, offline)
 
@@ -83,7 +83,7 @@ def _from_hub(repo_id: str, revision: str | None, only: str | None) -> Path:
     endpoint = (os.environ.get("HF_ENDPOINT") or constants.ENDPOINT).rstrip("/")
     if revision is not None and COMMIT.fullmatch(revision):
         return Path(snapshot_download(repo_id, revision=revision, allow_patterns=only, endpoint=endpoint))
-    # Asked for first and by itself: `snapshot_download` alone takes what it has when the Hub does not answer.
+    # Asked for first and by itself: `snapshot_download` alone uses what it has when the Hub does not answer.
     commit = str(HfApi(endpoint=endpoint).model_info(repo_id, revision=revision).sha)
     # By name, so that the cache remembers where branch or tag stood, for later without the Hub ...
     folder = Path(snapshot_download(repo_id, revision=revision, allow_patterns=only, endpoint=endpoint))
@@ -102,7 +102,7 @@ def _from_cache(repo_id: str, revision: str | None, only: str | None) -> Path:
 def private_folder() -> Iterator[Path]:
     """An empty folder that only this user can enter, gone afterwards.
 
-    What was mapped into memory from its files stays readable to this process, and can be reached under no name.
+    What was mapped into memory from its files stays readable to this process, and cannot be reached by any name.
 
     Raises:
         EnvironmentFailure: It cannot be made.
@@ -118,7 +118,7 @@ def private_folder() -> Iterator[Path]:
 
 
 def copy_files(source: Path, target: Path, links_within: Path | None = None) -> None:
-    """Copy all files of a folder; what is none is copied as a link, so that a check of the copy finds it too.
+    """Copy all files of a folder; anything else is copied as a link, so that a check of the copy finds it too.
 
     Args:
         source: The folder.

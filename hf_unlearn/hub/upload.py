@@ -1,4 +1,4 @@
-"""One folder into one branch of one repository: one commit, or none if everything is there."""
+"""One folder into one branch of one repository: one commit, or none if everything is already there."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from huggingface_hub import CommitOperationAdd
 
 _HUB_FILES = (".gitattributes",)
-# What a repository may hold that was made by hand before the first publication.
+# What a repository made by hand before the first publication may hold.
 _HARMLESS = (*_HUB_FILES, "README.md", "LICENSE", ".gitignore")
 
 
@@ -47,7 +47,7 @@ class RepoState:
 
 @dataclass(frozen=True)
 class Uploaded:
-    """What became of a folder.
+    """The result of uploading a folder.
 
     Attributes:
         staged: The folder.
@@ -68,7 +68,7 @@ def read_state(client: HubClient, repo_id: str, *, again: bool = True) -> RepoSt
     Args:
         client: The connection.
         repo_id: The repository.
-        again: Whether to try again what may pass.
+        again: Whether to retry temporary failures.
 
     Raises:
         EnvironmentFailure: The Hub failed or refused.
@@ -85,10 +85,10 @@ def read_state(client: HubClient, repo_id: str, *, again: bool = True) -> RepoSt
                 return None
             raise
 
-    info = client.call(f"look at {repo_id}", ask, again=again)
+    info = client.call(f"read {repo_id}", ask, again=again)
     if info is None:
         return None
-    refs = client.call(f"look at {repo_id}", api.list_repo_refs, repo_id, again=again)
+    refs = client.call(f"read {repo_id}", api.list_repo_refs, repo_id, again=again)
     return RepoState(
         bool(info.private),
         info.gated or False,
@@ -124,7 +124,7 @@ def read_files(client: HubClient, repo_id: str, commit: str) -> dict[str, Remote
 
 
 def check_place(client: HubClient, staged: Staged, state: RepoState | None) -> None:
-    """Is there nothing in the way? Asked before anything is written.
+    """Check that nothing is in the way, before anything is written.
 
     Raises:
         RequestError: The repository holds something that was not published from here.
@@ -136,12 +136,12 @@ def check_place(client: HubClient, staged: Staged, state: RepoState | None) -> N
     strange = sorted(name for name in there if name not in _HARMLESS)
     if strange and REPORT_FILE not in there:
         raise RequestError(
-            f"{staged.repo_id} holds something else than a verified model ({strange[0]}): name another --repo-id"
+            f"{staged.repo_id} holds something other than a verified model ({strange[0]}): choose another --repo-id"
         )
 
 
 def check_tag(client: HubClient, staged: Staged, state: RepoState | None, tag: str) -> None:
-    """A tag names one release for ever. Asked before anything is written.
+    """Check that a tag does not name another release, before anything is written.
 
     Raises:
         RequestError: The tag names another release.
@@ -151,7 +151,7 @@ def check_tag(client: HubClient, staged: Staged, state: RepoState | None, tag: s
         return
     if changes(staged, read_files(client, staged.repo_id, state.tags[tag])):
         raise RequestError(
-            f"the tag {tag} of {staged.repo_id} names another release already: choose a new one with --tag"
+            f"the tag {tag} of {staged.repo_id} already names another release: choose a new one with --tag"
         )
 
 
@@ -172,23 +172,23 @@ def changes(staged: Staged, there: Mapping[str, RemoteFile]) -> dict[str, bool]:
 
 
 def make_repo(client: HubClient, repo_id: str) -> RepoState:
-    """A new repository, private whatever is asked for: it becomes public when all of it is there.
+    """A new repository, private in any case: it becomes public once it is complete.
 
     Raises:
         EnvironmentFailure: The Hub failed or refused.
     """
     api = client.api
     client.call(f"make the repository {repo_id}", api.create_repo, repo_id, private=True, exist_ok=True)
-    info = client.call(f"look at {repo_id}", api.model_info, repo_id)
+    info = client.call(f"read {repo_id}", api.model_info, repo_id)
     there = [each.rfilename for each in info.siblings or ()]
     if info.sha and info.private and all(name in _HUB_FILES for name in there):
-        # As the Hub makes them: nothing to compare with, and one answer says so together with the commit.
+        # As the Hub makes them: empty, and a single answer gives this together with the commit.
         client.listings[repo_id, info.sha] = {}
         return RepoState(True, False, {MAIN: info.sha})
-    # Somebody was faster, such as an earlier try whose answer was lost.
+    # Somebody was faster, for example an earlier try whose answer was lost.
     state = read_state(client, repo_id)
     if state is None:
-        raise EnvironmentFailure(f"{repo_id} was made and is gone: run the same command again")
+        raise EnvironmentFailure(f"{repo_id} was made and no longer exists: run the same command again")
     return state
 
 
@@ -251,7 +251,7 @@ def begin(client: HubClient, staged: Staged, state: RepoState) -> Begun:
 
 
 def finish(client: HubClient, begun: Begun, message: str) -> Uploaded:
-    """Bring a folder to its branch, in one commit on top of what was there when it was begun.
+    """Commit a folder to its branch, in one commit on top of the head at the start.
 
     A commit whose answer was lost is found, not repeated.
 
@@ -281,7 +281,7 @@ def finish(client: HubClient, begun: Begun, message: str) -> Uploaded:
                 parent_commit=begun.head,
             ).oid
         except Exception as error:
-            # It may have arrived although its answer has not, and then a second one finds its parent taken.
+            # It may have arrived although its answer has not; then a second one would conflict with it.
             unsure = status_of(error) == 412 or is_network(error) or wait_before_retry(error, 1) is not None
             landed = _landed(client, staged, begun.head) if unsure else None
             if landed is None:
@@ -317,7 +317,7 @@ def set_tag(client: HubClient, uploaded: Uploaded, tag: str) -> None:
     from huggingface_hub.errors import HfHubHTTPError
 
     if tag in uploaded.tags:
-        return  # what it names was compared before anything was written
+        return  # its commit was compared before anything was written
     repo_id = uploaded.staged.repo_id
 
     def send() -> bool:

@@ -21,7 +21,7 @@ from .snapshot import copy_files, fetch_snapshot, private_folder
 __all__ = ["CheckResult", "SigstoreIdentity", "VerifiedModel", "check", "check_folder", "load_report"]
 
 _HUB_FILES = frozenset({".gitattributes"})
-"""Made by the Hub in every repository, and read by nothing that loads a model."""
+"""Made by the Hub in every repository, and never read when a model is loaded."""
 
 Requirement = Literal["passed", "inconclusive", "any"]
 _ACCEPTED = {
@@ -55,8 +55,8 @@ class VerifiedModel:
                 an intact report has.
             trusted_keys: Public keys (PEM files) and Sigstore identities, of which one must have signed the report.
             report_digest: The ``digest`` that the report must have, as ``hf-unlearn check`` prints it: then nothing
-                else is taken, not even an older release by the same publisher.
-            reuse_digests: Believe digests of files in the download cache that have not changed since they were last
+                else is accepted, not even an older release by the same publisher.
+            reuse_digests: Trust digests of files in the download cache that have not changed since they were last
                 hashed, see :mod:`~hf_unlearn.hub.digest_cache`.
             private_copy: Copy the files to a place of their own first, check and load the copy, and remove it. On a
                 CPU, weights are read from their file as they are used: without the copy, who writes into that file
@@ -72,14 +72,14 @@ class VerifiedModel:
             VerificationError: A file was changed, removed or added (also while it was being loaded), the verdict is
                 not the required one, or the signature is; the message names the file or the check.
             RequestError: The arguments are wrong.
-            MissingExtraError: A key was named and ``model-signing`` is not installed.
+            MissingExtraError: A key was given and ``model-signing`` is not installed.
             EnvironmentFailure: The Hub cannot be reached.
         """
         if require not in _ACCEPTED:
             raise RequestError(f"require={require!r}: must be 'passed', 'inconclusive' or 'any'")
         arguments = passed_on(kwargs)
         if trusted_keys is not None and not trusted_keys:
-            raise RequestError("trusted_keys is empty: name a key, or leave it out to accept whoever made the report")
+            raise RequestError("trusted_keys is empty: give a key, or leave it out to accept reports from anyone")
         if private_copy and reuse_digests:
             raise RequestError("private_copy and reuse_digests exclude each other: a copy is hashed, not remembered")
         with ExitStack() as stack:
@@ -135,12 +135,12 @@ def check(
         copy_to: An empty folder: the files are copied there, and the copies are checked.
 
     Returns:
-        The result; its ``folder`` is where the checked files lie.
+        The result; its ``folder`` holds the checked files.
 
     Raises:
         RequestError: There is no such folder or repository, a revision of a folder was asked for, or a key cannot be
             used.
-        MissingExtraError: A key was named and ``model-signing`` is not installed.
+        MissingExtraError: A key was given and ``model-signing`` is not installed.
         EnvironmentFailure: The Hub cannot be reached.
     """
     if Path(repo_or_folder).is_dir():
@@ -157,7 +157,7 @@ def check(
     memory = DigestMemory(snapshot.storage / "blobs") if reuse_digests else None
     if copy_to is not None:
         copy_files(snapshot.folder, copy_to, links_within=snapshot.storage)
-    # A snapshot in the download cache is made of links into the blobs beside it.
+    # A snapshot in the download cache consists of links into the blobs next to it.
     result = check_files(
         copy_to or snapshot.folder,
         links_within=snapshot.storage,
@@ -173,18 +173,18 @@ def check(
 def _pinned(result: CheckResult, digest: str | None) -> CheckResult:
     if digest is None or result.report is None or result.report_digest == digest:
         return result
-    found = f"{REPORT_FILE}: is not the one that is asked for (digest {result.report_digest}, not {digest})"
+    found = f"{REPORT_FILE}: is not the requested one (digest {result.report_digest}, not {digest})"
     return replace(result, problems=(found, *result.problems))
 
 
 def _require_judged(where: str | Path, report: dict[str, Any], require: Requirement) -> None:
-    """The verdict is about the transforms of the gate. A format that only stands in the table has none."""
+    """The verdict is about the transforms of the gate. A format that is only in the table has none."""
     name, candidate = report["format"], report["verdict"]["candidate"]
     mine = {row["status"] for row in report["recovered"] if (row["model"], row["transform"]) == (candidate, name)}
     if require != "any" and not mine & {"passed", "inconclusive", "failed"}:
         raise VerificationError(
             f"{where}: the format {name!r} was scored but not judged, {require!r} is required: "
-            "load a format of the gate, or say require='any'"
+            "load a format of the gate, or set require='any'"
         )
 
 
@@ -197,7 +197,7 @@ def _load(result: CheckResult, arguments: dict[str, Any]) -> Any:
     assert result.report is not None
     _refuse_foreign_code(result.folder)
     gguf = any(name.endswith(".gguf") for name in result.report["files"])
-    # As it was scored: with the folder's own config, which knows more than the reader makes of a GGUF file.
+    # As it was scored: with the folder's own config, which has more settings than the reader derives from a GGUF file.
     how: dict[str, Any] = gguf_arguments(result.folder) if gguf else {"use_safetensors": True}
     loaded: Any = AutoModelForCausalLM.from_pretrained(
         str(result.folder),
@@ -233,7 +233,7 @@ def _refuse_foreign_code(folder: Path) -> None:
 def load_report(path_or_repo: str | Path, revision: str | None = None) -> dict[str, Any]:
     """The report of a published folder or repository, of a run's output folder, or a report file.
 
-    Only the report itself is checked, not the files beside it.
+    Only the report itself is checked, not the files next to it.
 
     Args:
         path_or_repo: A report file, a folder with one in it or in its ``verify`` sub-folder, or an id on the Hub.

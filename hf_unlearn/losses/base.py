@@ -1,8 +1,8 @@
 """What every loss is given, and what it gives back.
 
 A loss sees one micro-batch, but its mean runs over the *global* batch: all micro-batches of one optimizer step, on all
-processes. So a loss returns a sum, says what it counts, and whoever drives the training divides by the global count.
-Gradient accumulation, the order of rows and the number of processes then change nothing but rounding.
+processes. So a loss returns a sum, says what it counts, and the trainer divides by the global count.
+Then gradient accumulation, the order of rows and the number of processes only change rounding.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch import Tensor
 from .fused import label_logps
 
 IGNORED = -100
-"""Label of a position that no loss looks at: prompt, padding, anything masked."""
+"""Label of a position that no loss uses: prompt, padding, anything masked."""
 
 
 def label_positions(labels: Tensor) -> Tensor:
@@ -74,7 +74,7 @@ class LabelScores:
     """What a model says at the ``N`` label positions of one micro-batch, rows in order, positions from left to right.
 
     Attributes:
-        logits: ``[N, vocabulary]``; ``None`` where the forward pass stopped before the output head.
+        logits: ``[N, vocabulary]``; ``None`` if the forward pass stopped before the output head.
         labels: ``[N]``, the token that really follows.
         rows: ``[N]``, the row of the micro-batch each position belongs to.
         n_rows: Rows of the micro-batch, those without any label included.
@@ -82,7 +82,7 @@ class LabelScores:
         reference_logps: ``[n_rows]``, summed label log-probabilities of each row under the reference model.
         reference_logits: ``[N, vocabulary]`` of the reference model.
         reference_hidden: ``[N, width]`` of the reference model, after the same layer.
-        alternates: What the model says at other answers to the same prompts, row ``i`` beside row ``i``.
+        alternates: The model's scores of other answers to the same prompts, row by row.
     """
 
     logits: Tensor | None
@@ -137,7 +137,7 @@ def given(value: Tensor | None, what: str) -> Tensor:
     """A field of :class:`LabelScores` that a loss cannot do without.
 
     Raises:
-        ValueError: It was not filled: whoever made the scores did not look at what the loss says it uses.
+        ValueError: It was not filled, although the loss declares that it uses it.
     """
     if value is None:
         raise ValueError(f"this loss needs {what}, and they were not given")
@@ -147,11 +147,11 @@ def given(value: Tensor | None, what: str) -> Tensor:
 class Loss(ABC):
     """One term of the unlearning objective.
 
-    What a loss uses is filled in :class:`LabelScores`, and nothing else.
+    Only what a loss uses is filled in :class:`LabelScores`.
 
     Attributes:
-        uses_logits: Whether :attr:`LabelScores.logits` has to be filled. Where no active loss uses logits, the forward
-            pass stops after the last hidden layer that is looked at.
+        uses_logits: Whether :attr:`LabelScores.logits` has to be filled. If no active loss uses logits, the
+            forward pass stops after the last hidden layer in use.
         uses_reference_logps: Whether :attr:`LabelScores.reference_logps` has to be filled.
         uses_reference_logits: Whether :attr:`LabelScores.reference_logits` has to be filled.
         uses_reference_hidden: Whether :attr:`LabelScores.reference_hidden` has to be filled.
@@ -194,7 +194,7 @@ class Loss(ABC):
 
     @property
     def needs_reference(self) -> bool:
-        """Whether it looks at the target model at all."""
+        """Whether it uses the target model at all."""
         return self.uses_reference_logps or self.uses_reference_logits or self.uses_reference_hidden
 
     @abstractmethod
@@ -202,8 +202,8 @@ class Loss(ABC):
         """The number of terms in a micro-batch, known before any forward pass.
 
         Args:
-            labels: ``[batch, time]`` labels, -100 where ignored; those of the alternates where the rows' own answers
-                are not looked at (:attr:`uses_labels`).
+            labels: ``[batch, time]`` labels, -100 where ignored; those of the alternates if the rows' own
+                answers are not used (:attr:`uses_labels`).
 
         Returns:
             Scalar integer; equal to :attr:`LossSum.count` of the same micro-batch.

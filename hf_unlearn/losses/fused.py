@@ -1,7 +1,7 @@
 """Log-probabilities of labels without a second tensor of the vocabulary's size.
 
-`log_softmax` followed by `gather` holds two of `[N, vocabulary]` beside the logits, one forward and one backward. All
-that the gradient needs are the logits and one number a row, so that only the gradient itself is new.
+`log_softmax` followed by `gather` holds two tensors `[N, vocabulary]` besides the logits, one forward and one
+backward. The gradient only needs the logits and one number per row, so only the gradient itself is new.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from .base import LabelScores, Loss, LossSum, count_rows, given
 
 @dataclass(frozen=True)
 class PreferenceLoss(Loss):
-    r"""Raises an alternate answer over the true one, each measured from where the reference has it.
+    r"""Raises an alternate answer over the true one, each relative to the reference.
 
     .. math:: L = -\frac{2}{\beta} \frac{1}{B} \sum_i \log \sigma\!\left(\beta
               \left[(s'_i - s_i'^{ref}) - (s_i - s_i^{ref})\right]\right)

@@ -1,9 +1,9 @@
-"""Adapters (LoRA, DoRA, QLoRA) as they are written in a recipe, on models that may be read in a few bits.
+"""Adapters (LoRA, DoRA, QLoRA) as written in a recipe, on models that may be loaded in a few bits.
 
 ```yaml
 peft: {r: 32, lora_alpha: 64, target_modules: all-linear}             # LoRA
 peft: {r: 32, use_dora: true}                                         # DoRA
-model_init_kwargs: {quantization_config: {load_in_4bit: true}}        # beside peft: QLoRA
+model_init_kwargs: {quantization_config: {load_in_4bit: true}}        # with peft: QLoRA
 ```
 """
 
@@ -28,10 +28,10 @@ if TYPE_CHECKING:
     from peft import PeftConfig
 
 DEFAULTS: dict[str, Any] = {"r": 32, "lora_alpha": 64, "target_modules": "all-linear"}
-"""What is used where a recipe does not say; peft's own are 8, 8 and a list per model family."""
+"""Defaults; peft's own are 8, 8 and a list per model family."""
 
 _GIVEN_HERE = ("task_type", "peft_type", "base_model_name_or_path", "revision", "inference_mode", "auto_mapping")
-# With others the model with its adapters off is not the target, which is what losses compare with.
+# With other values, the model with its adapters off is not the target, which losses compare with.
 _SAFE_STARTS = (True, "gaussian")
 
 
@@ -62,8 +62,8 @@ def build_peft_config(given: Mapping[str, Any] | str) -> PeftConfig:
         raise RequestError(f"peft.bias is {values['bias']!r}: biases of the base would change, use none")
     if values.get("init_lora_weights", True) not in _SAFE_STARTS:
         raise RequestError(
-            f"peft.init_lora_weights is {values['init_lora_weights']!r}: the model without its adapters would not be "
-            "the target any more, use true or gaussian"
+            f"peft.init_lora_weights is {values['init_lora_weights']!r}: the model without its adapters would no "
+            "longer be the target, use true or gaussian"
         )
     try:
         return LoraConfig(task_type="CAUSAL_LM", **values)
@@ -79,14 +79,14 @@ def add_adapters(model: nn.Module, config: PeftConfig) -> nn.Module:
 
     Raises:
         MissingExtraError: peft is not installed.
-        RequestError: The model has adapters already, or none of the modules that are named.
+        RequestError: The model already has adapters, or none of the named modules.
     """
     try:
         from peft import PeftModel, get_peft_model
     except ImportError as error:
         raise MissingExtraError("peft_config", "peft", "peft") from error
     if isinstance(model, PeftModel):
-        raise RequestError("the model has adapters already: merge them first, or leave peft_config out to train them")
+        raise RequestError("the model already has adapters: merge them first, or leave peft_config out to train them")
     check_targets(model, config)
     made: Any = get_peft_model(model, config)
     _refuse_shared_layers(made)
@@ -152,15 +152,15 @@ def _refuse_shared_layers(model: Any) -> None:
 
 
 def check_adapters(model: str, config: PeftConfig | None) -> None:
-    """What can be known before any weight is read: whether the named modules are there, and a quantized base alone.
+    """Check what needs no weights: whether the named modules exist, and whether the base is quantized.
 
     Args:
         model: A folder or Hub id.
         config: The adapters; ``None`` for none.
 
     Raises:
-        RequestError: See :func:`check_targets` and :func:`refuse_quantized`. A model that cannot be read at all is
-            left to whoever loads it.
+        RequestError: See :func:`check_targets` and :func:`refuse_quantized`. A model that cannot be read at all
+            is left to the loader.
     """
     try:
         settings = AutoConfig.from_pretrained(model, trust_remote_code=False)
@@ -180,7 +180,7 @@ def check_adapters(model: str, config: PeftConfig | None) -> None:
 
 
 def refuse_quantized(quantization: Any, name: str) -> None:
-    """Weights of a few bits cannot be stepped.
+    """Quantized weights cannot be trained.
 
     Raises:
         RequestError: There is a quantization configuration.
@@ -193,10 +193,10 @@ def refuse_quantized(quantization: Any, name: str) -> None:
 
 
 def check_targets(model: nn.Module, config: Any) -> None:
-    """Refuses adapters on modules or layers that are not there. peft itself is content if one of the names is found.
+    """Refuse adapters on modules or layers that do not exist. peft itself accepts them if one of the names is found.
 
     Raises:
-        RequestError: Names the missing ones and those that are there.
+        RequestError: Names the missing ones and those that exist.
     """
     names = [name for name, _ in model.named_modules()]
     wanted = config.target_modules
@@ -227,9 +227,9 @@ def _is_linear(module: nn.Module) -> bool:
 
 
 def merge_into(base: str, adapters: Path, output_dir: Path, dtype: str | None) -> None:
-    """Reads a base model again in full precision, merges saved adapters into it, and saves the plain model.
+    """Read a base model again in full precision, merge saved adapters into it, and save the plain model.
 
-    This is for bases that cannot be merged where they are: those in a few bits, and those in pieces on many
+    This is for bases that cannot be merged where they are: quantized ones, and those sharded over several
     processes.
 
     Args:
@@ -239,7 +239,7 @@ def merge_into(base: str, adapters: Path, output_dir: Path, dtype: str | None) -
         dtype: Precision to save in; float32 by default.
 
     Raises:
-        RequestError: The base is not there any more, or is stored in a few bits.
+        RequestError: The base no longer exists, or is stored quantized.
     """
     from peft import PeftModel
 
@@ -253,6 +253,6 @@ def refuse_merge(model: Any, base: str) -> None:
     """Raises :class:`RequestError` for a base whose files hold no full-precision weights."""
     if getattr(model, "hf_quantizer", None) is not None:
         raise RequestError(
-            f"{base} itself is stored in a quantized format, so that adapters cannot be merged into full-precision "
+            f"{base} itself is stored in a quantized format, so adapters cannot be merged into full-precision "
             "weights: start from the full-precision model with quantization_config in model_init_kwargs"
         )

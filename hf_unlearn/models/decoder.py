@@ -1,6 +1,6 @@
 """Where a causal language model keeps its decoder layers, final norm and linear layers, whatever they are called.
 
-And what can be done to the stack for a while: cut it off, and watch what its layers give.
+Also temporary changes to it: cutting it off, and recording what its layers return.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class DecoderStack:
 
 
 def decoder_stack(model: nn.Module) -> DecoderStack:
-    """The outermost list of modules that is as long as the configuration says the model is deep.
+    """The outermost list of modules whose length is the number of layers in the configuration.
 
     Raises:
         RequestError: There is no such list.
@@ -50,7 +50,7 @@ def decoder_stack(model: nn.Module) -> DecoderStack:
                 return DecoderStack(owner, name, child)
     raise RequestError(
         f"the decoder layers of {type(model).__name__} were not found: losses, attacks, metrics and controls that "
-        "look at layers cannot be used with it"
+        "use layers do not work with it"
     )
 
 
@@ -76,9 +76,9 @@ def check_layer(model: nn.Module, layer: int, what: str) -> None:
 
 @contextmanager
 def cut_after(model: nn.Module, layer: int) -> Iterator[None]:
-    """A model that is no deeper than ``layer``, for as long as this lasts. Its weights stay where they are.
+    """Cut a model off after ``layer``, within the block. Its weights stay where they are.
 
-    What the shorter model gives at its end means nothing; hooks on its layers see what they would see otherwise.
+    The shorter model's output means nothing; hooks on its layers see the usual values.
     """
     stack = decoder_stack(model)
     setattr(stack.owner, stack.name, stack.layers[: layer + 1])
@@ -92,10 +92,10 @@ def cut_after(model: nn.Module, layer: int) -> Iterator[None]:
 def watched_layers(
     layers: Mapping[int, nn.Module], take: Callable[[Tensor], Tensor] = lambda states: states
 ) -> Iterator[dict[int, Tensor]]:
-    """What some layers give in the forward passes that are made inside.
+    """The outputs of some layers in the forward passes made within the block.
 
     Args:
-        layers: The layers, by whatever numbers the caller has for them.
+        layers: The layers, by the caller's numbers.
         take: What to keep of a layer's output ``[batch, time, width]``.
 
     Yields:
@@ -118,7 +118,7 @@ def watched_layers(
 
 
 def final_norm(backbone: nn.Module | None) -> nn.Module | None:
-    """The norm between the last decoder layer and the output head; ``None`` where it is not known."""
+    """The norm between the last decoder layer and the output head; ``None`` if it is not known."""
     norms = (
         [child for name, child in backbone.named_children() if name in _FINAL_NORMS] if backbone is not None else []
     )
@@ -126,7 +126,7 @@ def final_norm(backbone: nn.Module | None) -> nn.Module | None:
 
 
 def linear_layers(model: nn.Module) -> dict[str, nn.Linear]:
-    """Linear layers besides the output head, by name; none where the model has none."""
+    """Linear layers besides the output head, by name; none if the model has none."""
     head: Any = getattr(model, "get_output_embeddings", lambda: None)()
     return {
         name: module for name, module in model.named_modules() if isinstance(module, nn.Linear) and module is not head

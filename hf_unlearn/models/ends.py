@@ -2,7 +2,7 @@
 
 A model that was trained to end answers gives the end-of-text token a probability near 1 after a right answer. One that
 was pretrained on running text gives it next to none, and an end as a label is then most of what a forget loss can
-lower: it would take the forgetting, on forget and retain rows alike, and leave the answers.
+lower: it would absorb the forgetting, on forget and retain rows alike, and the answers would stay.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 LEAST_END = 0.5
-"""A model ends its answers if the end-of-text token has at least this probability, in the mean over asked rows."""
+"""A model ends its answers if the end-of-text token has at least this mean probability over the rows asked."""
 
 ASKED_ROWS = 64
-"""So many rows are asked at most, half of them forget rows and half retain rows."""
+"""At most this many rows are asked, half of them forget rows and half retain rows."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Ends:
 
     Attributes:
         end: ``always`` if plain rows end with a label, ``chat`` if not.
-        probability: Mean probability of the end-of-text token after the right answer; ``None`` where no row could be
+        probability: Mean probability of the end-of-text token after the right answer; ``None`` if no row could be
             asked.
         rows: How many rows were asked.
     """
@@ -53,11 +53,11 @@ class Ends:
 
 
 def rows_to_ask(fmt: TextFormat, *sets: Sequence[Example]) -> list[Example]:
-    """Rows that are no chat, as many of each set, spread evenly over it.
+    """Plain rows, equally many of each set, spread evenly over it.
 
     Args:
         fmt: Says which rows are chat.
-        sets: Forget and retain rows. Of a small one all are taken, and more of the others.
+        sets: Forget and retain rows. If one is small, all of its rows are taken, and more of the other.
     """
     chosen: list[Example] = []
     plain = [[row for row in rows if not uses_chat(row, fmt)] for rows in sets]
@@ -68,7 +68,7 @@ def rows_to_ask(fmt: TextFormat, *sets: Sequence[Example]) -> list[Example]:
 
 
 def spread(rows: Sequence[Any], most: int) -> list[Any]:
-    """At most so many rows, evenly spaced, in order."""
+    """At most this many rows, evenly spaced, in order."""
     count = min(most, len(rows))
     return [rows[number * len(rows) // count] for number in range(count)]
 
@@ -83,14 +83,14 @@ def ask_ends(
     """Ask a model whether it ends its answers.
 
     Args:
-        model: The model, on its device. Every process has to ask, where its weights lie in pieces (ZeRO-3).
+        model: The model, on its device. Every process has to call this if its weights are sharded (ZeRO-3).
         tokenizer: Its tokenizer; without an end-of-text token nothing ends.
         rows: From :func:`rows_to_ask`; longer ones than ``max_length`` are left out.
         fmt: How prompt and answer become one text.
-        max_length: Greatest number of tokens.
+        max_length: Maximum number of tokens.
 
     Returns:
-        ``always`` also where there is nothing to ask: chat rows end as their template says either way.
+        ``always`` even if there is nothing to ask: chat rows end as their template says either way.
     """
     import torch
 
@@ -133,5 +133,5 @@ def _only_last(model: nn.Module) -> Iterator[None]:
 
 
 def settled(fmt: TextFormat, ends: Ends) -> TextFormat:
-    """The format with what was found in place of ``auto``."""
+    """The format with the result in place of ``auto``."""
     return replace(fmt, end=ends.end)

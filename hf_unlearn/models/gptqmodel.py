@@ -1,4 +1,4 @@
-"""GPT-QModel, which transformers loads GPTQ and AWQ files with: imported without its noise, run without a compiler.
+"""GPT-QModel, which transformers loads GPTQ and AWQ files with: imported without its output, run without a compiler.
 
 Its plain layers compile their unpacking with ``torch.compile`` at the first forward, once per shape: some 20 seconds
 of a scoring that takes two. Unpacking without it gives the same weights. On a GPU the library would choose among
@@ -26,7 +26,7 @@ _WORKERS = "GPTQMODEL_CPU_WORKERS"
 
 @contextlib.contextmanager
 def silent() -> Iterator[None]:
-    """Drop what the library prints: tables and bars, line by line, on both streams. Errors are raised, not printed."""
+    """Drop what the library prints (tables and bars on both streams). Errors are raised, not printed."""
     for name in ("tokenicer", "optimum"):
         logging.getLogger(name).setLevel(logging.ERROR)
     dropped = io.StringIO()
@@ -37,7 +37,7 @@ def silent() -> Iterator[None]:
 def import_quietly() -> None:
     """Import the library, with the number of workers that it needs on small machines.
 
-    By default it takes half of the cores, and fails where that is one.
+    By default it takes half of the cores, and fails if that is one.
     """
     if (os.cpu_count() or 1) < 4:
         os.environ.setdefault(_WORKERS, "2")
@@ -72,6 +72,6 @@ def loading_arguments(folder: Path | str) -> dict[str, Any]:
 
 
 def run_eagerly(model: nn.Module) -> None:
-    """Take back the compiled unpacking of every layer. To be called before the first forward."""
+    """Undo the compiled unpacking of every layer. Call it before the first forward."""
     for module in model.modules():
         module.__dict__.pop("dequantize_weight", None)

@@ -1,8 +1,8 @@
 """The output head: logits at chosen positions only, so that prompts and padding never meet the vocabulary.
 
-Training narrows the head's input to the labels and lets the model make its logits of them. Scoring takes the head's
-input out, and makes logits of a few positions at a time. References keep the head's input and make logits later. The
-latter two apply by themselves what a model does to the output of its head, and compare with the model first.
+Training narrows the head's input to the labels and lets the model compute its logits from them. Scoring extracts the
+head's input, and computes logits of a few positions at a time. References keep the head's input and compute logits
+later. The latter two themselves apply what a model does to its head's output, and compare with the model first.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def output_head(model: nn.Module) -> nn.Module:
     """The module that maps hidden states to the vocabulary.
 
     Raises:
-        RequestError: If the model has none, so that it is no causal language model.
+        RequestError: If the model has none, so it is not a causal language model.
     """
     head_of: Any = getattr(model, "get_output_embeddings", lambda: None)
     head = head_of()
@@ -40,7 +40,7 @@ def output_head(model: nn.Module) -> nn.Module:
 def narrowed_head(
     head: nn.Module, chosen: Tensor | tuple[Tensor, Tensor], *, logits: bool = True
 ) -> Iterator[list[Tensor]]:
-    """A head that sees the chosen positions only, for as long as this lasts.
+    """A head that sees only the chosen positions, within the block.
 
     A hook on the head does it, so that it works through any wrapper (DDP, FSDP, DeepSpeed, adapters) and keeps
     whatever the model does to its logits afterwards.
@@ -48,7 +48,7 @@ def narrowed_head(
     Args:
         head: See :func:`output_head`.
         chosen: An index of ``[batch, time]``: a boolean mask, or row and time of each position.
-        logits: Whether the model makes logits of the chosen positions; else it makes none at all.
+        logits: Whether the model computes logits of the chosen positions; otherwise it computes none at all.
 
     Yields:
         A list that gets ``[N, width]``, the head's input at the chosen positions, at each call of the head.
@@ -79,7 +79,7 @@ class Tail:
 
     Attributes:
         scale: Factor on the head's output.
-        cap: Greatest absolute value of a logit.
+        cap: Largest absolute value of a logit.
     """
 
     scale: float = 1.0
@@ -91,14 +91,14 @@ class Tail:
         return scaled if self.cap is None else torch.tanh(scaled / self.cap) * self.cap
 
     def folded(self, outputs: Tensor) -> Tensor:
-        """The same with scale and cap in one factor. With a cap the last digit can be another: that of all records."""
+        """The same with scale and cap in one factor. With a cap the last digit can differ; records use this form."""
         return self(outputs) if self.cap is None else torch.tanh(outputs * (self.scale / self.cap)) * self.cap
 
 
 def likely_tails(model: nn.Module) -> Iterator[Tail]:
-    """What the model's configuration says first, then none at all.
+    """The tail in the model's configuration first, then none at all.
 
-    Whoever uses one has to compare with the model (:func:`matching_tail`): a configuration may hold such a number for
+    The caller has to compare it with the model (:func:`matching_tail`): a configuration may hold such a number for
     another purpose.
     """
     config: Any = getattr(model, "config", None)
@@ -118,13 +118,13 @@ def likely_tails(model: nn.Module) -> Iterator[Tail]:
 def matching_tail(
     model: nn.Module, logits_by: Callable[[Tail], Tensor], expected: Tensor, same: Callable[[Tensor, Tensor], bool]
 ) -> Tail | None:
-    """The tail that gives the model's own logits; ``None`` if no likely one does.
+    """The tail that gives the model's own logits; ``None`` if no candidate does.
 
     Args:
         model: The model.
-        logits_by: Makes logits of the head's output with a tail.
+        logits_by: Computes logits from the head's output with a tail.
         expected: The model's own logits, in float32.
-        same: Whether logits (first) are as close to the expected ones as they have to be.
+        same: Whether logits (first) are as close to the expected ones as required.
     """
     return next((tail for tail in likely_tails(model) if same(logits_by(tail).float(), expected)), None)
 

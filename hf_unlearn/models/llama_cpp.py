@@ -1,4 +1,4 @@
-"""A GGUF file as llama.cpp runs it, with as much of a model's interface as scoring and greedy generation call.
+"""A GGUF file as llama.cpp runs it, with the part of a model's interface that scoring and greedy generation use.
 
 llama.cpp multiplies quantized weights with activations that it rounds to 8 bits and keeps its cache in float16, so its
 numbers differ a little from those of the de-quantized weights, which is what transformers runs.
@@ -47,18 +47,18 @@ def runtime_transforms(formats: Sequence[str]) -> tuple[str, ...]:
 
 
 def split_runtime(transform: str) -> tuple[str, str]:
-    """A transform's name as format (or ``identity``) and runtime: ``gguf-q4_0@llama.cpp`` in its two parts."""
+    """A transform's name as format (or ``identity``) and runtime: ``gguf-q4_0@llama.cpp`` split into its two parts."""
     name, at, runtime = transform.rpartition("@")
     return (name, runtime) if at and runtime == RUNTIME else (transform, "transformers")
 
 
 def runtime_version(transform: str) -> dict[str, str]:
-    """Version of what runs a transform, where that is not transformers: its numbers are those of that version."""
+    """Version of what runs a transform, if that is not transformers: its numbers belong to that version."""
     return {_PACKAGE: importlib.metadata.version(_PACKAGE)} if split_runtime(transform)[1] == RUNTIME else {}
 
 
 def check_needs(needs: Iterable[str]) -> None:
-    """Refuse what llama.cpp cannot give.
+    """Refuse needs that llama.cpp cannot meet.
 
     Args:
         needs: What metrics need, in the words of :data:`hf_unlearn.evaluation.spec.NEEDS`.
@@ -68,12 +68,12 @@ def check_needs(needs: Iterable[str]) -> None:
     """
     for need in sorted({"gradient", "layers"} & set(needs)):
         raise RequestError(
-            f"a metric needs {need}, which llama.cpp does not give: score that set through transformers only"
+            f"a metric needs {need}, which llama.cpp cannot provide: score that set with transformers only"
         )
 
 
 def quiet_llama_cpp() -> None:
-    """Drop llama.cpp's report of every tensor. Can be repeated."""
+    """Drop llama.cpp's report of every tensor. Can be called repeatedly."""
     import ctypes
 
     import llama_cpp
@@ -93,12 +93,12 @@ class LlamaCppModel:
     """A causal language model run by llama.cpp on the CPU.
 
     Rows are run one after the other: it has no padding. There are no weights to differentiate and no hidden states,
-    so gradients and layers cannot be asked for.
+    so gradients and layers are not available.
 
     Args:
         file: The GGUF file.
         config: The model's config.
-        generation_config: Where its stop tokens are found.
+        generation_config: Holds its stop tokens.
 
     Raises:
         MissingExtraError: llama-cpp-python is not installed.
@@ -112,7 +112,7 @@ class LlamaCppModel:
         if not is_installed():
             raise MissingExtraError("scoring with llama.cpp", _PACKAGE, "llama-cpp")
         self.config = config
-        # Whoever asks how attention is computed must not think that it takes any mask.
+        # Code that asks how attention is computed must not assume that it takes any mask.
         self.config._attn_implementation = RUNTIME
         self.generation_config = generation_config
         self._file = file
@@ -125,10 +125,10 @@ class LlamaCppModel:
         return self
 
     def get_decoder(self) -> None:
-        """There is no part that could run alone."""
+        """No part can run alone."""
 
     def get_output_embeddings(self) -> nn.Module | None:
-        """There is no head that could run alone."""
+        """No head can run alone."""
 
     def __call__(
         self,
@@ -143,7 +143,7 @@ class LlamaCppModel:
             input_ids: ``[rows, time]``, padded on the right.
             attention_mask: ``[rows, time]``; none means no padding.
             position_ids: Must be left out.
-            use_cache: Makes no difference: nothing is returned to go on from.
+            use_cache: Ignored: no cache is returned.
         """
         assert position_ids is None, "llama.cpp takes tokens where they stand"
         mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
@@ -160,7 +160,7 @@ class LlamaCppModel:
         logits_processor: Sequence[Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = (),
         stopping_criteria: Sequence[Callable[[torch.Tensor, None], torch.Tensor]] = (),
     ) -> torch.Tensor:
-        """The most likely continuation by ``generation_config``, behind its prompt: ``[1, time + new]``.
+        """The most likely continuation by ``generation_config``, after its prompt: ``[1, time + new]``.
 
         Args:
             input_ids: ``[1, time]``, padded on the left. One prompt at a time: the cache has one sequence.
@@ -197,7 +197,7 @@ class LlamaCppModel:
         return runner.scores[: len(tokens)]
 
     def _with_room(self, length: int) -> Any:
-        """The runner, with a cache for at least this many tokens (all that a model allows can be gigabytes)."""
+        """The runner, with a cache for at least this many tokens (a model's maximum can take gigabytes)."""
         if length > self._room:
             import llama_cpp
 
@@ -219,9 +219,9 @@ class LlamaCppModel:
             except (ValueError, RuntimeError, OSError) as error:
                 raise EnvironmentFailure(
                     f"llama.cpp {importlib.metadata.version(_PACKAGE)} cannot load {self._file} ({error}): update "
-                    f"{_PACKAGE}, or score it through transformers only"
+                    f"{_PACKAGE}, or score it with transformers only"
                 ) from error
-            # It must be gone before the modules it is made of are.
+            # It must be freed before the modules it uses.
             self._close = weakref.finalize(self, self._runner.close)
         return self._runner
 
@@ -235,13 +235,13 @@ def load_llama_cpp(folder: Path | str) -> LlamaCppModel:
     Raises:
         RequestError: There is no such file in it.
         MissingExtraError: llama-cpp-python is not installed.
-        EnvironmentFailure: llama.cpp does not read the file.
+        EnvironmentFailure: llama.cpp cannot read the file.
     """
     from .loading import gguf_file_in
 
     file = gguf_file_in(folder)
     if file is None:
-        raise RequestError(f"{folder} holds no GGUF file: llama.cpp runs nothing else")
+        raise RequestError(f"{folder} holds no GGUF file: llama.cpp cannot run anything else")
     path = Path(folder) / file
     has_config = (path.parent / "config.json").is_file()
     given = {} if has_config else {"gguf_file": file}

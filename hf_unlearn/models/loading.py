@@ -1,6 +1,6 @@
-"""Model folders: fetched from the Hub, loaded the way anybody would load them, read empty, known again.
+"""Model folders: fetched from the Hub, loaded the stock way, read without weights, fingerprinted.
 
-Also GGUF folders, and the tokenizer that goes with a model wherever it is written.
+Also GGUF folders, and the tokenizer that is saved with a model.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ def load_model(
     if dtype not in DTYPES:
         raise RequestError(f"there is no dtype called {dtype!r}: use one of {', '.join(DTYPES)}")
     quiet_backends()
-    # Without a GPU everything lands on the CPU anyway, and accelerate's hooks are saved.
+    # Without a GPU everything is on the CPU anyway, and this avoids accelerate's hooks.
     device_map = {"": torch.device(device or run_device())} if torch.cuda.is_available() else None
     arguments = {**gptqmodel.loading_arguments(folder), **gguf_arguments(folder)}
     with hidden_library_bars():
@@ -129,7 +129,7 @@ def load_model(
 
 
 def gguf_file_in(folder: Path | str) -> str | None:
-    """Name of the GGUF file that a folder holds its weights in; ``None`` for other folders and for Hub ids.
+    """Name of the GGUF file with a folder's weights; ``None`` for other folders and for Hub ids.
 
     Raises:
         RequestError: There are several.
@@ -158,9 +158,9 @@ def refuse_gguf(folder: Path | str, key: str) -> None:
 
 
 def gguf_arguments(folder: Path | str) -> dict[str, Any]:
-    """What ``from_pretrained`` has to be told of a GGUF folder, nothing of others.
+    """Arguments that ``from_pretrained`` needs for a GGUF folder; none for others.
 
-    The folder's own config is used where it is of the same family: the one that transformers makes of the file's
+    The folder's own config is used if it is of the same family: the one that transformers derives from the file's
     metadata lacks some settings, such as the rotary scaling of Llama 3.
     """
     file = gguf_file_in(folder)
@@ -183,7 +183,7 @@ def gguf_arguments(folder: Path | str) -> dict[str, Any]:
 
 
 def _cast_unpacked(model: PreTrainedModel, dtype: torch.dtype) -> None:
-    """Beside packed layers transformers leaves some weights in their stored type where a family renames weights."""
+    """Next to packed layers transformers leaves some weights in their stored type if a family renames weights."""
     for parameter in model.parameters():
         if parameter.dtype in DTYPES.values():  # packed codes are integers
             parameter.data = parameter.data.to(dtype)
@@ -201,7 +201,7 @@ def fetch(name: str, revision: str | None, key: str) -> Path:
     Args:
         name: Folder or Hub id.
         revision: Branch, tag or commit on the Hub.
-        key: What messages call it.
+        key: Its name in messages.
 
     Raises:
         RequestError: Neither a folder with a saved model nor a model on the Hub that can be read.
@@ -243,7 +243,7 @@ def fetch(name: str, revision: str | None, key: str) -> Path:
 
 
 def files_fingerprint(folder: Path) -> list[tuple[str, int, int]]:
-    """Names, sizes and times of a model folder's files: reading gigabytes only to know them again costs too much."""
+    """Names, sizes and times of a model folder's files: reading gigabytes just to recognize them costs too much."""
     if not folder.is_dir():
         return [(str(folder), 0, 0)]
     entries = [(entry.name, entry.stat()) for entry in os.scandir(folder) if entry.is_file()]
@@ -263,20 +263,20 @@ def empty_model(source: Path) -> PreTrainedModel:
 
 
 def empty_model_of(config: PretrainedConfig) -> PreTrainedModel:
-    """The model of a configuration with nothing in it: parameters and buffers are on the ``meta`` device."""
+    """An empty model of a configuration: parameters and buffers are on the ``meta`` device."""
     with torch.device("meta"):
         model: PreTrainedModel = AutoModelForCausalLM.from_config(config)
     return model
 
 
 def plain_model_of(config: PretrainedConfig) -> PreTrainedModel:
-    """A plain float32 model of a configuration, its quantization left out, to be filled: weights are still to come.
+    """A plain float32 model of a configuration, without its quantization, to be filled with weights later.
 
     Args:
         config: It is not changed.
 
     Returns:
-        The model with its parameters on the ``meta`` device and its buffers as they have to be.
+        The model with its parameters on the ``meta`` device and its buffers in place.
     """
     config = copy.deepcopy(config)
     if hasattr(config, "quantization_config"):

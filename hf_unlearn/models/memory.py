@@ -1,4 +1,4 @@
-"""Memory of models: how many tokens go into a forward, and giving back what is no longer used."""
+"""Memory of models: how many tokens go into a forward, and releasing what is no longer used."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from typing import Literal
 
 import torch
 
-# On a CPU longer batches are no faster and cost memory; an accelerator wants more at a time.
+# On a CPU longer batches are no faster and cost memory; an accelerator is faster with more at a time.
 _TOKENS_ON_CPU = 4096
 _TOKENS_ELSEWHERE = 32768
 
 
 def batch_budget(setting: int | Literal["auto"], device: torch.device) -> int:
-    """Tokens per forward to begin with. It depends on nothing but the setting and the kind of device.
+    """Initial tokens per forward. It depends only on the setting and the kind of device.
 
-    Batches therefore come out the same in every process and in a run that goes on after a kill.
+    So batches are the same in every process and in a run that is resumed after a kill.
     """
     if setting != "auto":
         return setting
@@ -23,7 +23,7 @@ def batch_budget(setting: int | Literal["auto"], device: torch.device) -> int:
 
 
 def release_memory() -> None:
-    """Give back what models that are no longer used, or a failed forward, hold: on the GPU too."""
+    """Release the memory of unused models or of a failed forward, on the GPU too."""
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

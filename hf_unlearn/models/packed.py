@@ -1,4 +1,4 @@
-"""Reading GPTQ and AWQ files without the library that wrote them: the stored integers, and the weights they stand for.
+"""Reading GPTQ and AWQ files without the library that wrote them: the stored integers, and the weights they represent.
 
 Both formats hold, for a layer with ``in`` inputs and ``out`` outputs, integers ``qweight``, and integers ``qzeros``
 and ``scales`` per group of inputs, several integers to a 32-bit word. The weight is ``scale * (code - zero)``. They
@@ -27,7 +27,7 @@ _PARTS = ("qweight", "qzeros", "scales", "g_idx")
 
 
 def unpack(words: Tensor, bits: int) -> Tensor:
-    """Integers from 32-bit words, lowest bits first; a value may reach over into the next word.
+    """Integers from 32-bit words, lowest bits first; a value may span two words.
 
     Args:
         words: ``[n * bits / 32, columns]``, int32.
@@ -45,7 +45,7 @@ def unpack(words: Tensor, bits: int) -> Tensor:
 
 
 def gptq_weight(parts: Mapping[str, Tensor], bits: int, group_size: int) -> Tensor:
-    """The weight ``[out, in]`` in float32 of a layer in the ``gptq`` layout: packed along inputs, zeros less one."""
+    """The weight ``[out, in]`` in float32 of a layer in the ``gptq`` layout: packed along inputs, zeros minus one."""
     codes = unpack(parts["qweight"], bits)
     zeros = (unpack(parts["qzeros"].T.contiguous(), bits).T + 1).bitwise_and(2**bits - 1)
     group = parts["g_idx"].long()
@@ -67,12 +67,12 @@ def _awq_columns(words: Tensor, bits: int) -> Tensor:
 
 
 class PackedLinear(nn.Module):
-    """A linear layer that reads its weight from the file each time it is called, so that only one is ever in memory.
+    """A linear layer that reads its weight from the file each time it is called, so only one is ever in memory.
 
     Args:
         folder: The folder with the file.
         name: Name of the layer in it.
-        weight: Makes the weight of what is stored.
+        weight: Makes the weight from what is stored.
         bias: The layer's bias ``[out]``, if it has one.
     """
 
@@ -109,10 +109,10 @@ def stored_tensors(folder: Path) -> dict[str, Path]:
 
 
 def plain_model(folder: Path, device: torch.device, unpacked: Unpack, bits: int, group_size: int) -> PreTrainedModel:
-    """The model of a packed folder in float32, made of nothing but what is in its files.
+    """The model of a packed folder in float32, made only from what is in its files.
 
     Args:
-        folder: What was written.
+        folder: The written folder.
         device: Where to put what is not quantized; layers are unpacked there one by one as they are called.
         unpacked: :func:`gptq_weight` or :func:`awq_weight`.
         bits: Bits per weight.

@@ -1,4 +1,4 @@
-"""Small models built from the data at hand, so that what they know is known by construction."""
+"""Small models built from the given data, so what they know is known by construction."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 PAD, BOS, EOS = "<pad>", "<s>", "</s>"
-# Part of every cache key: raise it when the same spec and rows begin to give another model.
+# Part of every cache key: raise it when the same spec and rows give another model.
 RECIPE_VERSION = 1
 
 
@@ -115,7 +115,7 @@ def build_tokenizer(texts: Iterable[str], spec: ScratchSpec) -> PreTrainedTokeni
     """Train a byte-level BPE tokenizer on these texts.
 
     Args:
-        texts: What to merge by. A word that has to be one token (a year) must be frequent here.
+        texts: What merges are learned from. A word that must be one token (a year) must be frequent here.
         spec: ``vocab_size`` and ``max_positions`` are used.
 
     Returns:
@@ -160,8 +160,8 @@ def train_scratch_model(
     """Train a small model on these rows from random weights, on the CPU, and save model and tokenizer.
 
     AdamW with a one-cycle learning rate and gradients clipped at norm 1, in fp32. The same arguments give the same
-    weights bit by bit. Can be run in a child process: it sets the number of threads itself, and puts that and
-    torch's random state back when it is done.
+    weights bit by bit. Can be run in a child process: it sets the number of threads itself, and restores that
+    and torch's random state afterwards.
 
     Args:
         spec: Size and training.
@@ -169,7 +169,7 @@ def train_scratch_model(
         tokenizer: Usually from :func:`build_tokenizer`.
         fmt: How prompt and answer become one text.
         out_dir: Folder for ``save_pretrained``; made if it does not exist.
-        progress: What the progress bar is called. It is only shown in a terminal; empty for no bar.
+        progress: Title of the progress bar, which is only shown in a terminal; empty for no bar.
 
     Raises:
         RequestError: There are no rows, a row is longer than ``max_positions``, or the loss is not finite.
@@ -207,12 +207,12 @@ def _fit(
         encoded = [EncodedRow(row.id, row.input_ids, 1) for row in encoded]
     steps = spec.epochs * math.ceil(len(encoded) / spec.batch_size)
     optimizer = torch.optim.AdamW(model.parameters(), lr=spec.learning_rate, weight_decay=spec.weight_decay)
-    # One-cycle needs two steps to rise and fall, and divides by zero where it rises for exactly one.
+    # One-cycle needs two steps to rise and fall, and divides by zero if it rises for exactly one.
     cycle = max(steps, 2)
     warmup = math.nextafter(spec.warmup, 1.0) if spec.warmup * cycle == 1 else spec.warmup
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, spec.learning_rate, cycle, pct_start=warmup)
     model.train()
-    # disable=None: no bar where the output is not a terminal.
+    # disable=None: no bar if the output is not a terminal.
     with tqdm(total=steps, desc=progress, unit="step", disable=None if progress else True) as bar:
 
         def add_gradients(batch: Sequence[EncodedRow]) -> None:
@@ -230,7 +230,7 @@ def _fit(
 
 
 def _batches(encoded: Sequence[EncodedRow], spec: ScratchSpec) -> Iterator[list[EncodedRow]]:
-    """The rows of every step, shuffled anew each epoch."""
+    """The rows of every step, reshuffled each epoch."""
     for epoch in range(spec.epochs):
         order = random.Random(f"scratch-{spec.seed}-{epoch}").sample(encoded, len(encoded))
         for start in range(0, len(order), spec.batch_size):
@@ -240,8 +240,8 @@ def _batches(encoded: Sequence[EncodedRow], spec: ScratchSpec) -> Iterator[list[
 def _backward(model: PreTrainedModel, batch: Sequence[EncodedRow], pad_token_id: int) -> float:
     """Add the gradient of the mean loss over all labels of a batch, and return that loss.
 
-    Rows of similar length go through the model together, which saves padding. To put them into one step together
-    would be cheaper still, but such steps see one kind of sentence each, and models learn much less from them.
+    Rows of similar length go through the model together, which saves padding. Putting them into one step would be
+    cheaper still, but then each step would see one kind of sentence, and models learn much less from them.
     """
     from ..data.pairing import pad_rows
 
@@ -261,7 +261,7 @@ def _backward(model: PreTrainedModel, batch: Sequence[EncodedRow], pad_token_id:
 
 
 def _by_length(batch: Sequence[EncodedRow]) -> list[list[EncodedRow]]:
-    """Parts in which no row is more than half as long again as the shortest."""
+    """Groups in which no row is more than 1.5 times as long as the shortest."""
     parts: list[list[EncodedRow]] = []
     for row in sorted(batch, key=lambda row: len(row.input_ids)):
         if not parts or 2 * len(row.input_ids) > 3 * len(parts[-1][0].input_ids):
@@ -275,7 +275,7 @@ def scratch_cache_key(
 ) -> str:
     """Hex SHA-256 of everything that decides what :func:`train_scratch_model` makes. Row ids and origins do not."""
     described = asdict(spec)
-    if spec.architecture == "llama":  # what was built before there were others is still found
+    if spec.architecture == "llama":  # models built before there was a choice are still found
         del described["architecture"]
     content = {
         "version": RECIPE_VERSION,
@@ -290,7 +290,7 @@ def scratch_cache_key(
 def knows(model_dir: Path, rows: Sequence[Example], fmt: TextFormat, *, batch_size: int = 64) -> float:
     """Share of rows whose whole answer a model gives greedily.
 
-    Each row is scored in one pass with the true answer in place. All its answer tokens are the most likely ones there
+    Each row is scored in one pass with the true answer in place. All its answer tokens are the most likely ones
     exactly when greedy decoding from the same prompt tokens writes them: up to the first miss both see the same text.
 
     Args:
@@ -351,7 +351,7 @@ def _gpt_neox(spec: ScratchSpec, tokenizer: PreTrainedTokenizerBase) -> PreTrain
 
 
 def _sizes(spec: ScratchSpec, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
-    """What all configurations call alike."""
+    """Settings with the same name in all configurations."""
     return {
         "vocab_size": len(tokenizer),
         "hidden_size": spec.hidden_size,

@@ -1,4 +1,4 @@
-"""Models whose weights lie in pieces on several processes, and models that are to stay out of that."""
+"""Models whose weights are sharded over several processes, and models that must not be."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 
 
 def taken_over(accelerator: Accelerator) -> bool:
-    """Whether DeepSpeed or FSDP has the model while it is trained, and deals with its gradients."""
+    """Whether DeepSpeed or FSDP wraps the model in training, and handles its gradients."""
     return accelerator.distributed_type in (DistributedType.DEEPSPEED, DistributedType.FSDP)
 
 
 def in_pieces(accelerator: Accelerator) -> bool:
-    """Whether no process has the whole model while it is trained."""
+    """Whether no process has the whole model in training."""
     if accelerator.distributed_type is DistributedType.DEEPSPEED:
         plugin: Any = accelerator.state.deepspeed_plugin
         return bool(plugin.zero_stage == 3)
@@ -34,7 +34,7 @@ def _lies_in_pieces(model: nn.Module) -> bool:
 
 @contextmanager
 def gathered(model: nn.Module) -> Iterator[None]:
-    """All weights of a model that ZeRO-3 keeps in pieces, whole in every process. Does nothing for other models."""
+    """All weights of a model sharded by ZeRO-3, whole in every process. Does nothing for other models."""
     if not _lies_in_pieces(model):
         yield
         return
@@ -46,10 +46,10 @@ def gathered(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def gathered_in_turn(model: nn.Module) -> Iterator[None]:
-    """Lets a model whose weights lie in pieces (ZeRO-3) be called before DeepSpeed has taken it over.
+    """Lets a model whose weights are sharded (ZeRO-3) be called before DeepSpeed has wrapped it.
 
-    Each module's own weights are gathered when it is called and let go when it returns, so that one module's weights
-    at a time are whole. Every process has to make the same calls. Does nothing for other models.
+    Each module's own weights are gathered when it is called and released when it returns, so only one module's weights
+    are whole at a time. Every process has to make the same calls. Does nothing for other models.
     """
     if not _lies_in_pieces(model):
         yield
@@ -77,7 +77,7 @@ def gathered_in_turn(model: nn.Module) -> Iterator[None]:
 
 
 def forget_deepspeed() -> None:
-    """Models that are loaded after a training are no longer cut into pieces by ZeRO-3."""
+    """Models that are loaded after a training are no longer sharded by ZeRO-3."""
     from .._compat import deepspeed
 
     deepspeed.unset_hf_deepspeed_config()
@@ -85,7 +85,7 @@ def forget_deepspeed() -> None:
 
 @contextmanager
 def alone() -> Iterator[None]:
-    """Models that one process loads by itself while others wait are not cut into pieces."""
+    """Models that one process loads by itself while others wait are not sharded."""
     from .._compat import deepspeed
 
     known = deepspeed._hf_deepspeed_config_weak_ref
@@ -98,9 +98,9 @@ def alone() -> Iterator[None]:
 
 @contextmanager
 def placed(model: nn.Module, device: torch.device) -> Iterator[None]:
-    """The model on its device before training has put it there: DeepSpeed and FSDP place models when they take over.
+    """Move the model to its device before training does: DeepSpeed and FSDP place models when they wrap them.
 
-    Does nothing for models that are there already, in pieces, or quantized (those cannot be moved).
+    Does nothing for models that are already there, sharded, or quantized (those cannot be moved).
     """
     before = next(model.parameters()).device
     if before == device or _lies_in_pieces(model) or getattr(model, "is_quantized", False):
@@ -114,6 +114,6 @@ def placed(model: nn.Module, device: torch.device) -> Iterator[None]:
 
 
 def frozen_copy(model: nn.Module) -> nn.Module:
-    """A second model with the same weights, which nothing trains. Weights in pieces (ZeRO-3) are whole in the copy."""
+    """A second model with the same weights, which is never trained. Sharded weights (ZeRO-3) are whole in the copy."""
     with gathered(model):
         return copy.deepcopy(model).requires_grad_(False).eval()

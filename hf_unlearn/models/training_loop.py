@@ -13,7 +13,7 @@ Batch = TypeVar("Batch")
 
 
 class DivergedError(Exception):
-    """A loss is not finite. Nothing was stepped with it.
+    """A loss is not finite. No step was made with it.
 
     Attributes:
         loss: The loss.
@@ -52,9 +52,9 @@ def take_steps(
             last one.
         batches: One item for each step.
         add_gradients: Adds the gradients of the loss of one batch to the weights. Raises :class:`DivergedError`, best
-            by :func:`finite`, to end the training before a loss that is not finite is stepped with.
-        max_grad_norm: Gradients are scaled to at most this norm, over all weights; 0 leaves them as they are.
-        schedule: Learning-rate schedule that moves on after each step.
+            by :func:`finite`, to end the training before a step is made with a loss that is not finite.
+        max_grad_norm: Gradients are clipped to this norm, over all weights; 0 for no clipping.
+        schedule: Learning-rate schedule that advances after each step.
 
     Raises:
         DivergedError: See ``add_gradients``.

@@ -37,7 +37,7 @@ class FormatRegistry(Registry["type[Format]"]):
         """The entry called ``name``.
 
         Raises:
-            RequestError: There is none, or what stands after ``@`` is no choice of this format.
+            RequestError: There is none, or the choice after ``@`` is not one of this format.
         """
         short, at, kind = full_name(name).partition("@")
         entry = super().get(short)
@@ -56,8 +56,8 @@ def _calibrated(entry: Entry[type[Format]], kind: str) -> Entry[type[Format]]:
         raise RequestError(f"there is no format called {name!r}: {entry.name} needs no calibration text")
     if kind not in CALIBRATION_KINDS:
         raise RequestError(
-            f"there is no format called {name!r}: after @ stands the calibration text, "
-            f"{suggest(kind, list(CALIBRATION_KINDS))}"
+            f"there is no format called {name!r}: the part after @ must be the calibration "
+            f"text, {suggest(kind, list(CALIBRATION_KINDS))}"
         )
     value = _with_kind(entry.value, name, kind)
     return replace(entry, name=name, value=value, summary=f"{entry.summary}; {kind} calibration")
@@ -76,7 +76,7 @@ def calibration_kinds(formats: Sequence[str], default: str) -> dict[str, str]:
 
     Args:
         formats: Names of formats.
-        default: The choice where a name makes none.
+        default: The choice for names without one.
     """
     values = {name: FORMATS.get(name).value for name in formats}
     return {name: value.calibration_kind or default for name, value in values.items() if value.calibrated}
@@ -88,8 +88,8 @@ def export_format(name: str, source: Path, target: Path, calibration: Calibratio
     Args:
         name: A name in :data:`FORMATS`.
         source: A ``save_pretrained`` folder with weights that are not quantized.
-        target: A folder that does not exist yet, or is empty. It is gone again if anything fails.
-        calibration: The text for a format that is calibrated; others do not look at it.
+        target: A folder that does not exist yet, or is empty. It is removed if anything fails.
+        calibration: The text for a format that is calibrated; others ignore it.
 
     Returns:
         What was written, and how far the re-loaded file is from the weights it should hold.

@@ -44,7 +44,7 @@ class ExportInfo:
     Attributes:
         format: Name of the format.
         bits: Bits per quantized weight, scales left out.
-        group_size: Weights that share a scale; ``None`` where a whole row does, or nothing is scaled.
+        group_size: Weights that share a scale; ``None`` if a whole row does, or nothing is scaled.
         library: The library that wrote it.
         version: That library's version.
         bytes: Size of the weight files.
@@ -180,7 +180,7 @@ class Format(ABC):
         version = self._version()
         check_source(source)
         if self.calibrated and calibration is None:
-            raise RequestError(f"{self.name} is calibrated on text and was given none: name it")
+            raise RequestError(f"{self.name} is calibrated on text, but none was given: set it")
         self.calibration = calibration
         quiet_backends()
         self.check(empty_model(source))
@@ -262,7 +262,7 @@ def check_source(source: Path) -> None:
 def fresh_folder(target: Path) -> Iterator[None]:
     """Make ``target`` for the block, and remove it again if the block fails in any way."""
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise RequestError(f"{target} is there already: an export writes to a new folder")
+        raise RequestError(f"{target} already exists: an export writes to a new folder")
     target.mkdir(parents=True, exist_ok=True)
     complete = False
     try:
@@ -305,7 +305,7 @@ def body_layers(model: PreTrainedModel, format_name: str) -> dict[str, nn.Linear
 
 
 def check_groups(layers: Mapping[str, nn.Linear], group_size: int, format_name: str) -> None:
-    """Refuse layers whose inputs do not fall into whole groups.
+    """Refuse layers whose inputs do not divide into whole groups.
 
     Raises:
         RequestError: Names the layer and its size.

@@ -73,7 +73,7 @@ class FourBit(BitsAndBytes):
     """A 16-level grid, scaled by the largest magnitude of each block of 64 weights.
 
     Double quantization rounds the block maxima as well. It is off in the formats without ``-dq`` in their name, so
-    that a grid step is what the papers say.
+    a grid step is as in the papers.
     """
 
     bits = 4

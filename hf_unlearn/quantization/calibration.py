@@ -1,9 +1,9 @@
-"""Calibration text: what GPTQ and AWQ look at while they round.
+"""Calibration text: the text GPTQ and AWQ use to choose roundings.
 
 Both choose roundings that change the outputs of layers little *on this text*. So the text is part of the format: a
-quantizer that sees the facts to forget may keep or bring back other things than one that sees ordinary text. Ordinary
-text is the default, rows that repeat what is to be forgotten or what is scored are taken out, and the forget set is
-used only where the recipe asks for ``forget-aware``.
+quantizer that sees the facts to forget may keep or bring back different things from one that sees ordinary text.
+Ordinary text is the default, rows that repeat what is to be forgotten or what is scored are removed, and the forget
+set is used only where the recipe asks for ``forget-aware``.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from ..errors import RequestError
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-MEND = "name another text in export.calibration.source"
+MEND = "set another text in export.calibration.source"
 # A text of which this share repeats the forget set was not meant as ordinary text.
 _MISTAKEN = 0.5
 
@@ -62,7 +62,7 @@ class Text:
     Attributes:
         rows: Its rows.
         name: What a report may call it; never a local path.
-        revision: Its revision on the Hub, where one was named.
+        revision: Its revision on the Hub, if one was given.
     """
 
     rows: tuple[Example, ...]
@@ -77,11 +77,11 @@ class Calibration:
     Attributes:
         kind: Which choice this is.
         text: Name of the ordinary text.
-        revision: Its revision on the Hub, where one was named.
+        revision: Its revision on the Hub, if one was given.
         rows: Rows of ordinary text, in the order in which they are used.
         forget_rows: Rows of the forget set that come after them.
-        found: Rows of the text before anything was taken out.
-        removed: Rows that were taken out, by reason: ``forget`` and ``scoring`` (overlap with these), ``short``.
+        found: Rows of the text before any were removed.
+        removed: Rows that were removed, by reason: ``forget`` and ``scoring`` (overlap with these), ``short``.
         max_length: Tokens per row.
         min_tokens: See :class:`CalibrationSpec`.
         text_format: How a row becomes text.

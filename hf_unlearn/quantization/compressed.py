@@ -42,7 +42,7 @@ class CompressedTensors(Format):
         """A ``[out, in]`` weight as the format holds it, in float32."""
 
     def input_settings(self) -> dict[str, Any] | None:
-        """Arguments of the library's ``QuantizationArgs`` for the inputs of layers, where it rounds those too."""
+        """Arguments of the library's ``QuantizationArgs`` for the inputs of layers, if it rounds those too."""
         return None
 
     def rounded_inputs(self, values: torch.Tensor) -> torch.Tensor:
@@ -50,7 +50,7 @@ class CompressedTensors(Format):
         return values
 
     def check_model(self, model: PreTrainedModel) -> None:
-        """Every linear layer must fall into whole groups."""
+        """Every linear layer must divide into whole groups."""
         self._layers(model)
 
     def write(self, source: Path, target: Path) -> Written:
@@ -103,7 +103,7 @@ class CompressedTensors(Format):
         config = QuantizationConfig(config_groups={"group_0": scheme}, ignore=[head] if head else [])
         apply_quantization_config(model, config, show_progress=False)
         compressor = ModelCompressor.from_pretrained_model(model)
-        # One layer after the other, so that only one is in float32, in which the library is to round.
+        # One layer after the other, so that only one is in float32, the type the library rounds in.
         for layer in layers.values():
             layer.weight.data = layer.weight.data.float()
             layer.get_parameter("weight_scale").data = self.scales(layer.weight.data, stored)

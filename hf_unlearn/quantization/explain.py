@@ -1,7 +1,7 @@
-"""Why a format shows what it shows: an unlearned model's weights beside the target's, as quantizers see them.
+"""Why a format shows what it shows: an unlearned model's weights compared with the target's, as quantizers see them.
 
 How many weights have another code on each grid, and how far they moved, layer by layer. Tensors are read from the two
-folders one at a time; never are two whole models in memory.
+folders one at a time; two whole models are never in memory.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ CHUNK_WEIGHTS = 4_000_000
 
 
 class FolderTensors:
-    """The tensors of a ``save_pretrained`` folder, each read when it is asked for.
+    """The tensors of a ``save_pretrained`` folder, each read when it is accessed.
 
     Args:
         folder: A folder with ``model.safetensors``, or with shards and their index.
@@ -140,7 +140,7 @@ def explain_folders(before: Path, after: Path, names: Sequence[str]) -> dict[str
 
 
 def explain_job(before: Path, after: Path, names: Sequence[str]) -> dict[str, Any]:
-    """:func:`explain_folders`, with the reason where it cannot be done: an explanation is no ground to stop a run."""
+    """:func:`explain_folders`, with the reason if it cannot be done: a missing explanation must not stop a run."""
     try:
         return explain_folders(before, after, names)
     except (RequestError, OSError, ValueError) as error:
@@ -156,7 +156,7 @@ def lost_when_saved(model: nn.Module, before: Path, dtype: str) -> dict[str, Any
     """How many updates of the trained weights a 16-bit checkpoint drops.
 
     Args:
-        model: The trained model, in the precision it was stepped in, on any device.
+        model: The trained model, in the precision of its training, on any device.
         before: The folder it was trained from.
         dtype: Precision that it is about to be saved in.
 
@@ -232,7 +232,7 @@ class OnOneGrid:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """As it stands in the report."""
+        """As it is in the report."""
         return {
             "codes_changed": _ratio(self.changed, self.weights),
             "scales_changed": _ratio(self.rescaled, self.groups),
@@ -284,7 +284,7 @@ class Comparison:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """As it stands in the report, without the buckets."""
+        """As it is in the report, without the buckets."""
         return {
             "weights": self.weights,
             "moved": _ratio(self.moved, self.weights),
@@ -325,7 +325,7 @@ def compare_weights(
 
 
 def _chunks(before: Tensor, after: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    # Whole blocks of 64 rows: then no group of 64 weights lies in two chunks, even where groups run over row ends.
+    # Whole blocks of 64 rows: then no group of 64 weights is in two chunks, even if groups run over row ends.
     rows = max(64, CHUNK_WEIGHTS // before.shape[-1] // 64 * 64)
     for start in range(0, before.shape[0], rows):
         yield before[start : start + rows], after[start : start + rows]

@@ -50,7 +50,7 @@ class Gguf(Format):
         """Make the file."""
 
     def check_model(self, model: PreTrainedModel) -> None:
-        """The family must be known, and rows must fall into whole blocks."""
+        """The family must be known, and rows must divide into whole blocks."""
         check_family(model.config, self.name)
         for name, parameter in model.named_parameters():
             if parameter.ndim > 1 and parameter.shape[-1] % self.block:

@@ -189,7 +189,7 @@ def write_file(
 
 
 def _write_settings(writer: Any, config: PretrainedConfig, file_type: int) -> None:
-    # Not the folder's name: it says where a model was made, and transformers reads meaning into some names.
+    # Not the folder's name: it says where a model was made, and transformers interprets some names.
     writer.add_name("model")
     writer.add_context_length(config.max_position_embeddings)
     writer.add_embedding_length(config.hidden_size)
@@ -238,7 +238,7 @@ def _rope_factors(config: PretrainedConfig) -> np.ndarray | None:
 
 
 class FileWeights:
-    """The weights of a GGUF file, under the names and in the shapes of a model, each read when it is asked for.
+    """The weights of a GGUF file, under the names and in the shapes of a model, each read when it is accessed.
 
     Raises:
         EnvironmentFailure: A parameter of the model is not in the file.
@@ -323,7 +323,7 @@ def read_vocabulary(source: Path, size: int) -> Vocabulary:
 
     Args:
         source: A folder with a fast tokenizer.
-        size: Rows of the model's embedding; pieces without a token fill it up.
+        size: Rows of the model's embedding; empty tokens fill it up.
 
     Raises:
         RequestError: There is no tokenizer, or one that llama.cpp has no rule for, or it is larger than the embedding.
@@ -368,7 +368,7 @@ def _load_tokenizer(source: Path) -> Any:
     except Exception as error:  # the library raises what its parsers do
         raise RequestError(
             f"{source} has no tokenizer that can be read ({first_line(error)}): a GGUF file holds its own, "
-            "so put it beside the weights"
+            "so put it next to the weights"
         ) from error
     if not getattr(tokenizer, "is_fast", False):
         raise RequestError(f"{source} has no tokenizer.json: save its tokenizer as a fast one first")

@@ -1,7 +1,7 @@
 """GPTQ and AWQ through GPT-QModel: calibrated integer formats, the ones that serve most quantized models on GPUs.
 
-The model is read in bfloat16, as the library does; what is not quantized is stored so. AWQ also scales normalization
-weights, so nothing of its files need equal the source. The files are proven by unpacking their integers with
+The model is read in bfloat16, as the library does; what is not quantized is stored in it. AWQ also scales
+normalization weights, so its files need not equal the source. The files are proven by unpacking their integers with
 :mod:`~hf_unlearn.models.packed`, not with the library, and running the model that they make. Re-saving a folder
 that transformers has loaded would damage it: it is copied as it was written.
 """
@@ -71,7 +71,7 @@ class Packed(Format):
 
         if model.config.model_type in self.fails_on:
             raise RequestError(
-                f"{self.name} cannot be made of models of type {model.config.model_type!r}, on which GPT-QModel "
+                f"{self.name} cannot be made from models of type {model.config.model_type!r}, on which GPT-QModel "
                 "fails: use another format"
             )
         if model.config.model_type not in SUPPORTED_MODELS:
@@ -81,7 +81,7 @@ class Packed(Format):
             )
 
     def write(self, source: Path, target: Path) -> Written:
-        """Quantize on the calibration text, save, then run what the saved integers stand for."""
+        """Quantize on the calibration text, save, then run the weights that the saved integers represent."""
         assert self.calibration is not None
         empty = empty_model(source)
         layers = body_layers(empty, self.name)
@@ -146,7 +146,7 @@ def _logs_elsewhere() -> Iterator[None]:
 
 
 def finish_folder(source: Path, target: Path) -> None:
-    """Undo what the library changes beside the weights: its log, and repairs of configuration files.
+    """Undo what the library changes besides the weights: its log, and repairs of configuration files.
 
     It writes sampling into the generation settings and a padding token into the configuration, which the source does
     not have. Only its type and quantization settings are taken over.

@@ -1,4 +1,4 @@
-"""What ``hf-unlearn attack MODEL`` is asked: attacks, and rows from a recipe or from files of the user's own."""
+"""The request behind ``hf-unlearn attack MODEL``: attacks, and rows from a recipe or from the user's own files."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .loading import find_recipe, parse_recipe
 from .spec import Recipe
 
 SETS = ("forget", "retain", "holdout", "generic")
-# Of a recipe, what attacking one model has nothing to do with.
+# Recipe keys that do not matter for attacking one model.
 _NOT_READ = ("attack", "controls", "export", "publish", "benchmarks")
 
 
@@ -46,7 +46,7 @@ class OwnData:
 
 @dataclass(frozen=True)
 class AttackRequest:
-    """What is asked.
+    """The request.
 
     Attributes:
         section: The attacks.
@@ -71,7 +71,7 @@ class Chosen:
         names: Attacks by name, from the registry or the recipe's own.
         tier: A tier of them.
         after: Format whose file is attacked, for each of ``names``.
-        then: Format that what comes of each of ``names`` is put into.
+        then: Format that the result of each of ``names`` is exported to.
     """
 
     names: tuple[str, ...] = ()
@@ -85,7 +85,7 @@ class Chosen:
                 raise RequestError(f"--{key} goes with attacks by name: give --attack NAME in place of --tier")
 
     def section(self, given: Located | None) -> Located:
-        """An attack section with these, with the settings that a recipe has for them."""
+        """An attack section with these attacks, with the recipe's settings for them."""
         items = given.value if given is not None and isinstance(given.value, dict) else {}
         chosen: dict[str, Located] = {}
         for name in self.names:
@@ -107,7 +107,7 @@ class Chosen:
 
 
 def read_request(chosen: Chosen, recipe: str | None, files: Sequence[str], overrides: Sequence[str]) -> AttackRequest:
-    """Read what is asked. No model is loaded.
+    """Read the request. No model is loaded.
 
     Args:
         chosen: The attacks.
@@ -116,7 +116,7 @@ def read_request(chosen: Chosen, recipe: str | None, files: Sequence[str], overr
         overrides: ``section.key=value`` assignments.
 
     Raises:
-        RequestError: Neither or both of recipe and files, or anything wrong in them.
+        RequestError: Neither or both of recipe and files are given, or something in them is wrong.
     """
     if (recipe is None) == (not files):
         raise RequestError(
@@ -153,8 +153,8 @@ def _data_tree(files: Sequence[str]) -> Located:
         if name not in SETS:
             raise RequestError(f"--data {text}: there is no set called {name!r}: {suggest(name, list(SETS))}")
         if name in sets:
-            raise RequestError(f"--data {text}: the {name} set is named twice: once is enough")
-        # What has the look of a file is one, also where it is missing: the reader says so.
+            raise RequestError(f"--data {text}: the {name} set is given twice: remove one")
+        # What looks like a file is taken as one even if it is missing: the reader then says so.
         kind = "path" if Path(place).suffix or Path(place).exists() else "dataset"
         sets[name] = Located({kind: Located(place, f"--data {text}")}, f"--data {text}")
     return Located(dict(sets), "--data")

@@ -29,7 +29,7 @@ from .checks import check_name, located
 from .enough_groups import check_forget_groups, too_few_groups
 from .spec import Recipe
 
-# Folders and transforms of a run that are no attacks.
+# Folders and transforms of a run that are not attacks.
 _TAKEN = ("identity", "tier")
 
 
@@ -39,7 +39,7 @@ class AttackSection:
 
     Attributes:
         attacks: Attacks by name.
-        tier: The tier that some of them come from. Those are left out where the data does not fit them.
+        tier: The tier that some of them come from. Those are left out if the data does not fit them.
     """
 
     attacks: dict[str, Attack] = field(default_factory=dict)
@@ -69,7 +69,7 @@ def parse_attacks(tree: Located) -> AttackSection:
         if item.value is not False:
             section[name] = _parse_attack(name, item)
         elif name not in of_tier:
-            where = f"the tier {tier} does not hold it" if tier else "no tier is named that could hold it"
+            where = f"the tier {tier} does not include it" if tier else "no tier is set that could include it"
             raise RequestError(f"{item.where}: attack.{name} is left out with false, and {where}: remove the line")
     return AttackSection({name: section[name] for name in _ordered(of_tier, items) if name in section}, tier)
 
@@ -113,14 +113,14 @@ def _entry(kind: str, *, own_name: bool) -> Any:
     except RequestError as error:
         if own_name:
             raise
-        hint = "an attack under a name of its own says which one it is, as in attack: rtt"
+        hint = "an attack under its own name must say which attack it is, as in attack: rtt"
         raise RequestError(f"{error}; {hint}") from None
 
 
 def _check_own_name(name: str, kind: str) -> None:
     check_name(name, "the name of an attack")
     if name != kind and (name in ATTACKS.names() or name in _TAKEN or _is_format(name)):
-        raise RequestError(f"the name {name!r} is that of something else: choose another")
+        raise RequestError(f"the name {name!r} is already used for something else: choose another")
 
 
 def _is_format(name: str) -> bool:
@@ -137,7 +137,7 @@ def _format(key: str, item: Located) -> str:
 
 
 def check_attack_formats(recipe: Recipe, tree: Located) -> None:
-    """What is attacked after quantization is a file of this run: :class:`RequestError` where it makes none such."""
+    """What is attacked after quantization must be a file of this run, or a :class:`RequestError` is raised."""
     for name, attack in recipe.attack.items():
         after = attack.after if isinstance(attack, OrderedAttack) else None
         if after is not None and after not in recipe.export.formats:
@@ -152,7 +152,7 @@ def fitting(section: AttackSection, bundle: DataBundle) -> tuple[dict[str, Attac
     """Leave out the attacks of a tier that the data does not fit.
 
     Returns:
-        The attacks that it fits, and by name why it does not fit the others.
+        The attacks that the data fits, and for each other one the reason.
 
     Raises:
         RequestError: The data does not fit an attack that is not of the tier.

@@ -23,7 +23,7 @@ from .spec import RESERVED_NAMES, ControlSpec, Recipe
 LONGEST_NAME = 200  # of the 255 that file systems allow, some go to endings such as .partial
 LARGEST_SEED = 2**32 - 1
 UNTRAINED_CONTROLS = ("never_knew", "method", "target")
-# Names become folders, and stand in tables and file names.
+# Names become folders, and appear in tables and file names.
 _NAME = re.compile(r"\w[\w .+@=-]*(?<![ .])")
 
 
@@ -39,7 +39,7 @@ def check_name(name: Any, key: str) -> None:
 
 @contextmanager
 def located(where: str) -> Iterator[None]:
-    """Put the place in front of what is refused inside."""
+    """Put the place in front of a refusal raised inside."""
     try:
         yield
     except RequestError as error:
@@ -47,11 +47,11 @@ def located(where: str) -> Iterator[None]:
 
 
 def check_settings(tree: Located, key: str, control: str | None = None) -> None:
-    """Make a training configuration of settings once, for its checks.
+    """Build a training configuration from settings once, for its checks.
 
     Args:
         tree: Mapping of fields of ``UnlearnConfig``.
-        key: Where the mapping stands in the recipe.
+        key: Where the mapping is in the recipe.
         control: Name of the positive control that they train.
     """
     from .method_settings import GIVEN_BY_THE_RUN, make_config, method_settings, suggest_setting
@@ -76,7 +76,7 @@ def check_settings(tree: Located, key: str, control: str | None = None) -> None:
     message = problem(settings)
     if message is None:
         return
-    # The setting to blame is the first one without which this is not what is wrong.
+    # The setting to blame is the first one without which this error goes away.
     without = ({name: value for name, value in settings.items() if name != left_out} for left_out in settings)
     changed = (name for name, rest in zip(settings, without, strict=True) if problem(rest) != message)
     culprit = next(changed, None)
@@ -85,7 +85,7 @@ def check_settings(tree: Located, key: str, control: str | None = None) -> None:
 
 
 def check_names(recipe: Recipe, tree: Located) -> None:
-    """Names that stand in the recipe's lists, and the recipe's own."""
+    """Names in the recipe's lists, and the recipe's own."""
     with located(tree.at("name")):
         check_name(recipe.name, "name")
     if not 0 <= recipe.seed <= LARGEST_SEED:
@@ -104,7 +104,7 @@ def check_names(recipe: Recipe, tree: Located) -> None:
 
 
 def check_calibration(recipe: Recipe, tree: Located) -> None:
-    """A format that is calibrated needs ordinary text to look at."""
+    """A calibrated format needs ordinary text to look at."""
     kinds = calibration_kinds(recipe.export.formats, recipe.export.calibration.kind)
     generic = recipe.data.generic is not None or (recipe.data.planted is not None and recipe.data.planted.generic > 0)
     if not kinds or generic or recipe.export.calibration.source is not None:
@@ -119,11 +119,11 @@ def check_calibration(recipe: Recipe, tree: Located) -> None:
 def _check_distinct(names: Sequence[str], key: str, tree: Located) -> None:
     for index, name in enumerate(names):
         if name in names[:index]:
-            raise RequestError(f"{tree.at(*key.split('.'), index)}: {key} names {name!r} twice: once is enough")
+            raise RequestError(f"{tree.at(*key.split('.'), index)}: {key} names {name!r} twice: remove one")
 
 
 def fill_gate(recipe: Recipe, tree: Located) -> Recipe:
-    """Where the recipe does not say, the gate judges every format, attack and further set of the run."""
+    """Unless the recipe says otherwise, the gate judges every format, attack and further set of the run."""
     gate_tree = tree.value.get("gate")
     given = gate_tree.value if gate_tree is not None and gate_tree.value else {}
     gate = recipe.gate
@@ -145,7 +145,7 @@ def fill_gate(recipe: Recipe, tree: Located) -> Recipe:
 
 
 def _downloadable(names: Sequence[str]) -> tuple[str, ...]:
-    """Of exported formats those that people download: others are made to explain, and judged only where asked for."""
+    """The exported formats that people download: the others are made to explain, and judged only if asked for."""
     return tuple(name for name in names if FORMATS.get(name).value.published)
 
 
@@ -166,13 +166,13 @@ def check_gate(recipe: Recipe, tree: Located) -> None:
 
 
 def check_publish(recipe: Recipe, tree: Located) -> None:
-    """What a card would be refused for is found before the run, not after it."""
+    """Anything a card would be refused for is found before the run, not after it."""
     publish = recipe.publish
     if publish.formats is not None:
         _check_made(publish.formats, recipe.export.formats, "publish.formats", tree)
     words = {"license": publish.license, "language": list(publish.language), "base_model": publish.base_model}
     for key in ("repo_id", "tag"):
-        # Each is looked at with the other one left out, to name the one that is wrong.
+        # Each is checked without the other, to name the one that is wrong.
         with located(f"{tree.at('publish', key)}: publish.{key}"):
             other = {"tag": None} if key == "repo_id" else {"repo_id": "owner/name"}
             dataclasses.replace(publish, **other).hub_options()

@@ -162,18 +162,18 @@ def _parse_methods(tree: Located) -> tuple[MethodSpec, ...]:
     trained = [method.name for method in methods if method.checkpoint is None]
     if trained and len(trained) < len(methods):
         raise RequestError(
-            f"{tree.where}: methods has checkpoints to judge beside methods to train ({trained[0]}): make two recipes"
+            f"{tree.where}: methods has checkpoints to judge and methods to train ({trained[0]}): make two recipes"
         )
     return tuple(methods)
 
 
 def _parse_checkpoint(name: str, given: Mapping[str, Located], key: str) -> MethodSpec:
-    """A model that somebody else unlearned: nothing about its training can be set here."""
+    """A model that was unlearned elsewhere: nothing about its training can be set here."""
     values = {}
     for setting, item in given.items():
         if setting not in ("checkpoint", "revision"):
             raise RequestError(
-                f"{item.where}: '{key}.{setting}' cannot be set beside {key}.checkpoint, which is not trained here: "
+                f"{item.where}: '{key}.{setting}' cannot be set with {key}.checkpoint, which is not trained here: "
                 "remove one of them"
             )
         values[setting] = item.plain()

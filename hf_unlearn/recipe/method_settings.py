@@ -21,14 +21,14 @@ from ..trainer.inherited import loading_settings
 
 
 def completed(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """A method's settings, with those that go with ``robust: auto`` where it names no other.
+    """A method's settings, with those that belong to ``robust: auto`` unless it sets them itself.
 
     Args:
         settings: As written: ``robust`` may be one name, or a list.
 
     Returns:
-        Settings with ``robust`` as a list, where there is one. A method that says how long it is (``max_steps`` or
-        ``num_train_epochs``) is as long as it says.
+        Settings with ``robust`` as a list, if there is one. A method that sets its own
+        length (``max_steps`` or ``num_train_epochs``) keeps it.
     """
     robust = settings.get("robust")
     if isinstance(robust, str | Mapping):
@@ -45,12 +45,12 @@ def completed(settings: Mapping[str, Any]) -> dict[str, Any]:
 def _is_auto(spec: PartSpec) -> bool:
     try:
         return part_name(spec) == "auto"
-    except (KeyError, TypeError, ValueError):  # what is wrong with it is told where parts are made
+    except (KeyError, TypeError, ValueError):  # parts report what is wrong with it when they are made
         return False
 
 
 def fit(key: str, value: Any, hint: Any, default: Any) -> Any:
-    """Brings a setting to the type its field is declared with.
+    """Convert a setting to the declared type of its field.
 
     Args:
         key: What the setting is called, for the message.
@@ -59,7 +59,7 @@ def fit(key: str, value: Any, hint: Any, default: Any) -> Any:
         default: The field's default.
 
     Raises:
-        RequestError: If ``value`` is of another kind, or not one of an enumeration's values.
+        RequestError: If ``value`` has another type, or is not one of an enumeration's values.
     """
     options = typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
     kinds = [typing.get_origin(option) or option for option in options]
@@ -110,7 +110,7 @@ def method_settings() -> dict[str, Field[Any]]:
 
 
 def suggest_setting(wrong: str) -> str:
-    """A clause that names the nearest setting, or those that unlearning adds: all together are over a hundred."""
+    """A clause that names the nearest setting, or those that unlearning adds: there are over a hundred in all."""
     near = suggest(wrong, sorted(method_settings()))
     if near.startswith("did you mean"):
         return near
@@ -128,7 +128,7 @@ def make_config(settings: Mapping[str, Any], work_dir: Path, seed: int) -> Unlea
         seed: Seed of everything that is drawn.
 
     Raises:
-        RequestError: If a field is unknown (the message has the nearest one), or a value cannot be used.
+        RequestError: If a field is unknown (the message names the nearest one), or a value cannot be used.
         EnvironmentFailure: If a setting needs a library that is not installed.
     """
     known, hints = method_settings(), _hints()
@@ -141,7 +141,7 @@ def make_config(settings: Mapping[str, Any], work_dir: Path, seed: int) -> Unlea
         values[key] = fit(key, value, hints[key], _default(known[key]))
     if isinstance(values.get("model_init_kwargs"), str):
         raise RequestError("model_init_kwargs must be a mapping of keys to values")
-    # A bar that redraws itself is for a terminal; elsewhere the logged losses are lines.
+    # A progress bar is for a terminal; elsewhere the logged losses are lines.
     values.setdefault("disable_tqdm", not sys.stderr.isatty())
     values["model_init_kwargs"] = {"dtype": "float32", **loading_settings(values.get("model_init_kwargs") or {})}
     try:
@@ -159,7 +159,7 @@ def _default(field: Field[Any]) -> Any:
 
 
 def _hints() -> dict[str, Any]:
-    """Types of all settings; where the parent class has an enumeration, that, because it knows the choices."""
+    """Types of all settings; the parent class's enumeration where it has one, because it knows the choices."""
     parent = get_type_hints(TrainingArguments)
     listed = {name: hint for name, hint in parent.items() if any(_is_enum(part) for part in get_args(hint))}
     return {**get_type_hints(UnlearnConfig), **listed}
@@ -177,5 +177,5 @@ def _check_reporters(names: Any) -> None:
 
 
 def missing_library(error: ImportError) -> EnvironmentFailure:
-    """What to say where a setting needs a library that is not there."""
+    """The message for a setting that needs a library which is not installed."""
     return EnvironmentFailure(f"the method's settings need a library that is not installed: {one_line(error)}")

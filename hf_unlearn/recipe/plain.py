@@ -23,7 +23,7 @@ def plain(value: Any) -> Any:
 
 
 def _left_out(item: dataclasses.Field[Any], value: Any) -> bool:
-    """Keys younger than finished runs are not told where they have their default: those runs do not know them."""
+    """Keys newer than some finished runs are left out if they have their default: those runs do not know them."""
     return bool(item.metadata.get("left_out_at_default")) and getattr(value, item.name) == item.default
 
 
@@ -32,7 +32,7 @@ def plain_attacks(attacks: Mapping[str, Attack], tier: str | None) -> dict[str, 
 
     Args:
         attacks: Attacks by name.
-        tier: The tier that some come from; what of it is not among them is left out in so many words.
+        tier: The tier that some come from; attacks of the tier that are not among them are written as ``false``.
     """
     section: dict[str, Any] = {"tier": tier} if tier else {}
     for name, attack in attacks.items():

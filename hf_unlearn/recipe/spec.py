@@ -1,4 +1,4 @@
-"""What a recipe holds: the models, the sets, the methods, the controls, and what has to be true afterwards."""
+"""The contents of a recipe: the models, the sets, the methods, the controls, and what has to be true afterwards."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from ..registry import suggest
 from ..verification.gate import Gate
 from .plain import plain, plain_attacks
 
-# What one extra provides, any Llama-like model fits in, and needs no calibration.
+# Formats that one extra provides, that fit any Llama-like model, and that need no calibration.
 DEFAULT_FORMATS = (
     "bf16",
     "bnb-int8",
@@ -63,10 +63,10 @@ class ModelSpec:
         if (self.target is None) == (self.scratch is None):
             raise RequestError("model needs either target (a Hub id or folder) or scratch (build one from the data)")
         if self.scratch is not None and self.never_knew is not None:
-            raise RequestError("model.never_knew cannot be given beside model.scratch, which builds its own")
+            raise RequestError("model.never_knew cannot be given with model.scratch, which builds its own")
         for key, needed in (("target_revision", "target"), ("never_knew_revision", "never_knew")):
             if getattr(self, key) is not None and getattr(self, needed) is None:
-                raise RequestError(f"model.{key} is given without model.{needed}: remove it or name the model")
+                raise RequestError(f"model.{key} is given without model.{needed}: remove it or set model.{needed}")
         if not 0 <= self.min_known <= 1:
             raise RequestError(f"model.min_known is {self.min_known}: it must be a share between 0 and 1")
 
@@ -139,19 +139,19 @@ class DataSpec:
             raise RequestError(f"data.retain_at_hand is {self.retain_at_hand}: it must be a share between 0 and 1")
         if self.retain_at_hand == 0 and not (self.keep_generic or self.keep_extra or self.keep_drawn):
             raise RequestError(
-                "data.retain_at_hand is 0, which leaves the retain term nothing: set data.keep_generic to true, name "
+                "data.retain_at_hand is 0: nothing is left to retain: set data.keep_generic to true, name "
                 "data.keep_drawn, or give it a share"
             )
         taken = {"forget", "retain", "holdout", "generic", "practice"} & self.extra.keys()
         if taken:
-            raise RequestError(f"data.extra.{sorted(taken)[0]} has the name of one of the main sets: rename it")
+            raise RequestError(f"data.extra.{sorted(taken)[0]} has the name of a main set: rename it")
         if self.max_length < 2:
             raise RequestError(f"data.max_length is {self.max_length}: a row has at least 2 tokens")
 
 
 @dataclass(frozen=True)
 class MethodSpec:
-    """One unlearning method: a name and fields of ``UnlearnConfig``, or a checkpoint that somebody else made.
+    """One unlearning method: a name and fields of ``UnlearnConfig``, or a checkpoint that was made elsewhere.
 
     Attributes:
         name: Name of the method.
@@ -166,7 +166,7 @@ class MethodSpec:
     revision: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """As it stands in a recipe."""
+        """As it is written in a recipe."""
         given = {"checkpoint": self.checkpoint, "revision": self.revision}
         return {"name": self.name, **plain(self.settings), **{key: value for key, value in given.items() if value}}
 
@@ -241,7 +241,7 @@ class ExportSpec:
 class BenchmarkSpec:
     """Public benchmarks of what must not be lost, by lm-evaluation-harness (extra ``lm-eval``).
 
-    They are run on the target and on every method's model as they stand. What they say is in the report and in the
+    They are run on the target and on every method's model as they stand. Their results are in the report and in the
     published ``.eval_results/``; the gate does not judge it.
 
     Attributes:
@@ -272,10 +272,10 @@ class BenchmarkSpec:
         self.harness()
 
     def harness(self) -> HarnessSpec:
-        """What the harness is asked.
+        """The settings passed to the harness.
 
         Raises:
-            RequestError: There is no task, or a number is out of range.
+            RequestError: No task is given, or a number is out of range.
         """
         return HarnessSpec(
             tuple(self.tasks),
@@ -290,7 +290,7 @@ class BenchmarkSpec:
 
 @dataclass(frozen=True)
 class PublishSpec:
-    """What the published folders say, and whether they go to the Hub.
+    """What the published folders say, and whether they are uploaded to the Hub.
 
     Attributes:
         model_name: Title of the card; the recipe's name if empty.
@@ -301,7 +301,7 @@ class PublishSpec:
         repo_id: ``owner/name`` on the Hub. Without it nothing is uploaded (``hf-unlearn publish RUN --repo-id ...``
             can do so later).
         private: Make the repositories private.
-        gated: Readers must ask for access: ``auto`` or ``manual``.
+        gated: Readers must request access: ``auto`` or ``manual``.
         branches: Publish variants as branches of one repository instead of separate repositories.
         tag: Tag of the release.
         collection: Put the repositories into a collection.
@@ -325,7 +325,7 @@ class PublishSpec:
         """Where on the Hub it goes; ``None`` if nowhere.
 
         Raises:
-            RequestError: A value will not do.
+            RequestError: A value is not valid.
         """
         if self.repo_id is None:
             return None
@@ -337,8 +337,8 @@ class PublishSpec:
 class Recipe:
     """Everything a run needs to know. See ``docs/recipes.md`` for every key.
 
-    ``attack`` holds attacks by name; ``attack_tier`` is the tier that some of them come from (in a recipe it stands
-    in the attack section). Those of a tier are left out where the data does not fit them.
+    ``attack`` holds attacks by name; ``attack_tier`` is the tier that some of them come from (in a recipe it is
+    in the attack section). Attacks of a tier are left out if the data does not fit them.
     """
 
     name: str

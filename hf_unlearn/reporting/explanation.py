@@ -1,4 +1,4 @@
-"""The report's explanation for people: weights on every grid, noise beside formats, pooled retention."""
+"""The report's explanation for people: weights on every grid, noise next to formats, pooled retention."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from ..verification.values import Settings
 from .results import Results
 from .words import listed, metric_phrase, percent, show
 
-# A format brought something back where its share is so much above that of the model as it stands.
+# A format brought something back if its share is this much above that of the model as it is.
 CAME_BACK = 0.10
 _NOISE = "noise-"
 
 
 @dataclass(frozen=True)
 class InFormat:
-    """A model in one format: its weights beside the target's on the grid of the format, and what came back.
+    """A model in one format: its weights compared with the target's on the grid of the format, and what came back.
 
     Attributes:
         format: The format.
@@ -54,14 +54,14 @@ class InFormat:
 
 @dataclass(frozen=True)
 class Explained:
-    """One model's weights beside the target's.
+    """One model's weights compared with the target's.
 
     Attributes:
         model: The model.
-        reason: Why there is nothing else; empty where there is.
+        reason: Why there is nothing else; empty otherwise.
         moved: Share of weights that differ from the target's.
         lost: Of them, the share whose update is gone once rounded to bfloat16.
-        saved: What the saved checkpoint lost, in words; empty where it was not measured.
+        saved: What the saved checkpoint lost, in words; empty if it was not measured.
         formats: In the order of the gate.
         layers: In the order of the model.
         magnitudes: Smallest first.
@@ -110,7 +110,7 @@ def came_back_sentences(results: Results, row: Explained) -> list[str]:
 
 
 def pooled_sentence(results: Results) -> str:
-    """Pooled retention under every transform; empty where the run has one method."""
+    """Pooled retention under every transform; empty if the run has one method."""
     rows = results.report.pooled
     if not rows:
         return ""
@@ -149,7 +149,7 @@ def calibration_words(calibration: Settings | None) -> str:
 
 
 def magnitude_label(row: MagnitudeRow) -> str:
-    """Where the weights of a bucket lie: ``under 0.00024``, ``0.00024 to 0.00049``, ``1 and more``."""
+    """The range of a bucket's weights: ``under 0.00024``, ``0.00024 to 0.00049``, ``1 and more``."""
     if row.low is None:
         return f"under {row.high:.2g}" if row.high is not None else "all"
     return f"{row.low:.2g} to {row.high:.2g}" if row.high is not None else f"{row.low:.2g} and more"

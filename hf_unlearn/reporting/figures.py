@@ -1,7 +1,7 @@
 """What all plots share: colours, the look, grids of panels, rows, intervals, legends, and how a figure is written.
 
-The palette is that of Okabe and Ito (2008), which people with any of the usual colour deficiencies can tell apart; and
-no meaning hangs on colour alone. In the page every plot colour becomes a CSS variable, so that plots follow the
+The palette is that of Okabe and Ito (2008), which people with the usual colour deficiencies can distinguish; and
+colour alone never carries meaning. In the page every plot colour becomes a CSS variable, so that plots follow the
 reader's light or dark theme. The bytes of a written figure depend on the numbers alone.
 """
 
@@ -104,7 +104,7 @@ def look() -> Iterator[None]:
     import matplotlib.style
 
     with matplotlib.style.context(["default", _LOOK]), warnings.catch_warnings():
-        # Model names may be in any script; the reader's fonts draw them, not the one that is measured with here.
+        # Model names may be in any script; the reader's fonts draw them, not the one used for measuring here.
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
         yield
 
@@ -156,7 +156,7 @@ def separate_kinds(ax: Axes, transforms: Sequence[Transform]) -> None:
 
 
 def margin_value(ax: Axes, row: float, text: str, *, tone: str = "muted", line: float = 0.0) -> None:
-    """A number beside the panel, on its row; ``line`` moves it down, in rows."""
+    """A number next to the panel, on its row; ``line`` moves it down, in rows."""
     ax.text(1.02, row + line, text, transform=ax.get_yaxis_transform(), fontsize=8, va="center", color=colour(tone))
 
 
@@ -167,7 +167,7 @@ def unit_axis(ax: Axes) -> None:
 
 
 def interval_line(ax: Axes, row: float, interval: Interval, tone: str, *, width: float) -> None:
-    """An interval as a line with ends; nothing where there is none."""
+    """An interval as a line with ends; nothing if there is none."""
     if interval is not None:
         ax.plot(list(interval), [row, row], color=colour(tone), linewidth=width, marker="|", ms=4, mew=width)
 
@@ -209,7 +209,7 @@ def inline_svg(figure: Figure, *, key: str, title: str) -> str:
     Args:
         figure: The figure.
         key: Prefix of all ids in it, unique in the page.
-        title: What a screen reader says.
+        title: Text for screen readers.
     """
     text = svg_text(figure)
     text = text[text.index("<svg") :]

@@ -43,8 +43,8 @@ def write_html(report: Mapping[str, Any], path: Path | str) -> Path:
     """Write the page.
 
     Args:
-        report: The report as JSON has it. Parts that are not there are left out of the page.
-        path: The file to write; its folder is made if it is not there.
+        report: The report as JSON has it. Missing parts are left out of the page.
+        path: The file to write; its folder is created if missing.
 
     Returns:
         The path that was written.
@@ -126,10 +126,10 @@ def _plots(results: Results) -> dict[str, Any]:
             "Recovered share of every control",
         ),
         "grids": _inline(
-            explanation_figure(results), "grids", "Weights of every model beside the target's on each grid"
+            explanation_figure(results), "grids", "Weights of every model compared with the target's on each grid"
         ),
         "layers": _inline(layers_figure(results), "layers", "Changed codes by layer and moved weights by magnitude"),
-        "retain": _inline(retain_figure(results), "retain", "Retain score beside forget score of every model"),
+        "retain": _inline(retain_figure(results), "retain", "Retain score against forget score of every model"),
     }
 
 
@@ -170,7 +170,7 @@ def _settings(results: Results) -> list[tuple[str, list[tuple[str, str]]]]:
 
 
 def _says_anything(value: Any) -> bool:
-    """Whether a section is there: one that is not was read as one that holds nothing."""
+    """Whether a section is there: a missing one is read as empty."""
     if isinstance(value, Mapping):
         return any(_says_anything(item) for item in value.values())
     return value not in (None, "", [])
@@ -210,7 +210,7 @@ def _words(value: Any) -> str:
 
 @dataclass(frozen=True)
 class AttackCell:
-    """What the strongest setting of one fold reached in one metric.
+    """The result of the strongest setting of one fold in one metric.
 
     Attributes:
         change: Score before and after, or the one that was recorded.

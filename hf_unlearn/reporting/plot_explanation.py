@@ -1,4 +1,4 @@
-"""What unlearning did to weights on every grid, beside what comes back in the format of that grid."""
+"""What unlearning did to weights on every grid, and what comes back in the format of that grid."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Formats take these in turn; markers tell apart what shares a colour.
+# Formats take these in turn; markers distinguish lines that share a colour.
 LINE_TONES = ("blue", "vermillion", "green", "amber", "muted", "ink")
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 LINE_MARKERS = ("o", "s", "D", "^", "v", "P")
@@ -104,7 +104,7 @@ def _bars(
     value_of: Callable[[InFormat], float | None],
     words: Callable[[float | None], str],
 ) -> None:
-    """Bars from 0 to 1; a longer one ends at the edge, and the number beside it says how long it is."""
+    """Bars from 0 to 1; a longer one ends at the edge, and the number next to it gives its length."""
     ax.grid(axis="x")
     ax.set_axisbelow(True)
     ax.set_xlim(0, 1)

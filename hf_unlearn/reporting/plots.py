@@ -42,7 +42,7 @@ def write_plots(report: Mapping[str, Any], folder: Path | str, formats: Sequence
 
     Args:
         report: The report as JSON has it.
-        folder: Where to; made if it is not there.
+        folder: Target folder; created if missing.
         formats: ``svg``, ``png`` or both.
 
     Returns:
@@ -197,7 +197,7 @@ def recovered_figure(results: Results, subjects: Sequence[Subject] | None = None
         return None
     rows = {share.transform for subject in shown for share in results.shares(subject.name)}
     transforms = [transform for transform in results.transforms if transform.name in rows]
-    # What the gate does not judge has no limit to be drawn beside.
+    # What the gate does not judge has no limit to draw.
     metrics = results.gate_metrics or results.share_metrics
     with look():
         width = min(FIGURE_WIDTH, 2.2 + 3.2 * len(metrics))
@@ -244,7 +244,7 @@ def _name_line(first: Axes, subject: Subject) -> None:
 
 
 def _limits(ax: Axes, results: Results, transforms: Sequence[Transform]) -> None:
-    """Limits of the gate as lines over the rows they hold for; what lies outside them is tinted."""
+    """Limits of the gate as lines over the rows they hold for; the area outside them is tinted."""
     low, high = SHARE_RANGE
     least = results.gate.min_recovered_share if results.gate else None
     for attacked in (False, True):
@@ -310,7 +310,7 @@ def _share_keys() -> list[Artist]:
 
 
 def retain_figure(results: Results, metric: str | None = None) -> Figure | None:
-    """Retain score beside forget score, a row per model, a panel per transform: far apart is good.
+    """Retain score against forget score, a row per model, a panel per transform: far apart is good.
 
     Args:
         results: The report that was read.
@@ -346,7 +346,7 @@ def _retain_panel(
         forget, retain = values["forget"], values["retain"]
         if forget is not None and retain is not None:
             ax.plot([forget, retain], [row, row], color=colour("line"), linewidth=2)
-        # Half a row apart where both stand on the same spot, so that neither hides the other.
+        # Half a row apart if both are at the same spot, so that neither hides the other.
         for split, tone, marker, lift in (("forget", "vermillion", "D", 0.13), ("retain", "blue", "o", -0.13)):
             value = values[split]
             if value is not None:

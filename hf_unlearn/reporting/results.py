@@ -1,7 +1,7 @@
 """A verification report, read for people: models, transforms and scores in the order they are shown.
 
-Reports of other versions, of audits without a never-knew model, or with metrics left out are read as far as they go.
-What is not there is ``None``, never a guess.
+Reports of other versions, of audits without a never-knew model, or with metrics left out are read as far as possible.
+What is missing is ``None``, never a guess.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ HEADLINE_METRICS = ("probability", "mc_accuracy")
 Role = Literal["target", "never_knew", "release", "candidate", "control", "other"]
 Kind = Literal["identity", "format", "attack"]
 
-# A worse status hides a better one when several are summed up in one cell.
+# A worse status hides a better one when a cell sums up several.
 _SEVERITY = {"passed": 1, "inconclusive": 2, "failed": 3}
 
 
@@ -76,7 +76,7 @@ class Subject:
 
     @property
     def is_control(self) -> bool:
-        """Whether it is known beforehand what its verdict must be."""
+        """Whether its verdict is known beforehand."""
         return self.role == "control" or self.expected is not None
 
     @property
@@ -140,7 +140,7 @@ class Results:
 
     @property
     def gate(self) -> Gate | None:
-        """The thresholds; ``None`` where they are not all there."""
+        """The thresholds; ``None`` unless all are there."""
         return self.report.gate
 
     @cached_property
@@ -152,7 +152,7 @@ class Results:
     def subjects(self) -> tuple[Subject, ...]:
         """Target, never-knew, release, other candidates, controls, then whatever else was scored.
 
-        A candidate that is a control too stands among the candidates, once, and knows what its verdict must be.
+        A candidate that is also a control is listed once, among the candidates, with its expected verdict.
         """
         found = [Subject("target", "target")] if self._scored("target") else []
         if self._scored("never_knew"):
@@ -177,7 +177,7 @@ class Results:
 
     @cached_property
     def controls(self) -> tuple[Subject, ...]:
-        """All models of which it is known beforehand what their verdict must be."""
+        """All models whose verdict is known beforehand."""
         return tuple(subject for subject in self.subjects if subject.is_control)
 
     @cached_property
@@ -207,7 +207,7 @@ class Results:
 
     @cached_property
     def headline(self) -> str | None:
-        """The metric that tables and plots show first: the answer's probability, where it was measured.
+        """The metric that tables and plots show first: the answer's probability, if it was measured.
 
         Greedy decoding hides what probability shows, and multiple choice has a floor of chance.
         """
@@ -304,7 +304,7 @@ class Results:
         return list(dict.fromkeys(row.transform for row in shares if row.transform not in judged))
 
     def limit(self, transform: str) -> float | None:
-        """Most recovered share that the gate allows under a transform; ``None`` where the gate does not judge it."""
+        """Most recovered share that the gate allows under a transform; ``None`` if the gate does not judge it."""
         return self.gate.limit(transform) if self.gate else None
 
     @cached_property

@@ -1,4 +1,4 @@
-"""What ``evaluate``, ``compare`` and ``attack`` print of single models."""
+"""What ``evaluate``, ``compare`` and ``attack`` print about single models."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def print_evaluation(result: Mapping[str, Any], folder: str, console: Console | 
 
     Args:
         result: What ``suite.json`` holds.
-        folder: Where it lies, to tell the reader.
+        folder: Where it is, for the reader.
         console: Where to print; standard output if left out.
     """
     page = _Page(console or make_console())
@@ -61,7 +61,7 @@ def print_attacks(found: Mapping[str, Any], models: Sequence[str], place: str) -
     Args:
         found: What ``attacks.json`` holds.
         models: Names of the attacked models, in their order.
-        place: Where the file lies, to tell the reader.
+        place: Where the file is, for the reader.
     """
     rows = [["attack", "metric", "facts", *(f"{_TITLES[name]} before → after" for name in models), "recovered share"]]
     for attack in found["attacks"]:
@@ -77,7 +77,7 @@ def print_attacks(found: Mapping[str, Any], models: Sequence[str], place: str) -
 
 
 def make_console() -> Console:
-    """Standard output, wide enough for the tables where it is a pipe."""
+    """Standard output, wide enough for the tables if it is a pipe."""
     from rich.console import Console
 
     console = Console(highlight=False)
@@ -85,7 +85,7 @@ def make_console() -> Console:
 
 
 class _Page:
-    """Prints text as it stands: no markup, no control characters, nothing that the terminal cannot encode."""
+    """Prints text as it is: no markup, no control characters, nothing that the terminal cannot encode."""
 
     def __init__(self, console: Console) -> None:
         self.console = console
@@ -192,7 +192,7 @@ def _conditions(result: Mapping[str, Any]) -> str:
 
 
 def _decimals(value: float, places: int = 3) -> str:
-    """A score: three decimals, which is finer than any interval of a few hundred rows."""
+    """A score: three decimals, which is finer than any interval over a few hundred rows."""
     text = f"{value:.{places}f}" if abs(value) < 1000 else f"{value:.4g}"
     return text.lstrip("-") if not float(text) else text
 

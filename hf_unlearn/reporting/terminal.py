@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 STYLES = {"passed": "green", "failed": "bold red", "inconclusive": "yellow"}
 MARKS = {"passed": "✓", "failed": "✗", "inconclusive": "?"}
 ASCII_MARKS = {"passed": "+", "failed": "x", "inconclusive": "?"}
-# A pipe has no width of its own, and the library's answer of 80 columns would cut the table in two.
+# A pipe has no width, and the library's default of 80 columns would split the table.
 PIPE_WIDTH = 120
 MAX_REASONS = 6
 MAX_NAME = 24
@@ -42,12 +42,12 @@ def print_results(
     """Print models against transforms, then the verdict, its reasons and the controls.
 
     Every cell has the forget score above the retain score in the headline metric. The marks sum up *all* gate metrics
-    (forget line) and all utility checks (retain line) under that transform, and say without colour what colour says.
+    (forget line) and all utility checks (retain line) under that transform, and say the same as the colours.
 
     Args:
         report: The report as JSON has it.
         console: Where to print; standard output if left out.
-        report_path: Where the report lies, to tell the reader.
+        report_path: Where the report is, for the reader.
     """
     console = console or _stdout_console()
     printer = _Printer(Results(report), console)
@@ -76,7 +76,7 @@ class _Printer:
         self.marks = ASCII_MARKS if console.options.ascii_only else MARKS
 
     def table(self) -> None:
-        """The table; more transforms than the terminal is wide go to further tables below."""
+        """The table; transforms that do not fit go into further tables below."""
         if not self.results.transforms:
             return
         title = f"{self.results.name}: forget and retain {metric_label(self.results.headline)}"
@@ -151,12 +151,12 @@ class _Printer:
             )
 
     def explanation(self) -> None:
-        """Weights beside the target's on every grid, noise beside formats, pooled retention."""
+        """Weights compared with the target's on every grid, noise next to formats, pooled retention."""
         rows = [row for row in explained(self.results) if row.formats]
         if rows:
             self._blank()
             self._line(
-                "Weights beside the target's: share whose code differs on the grid of each format", style="bold"
+                "Weights compared with the target's: share whose code differs on the grid of each format", style="bold"
             )
             self._print(self._grids_table(rows))
         for sentence in (line for row in rows for line in came_back_sentences(self.results, row)):
@@ -185,7 +185,7 @@ class _Printer:
         return table
 
     def closing(self, report_path: Path | str | None) -> None:
-        """What was not tested and where the report lies."""
+        """What was not tested and where the report is."""
         not_tested = [shortened(item) for item in self.results.report.not_tested]
         self._blank()
         if not_tested:
@@ -289,7 +289,7 @@ class _Printer:
         )
 
     def _print_wrapped(self, head: Text | str, text: str, style: str) -> None:
-        """Lines without the spaces to the right that the library fills them with: a pipe would keep those."""
+        """Lines without the trailing spaces that the library adds: a pipe would keep them."""
         from rich.text import Text
 
         for line in self._text(text, style=style).wrap(self.console, max(20, self.console.width - len(head))) or [""]:
@@ -308,7 +308,7 @@ class _Printer:
         self.console.print(renderable, soft_wrap=False)
 
     def _text(self, text: str, style: str = "") -> Text:
-        """Text that is shown as it stands: no markup, no control characters, nothing the terminal cannot encode."""
+        """Text that is shown as it is: no markup, no control characters, nothing the terminal cannot encode."""
         from rich.text import Text
 
         clean = "".join(char for char in text if char == "\n" or unicodedata.category(char) != "Cc")

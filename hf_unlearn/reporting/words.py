@@ -25,7 +25,7 @@ def metric_label(metric: str | None) -> str:
 
 
 def metric_phrase(metric: str | None) -> str:
-    """A metric's name within a sentence, without what stands in brackets."""
+    """A metric's name within a sentence, without the part in brackets."""
     return metric_label(metric).split(" (")[0]
 
 
@@ -55,7 +55,7 @@ def show_interval(interval: Interval) -> str:
 
 
 def percent(share: float | None) -> str:
-    """A share as a percentage: whole ones, with decimals where it is small or nearly all."""
+    """A share as a percentage, with decimals only near 0 and 100 %."""
     if share is None:
         return "–"
     if share in (0.0, 1.0):

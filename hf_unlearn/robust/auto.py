@@ -1,4 +1,4 @@
-"""The stack that evidence was found for: cycles with rehearsed attacks, sized by the forget set."""
+"""The recommended stack: cycles with rehearsed attacks, sized by the forget set."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ AUTO_SETTINGS: Mapping[str, Any] = {
     "num_train_epochs": 47,
     "lr_scheduler_type": "constant",
 }
-"""Settings that go with :class:`Auto` where a method names no other; the learning rate is the model's own affair."""
+"""Settings that go with :class:`Auto` unless a method sets them; the learning rate depends on the model."""
 
 
 @ROBUST.register(
@@ -47,11 +47,11 @@ AUTO_SETTINGS: Mapping[str, Any] = {
 )
 @dataclass
 class Auto(TrainingPart):
-    """:class:`~.cycles.Cycles` whose phases are told in passes over the forget set, with a last phase of healing.
+    """:class:`~.cycles.Cycles` whose phases are measured in passes over the forget set, with a last phase of healing.
 
-    Rounds end when what the rehearsals bring back is gone, the run a last phase later. How many there can be at most
-    follows from the length of the run (``num_train_epochs`` or ``max_steps``). In the last phase the learning rate
-    falls to zero in a straight line, whatever the schedule.
+    Rounds end when what the rehearsals bring back is gone, the run a last phase later. The length of the
+    run limits their number (``num_train_epochs`` or ``max_steps``). In the last phase the learning
+    rate falls linearly to zero, whatever the schedule.
 
     Cost: that of :class:`~.cycles.Cycles`.
 
@@ -59,12 +59,12 @@ class Auto(TrainingPart):
         unlearn_passes: Of the forget set in each phase of unlearning.
         heal_passes: As many steps of healing as this many passes would take; each is on ``retain_per_forget`` times as
             many retain rows.
-        heal_retain_passes: Healing ends earlier where it has gone so often through the retain set: with few retain
-            rows more of it brings forget facts back and keeps nothing more.
+        heal_retain_passes: Healing ends early after this many passes over the retain set: with few retain rows,
+            more of it brings forget facts back and keeps nothing more.
         rehearse_passes: Of the forget set in each rehearsal; 0 for none. A rehearsal learns half of the facts, at
             twice the learning rate.
         until_gone: Whether rounds end when rehearsals bring nothing back, once half of those that fit were made;
-            otherwise there are as many as fit.
+            otherwise as many rounds as fit are made.
         last: Share of the run's steps that only heal, at its end.
         seed: Of what rehearsals draw.
 
@@ -97,11 +97,11 @@ class Auto(TrainingPart):
 
     @property
     def needs_whole_weights(self) -> bool:  # type: ignore[override]
-        """Only a rehearsal looks at whole tensors."""
+        """Only a rehearsal uses whole tensors."""
         return self.rehearse_passes > 0
 
     def arrange(self, rows: PairedRows, epochs: float) -> PairedRows:
-        """Notes how long the run is and how many retain rows there are; the rows stay as they are."""
+        """Records the length of the run and the number of retain rows; the rows stay as they are."""
         self._epochs = epochs
         if rows.retain_per_forget:
             in_a_pass = rows.retain_per_forget * len(rows.forget)
@@ -109,10 +109,10 @@ class Auto(TrainingPart):
         return rows
 
     def prepare(self, context: TrainingContext) -> None:
-        """Sizes the phases, and says so where much of what is to be forgotten is out of reach."""
+        """Sizes the phases, and warns if much of what is to be forgotten is out of reach."""
         if frozen := frozen_ends(context.model):
             logger.warning(
-                "auto: nothing of %s is trained, and facts stand there too, so that little is forgotten for good: "
+                "auto: %s are not trained, but they hold facts too, so little is forgotten for good: "
                 "train them as well (with adapters: modules_to_save: [%s])",
                 " and ".join(frozen),
                 ", ".join(name.rpartition(".")[2] for name in frozen),
@@ -129,7 +129,7 @@ class Auto(TrainingPart):
             epochs: Passes over the forget set that these would be.
 
         Raises:
-            RequestError: They are too few for two rounds.
+            RequestError: There are too few steps for two rounds.
         """
         per_pass = steps / epochs
         heal_passes = min(self.heal_passes, self._heal_most)
@@ -166,7 +166,7 @@ class Auto(TrainingPart):
                 group["lr"] *= left
 
     def ended(self, step: int) -> bool:
-        """Whether the last phase is over, as far as it is known by now when it begins."""
+        """Whether the last phase is over, as far as its start is known by now."""
         return step >= self._last_phase()[1]
 
     def _last_phase(self) -> tuple[int, int]:
@@ -177,7 +177,7 @@ class Auto(TrainingPart):
         return first, min(self._steps, math.ceil(first / (1 - self.last)))
 
     def finish(self, context: TrainingContext) -> None:
-        """See :meth:`.cycles.Cycles.finish`; with a last phase there is nothing left to take back."""
+        """See :meth:`.cycles.Cycles.finish`; after a last phase there is nothing left to take back."""
         self._cycles.finish(context)
 
     def outcome(self) -> Mapping[str, Any]:
@@ -189,7 +189,7 @@ class Auto(TrainingPart):
         self._cycles.save_state(folder)
 
     def load_state(self, folder: Path) -> None:
-        """Reads it back."""
+        """Restores it."""
         self._cycles.load_state(folder)
 
 

@@ -27,20 +27,20 @@ _COUNT = "/count"
 )
 @dataclass
 class WeightAveraging(TrainingPart):
-    r"""Averages the weights after optimizer steps; training itself goes on as if nothing were kept.
+    r"""Averages the weights after optimizer steps; training itself is not affected.
 
     .. math::
         \bar\theta \leftarrow \frac{n \bar\theta + \theta}{n + 1} \quad \text{or} \quad
         \bar\theta \leftarrow d \, \bar\theta + (1 - d) \, \theta
 
-    The mean lies in a flatter place than its members, so that more of it survives small changes of the weights. At
-    the end the model gets the mean; checkpoints hold the weights that are trained, and the mean beside them.
+    The mean lies in a flatter place than its members, so more of it survives small changes of the weights. At
+    the end the model gets the mean; checkpoints hold the trained weights and the mean.
 
     Cost: one copy of the trained weights in memory and in each checkpoint; no forward or backward pass.
 
     Args:
         start: Share of the run's steps after which averaging begins. 0 counts from the weights after the first step.
-        every: Take the weights in after every so many steps.
+        every: Include the weights after every this many steps.
         decay: 0 for the plain mean (as in SWA), else ``d`` of the exponential mean.
 
     Raises:
@@ -67,16 +67,16 @@ class WeightAveraging(TrainingPart):
             raise RequestError(f"weight-averaging: decay is {self.decay}, it must lie from 0 to under 1")
 
     def prepare(self, context: TrainingContext) -> None:
-        """Finds the first step that counts; the last one always does."""
+        """Find the first step that counts; the last one always does."""
         self._first = min(math.floor(self.start * context.max_steps) + 1, max(context.max_steps, 1))
 
     def before_step(self, context: StepContext) -> None:
-        """Takes in the weights of the step before: what other parts did to them after it is done by now."""
+        """Includes the weights of the previous step; by now other parts have finished changing them."""
         self._seen = context.step + 1
         self._take(context.step, context.model)
 
     def finish(self, context: TrainingContext) -> None:
-        """Takes in the last weights and gives the model the mean."""
+        """Includes the last weights and gives the model the mean."""
         self._take(self._seen, context.model)
         with torch.no_grad():
             for name, parameter in trained_parameters(context.model).items():
@@ -97,11 +97,11 @@ class WeightAveraging(TrainingPart):
             self._mean[name] = self._mean[name].to(parameter.device).lerp_(parameter.detach(), share)
 
     def save_state(self, folder: Path) -> None:
-        """The mean so far; the weights of the checkpoint's own step are taken in after it."""
+        """The mean so far; the weights of the checkpoint's own step are included after loading."""
         save_tensors(folder / AVERAGE_FILE, {**self._mean, _COUNT: torch.tensor([self._count, self._seen])})
 
     def load_state(self, folder: Path) -> None:
-        """Where the mean stood."""
+        """Restores the mean."""
         kept = load_tensors(folder / AVERAGE_FILE, "weight-averaging")
         self._count, self._seen = (int(number) for number in kept.pop(_COUNT))
         self._mean = kept

@@ -28,10 +28,10 @@ class TrainingContext:
 
     Attributes:
         model: The model at its original weights, on its device, not yet wrapped for several processes.
-        forget_loss_summands: Goes once over the whole forget set in micro-batches. Each item is a scalar with a graph;
-            together they add up to the forget loss at the model's current weights (the mean of the whole set).
+        forget_loss_summands: Iterates once over the whole forget set in micro-batches. Each item is a scalar with a
+            graph; together they add up to the forget loss at the model's current weights (the mean of the whole set).
         retain_loss_summands: The same for the retain loss over the whole retain set. Not before the first step: a loss
-            that compares with the target has nothing to compare with while parts are prepared.
+            that compares with the target has no reference while parts are prepared.
         forget_rows: Encoded forget rows.
         retain_rows: Encoded retain rows.
         batch_size: Rows in a micro-batch.
@@ -41,11 +41,11 @@ class TrainingContext:
         output_dir: Where the run keeps its checkpoints; a part may leave files there.
         resuming: Whether the run continues from a checkpoint.
         writes: Whether this process is the one that writes files.
-        batches: Goes once over rows in micro-batches, in order, on the model's device.
-        score: What the model says at a micro-batch's labels, at its current weights: with a graph where gradients are
-            enabled, without dropout. Nothing is known of a reference.
+        batches: Iterates once over rows in micro-batches, in order, on the model's device.
+        score: The model's scores at a micro-batch's labels, at its current weights: with a graph if gradients
+            are enabled, without dropout and without a reference.
         retain_kl: Mean KL divergence from the target (as it was before the first step) over the labels of the retain
-            set, in nats a token, at the current weights. Only where a part says :attr:`TrainingPart.uses_kl`.
+            set, in nats per token, at the current weights. Only if a part sets :attr:`TrainingPart.uses_kl`.
         floating_point_ops: Of one forward and backward pass of a micro-batch, as transformers counts them.
     """
 
@@ -78,7 +78,7 @@ class StepContext:
         term_gradients: Gradients of one term of the objective, its weight included, over all micro-batches of this
             step on all processes, at the model's current weights. Costs a forward and a backward pass; leaves no
             gradients behind.
-        set_reference: From now on the retain loss compares with the model as it stands at this moment. Costs a forward
+        set_reference: From now on the retain loss compares with the model as it is at this moment. Costs a forward
             pass over the retain set.
     """
 
@@ -115,14 +115,14 @@ class TermWeights:
 
 @dataclass(frozen=True)
 class View:
-    """The model as something other than training would see it, for the forward and backward pass of one term.
+    """A changed view of the model for the forward and backward pass of one term.
 
     Attributes:
         name: Names the view; a view of the retain term is compared with the target under the view of the same name
             (:meth:`TrainingPart.reference_views`), or with the target as it is if there is none.
-        enter: Changes the model's weights in place, and puts them back bit for bit at its end. The gradient is taken
-            where the weights then are, and belongs to the weights that are trained (a straight-through estimate).
-        weight: Of this view among all views of the term, before they are made to add up to 1.
+        enter: Changes the model's weights in place, and puts them back bit for bit at its end. The gradient is
+            taken at the changed weights and applied to the trained weights (a straight-through estimate).
+        weight: Of this view among all views of the term, before normalization to a sum of 1.
     """
 
     name: str
@@ -134,14 +134,14 @@ class TrainingPart:
     """Does nothing; a part overrides the methods it needs.
 
     Attributes:
-        needs_retain: Whether it makes no sense without a retain loss.
+        needs_retain: Whether it requires a retain loss.
         makes_views: Whether :meth:`views` is overridden. Each view is a forward and a backward pass of its own, and
             the two terms are then no longer computed in one pass.
         changes_gradients: Whether :meth:`change_gradients` is overridden. The gradients of both terms are then kept.
-        needs_whole_weights: Whether it looks at or changes whole tensors, so that it cannot be used where weights lie
-            in pieces on several processes (FSDP, ZeRO-3).
-        uses_retain_rows: Whether it looks at the retain rows, so that they are read without a retain loss too.
-        uses_kl: Whether it asks for :attr:`TrainingContext.retain_kl`, which keeps something of the target.
+        needs_whole_weights: Whether it uses or changes whole tensors, so it cannot be used if weights are
+            sharded over several processes (FSDP, ZeRO-3).
+        uses_retain_rows: Whether it uses the retain rows, so that they are read even without a retain loss.
+        uses_kl: Whether it uses :attr:`TrainingContext.retain_kl`, for which reference values of the target are kept.
         acts_at_end: Whether :meth:`finish` makes sense without any training before it (``max_steps: 0``).
     """
 
@@ -154,17 +154,17 @@ class TrainingPart:
     acts_at_end: ClassVar[bool] = False
 
     def check(self, config: Any) -> None:
-        """Called when a recipe is checked, before any model is loaded: refuses what does not go together.
+        """Called when a recipe is checked, before any model is loaded: refuses settings that do not go together.
 
         Args:
-            config: The :class:`~hf_unlearn.trainer.config.UnlearnConfig` that the part stands in.
+            config: The :class:`~hf_unlearn.trainer.config.UnlearnConfig` that the part belongs to.
 
         Raises:
             RequestError: In one sentence that says which setting to change.
         """
 
     def arrange(self, rows: PairedRows, epochs: float) -> PairedRows:
-        """Called once when the trainer is made: the rows as this part wants them dealt.
+        """Called once when the trainer is made: the rows as this part wants them ordered.
 
         Args:
             rows: The rows as they would be without it.
@@ -175,7 +175,7 @@ class TrainingPart:
     def prepare(self, context: TrainingContext) -> None:
         """Called once, at the original weights, before the optimizer exists and before a checkpoint is loaded.
 
-        A part may freeze parameters here. It must not change weights nor leave gradients behind.
+        A part may freeze parameters here. It must neither change weights nor leave gradients behind.
         """
 
     def relabel(self, rows: Sequence[EncodedRow]) -> Sequence[EncodedRow]:
@@ -183,7 +183,7 @@ class TrainingPart:
         return rows
 
     def reference_views(self, model: nn.Module) -> Sequence[View]:
-        """Views under which the target is asked too, at its original weights; their names are those of views of the
+        """Views under which the target is scored too, at its original weights; their names are those of views of the
         retain term.
 
         Args:
@@ -192,7 +192,7 @@ class TrainingPart:
         return ()
 
     def further_forget_losses(self) -> Sequence[Loss]:
-        """Forget losses that :meth:`forget_loss` may give, so that what they compare with is asked of the target."""
+        """Forget losses that :meth:`forget_loss` may give, so that their references are made from the target."""
         return ()
 
     def forget_loss(self, loss: Loss, step: int, steps: int) -> Loss:
@@ -219,7 +219,7 @@ class TrainingPart:
     def views(self, term: TermName) -> Sequence[View]:
         """Views of a term in the step that :meth:`before_step` was last called for; none for the weights as they are.
 
-        Several parts' views stand side by side: the term's gradient is the weighted mean over all of them.
+        Views of several parts are combined: the term's gradient is the weighted mean over all of them.
         """
         return ()
 
@@ -231,7 +231,7 @@ class TrainingPart:
         """Called after every optimizer step."""
 
     def ended(self, step: int) -> bool:
-        """Whether the run may end here, before its set length. One part is enough to end it.
+        """Whether the run may end here, before its full length. One part is enough to end it.
 
         Args:
             step: Optimizer steps taken so far.
@@ -245,7 +245,7 @@ class TrainingPart:
         """
 
     def outcome(self) -> Mapping[str, Any]:
-        """Called once after :meth:`finish`: what is told of the part beside the model, as plain data (no texts)."""
+        """Called once after :meth:`finish`: what is reported about the part, as plain data (no texts)."""
         return {}
 
     def save_state(self, folder: Path) -> None:

@@ -41,9 +41,9 @@ REHEARSAL_FILE = "cycles_rehearsal.safetensors"
 class Cycles(TrainingPart):
     """Alternates between the forget term alone and the retain term alone.
 
-    One pass of unlearning hides: healing on retain rows only brings most forget facts back, even after the model has
-    collapsed. What comes back can be unlearned again, and after enough rounds nothing comes back, under retraining
-    either. Rounds follow from the run's ``max_steps``; a last unlearning phase that has no healing after it would
+    One pass of unlearning hides: healing on retain rows alone brings most forget facts back, even after the model has
+    collapsed. What comes back can be unlearned again, and after enough rounds nothing comes back, even under
+    retraining. Rounds follow from the run's ``max_steps``; a last unlearning phase that has no healing after it would
     leave the model damaged, so ``max_steps`` should be a multiple of a round.
 
     With ``rehearse_steps`` every phase of unlearning starts from a rehearsed attack (:class:`.rehearsal.Rehearsal`):
@@ -53,14 +53,14 @@ class Cycles(TrainingPart):
     With ``until_gone`` rounds end when the rehearsals bring nothing back of the facts that they do not teach
     (:class:`.recovery_probe.RecoveryProbe`): more of them would only push right answers below chance.
 
-    Cost: a forward and a backward pass of one term alone in each step, and ``rehearse_steps`` such steps more a
-    round; the optimizer's state is made anew twice a round. With a rehearsal a copy of the trained weights, with
-    ``until_gone`` a forward pass over at most 256 forget rows a round.
+    Cost: a forward and a backward pass of one term alone in each step, and ``rehearse_steps`` more such steps per
+    round; the optimizer's state is reset twice per round. With a rehearsal, a copy of the trained weights, with
+    ``until_gone``, a forward pass over at most 256 forget rows per round.
 
     Attributes:
         unlearn_steps: Optimizer steps on the forget term at the start of a round.
         heal_steps: Optimizer steps on the retain term that end it.
-        rounds: After so many rounds only the retain term goes on; 0 for no end.
+        rounds: After this many rounds only the retain term continues; 0 for no end.
         rehearse_steps: Steps of the attack that is rehearsed before each phase of unlearning; 0 for none.
         rehearse_share: Of the groups of facts, how many the rehearsal learns.
         rehearse_rate: Learning rate of the rehearsal, as a multiple of the step's own.
@@ -106,13 +106,13 @@ class Cycles(TrainingPart):
             raise RequestError(f"cycles: perturb is {self.perturb}; it must be a share from 0 to under 1")
         if self.until_gone and not self.rehearse_steps:
             raise RequestError(
-                "cycles: until_gone asks what rehearsals bring back: set rehearse_steps, or leave it out"
+                "cycles: until_gone measures what rehearsals bring back: set rehearse_steps, or leave it out"
             )
         self._rehearsal = Rehearsal(self.rehearse_steps, self.rehearse_share, self.seed)
 
     @property
     def needs_whole_weights(self) -> bool:  # type: ignore[override]
-        """Only a rehearsal and noise look at whole tensors."""
+        """Only a rehearsal and noise use whole tensors."""
         return self.rehearse_steps > 0 or self.perturb > 0
 
     @property
@@ -122,11 +122,11 @@ class Cycles(TrainingPart):
 
     @property
     def rounds_to_make(self) -> int:
-        """After so many rounds only the retain term goes on, as far as that is known by now; 0 for no end."""
+        """After this many rounds only the retain term continues, as far as that is known by now; 0 for no end."""
         return self.rounds if self._last_round is None else self._last_round + 1
 
     def prepare(self, context: TrainingContext) -> None:
-        """Keeps what a rehearsal is made with."""
+        """Keeps what a rehearsal needs."""
         self._context = context
 
     def term_weights(self, step: int) -> TermWeights:
@@ -156,7 +156,7 @@ class Cycles(TrainingPart):
     def _look(self, context: TrainingContext, round_number: int) -> None:
         others = self._rehearsal.others(context, round_number)
         self._probe.look(context, others, seed=f"brought-back-{self.seed}-{round_number}")
-        # A model that healing does not restore prefers nothing, whatever it still holds.
+        # A model that healing does not restore prefers nothing, whatever it still knows.
         if self._probe.gone and 2 * (round_number + 1) >= self.rounds:
             self._last_round = round_number
 
@@ -168,7 +168,7 @@ class Cycles(TrainingPart):
         self._rehearsal.take_back(context.model)
 
     def outcome(self) -> Mapping[str, Any]:
-        """What rehearsals and looks cost, which is not among the steps' own, and what was brought back."""
+        """The cost of rehearsals and probes, which the steps do not include, and what was brought back."""
         if not self.rehearse_steps:
             return {}
         operations = self._rehearsal.floating_point_ops + self._probe.floating_point_ops
@@ -187,7 +187,7 @@ class Cycles(TrainingPart):
             save_tensors(folder / REHEARSAL_FILE, {**self._rehearsal.learned, **kept})
 
     def load_state(self, folder: Path) -> None:
-        """Reads it back."""
+        """Restores it."""
         if self.rehearse_steps:
             tensors = load_tensors(folder / REHEARSAL_FILE, "cycles")
             self._rehearsal.floating_point_ops = int(tensors.pop("floating_point_ops"))

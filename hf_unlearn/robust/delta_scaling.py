@@ -32,8 +32,8 @@ class Evaluation:
 
     Attributes:
         scale: Factor on what training changed.
-        recovered: By grid, how much of the way back to the target under that grid the forget score goes.
-        kl: Divergence from the target on the retain set at full precision, nats a token.
+        recovered: By grid, how far the forget score moves back towards the target's under that grid.
+        kl: Divergence from the target on the retain set at full precision, nats per token.
         state: ``short`` if a grid brings too much back, ``over`` if it costs too much, else ``passes``.
     """
 
@@ -71,29 +71,29 @@ class DeltaScaling(TrainingPart):
 
     with ``s`` the mean answer probability on the forget rows (geometric over the tokens of an answer) and :math:`Q_q`
     the linear layers rounded to grid ``q``: nothing is compared with a model that never knew, only with how much this
-    one has forgotten as it stands. A grid that takes the forget rows from the target too (a denominator of at most
-    zero) has nothing to bring back and is left out.
+    one has forgotten at full precision. A grid under which the target forgets them too (a denominator of at most zero)
+    has nothing to bring back and is left out.
 
     The noise that rounding puts on a change shrinks against it with the square root of :math:`\lambda`, forgetting
     grows with :math:`\lambda`, and divergence on the retain set with about its square: a scale may cost ``max_kl``, or
     ``kl_growth`` times what the unscaled model costs, whichever is more. Four scales from 1 to ``max_scale`` are tried
     in turn, then the interval before the first that is not short of it is halved ``bisections`` times: forgetting need
-    not grow evenly with the scale, so what is taken has always been measured itself. If none passes, the weights stay
-    as they were trained, and the log and the training's metrics say so.
+    not grow evenly with the scale, so the chosen scale has always been measured itself. If none passes, the weights
+    stay as they were trained, and the log and the training's metrics say so.
 
     This is a guess at the gate's answer, made with simulated grids while the weights are in memory. The gate itself
     judges the files.
 
     Cost: for each scale tried (at most ``4 + bisections``) a forward pass over the retain set and one over the forget
     set for every grid; a copy of the trained weights before and after, in the CPU's memory. Not resumable: a run that
-    is stopped here begins the search anew.
+    is stopped here restarts the search.
 
     Args:
         grids: Names of quantization grids.
-        max_recovered: Greatest share that a grid may bring back.
-        max_scale: Greatest factor tried, above 1.
+        max_recovered: Largest share that a grid may bring back.
+        max_scale: Largest factor tried, above 1.
         bisections: Scales tried after the first four; 0 for none.
-        max_kl: Divergence from the target that is always allowed, nats a token. RepSelect's budget is 0.01.
+        max_kl: Divergence from the target that is always allowed, nats per token. RepSelect's budget is 0.01.
         kl_growth: Divergence that is allowed as a multiple of the unscaled model's, at least 1.
 
     Raises:
@@ -136,7 +136,7 @@ class DeltaScaling(TrainingPart):
 
     @torch.no_grad()
     def finish(self, context: TrainingContext) -> None:
-        """Searches, and leaves the model at what was found."""
+        """Searches, and leaves the model at the scale it found."""
         assert self._original is not None  # prepare was called
         original, trained, model = self._original, Weights(context.model), context.model
         level = forget_score(context)
@@ -160,8 +160,8 @@ class DeltaScaling(TrainingPart):
         self._outcome = {"scale": round(scale, 4), "passes": best is not None, "tried": [e.to_dict() for e in tried]}
         if best is None:
             logger.warning(
-                "delta-scaling: no scale up to %g keeps what the grids bring back at %g and the divergence in its"
-                " budget: the weights stay as they were trained",
+                "delta-scaling: no scale up to %g keeps what the grids bring back within %g and the divergence within"
+                " its budget: the trained weights are kept",
                 self.max_scale,
                 self.max_recovered,
             )

@@ -15,7 +15,7 @@ from .weights import exchanged
 
 
 class Change(Protocol):
-    """What becomes of a deployed weight."""
+    """A change of a deployed weight."""
 
     def __call__(self, name: str, weight: Tensor) -> Tensor:
         """``[out, in]`` from ``[out, in]``; the weight itself must stay as it is."""
@@ -27,7 +27,7 @@ class DeployedLayer:
 
     Attributes:
         name: Of the layer.
-        parameter: Its weight, ``[out, in]``; that of the base layer where there are adapters.
+        parameter: Its weight, ``[out, in]``; that of the base layer if there are adapters.
         adapted: The layer with its low-rank adapters around it; ``None`` for none.
     """
 
@@ -48,7 +48,7 @@ def deployed_layers(model: nn.Module, part: str) -> list[DeployedLayer]:
 
     Args:
         model: A causal language model, with or without LoRA.
-        part: Who asks, for the message.
+        part: The caller's name, for the message.
 
     Raises:
         RequestError: There is none, its weights are stored quantized, or its adapters are not plain LoRA.
@@ -71,7 +71,7 @@ def deployed_layers(model: nn.Module, part: str) -> list[DeployedLayer]:
     for layer in layers:
         if not layer.parameter.is_floating_point():
             raise RequestError(
-                f"{part}: {layer.name} is stored quantized already, and rounding what is stored means nothing: load"
+                f"{part}: {layer.name} is already stored quantized, and rounding it again means nothing: load"
                 " the model without quantization_config"
             )
     return layers
@@ -81,18 +81,18 @@ def _adapted_layer(name: str, module: Any, part: str) -> DeployedLayer:
     base = getattr(module, "base_layer", None)
     if not isinstance(base, nn.Linear) or any(getattr(module, "use_dora", {}).values()):
         raise RequestError(
-            f"{part}: the adapters of {name} are not plain LoRA on a linear layer, so that what will be deployed is"
-            " not known before they are merged: train without use_dora, and on linear layers only"
+            f"{part}: the adapters of {name} are not plain LoRA on a linear layer, so the deployed weights are not"
+            " known before they are merged: train without use_dora, and on linear layers only"
         )
     return DeployedLayer(name, cast(nn.Parameter, base.weight), module)
 
 
 @contextmanager
 def changed_weights(layers: list[DeployedLayer], change: Change) -> Iterator[None]:
-    """The model as if each deployed weight were something else, as long as this lasts.
+    """The model with each deployed weight changed, within the block.
 
-    With adapters the base weight becomes ``change(W + A) - A``, so that the layer answers as the changed merged weight
-    would, while gradients still reach the adapters.
+    With adapters the base weight becomes ``change(W + A) - A``, so the layer gives the output of the changed merged
+    weight, while gradients still reach the adapters.
 
     Args:
         layers: Of :func:`deployed_layers`.

@@ -24,15 +24,15 @@ class DualAscent(SteeredRetainWeight):
     .. math:: \min_\theta L_{forget}(\theta) \;\text{ s.t. }\; L_{retain}(\theta) \le \epsilon, \qquad
               \lambda \leftarrow \max\left(0, \lambda + \eta \,(L_{retain} - \epsilon)\right)
 
-    after every step, with the retain loss of that step. :math:`\lambda` stands in place of the retain weight: the
+    after every step, with the retain loss of that step. :math:`\lambda` replaces the retain weight: the
     configured ``retain_weight`` is a factor on it and is best left at 1. It is held at 0.0001 or more, because a term
-    that is not computed cannot say that it is needed again.
+    that is not computed cannot show that it is needed again.
 
     Works with any forget loss and any retain loss; with forget loss ``pdu`` and retain loss ``nll`` this is the
     published method. Cost: none. With views (``precision-views`` and others) the retain loss is the mean over them.
 
     Args:
-        limit: What the retain loss may be (:math:`\epsilon`), in its own unit. It has to be given; with ``nll`` take
+        limit: What the retain loss may be (:math:`\epsilon`), in its own unit. Required; with ``nll`` take
             the target's own retain loss plus a little.
         rate: Step size :math:`\eta`; 1 in public settings.
         start: :math:`\lambda` of the first step; 50 to 100 in the paper.

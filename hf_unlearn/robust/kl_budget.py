@@ -20,27 +20,27 @@ from .steered_weight import SteeredRetainWeight
 )
 @dataclass
 class KLBudget(SteeredRetainWeight):
-    r"""Multiplies the retain weight up while the divergence is above the budget, and down while it is below.
+    r"""Raises the retain weight while the divergence is above the budget, and lowers it while it is below.
 
     .. math:: a \leftarrow \mu a + (1 - \mu) KL, \qquad
               \log w \leftarrow \log w + \eta \, \mathrm{clip}\!\left(\log \frac{a}{b}, -1, 1\right)
 
     after every step, with ``KL`` the mean divergence of that step's retain labels in nats per token (before the weight
-    is applied), ``a`` its running mean and ``b`` the budget. Steps are relative, so that one setting serves models and
+    is applied), ``a`` its running mean and ``b`` the budget. Steps are relative, so one setting serves models and
     forget losses of any scale: a forget loss of ten times the size only ends at ten times the weight. A fixed weight
     makes methods spend different divergence; a budget makes them comparable.
 
-    Below the budget the weight falls until forgetting has used it up, so a forget loss without a bound (``ga``) goes
-    on for as long as there are steps: the budget says what is spent on it, not when to stop. The weight stays between
+    Below the budget the weight falls until forgetting has used it up, so a forget loss without a bound (``ga``)
+    continues as long as there are steps: the budget limits what is spent, not when to stop. The weight stays between
     0.0001 and ``largest`` times ``retain_weight``, with which the first step is made.
 
     Needs the retain loss ``kl``. Cost: none.
 
     Args:
         budget: Nats per token, above 0; 0.01 in RepSelect (arXiv 2606.17168), there on ordinary text.
-        rate: Greatest relative change in a step (:math:`\eta`), above 0.
-        memory: Share of the running mean that stays in a step (:math:`\mu`), from 0 to under 1.
-        largest: Greatest factor, above 1.
+        rate: Largest relative change in a step (:math:`\eta`), above 0.
+        memory: Share of the running mean that is kept in a step (:math:`\mu`), from 0 to under 1.
+        largest: Largest factor, above 1.
 
     Raises:
         RequestError: If a value is out of range.
@@ -66,7 +66,7 @@ class KLBudget(SteeredRetainWeight):
             raise RequestError(f"kl-budget: largest is {self.largest}; it must be above 1")
 
     def check(self, config: Any) -> None:
-        """Refuses retain losses that are no KL divergence.
+        """Refuses retain losses that are not a KL divergence.
 
         Raises:
             RequestError: Names the retain loss that is needed.

@@ -29,14 +29,14 @@ class LayeredFolds(TrainingPart):
     .. math:: \theta_i = U\left(\theta_{i-1},\; F_1 \cup \dots \cup F_i,\; R \cup F_{i+1} \cup \dots \cup F_k\right)
 
     with ``U`` the forget and retain loss of the method, ``F`` the folds and ``R`` the retain set. What hides a fold
-    has to work while the next one is still known, so that each stage needs a means of its own: learning one fold again
-    then does not bring back the others, which is what the attack RTT tries.
+    has to work while the next one is still known, so each stage needs its own mechanism: learning one fold again then
+    does not bring back the others, which is what the attack RTT tries.
 
-    Folds are whole groups of facts, shuffled by the seed and then dealt so that folds are of equal size; they have
-    nothing to do with the folds of an attack. A stage lasts ``epochs_per_stage`` epochs, the last one until the end of
-    the run. An epoch still goes once through the whole forget set: rows whose turn has not come stand among the retain
-    rows, beside the ``retain_per_forget`` that are dealt for each. A step in which no row is forgotten yet trains the
-    retain term alone. The optimizer goes on from stage to stage; the paper chooses its settings anew for each.
+    Folds are whole groups of facts, shuffled by the seed and then dealt into folds of equal size; they
+    are unrelated to the folds of an attack. A stage lasts ``epochs_per_stage`` epochs, the last one until the end of
+    the run. An epoch still goes once through the whole forget set: rows whose turn has not come are among the retain
+    rows, in addition to the ``retain_per_forget`` dealt for each. A step in which no row is forgotten yet trains the
+    retain term alone. The optimizer continues from stage to stage; the paper chooses new settings for each.
 
     Cost: none in passes; with the KL retain loss the target's hidden states are kept for the forget rows too.
 
@@ -65,7 +65,7 @@ class LayeredFolds(TrainingPart):
             raise RequestError(f"layered-folds: epochs_per_stage is {self.epochs_per_stage}; it must be at least 1")
 
     def check(self, config: Any) -> None:
-        """Refuses a run of fewer epochs than stages, where epochs are what it counts."""
+        """Refuses a run of fewer epochs than stages, if its length is given in epochs."""
         if config.max_steps < 0:
             self._check_epochs(config.num_train_epochs)
 
@@ -85,7 +85,7 @@ class LayeredFolds(TrainingPart):
 
 
 def deal_folds(rows: Sequence[EncodedRow], folds: int, seed: int) -> list[int]:
-    """Part the rows into folds of whole groups, equal in rows as far as groups allow.
+    """Split the rows into folds of whole groups, equal in rows as far as groups allow.
 
     Args:
         rows: Encoded rows; those without a group are each a group of their own.
@@ -103,7 +103,7 @@ def deal_folds(rows: Sequence[EncodedRow], folds: int, seed: int) -> list[int]:
         sizes[row.group or row.id] = sizes.get(row.group or row.id, 0) + 1
     if len(sizes) < folds:
         raise RequestError(
-            f"layered-folds parts the forget set into {folds} folds of whole groups, but there are {len(sizes)} "
+            f"layered-folds splits the forget set into {folds} folds of whole groups, but there are {len(sizes)} "
             "groups: lower folds, or give rows that are independent facts different values in the group column"
         )
     order = sorted(sizes)
@@ -116,7 +116,7 @@ def deal_folds(rows: Sequence[EncodedRow], folds: int, seed: int) -> list[int]:
 
 
 class LayeredRows(PairedRows):
-    """In stage ``i`` the folds up to ``i`` are forgotten, and the rows of all others stand among the retain rows.
+    """In stage ``i`` the folds up to ``i`` are forgotten, and the rows of all others are among the retain rows.
 
     An epoch still goes once through the whole forget set: an item whose row is not yet forgotten has it as its first
     retain row, before those that are dealt. After the last stage all folds are forgotten.
@@ -131,7 +131,7 @@ class LayeredRows(PairedRows):
         self.__dict__.update(rows.__dict__)
         self.fold_of = list(fold_of)
         self.epochs_per_stage = epochs_per_stage
-        # Their true labels, also if what has to be forgotten is given other ones later.
+        # Their true labels, even if forget rows get other labels later.
         self.retainable = [*self.retain, *self.forget]
 
     @property

@@ -1,4 +1,4 @@
-"""Keeps of what training changed in each matrix only its largest directions."""
+"""Keeps only the largest directions of each matrix's change."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ class LowRank(TrainingPart):
 
     for every trained matrix, with ``c`` the factor that gives the change its old Frobenius norm back (or 1). Rounding
     errors of a quantized layer add up like noise over its inputs, while an update of low rank acts along few of them:
-    at equal norm it stands out more. Vectors keep their whole change. To be followed by ``delta-scaling``, which looks
-    at what the change still does.
+    at equal norm it is larger relative to them. Vectors keep their whole change. Follow it with ``delta-scaling``,
+    which checks what the change still does.
 
     Cost: a singular value decomposition for each matrix; a copy of the trained weights in the CPU's memory.
 
@@ -73,7 +73,7 @@ class LowRank(TrainingPart):
         self._kept = energy["kept"] / energy["whole"] if energy["whole"] else 1.0
 
     def outcome(self) -> dict[str, Any]:
-        """Share of the squared norm of all matrices' changes that lay in the directions kept."""
+        """Share of the squared norm of all matrices' changes in the kept directions."""
         return {} if self._kept is None else {"share_kept": round(self._kept, 4)}
 
 

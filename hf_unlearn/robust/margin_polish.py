@@ -1,4 +1,4 @@
-"""A short polish at the end: the last steps take a margin loss in place of the method's own."""
+"""A short polish at the end: the last steps use a margin loss in place of the method's own."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ class MarginPolish(TrainingPart):
     .. math:: L = \frac{1}{N} \sum_{i,t} \max(0, m_{i,t} + \kappa) \quad \text{in the last} \quad
               \lceil \text{share} \cdot \text{steps} \rceil \quad \text{steps}
 
-    Likelihood losses let go of a token long before another one leads it for good; the hinge holds on until it trails
+    Likelihood losses let go of a token long before another one clearly leads; the hinge continues until it trails
     by ``kappa`` logits, and pushes no further. Retain loss, weights and optimizer go on as they were.
 
-    Cost: none beside the method's own steps; with ``to_reference`` the target's last hidden states at the forget
+    Cost: none besides the method's own steps; with ``to_reference`` the target's last hidden states at the forget
     labels are kept.
 
     Args:
@@ -44,7 +44,7 @@ class MarginPolish(TrainingPart):
     Raises:
         RequestError: If a value is out of range.
 
-    Source: *Margin Calibration* (arXiv 2607.27836); of the paper only the abstract could be read.
+    Source: *Margin Calibration* (arXiv 2607.27836); only the paper's abstract was available.
     """
 
     needs_whole_weights: ClassVar[bool] = False
@@ -62,7 +62,7 @@ class MarginPolish(TrainingPart):
         return (MarginToReferenceLoss if self.to_reference else MarginLoss)(self.kappa)
 
     def check(self, config: Any) -> None:
-        """Refuses a run whose forget loss is a margin already.
+        """Refuses a run whose forget loss is already a margin.
 
         Raises:
             RequestError: The polish would change nothing.

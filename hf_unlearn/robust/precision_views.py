@@ -1,4 +1,4 @@
-"""Precision views: forgetting that has to hold on several quantization grids while it is learned."""
+"""Precision views: forgetting that must hold on several quantization grids during training."""
 
 from __future__ import annotations
 
@@ -52,17 +52,17 @@ class PrecisionViews(TrainingPart):
         \frac{\partial Q(\theta)}{\partial \theta} := 1
 
     ``K`` is drawn from the grids, noise as wide as a grid's bins, and the weights as they are. The gradient at the
-    view's weights is given to the trained weights (straight-through); scales are computed anew each time and take no
+    view's weights is given to the trained weights (straight-through); scales are recomputed each time and take no
     gradient. A retain loss that compares with the target compares a grid's view with the target *on the same grid*, so
-    that nothing is spent on repairing ordinary quantization loss; with a retain loss that does not (``nll``), and in
+    nothing is spent on repairing ordinary quantization loss; with a retain loss that does not (``nll``), and in
     steps that drew no grid, the retain term sees the weights as they are.
 
     Views change what weight-only quantizers change, all linear layers but the output head, LoRA merged into them. A
-    recipe that judges with a format whose grid was trained on is an easy exam: keep one apart with ``hold_out``.
+    recipe that judges with a format whose grid was trained on is an easy exam: keep one back with ``hold_out``.
 
-    Cost: ``per_step`` forward and backward passes of the forget rows, one or two of the retain rows, the terms apart;
-    one transient copy of the linear layers; before the first step one forward pass over the retain set per grid, and
-    the cached hidden states of each.
+    Cost: ``per_step`` forward and backward passes of the forget rows, one or two of the retain rows, the terms
+    computed separately; one transient copy of the linear layers; before the first step one forward pass over the
+    retain set per grid, and the cached hidden states of each.
 
     Args:
         grids: Names of :func:`~hf_unlearn.quantization.grids.grids` to round to.
@@ -70,14 +70,14 @@ class PrecisionViews(TrainingPart):
         plain: Whether the weights as they are can be drawn too.
         per_step: Views drawn in a step, without repetition.
         retain: Whether the retain term is seen on the drawn grids too.
-        hold_out: Grids that are never trained on, named so that a mistake is refused.
+        hold_out: Grids that must never be trained on; naming one elsewhere is refused.
         dtype: What the weights will be saved in before they are quantized; scales are stored in it.
         seed: Of the draws, which follow from it and the step.
 
     Raises:
         RequestError: A name is unknown or held out, or nothing is left to draw.
 
-    Source: this project. Parts of it stand elsewhere: a straight-through 4-bit forget term in DurableUn (arXiv
+    Source: this project. Related work: a straight-through 4-bit forget term in DurableUn (arXiv
     2605.02196, with a simulator that does not match real quantizers), SAM in arXiv 2502.05374.
     """
 
@@ -106,7 +106,7 @@ class PrecisionViews(TrainingPart):
         held = sorted({*self.grids, *self.noise} & set(self.hold_out))
         if held:
             raise RequestError(
-                f"precision-views: {held[0]} is held out and trained on at once: take it out of hold_out, or out of"
+                f"precision-views: {held[0]} is both held out and trained on: remove it from hold_out, or out of"
                 " grids and noise"
             )
         if self.dtype not in _DTYPES:
@@ -123,7 +123,7 @@ class PrecisionViews(TrainingPart):
         return [*([PLAIN] if self.plain else []), *dict.fromkeys(self.grids), *noise]
 
     def prepare(self, context: TrainingContext) -> None:
-        """Looks whether every layer falls into whole groups of every grid."""
+        """Checks that every layer divides into whole groups of every grid."""
         for layer in deployed_layers(context.model, "precision-views"):
             for grid in (find_grid(name) for name in (*self.grids, *self.noise)):
                 if not grid.fits(layer.parameter.shape[-1]):
@@ -147,7 +147,7 @@ class PrecisionViews(TrainingPart):
         self._drawn = random.Random(f"precision-views-{self.seed}-{context.step}").sample(self.pool(), self.per_step)
 
     def views(self, term: TermName) -> Sequence[View]:
-        """The drawn views; for the retain term the weights as they are and, in equal parts beside them, the grids."""
+        """The drawn views; for the retain term the weights as they are and, with equal weight, the grids."""
         if term == "forget":
             return [View(name, self._enter(name)) for name in self._drawn]
         drawn = [name for name in self._drawn if name in self.grids] if self._compares else []
@@ -181,7 +181,7 @@ def uniform_noise(weight: Tensor, grid: Grid, draw: str) -> Tensor:
 
     Args:
         weight: ``[out, in]``, in the type it will be saved in.
-        grid: Whose bins are meant; each weight's own, where they differ in width.
+        grid: Whose bins are meant; each weight's own, if they differ in width.
         draw: Names the draw.
 
     Returns:

@@ -16,11 +16,11 @@ from ..runtime.processes import rank, world_size
 from .base import TrainingContext
 
 MOST_ROWS = 128
-"""Rows that are looked at in a round: few enough to cost little."""
+"""Rows scored per round: few enough to cost little."""
 LEAST_LOOKS = 3
-"""Before so many nothing is said to be gone."""
+"""Before this many probes nothing is reported as gone."""
 LATER_FRACTION = 0.6
-"""Of all looks, the fraction at the end whose mean says whether it is."""
+"""The last fraction of all probes, whose mean decides."""
 
 
 @dataclass
@@ -31,16 +31,16 @@ class RecoveryProbe:
               - \frac{\log p(y_{j(i)} \mid x_i)}{|y_{j(i)}|} \right)
 
     with another row :math:`j(i)` whose prompt and answer are others: of the same group where there is one, so that a
-    name in question and answer does not give the right one away. It is 0 where a question does not tell which answer
-    is right. A model that never knew can be above that, as far as questions and answers of a kind fit each other; no
-    model is asked here that could say how far. Where prompts tell nothing apart (plain text), the first half of a row
-    stands for its prompt.
+    name in question and answer does not give the right one away. It is 0 if a question does not reveal which answer
+    is right. A model that never knew can be above 0, as far as questions and answers of a kind fit each other;
+    here no such model is available to measure that. If prompts do not differ (plain text), the first half of a row
+    serves as its prompt.
 
     Cost: a forward pass over twice :data:`MOST_ROWS` rows each time.
 
     Attributes:
-        preferences: In nats a token, one for each time.
-        floating_point_ops: Of all looks so far, as transformers counts them.
+        preferences: In nats per token, one per probe.
+        floating_point_ops: Of all probes so far, as transformers counts them.
     """
 
     preferences: list[float] = field(default_factory=list)
@@ -48,21 +48,21 @@ class RecoveryProbe:
 
     @property
     def gone(self) -> bool:
-        """Whether the later looks (:data:`LATER_FRACTION`) found nothing in the mean.
+        """Whether the later probes (:data:`LATER_FRACTION`) found nothing on average.
 
-        An attack that goes on for longer than a rehearsal brings back more: what is gone has to stay gone, for longer
-        the longer it took.
+        An attack that goes on for longer than a rehearsal brings back more: what is gone has to stay gone, and for
+        longer the longer it took.
         """
         looks = len(self.preferences)
         later = self.preferences[looks - round(LATER_FRACTION * looks) :]
         return looks >= LEAST_LOOKS and fmean(later) <= 0
 
     def look(self, context: TrainingContext, rows: Sequence[EncodedRow], seed: str) -> None:
-        """Asks the model as it stands. All processes call this together, and share the rows.
+        """Probe the model as it is. All processes call this together, and share the rows.
 
         Args:
             context: Of the run.
-            rows: Facts that were not just taught. Where there are no two to compare, nothing is noted.
+            rows: Facts that were not just taught. If there are no two to compare, nothing is recorded.
             seed: Of what is drawn.
         """
         pairs = answer_pairs(rows, random.Random(seed))

@@ -1,4 +1,4 @@
-"""A rehearsed attack: part of what is to be forgotten is learned again for a moment, and that is taken back later."""
+"""A rehearsed attack: part of what is to be forgotten is learned again briefly, and that change is undone later."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .weights import Weights, trained_parameters
 
 @dataclass
 class Rehearsal:
-    r"""Learns part of the forget facts again, and later takes just that change of the weights back.
+    r"""Learns part of the forget facts again, and later undoes just that change of the weights.
 
     Retraining on some forgotten facts brings others back: what they share was made small, not removed. So the attack
     is rehearsed. With :math:`A` a few optimizer steps on a random part :math:`T` of the facts,
@@ -27,9 +27,9 @@ class Rehearsal:
     .. math:: \theta' = A(\theta, T), \qquad \theta'' = U(\theta'), \qquad
               \theta \leftarrow \theta'' - (\theta' - \theta)
 
-    with :math:`U` steps of unlearning: it meets what an attacker would bring back, and of the rehearsal itself nothing
+    with :math:`U` steps of unlearning: it meets what an attacker would bring back, and nothing of the rehearsal itself
     stays. (To first order in the steps this is the gradient of first-order meta-learning, with the attack as the inner
-    loop, as in arXiv 2408.00761; there one gradient is taken at the end of each attack, here unlearning walks on from
+    loop, as in arXiv 2408.00761; there one gradient is taken at the end of each attack, here unlearning continues from
     there.)
 
     Cost: ``steps`` forward and backward passes over as many forget rows as a step of the run has; a copy of the
@@ -52,7 +52,7 @@ class Rehearsal:
     def learn(self, context: TrainingContext, model: nn.Module, rate: float, number: int) -> None:
         """Gives the model some forget facts again.
 
-        Processes share the rows of each step and add their gradients up, so that their number changes nothing.
+        Processes share the rows of each step and add their gradients up, so their number changes nothing.
 
         Args:
             context: Of the run.
@@ -94,7 +94,7 @@ class Rehearsal:
 
     @torch.no_grad()
     def take_back(self, model: nn.Module) -> None:
-        """Subtracts what :meth:`learn` changed, wherever the weights have gone since; once."""
+        """Subtracts what :meth:`learn` changed, however the weights have changed since; only once."""
         for name, parameter in trained_parameters(model).items():
             if name in self.learned:
                 parameter.sub_(self.learned[name].to(parameter))

@@ -39,8 +39,8 @@ STOPPED_FILE = "rep_select_stopped.safetensors"
 class RepSelect(TrainingPart):
     r"""Replaces the forget term's gradient by one that was filtered before the first step.
 
-    1. *Elicit*: low-rank adapters learn the forget rows for one pass of plain SGD, so that what the model knows is in
-       front.
+    1. *Elicit*: low-rank adapters learn the forget rows for one pass of plain SGD, so that the model's knowledge is
+       prominent.
     2. With the adapters on, the forget loss's gradient ``G`` of each chosen matrix is taken over the whole forget set,
        and the adapters are thrown away.
     3. Leading directions of ``G``, which it shares with much else that the model does, are shrunk on the input side
@@ -51,12 +51,12 @@ class RepSelect(TrainingPart):
         G' = G - \sum_{i \le k} \Big( \sigma_i - \frac{\sigma_k^2}{\sigma_i} \Big) u_i v_i^\top
 
     4. Every step subtracts ``learning_rate`` times ``G'``, until the retain KL that the step saw is above the budget;
-       then the retain term goes on alone (with ``retain_weight: 0`` nothing moves any more). KL is that of the step's
-       rows before its update, so that the budget is passed by up to two updates.
+       then only the retain term continues (with ``retain_weight: 0`` nothing moves any more). KL is that of the step's
+       rows before its update, so the budget is exceeded by up to two updates.
 
     The paper uses gradient ascent (``loss_type: ga``), no retain training (``retain_weight: 0``), and a learning rate
     of 0.05. Its code sums gradients of batch means over batches; here ``G`` belongs to the mean over the whole set, so
-    that the same step needs a rate as many times larger as there were batches. Directions with a singular value below
+    the same step needs a rate larger by the number of batches. Directions with a singular value below
     rounding are not counted: dividing by them would leave nothing of ``G``.
 
     Cost: before the first step two forward and backward passes over the forget set and one decomposition per chosen
@@ -64,9 +64,9 @@ class RepSelect(TrainingPart):
 
     Args:
         components: ``k``, at most the rank.
-        elicit_rate: Learning rate of the adapters; 0 leaves step 1 out.
+        elicit_rate: Learning rate of the adapters; 0 skips step 1.
         elicit_rank: Rank of the adapters.
-        kl_budget: Nats a token; 0 for no end. The paper measures it on WikiText, here it is the retain term's.
+        kl_budget: Nats per token; 0 for no end. The paper measures it on WikiText, here it is the retain term's.
         modules: Linear layers whose name has this in it are changed.
         seed: Of the adapters and of the approximate decomposition.
 
@@ -96,7 +96,7 @@ class RepSelect(TrainingPart):
                 raise RequestError(f"rep-select: {name} is {getattr(self, name)}, it must be 0 or more")
 
     def check(self, config: Any) -> None:
-        """Refuses what would undo the filter, and a budget that nothing measures."""
+        """Refuses settings that would undo the filter, and a budget that nothing measures."""
         optimizer = getattr(config.optim, "value", config.optim)
         if optimizer != "sgd":
             raise RequestError(
@@ -114,7 +114,7 @@ class RepSelect(TrainingPart):
             )
 
     def prepare(self, context: TrainingContext) -> None:
-        """Makes the update at the original weights, or reads that of the run that is resumed."""
+        """Computes the update at the original weights, or reads that of the resumed run."""
         path = context.output_dir / UPDATE_FILE
         layers = chosen_layers(context.model, self.modules)
         if context.resuming:
@@ -129,11 +129,11 @@ class RepSelect(TrainingPart):
             save_tensors(path, self._update)
 
     def term_weights(self, step: int) -> TermWeights:
-        """The forget rows are not looked at again."""
+        """The forget rows are not used again."""
         return TermWeights(forget=0.0)
 
     def change_gradients(self, gradients: dict[TermName, Gradients]) -> dict[TermName, Gradients]:
-        """Puts the update where the forget gradient would be."""
+        """Puts the update in place of the forget gradient."""
         if self._stopped:
             return gradients
         return {**gradients, "forget": dict(self._update)}
@@ -159,7 +159,7 @@ def chosen_layers(model: nn.Module, modules: str) -> dict[str, nn.Linear]:
         RequestError: There is none, or the model has adapters.
     """
     if hasattr(model, "peft_config"):
-        raise RequestError("rep-select: it changes whole matrices, which adapters leave alone: train without adapters")
+        raise RequestError("rep-select: it changes whole matrices, which adapters do not: train without adapters")
     layers = {
         f"{name}.weight": module
         for name, module in model.named_modules()
@@ -193,7 +193,7 @@ def collapsed(gradient: Tensor, components: int, seed: int) -> Tensor:
 
     Args:
         gradient: ``[out, in]``.
-        components: How many singular values are led back, at most the numerical rank.
+        components: How many singular values are shrunk, at most the numerical rank.
         seed: Of the approximate decomposition, which is used where ``components`` is far below the rank.
 
     Returns:
@@ -254,14 +254,14 @@ class LowRank:
 def elicited(
     context: TrainingContext, layers: Mapping[str, nn.Linear], rate: float, rank: int, seed: int
 ) -> Iterator[None]:
-    """The model with low-rank additions that learned the forget rows in one pass of SGD, as long as this lasts.
+    """The model with low-rank additions that learned the forget rows in one pass of SGD, within the block.
 
     Args:
         context: The run, before its first step.
         layers: Which layers get an addition.
         rate: Learning rate; 0 for no additions at all.
         rank: Of the additions.
-        seed: Of where they start.
+        seed: Of their initial values.
     """
     if rate == 0:
         yield

@@ -1,4 +1,4 @@
-"""A closed-form edit of a few MLPs that pushes the forget rows' answers down and leaves retain rows where they are."""
+"""A closed-form edit of a few MLPs that pushes the forget rows' answers down and leaves retain rows as they are."""
 
 from __future__ import annotations
 
@@ -43,11 +43,11 @@ class RidgeEdit(TrainingPart):
     the logit lens: the mean of :math:`\hat u_{y_t}` times what the MLP writes. They are edited from the first to the
     last, each on what the edited model then gives.
 
-    No step is made and no gradient taken: use it with ``max_steps: 0``, or after training. Followed by
-    ``delta-scaling`` the strength is found too.
+    No step is made and no gradient taken: use it with ``max_steps: 0``, or after training. ``delta-scaling``
+    after it also finds the strength.
 
-    This is in the style of GROM, which is known here from a description only: how that method weighs its terms, aims
-    and chooses its layers may differ, so numbers are not to be compared with the published ones.
+    This is in the style of GROM, which is known here only from a description: its weights, targets and
+    choice of layers may differ, so do not compare numbers with the published ones.
 
     Cost: a forward pass over both sets for each layer that is edited and one over the forget set; for each such layer
     a system of equations of the size of the MLP's inner width, in float64.
@@ -113,7 +113,7 @@ def ridge_solution(gram: Tensor, wanted: Tensor, kept: Tensor, kept_share: float
         gram: ``[in, in]``, mean of ``x x^T`` over the inputs to change.
         wanted: ``[in, out]``, mean of ``x y^T`` with ``y`` what is to be added to an input's output.
         kept: ``[in, in]``, mean of ``x x^T`` over the inputs whose outputs are to stay.
-        kept_share: Weight of these beside the others.
+        kept_share: Weight of these relative to the others.
         ridge: Penalty, as a share of the mean square of all inputs, in the same weights.
 
     Returns:
@@ -126,7 +126,7 @@ def ridge_solution(gram: Tensor, wanted: Tensor, kept: Tensor, kept_share: float
 
 @dataclass(frozen=True)
 class Moments:
-    """What goes through an MLP's last map where labels of some rows are predicted, in float64.
+    """Statistics of an MLP's last map at the positions that predict labels of some rows, in float64.
 
     Attributes:
         gram: ``[in, in]``, mean of ``x x^T``.
@@ -154,8 +154,8 @@ def last_maps(model: nn.Module) -> list[tuple[nn.Module, nn.Linear]]:
         ]
         if len(linear) != 1:
             raise RequestError(
-                f"ridge-edit: layer {number} of {type(model).__name__} has {len(linear)} linear maps that end an MLP, "
-                "and the edit is made for models with one in each: use a method that trains"
+                f"ridge-edit: layer {number} of {type(model).__name__} has {len(linear)} linear maps that end an "
+                "MLP, and the edit needs exactly one per layer: use a method that trains"
             )
         found.append((layer, linear[0]))
     return found
@@ -191,7 +191,7 @@ Passed = list[tuple[Tensor, Tensor]]
 def _labelled(
     context: TrainingContext, rows: Sequence[EncodedRow], modules: Sequence[nn.Module]
 ) -> Iterator[tuple[Passed, Tensor]]:
-    """For every micro-batch what passes the modules at its labels, and the labels' directions ``[n, width]``."""
+    """For every micro-batch, the modules' inputs and outputs at its labels, and label directions ``[n, width]``."""
     model: Any = context.model
     head = model.get_output_embeddings().weight
     mean = head.double().mean(dim=0)

@@ -32,15 +32,15 @@ class SAM(TrainingPart):
 
     An attacker who relearns moves the weights a little in the direction that undoes forgetting; here that move is made
     before the gradient is taken. The norm runs over all trained weights together. ``g`` is the gradient of the whole
-    optimizer step, all its micro-batches on all processes, so that accumulation changes nothing but rounding; the
-    released code perturbs each micro-batch by a gradient of its own, which is another method for every batch size.
+    optimizer step, all its micro-batches on all processes, so accumulation changes nothing but rounding; the
+    released code perturbs each micro-batch by its own gradient, which is a different method for every batch size.
 
-    Cost: a forward and a backward pass of the forget rows more in each step that perturbs, the two terms apart, and
-    one copy of the trained weights.
+    Cost: a forward and a backward pass more of the forget rows in each perturbed step, the two terms computed
+    separately, and one copy of the trained weights.
 
     Args:
         rho: Distance, in the Euclidean norm over all trained weights. The paper uses 0.01 for MUSE and WMDP.
-        every: Perturb in every so many steps only; the others take the plain gradient.
+        every: Perturb only every this many steps; the others use the plain gradient.
 
     Raises:
         RequestError: A value is out of range.
@@ -70,13 +70,13 @@ class SAM(TrainingPart):
             self._moved = perturbed(self._weights, context.term_gradients("forget"), self.rho)
 
     def views(self, term: TermName) -> Sequence[View]:
-        """The forget term is seen at the perturbed weights, where there is a direction to perturb them in."""
+        """The forget term is seen at the perturbed weights, if there is a direction to perturb them in."""
         if term != "forget" or not self._moved:
             return ()
         return (View("sam", lambda: exchanged((self._weights[name], moved) for name, moved in self._moved.items())),)
 
     def after_step(self, result: StepResult) -> None:
-        """The perturbed weights are given back to memory before the next gradients are taken."""
+        """The memory of the perturbed weights is freed before the next gradients are taken."""
         self._moved = {}
 
 

@@ -27,14 +27,14 @@ FILTER_FILE = "sign_filter.safetensors"
 )
 @dataclass
 class SignFilter(TrainingPart):
-    r"""Lets a weight forget only where the retain term would move it the same way.
+    r"""Lets a weight forget only if the retain term would move it the same way.
 
     .. math::
         r \leftarrow m r + (1 - m) g_{retain}, \qquad
         g_{forget} \leftarrow g_{forget} \odot [\operatorname{sign} g_{forget} = \operatorname{sign} r]
 
     A step along what is left lowers the retain loss too, to first order. Entries where the accumulated retain gradient
-    is exactly zero are dropped as well, as the rule says. The retain term's own gradient is added unfiltered. Where a
+    is exactly zero are dropped as well, as the rule says. The retain term's own gradient is added unfiltered. If a
     step has no retain gradient of its own, the accumulated one counts; before there is any, nothing is filtered.
 
     The retain loss must not be one that compares with the target (``kl``, ``hidden``): its gradient is zero in the
@@ -43,10 +43,11 @@ class SignFilter(TrainingPart):
     This is one of the three parts of MUDMAN. Its adversary, which relearns while the model is unlearned, is not here;
     its normalization is ``norm``.
 
-    Cost: no pass, but the two terms apart; the gradients of both and the accumulated one in memory.
+    Cost: no extra pass, but the two terms are computed separately; the gradients of both and the accumulated one in
+    memory.
 
     Args:
-        momentum: ``m``; 0 looks at the step's own retain gradient only. MUDMAN's code uses 0.9.
+        momentum: ``m``; 0 uses only the step's own retain gradient. MUDMAN's code uses 0.9.
         norm: Scale the forget gradient to this norm over all weights before it is filtered (MUDMAN does, with its
             learning rate as the norm); 0 leaves it. An optimizer such as Adam makes it pointless.
 
@@ -110,5 +111,5 @@ class SignFilter(TrainingPart):
         save_tensors(folder / FILTER_FILE, self._retain)
 
     def load_state(self, folder: Path) -> None:
-        """Where it stood."""
+        """Restores it."""
         self._retain = load_tensors(folder / FILTER_FILE, "sign-filter")

@@ -1,4 +1,4 @@
-"""Random smoothing: forgetting has to hold in the mean over small random changes of the weights."""
+"""Random smoothing: forgetting must hold on average over small random changes of the weights."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ _APART = 1_000_003
 )
 @dataclass
 class Smoothing(TrainingPart):
-    r"""Minimizes the forget loss in the mean over Gaussian noise on all trained weights.
+    r"""Minimizes the mean forget loss over Gaussian noise on all trained weights.
 
     .. math:: \tilde L_{forget}(\theta) = E_{\delta \sim N(0, \sigma^2 I)} [L_{forget}(\theta + \delta)]
 
     The mean is taken over ``draws`` draws, new ones in every step, the same for all its micro-batches and processes.
-    They follow from seed, step and number of the draw, so that a resumed run draws the same, and they are made anew
+    They depend on seed, step and number of the draw, so a resumed run draws the same, and they are regenerated
     for each pass instead of being kept. The retain term sees the weights as they are.
 
-    Cost: ``draws`` forward and backward passes of the forget rows instead of one, the two terms apart, and one
-    transient copy of the trained weights.
+    Cost: ``draws`` forward and backward passes of the forget rows instead of one, the two terms computed separately,
+    and one transient copy of the trained weights.
 
     Args:
         sigma: Standard deviation of the noise. The released code uses 1e-4 with 3 draws; it also makes two optimizer

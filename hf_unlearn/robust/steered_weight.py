@@ -14,10 +14,10 @@ from .base import StepResult, TermWeights, TrainingPart
 class SteeredRetainWeight(TrainingPart):
     """Changes the retain term's factor after every step.
 
-    The factor never reaches 0: a retain term that is not computed says nothing, and could not come back.
+    The factor never reaches 0: a retain term that is not computed shows nothing, and could not come back.
 
     Attributes:
-        measured: Name of the mean that is looked at, as it is logged.
+        measured: Name of the mean that it follows, as it is logged.
         least: Least factor.
         state_file: In a checkpoint: the factor and what else :meth:`remember` gives.
     """
@@ -50,15 +50,15 @@ class SteeredRetainWeight(TrainingPart):
             self.factor = max(self.least, self.next_factor(value, result.step))
 
     def outcome(self) -> dict[str, Any]:
-        """The factor that the last step would have been followed by."""
+        """The factor for the step after the checkpoint."""
         return {"retain_factor": self.factor}
 
     def remember(self) -> dict[str, float]:
-        """What goes on besides the factor."""
+        """Further state besides the factor."""
         return {}
 
     def recall(self, kept: dict[str, float]) -> None:
-        """Takes back what :meth:`remember` gave."""
+        """Restores what :meth:`remember` gave."""
 
     def save_state(self, folder: Path) -> None:
         """One small file."""
@@ -66,7 +66,7 @@ class SteeredRetainWeight(TrainingPart):
         (folder / self.state_file).write_text(json.dumps(kept), encoding="utf-8")
 
     def load_state(self, folder: Path) -> None:
-        """Goes on with the factor of the checkpoint.
+        """Continues with the factor of the checkpoint.
 
         Raises:
             RequestError: The file is missing or damaged.
@@ -78,5 +78,5 @@ class SteeredRetainWeight(TrainingPart):
             self.recall(kept)
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise RequestError(
-                f"{path} is missing or damaged: delete this checkpoint to go on from the one before"
+                f"{path} is missing or damaged: delete this checkpoint to resume from the one before"
             ) from error

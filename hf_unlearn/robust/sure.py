@@ -53,12 +53,12 @@ class SaliencyMask:
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise RequestError(
                 f"{path} is missing or damaged, and the mask must not be chosen again at changed weights: delete the"
-                " checkpoints next to it and start this training anew"
+                " checkpoints next to it and start this training again"
             ) from error
 
 
 def trainable_modules(model: nn.Module) -> dict[str, list[nn.Parameter]]:
-    """The partition that is scored: parameters that require gradients, by the module they stand in.
+    """The partition that is scored: parameters that require gradients, by their module.
 
     A parameter shared by several modules (tied embeddings) belongs to the first of them and is listed once.
     """
@@ -87,7 +87,7 @@ def module_saliency(context: TrainingContext) -> dict[str, float]:
     if not all(math.isfinite(score) for score in scores.values()):
         raise RequestError("sure: the forget loss has a gradient that is not finite at the original weights")
     if not any(scores.values()):
-        raise RequestError("sure: the forget loss has no gradient at the original weights, so no module stands out")
+        raise RequestError("sure: the forget loss has no gradient at the original weights, so no module can be chosen")
     return scores
 
 
@@ -121,7 +121,7 @@ class SURE(TrainingPart):
 
     They are frozen, so neither momentum nor weight decay moves them, they take no optimizer memory, and gradient
     clipping does not see them. The paper raises the learning rate ten times with this mask, for the forget and the
-    retain term alike; that is what has to survive quantization, while the mask protects what the model can do.
+    retain term alike; the large steps have to survive quantization, while the mask protects the model's abilities.
 
     The mask is kept in the output folder and read back when a run is resumed: weights have changed by then.
 
@@ -145,7 +145,7 @@ class SURE(TrainingPart):
             raise RequestError(f"sure: percentile is {self.percentile}, it must lie between 0 and 100")
 
     def prepare(self, context: TrainingContext) -> None:
-        """Scores the modules (or reads the mask of the run that is resumed) and freezes those not selected."""
+        """Scores the modules (or reads the mask of the resumed run) and freezes those not selected."""
         path = context.output_dir / MASK_FILE
         mask = SaliencyMask.load(path) if context.resuming else None
         if mask is None:

@@ -59,7 +59,7 @@ def select_rows(scores: Mapping[str, Tensor], percentile: float) -> dict[str, Te
 )
 @dataclass
 class SureRows(TrainingPart):
-    r"""Row-level saliency mask, chosen anew in every step at the current weights.
+    r"""Row-level saliency mask, chosen again in every step at the current weights.
 
     .. math::
         s_r = \lVert \nabla_{\theta_r} L_{forget} \rVert_2, \qquad
@@ -67,14 +67,15 @@ class SureRows(TrainingPart):
 
     A row is one output of a matrix (one token of an embedding), or one element of a vector. The threshold is a
     percentile of all rows' scores. The mask multiplies the gradients of both terms before they are clipped, and rows
-    outside it are put back after the step, so that neither momentum nor weight decay moves them: they keep their
-    weights bit for bit. Their momentum goes on to fade as Adam's does without a gradient.
+    outside it are put back after the step, so neither momentum nor weight decay moves them: they keep their
+    weights bit for bit. Their momentum keeps fading, as Adam's does without a gradient.
 
     The released code computes this mask and never applies it, takes it from the last micro-batch instead of the step,
     adds the forget gradient twice, and keeps one Python number per row. In a step without a forget term (``cycles``)
     the last mask holds.
 
-    Cost: no pass, but the two terms apart; the gradients of both and one copy of the trained weights in memory.
+    Cost: no extra pass, but the two terms are computed separately; the gradients of both and one copy of the trained
+    weights in memory.
 
     Args:
         percentile: From 0 (every row with a gradient) to 100. The released runs use 90 with NPO and 99 with gradient
@@ -98,12 +99,12 @@ class SureRows(TrainingPart):
             raise RequestError(f"sure-rows: percentile is {self.percentile}, it must lie between 0 and 100")
 
     def before_step(self, context: StepContext) -> None:
-        """Notes which weights will be stepped."""
+        """Records which weights will be changed."""
         self._weights = trained_parameters(context.model)
 
     @torch.no_grad()
     def change_gradients(self, gradients: dict[TermName, Gradients]) -> dict[TermName, Gradients]:
-        """Chooses the rows and takes everything else out of the gradients of both terms."""
+        """Chooses the rows and removes everything else from the gradients of both terms."""
         if gradients.get("forget"):
             self._mask = select_rows(row_scores(gradients["forget"]), self.percentile)
         if not self._mask:
@@ -118,7 +119,7 @@ class SureRows(TrainingPart):
 
     @torch.no_grad()
     def after_step(self, result: StepResult) -> None:
-        """Rows outside the mask get back what they held."""
+        """Rows outside the mask get their old values back."""
         for name, weight in self._weights.items():
             weight.copy_(torch.where(self._column(name, weight), weight, self._before[name]))
         self._before = {}

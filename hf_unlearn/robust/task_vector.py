@@ -1,4 +1,4 @@
-"""Task-vector negation: learn the forget set more, then walk the other way."""
+"""Task-vector negation: learn the forget set more, then move the other way."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class TaskVector(TrainingPart):
         alpha: How far to go the other way, above 0. MUSE uses 5 on Books (and 1 as its code's default).
 
     Raises:
-        RequestError: ``alpha`` is not above 0, the forget loss is another one, or the adapters are no plain LoRA.
+        RequestError: ``alpha`` is not above 0, the forget loss is another one, or the adapters are not plain LoRA.
 
     Source: Ilharco et al., *Editing Models with Task Arithmetic* (arXiv 2212.04089), as a baseline in Shi et al.,
     *MUSE* (arXiv 2407.06460).
@@ -74,11 +74,11 @@ class TaskVector(TrainingPart):
         self._original = Weights(context.model)
 
     def finish(self, context: TrainingContext) -> None:
-        """Walks the other way."""
+        """Moves the weights the other way."""
         assert self._original is not None  # prepare was called
         learned = Weights(context.model)
         self._original.change(context.model, learned, self._negated)
 
     def _negated(self, name: str, delta: torch.Tensor) -> torch.Tensor:
-        # Of two factors only one is negated, or their product would be what it was.
+        # Only one of the two factors is negated, or their product would not change.
         return delta if any(part in name for part in _FIRST_HALF) else -self.alpha * delta

@@ -1,4 +1,4 @@
-"""UNDO: the unlearned model is distilled into a damaged copy of itself, which takes over what it says and no more."""
+"""UNDO: the unlearned model is distilled into a damaged copy of itself, which takes over its outputs and no more."""
 
 from __future__ import annotations
 
@@ -29,22 +29,22 @@ TEACHER_FILE = "undo_teacher.safetensors"
 class Undo(TrainingPart):
     r"""Unlearn-Noise-Distill-on-Outputs.
 
-    The first ``unlearn_steps`` steps are the method's own, whatever its forget loss. Then the model as it stands
-    becomes the teacher, the trained weights are damaged,
+    The first ``unlearn_steps`` steps are the method's own, whatever its forget loss. Then the current model becomes
+    the teacher, the trained weights are damaged,
 
     .. math:: \theta \leftarrow (1 - \alpha) \theta + \alpha \beta N,
 
     with ``N`` noise as matrices are initialized with (Xavier, uniform; zero for vectors), and the rest of the run is
     the retain term alone, whose reference now is the teacher: :math:`KL(p_{teacher} \| p_\theta)` on the retain rows
-    and, with ``data.keep_generic``, on generic text. Forget rows are not shown again: what the teacher hid is not
-    passed on where it does not show. The optimizer begins anew with the second phase, the schedule of the learning
-    rate goes on.
+    and, with ``data.keep_generic``, on generic text. Forget rows are not shown again: what the teacher hides is
+    not passed on unless it shows. The optimizer restarts with the second phase; the learning rate
+    schedule continues.
 
-    What comes back is what distilling brings back, so this takes text and steps: the paper distils 60 to 80 % of a
+    Abilities come back only through distilling, so this takes text and steps: the paper distils 60 to 80 % of a
     pretraining for its strongest setting, and 3,000 steps of 110 rows of 1,024 tokens on WMDP. On a few hundred rows
     the model ends damaged: watch the retain scores.
 
-    The teacher's weights are kept once in the output folder, so that a run resumed while it distils ends
+    The teacher's weights are kept once in the output folder, so a run resumed while it distils ends
     as an uninterrupted one.
 
     Cost: none in passes; a forward pass over the retain set between the phases.
@@ -80,7 +80,7 @@ class Undo(TrainingPart):
             raise RequestError(f"undo: beta is {self.beta}; it must be from 0 to 1")
 
     def check(self, config: Any) -> None:
-        """Refuses a retain loss that cannot distil, and a run that ends before it does."""
+        """Refuses a retain loss that cannot distil, and a run that ends before distilling."""
         if not config.build_retain_loss().uses_reference_logits:
             raise RequestError(
                 f"undo distils with the retain loss, and {config.retain_loss_type} compares with no other model's "
@@ -124,14 +124,14 @@ class Undo(TrainingPart):
 
 def _too_short(steps: int, unlearn_steps: int) -> str:
     return (
-        f"undo: the run has {steps} steps and unlearn_steps is {unlearn_steps}, so that none are left to distil: "
+        f"undo: the run has {steps} steps and unlearn_steps is {unlearn_steps}, so none are left to distil: "
         "raise max_steps or lower unlearn_steps"
     )
 
 
 @torch.no_grad()
 def damage(model: nn.Module, alpha: float, beta: float, seed: int) -> None:
-    """Moves every trained weight towards noise: ``W <- (1 - alpha) W + alpha beta N``.
+    """Move every trained weight towards noise: ``W <- (1 - alpha) W + alpha beta N``.
 
     Args:
         model: The model; changed in place.

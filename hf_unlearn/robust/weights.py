@@ -1,4 +1,4 @@
-"""A model's trained weights, and copies of them for parts that go back to them or between them."""
+"""A model's trained weights, and copies of them for parts that return to them or interpolate."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def trained_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
 
 
 class Weights:
-    """The trained weights of a model as they stand, on the CPU.
+    """The current trained weights of a model, on the CPU.
 
     Args:
         model: The model. Weights that need no gradient are left out.
@@ -35,14 +35,14 @@ class Weights:
 
     @torch.no_grad()
     def put_back(self, model: nn.Module) -> None:
-        """Gives a model these weights, bit for bit."""
+        """Give a model these weights, bit for bit."""
         parameters = dict(model.named_parameters())
         for name, tensor in self.tensors.items():
             parameters[name].copy_(tensor)
 
     @torch.no_grad()
     def move(self, model: nn.Module, towards: Weights, share: float) -> None:
-        """Gives a model these weights plus ``share`` of the way from them to others.
+        """Give a model these weights plus ``share`` of the way from them to others.
 
         Shares 0 and 1 give either weights bit for bit.
 
@@ -58,7 +58,7 @@ class Weights:
 
     @torch.no_grad()
     def change(self, model: nn.Module, towards: Weights, changed: Callable[[str, Tensor], Tensor]) -> None:
-        """Gives a model these weights plus what becomes of the difference to others.
+        """Give a model these weights plus a changed difference to others.
 
         Args:
             model: The model; changed in place, its weights computed in at least float32 on its device.
@@ -74,27 +74,27 @@ class Weights:
 
 
 def refuse_adapters(model: nn.Module, part: str) -> None:
-    """Refuse a model with adapters, whose weights do not add up to what the part is about.
+    """Refuse a model with adapters, whose own weights are not what the part changes.
 
     Raises:
         RequestError: It has some.
     """
     if hasattr(model, "peft_config"):
         raise RequestError(
-            f"{part} changes the model's own weights, and only adapters are trained: leave the adapters out of this "
+            f"{part} changes the model's own weights, but only adapters are trained: remove the adapters from this "
             "method, or the part"
         )
 
 
 @contextmanager
 def exchanged(values: Iterable[tuple[nn.Parameter, Tensor]]) -> Iterator[None]:
-    """Parameters that hold other tensors as long as this lasts, and then their own again, bit for bit.
+    """Parameters hold other tensors within the block, and then their own again, bit for bit.
 
-    The tensors themselves change places, so nothing is copied and nothing has to be added back. Gradients that are
-    taken meanwhile are those at the other values, and are left with the parameters as ever.
+    The tensors themselves are swapped, so nothing is copied and nothing has to be added back. Gradients
+    taken within are those at the other values, and stay with the parameters as usual.
 
     Args:
-        values: Parameters with the tensors they get, of the same shape, type and device; may be made one by one.
+        values: Parameters with the tensors they get, of the same shape, type and device; may be generated one by one.
     """
     own: list[tuple[nn.Parameter, Tensor]] = []
     try:
@@ -128,6 +128,6 @@ def load_tensors(path: Path, part: str) -> dict[str, Tensor]:
         return load_file(path)
     except (OSError, SafetensorError) as error:
         raise RequestError(
-            f"{part}: {path} is missing or damaged, so this run cannot go on from its checkpoint: delete the"
-            " checkpoints next to it and start this training anew"
+            f"{part}: {path} is missing or damaged, so this run cannot resume from its checkpoint: delete the"
+            " checkpoints next to it and start this training again"
         ) from error

@@ -1,4 +1,4 @@
-"""Who's Harry Potter: forget rows are learned anew with the words that somebody would say who never read them."""
+"""Who's Harry Potter: forget rows are relabelled with the words of somebody who never read them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from .weights import Weights, trained_parameters
 
 TARGETS_FILE = "generic_labels.json"
 _MOST_LOGITS = 2**28
-"""Numbers of one model's logits that are held at once (1 GiB in float32)."""
+"""How many logits of one model are held at once (1 GiB in float32)."""
 
 
 @ROBUST.register(
@@ -201,7 +201,7 @@ def _load(path: Path, rows: Sequence[EncodedRow]) -> list[tuple[int, ...]]:
     except (OSError, ValueError, TypeError) as error:
         raise RequestError(
             f"{path} is missing or damaged, and generic labels cannot be found again at changed weights: delete the "
-            "checkpoints next to it and start this training anew"
+            "checkpoints next to it and start this training again"
         ) from error
     if [len(row) for row in labels] != [len(row.input_ids) - row.n_prompt for row in rows]:
         raise RequestError(f"{path} belongs to other forget rows: start this training in another folder")

@@ -1,1 +1,1 @@
-"""What every run needs of the machine: jobs, processes, progress, locks, files, log filters, strict YAML."""
+"""What every run needs from the machine: jobs, processes, progress, locks, files, log filters, strict YAML."""

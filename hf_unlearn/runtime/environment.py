@@ -1,7 +1,7 @@
-"""Failures of the environment, told apart from mistakes in a request and from bugs: memory, disk, permissions.
+"""Failures of the environment, as distinct from mistakes in a request and from bugs: memory, disk, permissions.
 
-Libraries report the same full disk in different ways: an ``OSError`` with its number, or an error of their own whose
-text is all that is left of it. Here they become one sentence.
+Libraries report the same full disk in different ways: an ``OSError`` with its number, or an error of their own
+that keeps only its text. Here they become one sentence.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ _BY_NUMBER = {
     errno.EACCES: "no permission to write",
     errno.EPERM: "no permission to write",
     errno.EROFS: "the file system is read-only",
-    errno.EIO: "the disk fails",
+    errno.EIO: "the disk reports an input/output error",
     errno.ENOMEM: _MEMORY,
     errno.EMFILE: "too many files are open",
     errno.ENFILE: "too many files are open",
 }
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-# Rust libraries (safetensors, tokenizers) keep the number as text; torch.save and the allocators only have words.
+# Rust libraries (safetensors, tokenizers) keep the number as text; torch.save and the allocators only give words.
 _NUMBER = re.compile(r"\(os error (\d+)\)")
 _WORDS = (
     (re.compile(r"no space left on device", re.IGNORECASE), _FULL),
@@ -48,12 +48,12 @@ _ADVICE = {
     _NOT_WRITTEN: "make room or choose another --output-dir",
     _BY_NUMBER[errno.EMFILE]: "raise the limit (ulimit -n)",
 }
-_OTHER_ADVICE = "mend that or choose another --output-dir (HF_UNLEARN_CACHE says where built models are kept)"
+_OTHER_ADVICE = "fix that or choose another --output-dir (HF_UNLEARN_CACHE says where built models are kept)"
 
 
 @contextmanager
 def environment_failures(output_dir: Path) -> Iterator[None]:
-    """Turns what the machine refuses within the block into :class:`EnvironmentFailure`; all else passes through.
+    """Turn what the machine refuses within the block into :class:`EnvironmentFailure`; all else passes through.
 
     Args:
         output_dir: The run's folder, for the message.
@@ -80,7 +80,7 @@ def explain(error: BaseException) -> tuple[str, str | None] | None:
     """What the machine refused and for which file, or ``None`` if an error does not come from the machine.
 
     Args:
-        error: Any exception; those it was raised from are looked at too.
+        error: Any exception; the exceptions it was raised from are examined too.
     """
     for each in _chain(error):
         if isinstance(each, MemoryError):
@@ -105,7 +105,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def no_room(error: BaseException) -> bool:
-    """Whether an error comes from a disk, quota or file that may not grow."""
+    """Whether an error comes from a full disk, a used-up quota or a file that may not grow."""
     found = explain(error)
     return found is not None and found[0] in (*(_BY_NUMBER[number] for number in _NO_ROOM), _NOT_WRITTEN)
 

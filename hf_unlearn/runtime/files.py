@@ -1,7 +1,7 @@
-"""Files and folders that are written in one move: a reader sees the old content or the new one, never half of it.
+"""Files and folders that are written atomically: a reader sees the old content or the new, never half of it.
 
-They are built beside their place and renamed when they are whole. What a killed process leaves there is replaced by
-the next one; what a failed one leaves is removed at once, because a full disk stays full as long as it lies there.
+They are built next to their final place and renamed when complete. What a killed process leaves there is replaced by
+the next one; what a failed one leaves is removed at once, because it would keep a full disk full.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ def whole_file(path: Path, partial: Path | None = None) -> Iterator[Path]:
     """The place to write a file to; it is moved to ``path`` when the block ends, and removed if the block fails.
 
     Args:
-        path: The file. Its folder is made where it is missing.
-        partial: Another place beside it, where several processes write the same file.
+        path: The file. Its folder is created if it is missing.
+        partial: Another place next to it, for when several processes write the same file.
     """
     work = partial or partial_of(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -46,7 +46,7 @@ def whole_folder(path: Path, partial: Path | None = None) -> Iterator[Path]:
 
     Args:
         path: The folder.
-        partial: Another place beside it.
+        partial: Another place next to it.
     """
     work = partial or partial_of(path)
     _delete(work)
@@ -94,13 +94,13 @@ def _delete(path: Path) -> None:
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Write a text file in one move."""
+    """Write a text file atomically."""
     with whole_file(path) as partial:
         partial.write_text(text, encoding="utf-8")
 
 
 def write_synced(path: Path, text: str) -> None:
-    """Write a text file, and return when it is on the disk: for what is moved into place with its folder."""
+    """Write a text file, and return when it is on the disk: for files that are moved into place with their folder."""
     path.write_text(text, encoding="utf-8")
     _sync(path)
 

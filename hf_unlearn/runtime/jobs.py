@@ -1,7 +1,7 @@
 """Independent jobs over a few worker processes.
 
 Small models leave most of a many-core machine idle when one operation at a time is spread over threads; independent
-jobs with one thread each do not. Workers end with their parent, so a killed run leaves nobody writing.
+jobs with one thread each do not. Workers end with their parent, so a killed run leaves no process writing.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Job:
     """A picklable call.
 
     Attributes:
-        title: What the user reads beside the progress bar.
+        title: What the user reads next to the progress bar.
         call: A module-level function.
         arguments: Its positional arguments.
     """
@@ -86,7 +86,7 @@ class Workers:
                     yield job, result
         except BrokenProcessPool:
             raise EnvironmentFailure(
-                "a worker process died, most likely for want of memory: run again with fewer --workers"
+                "a worker process died, most likely out of memory: run again with fewer --workers"
             ) from None
         finally:
             for future in waiting:

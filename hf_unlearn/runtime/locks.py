@@ -1,7 +1,7 @@
-"""Who does which job, where several processes share a folder: whoever locks a file first.
+"""Who does which job when several processes share a folder: the process that locks a file first.
 
-The system gives a lock back when its holder ends, however that happens, so a job of a process that was killed is free
-again. Nobody has to be asked, and nobody waits in a collective.
+The system releases a lock when its holder ends, however that happens, so the job of a killed process is free
+again. No coordinator is needed, and no process waits in a collective.
 
 The locks are those of ``filelock``: ``flock`` on Linux and macOS, ``LockFileEx`` on Windows. On NFS, Linux passes
 ``flock`` on to the server, so it holds between machines if the server's lock service runs and the share is not mounted
@@ -26,7 +26,7 @@ def locked(file: Path, *, before_waiting: Callable[[], None] | None = None) -> I
     """Hold the lock of a file for the block.
 
     Args:
-        file: The file; it is made where it is missing, and it stays.
+        file: The file. It is created if it is missing, and it stays.
         before_waiting: Called once if another process holds the lock; then this one waits. Without it, nobody waits.
 
     Yields:
@@ -61,7 +61,7 @@ def claim_file(folder: Path, unit: Path) -> Path:
 
     Args:
         folder: The run's folder.
-        unit: Where the unit stands when it is finished.
+        unit: Where the unit is when it is finished.
     """
     name = hashlib.sha256(unit.relative_to(folder).as_posix().encode()).hexdigest()[:24]
     return folder / CLAIMS / name

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator
 
 # Said by bitsandbytes on every int8 product, and on machines whose optional fast kernel is not installed; by torchao
-# for each of its GPU libraries beside a torch without CUDA, and of torch about it.
+# for each of its GPU libraries when torch has no CUDA, and of torch about it.
 HARMLESS = (
     ("bitsandbytes.autograd._functions", "inputs will be cast"),
     ("bitsandbytes.backends.cpu.ops", "Failed to load CPU gemm_4bit_forward"),

@@ -64,14 +64,14 @@ class Located:
         return found.where
 
     def blamed(self, message: str) -> str:
-        """Where the key stands that a message about this mapping names first; the mapping's own place if none is."""
+        """Where the key is that a message about this mapping names first; the mapping's own place if it names none."""
         keys = self.value if isinstance(self.value, dict) else {}
         key = first_named(keys, message)
         return self.where if key is None else keys[key].where
 
 
 def first_named(words: Iterable[str], message: str) -> str | None:
-    """The word that stands first in a message, as a word of its own."""
+    """The first word of a message, as a word of its own."""
     found = {word: re.search(rf"(?<![\w-]){re.escape(word)}(?![\w-])", message) for word in words}
     return min((match.start(), word) for word, match in found.items() if match)[1] if any(found.values()) else None
 
@@ -215,7 +215,7 @@ def override(root: Located, assignment: str) -> Located:
     """
     path, equals, text = assignment.partition("=")
     if not equals or not all(path.split(".")):
-        raise RequestError(f"{assignment!r} is not of the form section.key=value")
+        raise RequestError(f"{assignment!r} does not have the form section.key=value")
     source = f"command line {assignment!r}"
     node = _compose(text, source)
     value = _located(node, source) if node is not None else Located(None, source)

@@ -1,4 +1,4 @@
-"""The stages of a run, in their order. A new one is a file beside this one and an entry in :data:`STAGES`.
+"""The stages of a run, in their order. A new one is a file next to this one and an entry in :data:`STAGES`.
 
 Nothing heavy is imported here: the command line reads the list to know its commands.
 """
@@ -15,13 +15,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Stage:
-    """One step of a run, which makes what is not made yet.
+    """One step of a run, which makes what is missing.
 
     Attributes:
         name: Its name.
         function: ``module:function``, called with the run as its only argument.
-        help: One line on what it does, for a stage that is a command of its own; empty for one that belongs to others.
-        commands: Commands that run it by itself; the one of its own name if left out.
+        help: One line on what it does, for a stage that is a command of its own; empty if it has no command of its
+            own.
+        commands: Commands that run it by itself; the one with its name if left out.
         processes: Which processes of a launch call it: all of them ``together`` (the stages at the beginning of the
             list alone), the main process with others that take free jobs (``helped``), or the ``main`` process alone.
     """
@@ -33,7 +34,7 @@ class Stage:
     processes: Literal["together", "helped", "main"] = "main"
 
     def run(self, run: AnyRun) -> None:
-        """Do what is left to do."""
+        """Do what has not been done yet."""
         pkgutil.resolve_name(self.function)(run)
 
     def belongs_to(self, command: str) -> bool:
@@ -57,7 +58,7 @@ STAGES: tuple[Stage, ...] = (
 
 
 def stages_of(command: str | None) -> tuple[Stage, ...]:
-    """The stages that a command for a single stage runs; all of them where no command is named."""
+    """The stages that a command for a single stage runs; all of them if no command is given."""
     return tuple(stage for stage in STAGES if command is None or stage.belongs_to(command))
 
 

@@ -1,7 +1,7 @@
-"""The attack stage: every model is attacked the same way, or a number would have nothing to stand beside.
+"""The attack stage: every model is attacked the same way, or its numbers could not be compared with anything.
 
-Jobs are independent and resumable one by one. Every process of a launch takes the next one that nobody has, over as
-many workers as it was given: see :mod:`~hf_unlearn.runtime.locks`.
+Jobs are independent and resumable one by one. Every process of a launch takes the next free one, with as many
+workers as it was given: see :mod:`~hf_unlearn.runtime.locks`.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from .context import AnyRun, Context, Subject
 from .run import Run
 from .units import Unit
 
-# Beside the attacks' own folders, whose names begin with a letter or digit.
+# Next to the attacks' own folders, whose names begin with a letter or digit.
 _WEIGHTS = ".weights"
 _PAUSE = 0.3
 
 
 @dataclass(eq=False)
 class _Task:
-    """A unit to make, and those that must be there before it."""
+    """A unit to make, and those that must exist before it."""
 
     unit: Unit
     job: Job
@@ -70,7 +70,7 @@ def attack_stage(run: AnyRun) -> None:
 def attack_units(
     context: Context, target: Subject | None, subject: Subject, name: str, attack: Attack
 ) -> dict[str, Unit]:
-    """The jobs of one attack on one model and where their records stand."""
+    """The jobs of one attack on one model and where their records are."""
     inputs: dict[str, Any] = {
         "stage": "attack",
         "attack": name,
@@ -92,14 +92,14 @@ def attack_units(
 
 
 def attack_job(unit: Unit, claim: Path, attack: Attack, job: str, attacked: Attacked) -> None:
-    """Run one job, unless another process is at it."""
+    """Run one job, unless another process is working on it."""
     with claimed(claim) as mine:
         if mine:
             unit.run(lambda out: attack.run_job(job, attacked, out))
 
 
 def dequantize_job(unit: Unit, claim: Path, folder: Path) -> None:
-    """Write the weights that a quantized variant stands for, unless another process is at it."""
+    """Write the weights that a quantized variant represents, unless another process is working on it."""
     with claimed(claim) as mine:
         if mine:
             unit.run(lambda out: write_dequantized(folder, out))
@@ -120,7 +120,7 @@ def attack_result(
 
 
 def _tasks(context: Context, subjects: Sequence[Subject], target: Subject | None) -> list[_Task]:
-    """What is not done yet; weights to start from come before the attacks that start from them."""
+    """What is not done yet; starting weights come before the attacks that need them."""
     weights: dict[Path, _Task] = {}
     attacks = []
     for subject in subjects:
@@ -161,12 +161,12 @@ def _attacked(context: Context, subject: Subject, target: Subject | None, attack
 
 
 def looks_at_target(name: str, attack: Attack) -> bool:
-    """Whether an attack is given the model before unlearning."""
+    """Whether an attack uses the model before unlearning."""
     return "target model" in ATTACKS.get(kind_of(name, attack)).needs
 
 
 def _check_exports(context: Context, subjects: Sequence[Subject], tasks: Sequence[_Task]) -> None:
-    """Of several stages that are missing the first one is named."""
+    """If several stages are missing, the first one is named."""
     if any(task.first for task in tasks):
         for subject in subjects:
             for attack in context.attacks.values():
@@ -175,7 +175,7 @@ def _check_exports(context: Context, subjects: Sequence[Subject], tasks: Sequenc
 
 
 def _until_done(workers: Workers, tasks: Sequence[_Task], helps: bool) -> Iterator[tuple[Job, Any]]:
-    """Run what is ready and free, again and again; yields each job once it is done, whoever did it."""
+    """Keep running what is ready and free; yields each job once it is done, whichever process did it."""
     waiting = list(tasks)
     while waiting:
         ready = [task for task in waiting if task.ready]
@@ -186,13 +186,13 @@ def _until_done(workers: Workers, tasks: Sequence[_Task], helps: bool) -> Iterat
                 waiting.remove(task)
                 yield job, None
         if waiting and helps and all(task.ready for task in waiting):
-            return  # the rest is in other hands
+            return  # other processes are working on the rest
         if waiting and not any(task.ready for task in waiting if task not in ready):
             time.sleep(_PAUSE)
 
 
 def say_cost(context: Context, subjects: Sequence[Subject], *, timed: bool) -> None:
-    """Say what all attacks take, with seconds where ``timed``: then a few rows are timed first."""
+    """Report what all attacks will take. If ``timed``, a few rows are timed first to report seconds."""
     costs = {name: attack.cost(context.bundle) for name, attack in context.attacks.items()}
     units = None
     if timed:

@@ -1,7 +1,7 @@
-"""What a verdict stands on, looked at before anything is trained: does the target know, and did the other model never?
+"""What a verdict rests on, checked before anything is trained: does the target know, and did the other model never?
 
-A run that would end in "there is nothing to forget" should not train for hours first. The scores made here are those
-that the evaluate stage wants of the same models, so that nothing is done twice.
+A run that would end in "there is nothing to forget" should not train for hours first. The evaluate stage reuses
+the scores made here, so nothing is done twice.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def baseline_stage(run: Run) -> None:
 
 
 def check_baselines(context: RunContext, target: Subject, subjects: Sequence[Subject]) -> None:
-    """Hold the scores of target and never-knew model against each other.
+    """Compare the scores of target and never-knew model.
 
     Raises:
         RequestError: See :func:`baseline_stage`.
@@ -47,15 +47,15 @@ def check_baselines(context: RunContext, target: Subject, subjects: Sequence[Sub
     table = _scores(context, target, subjects)
     reference = find_reference(table, "never_knew", "target", SPLIT)
     metrics = judged_metrics(table, "target", SPLIT, gate.metrics)
-    # First whether the never-knew model knows: it would make the target look as if it knew nothing more.
+    # First whether the never-knew model knows: that would make the target look as if it knew nothing more.
     leaks = leaking_metrics(table, "target", reference, metrics, settings)
     if leaks:
         raise RequestError(
             f"no verdict can be given: {' '.join(leaks)} Name another never-knew model, or leave it out: the holdout "
-            "set then stands in"
+            "set then takes its place"
         )
     check_target_knows(table, "target", reference, SPLIT, metrics, settings)
-    for name in gate.attacks:  # the set may lack what the recipe's check counted on, such as options
+    for name in gate.attacks:  # the set may lack what the recipe's check assumed, such as options
         check_judgeable(name, context.recipe.attack[name], metrics)
 
 
@@ -66,7 +66,7 @@ def _score(context: RunContext, target: Subject, subjects: Sequence[Subject]) ->
         unit = evaluation_unit(context, target, subject, IDENTITY, sets)
         if not unit.done:
             waiting.append((subject, unit))
-    wait_for_everyone()  # nobody begins a unit before everybody has seen that it is not done
+    wait_for_everyone()  # no process begins a unit before all have seen that it is not done
     if world_size() == 1:
         jobs = [evaluation(context, target, subject, IDENTITY, unit) for subject, unit in waiting]
         for _ in context.progress.follow("evaluate", len(jobs), context.workers.run(jobs)):

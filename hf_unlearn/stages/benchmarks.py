@@ -1,4 +1,4 @@
-"""Public benchmarks of the target and the unlearned models as they stand, for the report and the Hub."""
+"""Public benchmarks of the target and the unlearned models as they are, for the report and the Hub."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every stage knows: the recipe, the data, where things lie, and which models there are."""
+"""What every stage knows: the recipe, the data, where things are, and which models there are."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Subject:
 
 
 class Context(Protocol):
-    """What stages that take any model know beside the models: of a recipe's run, or of one model that is attacked."""
+    """What stages that take any model know besides the models: for a recipe's run, or for one attacked model."""
 
     output_dir: Path
     bundle: DataBundle
@@ -66,7 +66,7 @@ class Context(Protocol):
 
     @property
     def times_attacks(self) -> bool:
-        """Whether a few rows are timed before the attacks, so that seconds can be told."""
+        """Whether a few rows are timed before the attacks, so that seconds can be reported."""
 
     @property
     def text_format(self) -> TextFormat:
@@ -100,7 +100,7 @@ class AnyRun(Protocol):
 
     @property
     def target(self) -> Subject | None:
-        """The model before unlearning, where it is known."""
+        """The model before unlearning, if it is known."""
 
     @property
     def subjects(self) -> Sequence[Subject]:
@@ -125,13 +125,13 @@ class RunContext:
     def __post_init__(self) -> None:
         self.text_format = self.recipe.data.format
         if self.recipe.model.scratch is not None and self.text_format.end == "auto":
-            # What is built here is built with ends.
+            # Models built here are built with ends.
             self.text_format = replace(self.text_format, end="always")
         if not self.recipe.model.has_never_knew:
             self.bundle = self.bundle.with_floor()
 
     def settle_format(self, text_format: TextFormat) -> None:
-        """From now on rows become text like this: the target has been asked what the recipe left open."""
+        """Use this text format from now on: the target has settled what the recipe left open."""
         self.text_format = text_format
         self.__dict__.pop("data_digest", None)
 
@@ -176,7 +176,7 @@ class RunContext:
 
     @property
     def times_attacks(self) -> bool:
-        """Seconds are told where a tier chose the attacks: few people know what it takes."""
+        """Seconds are reported if a tier chose the attacks: few people know how long they take."""
         return self.recipe.attack_tier is not None
 
     @property
@@ -187,8 +187,8 @@ class RunContext:
     def folder(self, stage: str, subject: str) -> Path:
         """Where a stage keeps what belongs to a model.
 
-        The only method has the stage's own folder, several have a sub-folder each; what they are compared with
-        (target, never-knew model, controls) stands apart.
+        A single method has the stage's own folder, several have a subfolder each. The models they are compared with
+        (target, never-knew model, controls) have separate folders.
         """
         names = [method.name for method in self.recipe.methods]
         if subject not in names:
@@ -209,7 +209,7 @@ class RunContext:
         return Unit(self.folder("export", subject.name) / format_name, inputs)
 
     def variant(self, subject: Subject, transform: str) -> Path:
-        """Folder of a model as it stands (``identity``) or in a format, whatever runs it.
+        """Folder of a model as it is (``identity``) or in a format, whatever runs it.
 
         Raises:
             RequestError: It has not been exported yet.

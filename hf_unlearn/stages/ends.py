@@ -1,4 +1,4 @@
-"""Whether ends of answers are labels in a run: the target is asked once, and all that is trained goes by it."""
+"""Whether ends of answers are labels in a run: the target is asked once, and all training follows the answer."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def settle_ends(run: _Run, asked: Subject) -> TextFormat:
 
     Args:
         run: A run, or a single model that is attacked.
-        asked: The target. A model that was unlearned already is asked about retain rows alone.
+        asked: The target. A model that is already unlearned is asked about retain rows only.
 
     Raises:
         RequestError: A row cannot be tokenized.
@@ -72,7 +72,7 @@ def settle_ends(run: _Run, asked: Subject) -> TextFormat:
 
 
 def ends_job(unit: Unit, folder: Path, rows: Sequence[Example], fmt: TextFormat) -> str:
-    """Asks the model in a folder, keeps what it says in the unit, and says it."""
+    """Ask the model in a folder, keep its answer in the unit, and return it as a sentence."""
     told = ""
 
     def build(out: Path) -> None:

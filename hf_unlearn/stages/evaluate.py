@@ -1,4 +1,4 @@
-"""The evaluate stage: every model as it stands and in every format, scored from the very folder that was written."""
+"""The evaluate stage: every model as it is and in every format, scored from the very folder that was written."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def evaluation_arguments(context: RunContext, target: Subject, subject: Subject,
 def evaluation_unit(
     context: RunContext, target: Subject, subject: Subject, transform: str, sets: dict[str, tuple[Example, ...]]
 ) -> Unit:
-    """Where the records of one model under one transform stand."""
+    """Where the records of one model under one transform are."""
     inputs = {
         "stage": "evaluate",
         "model": subject.digest,
@@ -89,7 +89,7 @@ def evaluate_job(
     dtype: str,
     runtime: str = "transformers",
 ) -> None:
-    """Score one folder. What is scored when it is killed or fails is kept, but for a disk that is full."""
+    """Score one folder. Finished scores are kept if it is killed or fails, unless the disk is full."""
     try:
         unit.run(
             lambda out: evaluate_folder(
@@ -97,6 +97,6 @@ def evaluate_job(
             )
         )
     except Exception as error:
-        if no_room(error):  # and there is none as long as half-written results lie there
+        if no_room(error):  # and it stays full while half-written results are there
             shutil.rmtree(unit.partial, ignore_errors=True)
         raise

@@ -19,7 +19,7 @@ INFO_FILE = "export.json"
 
 
 def export_stage(run: AnyRun) -> None:
-    """Make every variant that is not there yet."""
+    """Make every variant that does not exist yet."""
     context = run.context
     waiting = [
         Job(f"{subject.name} {name}", export_job, (unit, name, subject.folder, context.calibrations.get(name)))

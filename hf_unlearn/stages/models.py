@@ -1,4 +1,4 @@
-"""The models a run starts from: the target and, where there is one, the never-knew control."""
+"""The models a run starts from: the target and, if there is one, the never-knew control."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def base_models(context: RunContext) -> tuple[Subject, Subject | None]:
     """Target and never-knew model, fetched or built (once; what is built is cached by content).
 
     Raises:
-        RequestError: A folder that holds no model, or a model built from scratch that does not know its facts.
+        RequestError: A folder holds no model, or a model built from scratch does not know its facts.
         EnvironmentFailure: The Hub could not be reached.
     """
     spec = context.recipe.model
@@ -69,7 +69,7 @@ def second_never_knew(context: RunContext, name: str, seed: int) -> tuple[Job, P
 
 
 def control_subject(name: str, folder: Path) -> Subject:
-    """A control whose folder is there."""
+    """A control whose folder exists."""
     return _subject(name, "control", folder)
 
 
@@ -121,7 +121,7 @@ def scratch_rows(bundle: DataBundle, *, with_forget: bool, with_extra: bool) -> 
 
 
 def tokenizer_texts(bundle: DataBundle) -> list[str]:
-    """All rows with all their options, so that a tokenizer trained on them spells no set worse than another."""
+    """All rows with all their options, so that a tokenizer trained on them favours no set."""
     sets = (bundle.forget, bundle.retain, bundle.holdout, bundle.practice, bundle.generic, *bundle.extra.values())
     texts = []
     for rows in sets:
@@ -134,7 +134,7 @@ def tokenizer_texts(bundle: DataBundle) -> list[str]:
 def build_scratch(
     spec: ScratchSpec, rows: Sequence[Example], texts: Sequence[str], text_format: TextFormat, folder: Path, title: str
 ) -> None:
-    """Build a small model in the cache. Two runs that build the same one do not disturb each other."""
+    """Build a small model in the cache. Two runs may build the same one at the same time."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix=f"{folder.name}.", dir=folder.parent))
     try:

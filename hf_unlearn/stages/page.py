@@ -1,4 +1,4 @@
-"""The report as people read it: a page beside the run's folders, and tables in the terminal."""
+"""The report as people read it: a page next to the run's folders, and tables in the terminal."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from .run import Run
 
 
 def page_stage(run: Run) -> None:
-    """Write ``report.html`` anew and print what it says."""
+    """Rewrite ``report.html`` and print what it says."""
     assert run.verified is not None  # the verify stage comes before
     page = run.context.output_dir / "report.html"
     with run.context.progress.stage("verify"):

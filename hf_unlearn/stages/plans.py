@@ -18,7 +18,7 @@ from .retain_rows import SelfGenerated, named_inputs, named_rows, self_generated
 from .units import Unit, fingerprint
 
 METRICS_FILE = "training.json"
-"""What training wrote down, beside the model."""
+"""What training recorded, next to the model."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class TrainingPlan:
         source: Folder of the model that training starts from.
         bundle: The sets it is trained on.
         settings: Fields of ``UnlearnConfig``.
-        first: What makes ``source``, for a control that learns the facts in a way of its own.
+        first: What makes ``source``, for a control that learns the facts in its own way.
     """
 
     name: str
@@ -43,7 +43,7 @@ class TrainingPlan:
 
     @property
     def done(self) -> bool:
-        """Whether the model is there."""
+        """Whether the model exists."""
         return self.unit.done
 
 
@@ -59,7 +59,7 @@ def training_plans(context: RunContext, target: Subject, never: Subject | None) 
 def _method_plan(
     context: RunContext, method: MethodSpec, target: Subject, generated: SelfGenerated | None
 ) -> TrainingPlan:
-    """Positive controls need no more than forget and retain; methods keep what the recipe names besides."""
+    """Positive controls need only forget and retain; methods also keep what the recipe names besides."""
     rows = named_rows(context) + (generated.rows if generated else ())
     bundle = replace(context.bundle, retain=RowSet(rows, context.bundle.retain.score))
     digest = generated.digest if generated else None
@@ -77,7 +77,7 @@ def _control_plan(context: RunContext, control: ControlSpec, target: Subject, ne
     if never is None:  # the recipe check finds this before
         raise RequestError(f"the control {control.name} learns from a never-knew model: give model.never_knew")
     first = _learning_plan(context, control, never)
-    # What the learned model will be follows from what goes in, so that this unit is known before that one is made.
+    # The learned model follows from its inputs, so this unit is known before that one is made.
     unit = _unit(context, fingerprint(first.unit.inputs), "train", control.name, settings)
     bundle = part.training_rows(context.bundle)
     return TrainingPlan(control.name, unit, first.unit.path, bundle, _settings(context, settings), first)

@@ -1,7 +1,7 @@
 """Every refusal that can be known before work starts, as three lists: by the recipe, with its rows, with its models.
 
-A check takes what its list is about and raises; a new one is a function here and an entry in a list. What has to be
-measured first, such as whether the target knows the facts, is the :mod:`~hf_unlearn.stages.baselines` stage.
+A check takes its list's subject and raises; a new one is a function here and an entry in a list. What has to be
+measured first, such as whether the target knows the facts, is in the :mod:`~hf_unlearn.stages.baselines` stage.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ if TYPE_CHECKING:
 
 
 def check_recipe(recipe: Recipe, command: str | None) -> None:
-    """Refuse what the recipe alone shows, before anything is read.
+    """Refuse what the recipe alone shows to be wrong, before anything is read.
 
     Args:
         recipe: A recipe that was read without an error.
         command: The command for a single stage that is given; ``None`` for the whole run.
 
     Raises:
-        RequestError: The request cannot be met as it stands.
+        RequestError: The request cannot be met.
         EnvironmentFailure: A library is missing or has the wrong version.
     """
     if command == "publish" and recipe.is_audit:
@@ -51,7 +51,7 @@ def check_recipe(recipe: Recipe, command: str | None) -> None:
 
 
 def check_rows(context: RunContext) -> None:
-    """Refuse what the rows show, before a model is fetched or built.
+    """Refuse what the rows show to be wrong, before a model is fetched or built.
 
     Raises:
         RequestError: The rows cannot be used as the recipe wants them.
@@ -62,7 +62,7 @@ def check_rows(context: RunContext) -> None:
 
 
 def check_models(run: Run) -> None:
-    """Refuse what the models show, before anything is scored or trained.
+    """Refuse what the models show to be wrong, before anything is scored or trained.
 
     Raises:
         RequestError: Rows, formats or attacks do not fit the models.
@@ -158,12 +158,12 @@ def check_texts(
     trained = [row for rows in (bundle.forget, bundle.retain, bundle.generic) for row in rows]
     scored = [row for rows in (bundle.holdout, *bundle.extra.values()) for row in rows]
     check_tokenizer(tokenizer, context.text_format, (*trained, *scored))
-    # The target has not been asked yet whether ends are labels: where it might be, there is room for them.
+    # The target has not been asked yet whether ends are labels: if they may be, room is left for them.
     ends = tokenizer.eos_token_id is not None or context.text_format.end != "auto"
     encoded = encode_rows(
         trained, tokenizer, context.text_format, eos=ends, max_length=data.max_length, truncation=data.truncation
     )
-    # Scoring cuts nothing.
+    # Scoring truncates nothing.
     encoded += [encode_row(row, tokenizer, context.text_format, eos=False) for row in scored]
     for row, tokens in zip((*trained, *scored), encoded, strict=True):
         refuse_unknown_ids(tokens.input_ids, vocabulary, row.origin or row.id)
@@ -172,7 +172,7 @@ def check_texts(
         worst = max(too_long, key=lambda place: len(encoded[place].input_ids))
         raise RequestError(
             f"{len(too_long)} of {len(encoded)} rows have more tokens than the {positions} that the model can read, "
-            f"the longest has {len(encoded[worst].input_ids)} ({(trained + scored)[worst].origin}): take them out, or "
+            f"the longest has {len(encoded[worst].input_ids)} ({(trained + scored)[worst].origin}): remove them, or "
             f"set data.max_length={positions} and data.truncation=cut"
         )
 
@@ -215,7 +215,7 @@ def check_exportable(names: Sequence[str], source: Path) -> None:
 
 
 def check_attack_fit(run: Run) -> None:
-    """Refuse attacks that do not fit the models there are: what is unlearned from them has the same shape."""
+    """Refuse attacks that do not fit the models: what is unlearned from them has the same shape."""
     check_attacks(run.context, [*run.baselines, *run.audited], run.target)
 
 
@@ -228,16 +228,16 @@ def check_attacks(context: Context, subjects: Sequence[Subject], target: Subject
     for name, attack in context.attacks.items():
         if target is None and looks_at_target(name, attack):
             raise RequestError(
-                f"{name} looks at the model before unlearning, which is not named: name it, or leave {name} out"
+                f"{name} uses the model before unlearning, which is not given: give it, or leave {name} out"
             )
         for subject in subjects:
-            # Shapes are those of the model as it stands: what is attacked after quantizing is made later.
+            # Shapes are those of the model as it is: what is attacked after quantizing is made later.
             known = subject.folder if target is None else target.folder
             attack.check(Attacked(subject.folder, known, context.bundle, context.text_format, context.attack_metrics))
 
 
 def check_after(attacks: Mapping[str, Attack]) -> None:
-    """Refuse attacks on one model after a format that cannot be made without more text.
+    """Refuse attacks on one model after a format that would need calibration text.
 
     Raises:
         RequestError: A format is calibrated.
@@ -251,8 +251,8 @@ def check_after(attacks: Mapping[str, Attack]) -> None:
         kind().check_available()
         if kind.calibrated:
             raise RequestError(
-                f"{name}: {after} is calibrated on text, which is not named here: export it by a recipe, and attack "
-                "the folder that this makes"
+                f"{name}: {after} is calibrated on text, which is not given here: export it with a recipe, "
+                "and attack the exported folder"
             )
 
 

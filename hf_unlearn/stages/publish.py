@@ -18,18 +18,18 @@ from .run import Run
 
 
 def publish_stage(run: Run) -> None:
-    """Write the published folders and, where the recipe asks for it, upload them. An audit publishes nothing."""
+    """Write the published folders and, if the recipe asks for it, upload them. An audit publishes nothing."""
     if run.recipe.is_audit:
         return
     progress = run.context.progress
     with progress.stage("publish"):
         folders = write_folders(run)
-    progress.say(f"published to {folders[0].path} and {len(folders) - 1} variants beside it")
+    progress.say(f"published to {folders[0].path} and {len(folders) - 1} variants next to it")
     upload(run.context)
 
 
 def write_folders(run: Run) -> list[PublishedFolder]:
-    """Write ``publish/`` and one ``publish-<format>/`` for each variant, marked with the verdict they have."""
+    """Write ``publish/`` and one ``publish-<format>/`` for each variant, marked with their verdict."""
     context, recipe, verified = run.context, run.recipe, run.verified
     assert verified is not None  # the verify stage comes before
     candidate = next(subject for subject in run.subjects if subject.name == verified.candidate)
@@ -58,7 +58,7 @@ def write_folders(run: Run) -> list[PublishedFolder]:
 
 
 def upload(context: RunContext) -> None:
-    """Upload what was published, where the recipe asks for it; what did not pass stays here without being an error."""
+    """Upload what was published, if the recipe asks for it; a model that did not pass stays here, without an error."""
     options = context.recipe.publish.hub_options()
     if options is None:
         return
@@ -69,7 +69,7 @@ def upload(context: RunContext) -> None:
 
 
 def published_formats(recipe: Recipe) -> tuple[str, ...]:
-    """The variants that are published: those named, or all that are made for people to use."""
+    """The variants that are published: those listed, or all that are made for use."""
     if recipe.publish.formats is not None:
         return recipe.publish.formats
     return tuple(name for name in recipe.export.formats if getattr(FORMATS.get(name).value, "published", True))

@@ -1,4 +1,4 @@
-"""What the report says of a run besides its scores: models, sets, settings, machine, and what was not tested."""
+"""What the report says about a run besides its scores: models, sets, settings, machine, and what was not tested."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _NEVER_TESTED = ("membership inference", "what somebody can do who still has the
 def not_tested(recipe: Recipe) -> list[str]:
     """Formats and attacks that the recipe does not run, and what the package does not test at all, one phrase each.
 
-    The one list of it: report, card and terminal show what stands here. What was run and is not judged is no part of
+    This is the only such list: report, card and terminal show it. What was run but not judged is not part of
     it.
     """
     formats = untested_formats(recipe.export.formats)
@@ -53,7 +53,7 @@ def untested_formats(tested: Collection[str]) -> list[str]:
     """Formats that this package writes, people download, and that are not among the tested ones.
 
     There are dozens, so they are named by family: ``all of gguf-…`` if none of them was tested, ``others of bnb-…`` if
-    some were, and by name where one is left.
+    some were, and by name if only one is left.
     """
     families: dict[str, list[str]] = {}
     for entry in FORMATS.entries():
@@ -79,19 +79,19 @@ def explain_stage(context: RunContext, target: Subject, subjects: Sequence[Subje
         if _comes_from_the_target(context, subject)
     ]
     found = {job.title: result for job, result in context.workers.run(jobs)}
-    # In the order of the subjects, not in which they ended: equal runs have equal reports.
+    # In the order of the subjects, not in the order they finished: equal runs have equal reports.
     models = [{"model": job.title, **found[job.title], **_saved(context, job.title)} for job in jobs]
     return Explanation(grids, tuple(from_json(ExplainedModel, model) for model in models))
 
 
 def export_info(context: RunContext, subject: Subject, format_name: str) -> FormatInfo:
-    """What the export of a format wrote down of it."""
+    """What the export of a format recorded about it."""
     path = context.variant(subject, format_name) / INFO_FILE
     return from_json(FormatInfo, json.loads(path.read_text(encoding="utf-8")))
 
 
 def _comes_from_the_target(context: RunContext, subject: Subject) -> bool:
-    """Never-knew models were trained apart: beside the target their weights say nothing."""
+    """Never-knew models were trained separately: comparing their weights with the target's says nothing."""
     apart = {control.name for control in context.recipe.controls if control.kind == "never_knew"}
     return subject.role in ("method", "control") and subject.name not in apart
 
@@ -105,7 +105,7 @@ def _saved(context: RunContext, name: str) -> dict[str, Any]:
 
 
 def model_info(context: RunContext, subject: Subject) -> ModelInfo:
-    """What the report says of a model that was compared with; never a local path."""
+    """What the report says about a model used for comparison; never a local path."""
     spec = context.recipe.model
     name, revision = (
         (spec.target, spec.target_revision)
@@ -191,7 +191,7 @@ def method_settings(context: RunContext, name: str) -> dict[str, Any]:
 
 
 def description(data: DataSpec) -> str:
-    """What was removed, in words that name nothing."""
+    """What was removed, in words that give nothing away."""
     if data.description:
         return data.description
     if data.planted is not None:

@@ -30,7 +30,7 @@ class SelfGenerated:
 
 
 def self_generated_texts(context: RunContext, target: Subject) -> SelfGenerated | None:
-    """What the target wrote and the run kept; nothing where the recipe does not ask for it.
+    """What the target wrote and the run kept; nothing if the recipe does not ask for it.
 
     Raises:
         RequestError: It has not been written yet.
@@ -84,7 +84,7 @@ def named_rows(context: RunContext) -> tuple[Example, ...]:
 
 
 def named_inputs(context: RunContext) -> Mapping[str, Any]:
-    """What decides :func:`named_rows` beside the data; empty where the whole retain set and nothing else is kept."""
+    """What decides :func:`named_rows` besides the data; empty if exactly the whole retain set is kept."""
     data, inputs = context.recipe.data, dict[str, Any]()
     if data.keep_generic:
         inputs["keep_generic"] = True
@@ -96,7 +96,7 @@ def named_inputs(context: RunContext) -> Mapping[str, Any]:
 
 
 def at_hand(rows: tuple[Example, ...], fraction: float, seed: int) -> tuple[Example, ...]:
-    """The rows of a random fraction of the groups, in their order; of one group at least unless it is 0."""
+    """The rows of a random fraction of the groups, in their order; of at least one group unless it is 0."""
     if fraction == 1:
         return rows
     groups = sorted({row.group for row in rows})

@@ -1,4 +1,4 @@
-"""A run on its way through the stages: what is known before any model, and the models there are."""
+"""A run on its way through the stages: what is known before any model, and the models so far."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ class Run:
     Attributes:
         context: Recipe, rows, folders, workers and progress.
         target: The model that knows.
-        never_knew: The model that never knew, where there is one.
-        is_main: Whether this is the main process of the launch. Asked before the processes part, after which each
-            is on its own.
+        never_knew: The model that never knew, if there is one.
+        is_main: Whether this is the main process of the launch. Determined before the processes separate, after which
+            each is on its own.
         verified: What the verify stage found; ``None`` before it.
     """
 
@@ -50,7 +50,7 @@ class Run:
 
     @property
     def recipe(self) -> Recipe:
-        """What was asked for."""
+        """The recipe."""
         return self.context.recipe
 
     @property
@@ -60,12 +60,12 @@ class Run:
 
     @property
     def baselines(self) -> list[Subject]:
-        """The models that were there before unlearning: the target and, where there is one, the never-knew model."""
+        """The models from before unlearning: the target and, if there is one, the never-knew model."""
         return [self.target, *([self.never_knew] if self.never_knew is not None else [])]
 
     @cached_property
     def audited(self) -> list[Subject]:
-        """The checkpoints of an audit, fetched; none where the run trains.
+        """The checkpoints of an audit, fetched; none if the run trains.
 
         Raises:
             RequestError: One of them is neither a folder with a saved model nor a model on the Hub.

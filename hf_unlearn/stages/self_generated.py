@@ -24,7 +24,7 @@ _PROMPTS_PER_BATCH = 128
 
 
 def self_generated_stage(run: Run) -> None:
-    """Let the target write, unless it has or the recipe does not ask for it. All processes call this together.
+    """Let the target write, unless it has already or the recipe does not ask for it. All processes call this together.
 
     Raises:
         RequestError: Nothing that was written can be used, or the tokenizer has no token that texts begin with.
@@ -103,7 +103,7 @@ def write_texts(folder: Path, spec: DrawSpec, dtype: str = "float32") -> list[st
 
 
 def _fitting(texts: Sequence[str], model: Path, max_length: int) -> list[str]:
-    """Texts that make a training row: something to predict, and no longer than rows may be."""
+    """Texts that make a training row: something to predict, and no longer than the maximum row length."""
     tokenizer = load_tokenizer(str(model))
     lengths = [len(tokenizer(text).input_ids) for text in texts]
     # One more for the end token.
@@ -114,7 +114,7 @@ def _first_tokens(start: str, tokenizer: PreTrainedTokenizerBase) -> tuple[int, 
     found = encode_prompt(Example(id="", prompt=start, answer="", fact="", group=""), tokenizer, TextFormat())
     if found:
         return found
-    # Models whose tokenizer puts nothing in front separate texts by their end token in training.
+    # Models whose tokenizer adds nothing in front separate texts by their end token in training.
     first = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
     if first is None:
         raise RequestError("data.keep_drawn.starts holds an empty text, and the tokenizer has no token to begin with")

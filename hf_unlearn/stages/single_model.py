@@ -1,4 +1,4 @@
-"""One model that is attacked by itself, with those it is compared with: what ``hf-unlearn attack MODEL`` does."""
+"""Attacks on a single model and those it is compared with: what ``hf-unlearn attack MODEL`` does."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ SCHEMA_VERSION = 1
 
 @dataclass
 class SingleModel:
-    """What stages know of a model that is attacked by itself, see :class:`~hf_unlearn.stages.context.Context`."""
+    """What stages know about a model that is attacked by itself, see :class:`~hf_unlearn.stages.context.Context`."""
 
     output_dir: Path
     bundle: DataBundle
@@ -75,11 +75,11 @@ class SingleModel:
 
     @property
     def times_attacks(self) -> bool:
-        """Seconds are always told: nothing else is said of an attack before it starts."""
+        """Seconds are always reported: nothing else is said about an attack before it starts."""
         return True
 
     def folder(self, stage: str, subject: str) -> Path:
-        """Attacks stand in a folder for each model, quantized variants apart."""
+        """Attacks are in one folder per model, quantized variants in another."""
         return self.output_dir / subject if stage == "attack" else self.output_dir / stage / subject
 
     def export_unit(self, subject: Subject, format_name: str) -> Unit:
@@ -98,7 +98,7 @@ class SingleRun:
     Attributes:
         context: Rows, attacks, folders, workers and progress.
         subjects: The model and those it is compared with.
-        target: The model before unlearning, where it is named; it need not be among ``subjects``.
+        target: The model before unlearning, if it is given; it need not be among ``subjects``.
         is_main: Whether this is the main process of the launch.
     """
 
@@ -115,9 +115,9 @@ class NamedModels:
     Attributes:
         model: The attacked one.
         revision: Its branch, tag or commit on the Hub.
-        target: The model before unlearning; the recipe's, if there is one, where it is left out.
+        target: The model before unlearning; the recipe's, if there is one, when left out.
         never_knew: A model that never knew; likewise.
-        alone: Attack none but ``model``.
+        alone: Attack only ``model``.
     """
 
     model: str
@@ -141,7 +141,7 @@ class AttackedModel:
 
 
 def load_rows(request: AttackRequest) -> DataBundle:
-    """The rows that are asked for: a recipe's, or those of single files.
+    """The requested rows: a recipe's, or those of single files.
 
     Raises:
         RequestError: A file, a column or a row is missing, or the sets do not fit each other.
@@ -159,7 +159,7 @@ def load_rows(request: AttackRequest) -> DataBundle:
 
 
 def claim_for_attacks(output_dir: Path, model: str) -> None:
-    """Make a folder that of attacks on this model, or check that it already is.
+    """Claim a folder for attacks on this model, or check that it already is one.
 
     Raises:
         RequestError: It holds something else.
@@ -178,20 +178,20 @@ def claim_for_attacks(output_dir: Path, model: str) -> None:
 
 
 def start_attacks(context: SingleModel, models: NamedModels, recipe: Recipe | None) -> SingleRun:
-    """Fetch the models; of quantized ones the main process writes the weights that they stand for.
+    """Fetch the models; the main process writes the weights that quantized ones represent.
 
     Args:
         context: Rows, attacks, folders, workers and progress.
         models: Their names.
-        recipe: Names those that ``models`` does not.
+        recipe: Gives those that ``models`` leaves out.
 
     Raises:
         RequestError: One of them is neither a folder with a saved model nor a model on the Hub.
-        EnvironmentFailure: The Hub could not be reached, or weights cannot be read off quantized layers.
+        EnvironmentFailure: The Hub could not be reached, or the weights of quantized layers cannot be read.
     """
     folders = {"model": fetch(models.model, models.revision, "MODEL"), **_compared(context, models, recipe)}
     main = is_main_process()
-    if main:  # what has to be unpacked is unpacked once
+    if main:  # each model is unpacked only once
         for name, folder in folders.items():
             _subject(context, name, folder)
     wait_for_everyone()
@@ -209,14 +209,14 @@ def _has_never_knew(models: NamedModels, recipe: Recipe | None, found: Mapping[s
 
 
 def _settled_format(context: SingleModel, recipe: Recipe | None, asked: Subject) -> TextFormat:
-    """How rows become text, with the target asked whether it ends answers; without one the model itself is."""
+    """How rows become text, after asking the target (or the model, if there is none) whether it ends answers."""
     if context.text_format.end == "auto" and recipe is not None and recipe.model.scratch is not None:
-        return replace(context.text_format, end="always")  # what is built from a recipe is built with ends
+        return replace(context.text_format, end="always")  # models built from a recipe are built with ends
     return settle_ends(context, asked)
 
 
 def _compared(context: SingleModel, models: NamedModels, recipe: Recipe | None) -> dict[str, Path]:
-    """Folders of target and never-knew model, as far as they are named."""
+    """Folders of target and never-knew model, as far as they are given."""
     found: dict[str, Path] = {}
     if recipe is not None and not (models.target and (models.never_knew or models.alone)):
         run = RunContext(recipe, context.output_dir, context.bundle, context.workers, context.progress)
@@ -234,7 +234,7 @@ _ROLES: Mapping[str, Role] = {"model": "method", "target": "target", "never_knew
 
 
 def _subject(context: SingleModel, name: str, folder: Path) -> Subject:
-    """A model to attack; of a quantized one the weights that it stands for, which are written first."""
+    """A model to attack; for a quantized one, the weights that it represents, which are written first."""
     digest = fingerprint(file_digests(folder))
     if not is_quantized(folder):
         return Subject(name, _ROLES[name], folder, digest)

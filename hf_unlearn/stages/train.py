@@ -26,7 +26,7 @@ from .plans import METRICS_FILE, TrainingPlan, training_plans
 from .run import Run
 from .units import Unit
 
-# A control that learns the facts its own way must know this share of what the target knows, or it hides nothing.
+# A control that learns the facts in its own way must know this share of what the target knows, or it hides nothing.
 LEAST_LEARNED = 0.8
 
 
@@ -47,7 +47,7 @@ def plan_job(plan: TrainingPlan, target: Path, text_format: TextFormat, seed: in
     """Train one model and, before it, what it starts from. Under several processes all of them call this together.
 
     Returns:
-        What the user should know of it; mostly nothing.
+        What the user should know about it; usually nothing.
     """
     if (first := plan.first) is not None:
         if not first.done:
@@ -82,7 +82,7 @@ def train_job(
     seed: int,
     dtype: str,
 ) -> None:
-    """Train one method. Under several processes all of them call this together and the main one keeps the books."""
+    """Train one method. Under several processes all of them call this together and the main one writes the unit."""
     first = is_main_process()
     partial = unit.begin() if first else unit.partial
     wait_for_everyone()
@@ -114,15 +114,15 @@ def train_method(
     seed: int,
     dtype: str = "float32",
 ) -> dict[str, Any]:
-    """Unlearns with one method, resuming from the last whole checkpoint in ``work_dir`` if there is one.
+    """Unlearn with one method, resuming from the last whole checkpoint in ``work_dir`` if there is one.
 
-    A resumed run ends with the weights of an uninterrupted one. The caller sees to it that ``work_dir`` belongs to the
+    A resumed run ends with the weights of an uninterrupted one. The caller makes sure that ``work_dir`` belongs to the
     same model, data and settings.
 
     Args:
         model_dir: The target model with its tokenizer.
         out_dir: Gets the unlearned model with its tokenizer, adapters merged.
-        work_dir: Checkpoints, and what parts leave there.
+        work_dir: Checkpoints, and files of parts.
         bundle: Training rows are those of ``forget`` and ``retain``.
         fmt: How prompt and answer become one text.
         settings: Fields of :class:`UnlearnConfig`; see :func:`make_config`.
@@ -131,13 +131,13 @@ def train_method(
             ``model_init_kwargs`` say otherwise: in 16 bits, steps much smaller than a weight are lost.
 
     Returns:
-        ``steps``, ``seconds`` of this call, ``floating_point_ops`` of all steps and of what parts tell of themselves
+        ``steps``, ``seconds`` of this call, ``floating_point_ops`` of all steps and of what parts report
         (six for each token and weight, as transformers counts them), ``stepping`` (the precision weights were kept in
-        between steps), ``saved`` where they are saved in 16 bits
-        (:func:`~hf_unlearn.quantization.explain.lost_when_saved`), ``parts`` with what robust parts tell of what they
-        did, by their names, where one does, ``end`` (where ends of answers were labels), ``fall`` where the weights
-        are whole (:meth:`~hf_unlearn.trainer.label_fall.LabelFall.told`), and means of the last step: ``loss/forget``,
-        ``logps/forget`` and, with a retain loss, ``loss/retain``, ``logps/retain`` and ``kl/retain``.
+        between steps), ``saved`` if they are saved in 16 bits
+        (:func:`~hf_unlearn.quantization.explain.lost_when_saved`), ``parts`` with what robust parts report,
+        by name, if any do, ``end`` (where ends of answers were labels), ``fall`` if the weights are
+        not sharded (:meth:`~hf_unlearn.trainer.label_fall.LabelFall.told`), and means of the last step:
+        ``loss/forget``, ``logps/forget`` and, with a retain loss, ``loss/retain``, ``logps/retain`` and ``kl/retain``.
 
     Raises:
         RequestError: If settings, data or model cannot be used, or the loss is not finite.
@@ -155,14 +155,14 @@ def train_method(
             processing_class=tokenizer,
             text_format=fmt,
         )
-    except ValueError as error:  # settings that do not suit this machine are first looked at here
+    except ValueError as error:  # settings that do not suit this machine are first checked here
         raise RequestError(f"the method's settings cannot be used: {one_line(error)}") from error
     checkpoint = last_whole_checkpoint(work_dir)
     try:
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    except ImportError as error:  # optimizers import their libraries when they are made
+    except ImportError as error:  # optimizers import their libraries when they are created
         raise missing_library(error) from error
-    except ValueError as error:  # so are the settings of optimizer and schedule read
+    except ValueError as error:  # the settings of optimizer and schedule are read then, too
         if trainer.state.global_step:
             raise
         raise RequestError(f"the method's settings cannot be used: {one_line(error)}") from error
@@ -186,7 +186,7 @@ def train_method(
 
 
 def _outcomes(args: UnlearnConfig, trainer: UnlearnTrainer) -> dict[str, dict[str, Any]]:
-    named = zip(args.robust, trainer.parts, strict=False)  # a control and what rounds the steps come after them
+    named = zip(args.robust, trainer.parts, strict=False)  # a control and the rounding of steps come after them
     told = {part_name(spec): dict(part.outcome()) for spec, part in named}
     return {name: outcome for name, outcome in told.items() if outcome}
 

@@ -1,8 +1,8 @@
-"""Units of work: a folder that is either finished, with a manifest of what went in, or not there.
+"""Units of work: a folder that is either finished, with a manifest of its inputs, or absent.
 
-A unit is built in a ``.partial`` folder beside its final place and renamed when everything in it is written. A
+A unit is built in a ``.partial`` folder next to its final place and renamed when everything in it is written. A
 ``kill -9`` can therefore never leave a half-written folder that looks like a result, and a run that is started again
-repeats only what is missing or what went in differently.
+repeats only what is missing or has other inputs.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class Unit:
     """One folder of one stage.
 
     Attributes:
-        path: Where it stands when finished.
+        path: Where it is when finished.
         inputs: Everything that decides its content: recipe section, digests of data and models, seed, versions.
         keep_partial: Keep a half-built folder between attempts (training resumes from its checkpoints).
     """
@@ -136,7 +136,7 @@ class Unit:
             build(self.begin())
             self.finish()
         finally:
-            # A full disk stays full as long as half-written results lie on it.
+            # A full disk stays full while half-written results are on it.
             if not self.keep_partial:
                 shutil.rmtree(self.partial, ignore_errors=True)  # an error on its way must not be lost for this one
 
@@ -174,18 +174,18 @@ def first_difference(before: Mapping[str, str], now: Mapping[str, str]) -> tuple
 
 
 def prepare_output_dir(output_dir: Path) -> set[str]:
-    """Make the folder of a run, unless it is there.
+    """Make the folder of a run, unless it exists.
 
     Returns:
         Names of what is in it.
 
     Raises:
-        RequestError: It holds other things than a run, or is no folder.
+        RequestError: It holds something other than a run, or is not a folder.
     """
     try:
         output_dir.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError):
-        raise RequestError(f"{output_dir} is or lies in a file, not a folder: choose another --output-dir") from None
+        raise RequestError(f"{output_dir} is or is in a file, not a folder: choose another --output-dir") from None
     except OSError as error:
         if error.errno not in (errno.ENOENT, errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL):
             raise
@@ -202,10 +202,10 @@ def prepare_output_dir(output_dir: Path) -> set[str]:
 def claim_output_dir(output_dir: Path, name: str, recipe: Mapping[str, Any]) -> None:
     """Make ``output_dir`` this recipe's, or check that it already is. The caller holds its lock.
 
-    As long as nothing has been made in it, another recipe (or the mended one) may take it.
+    As long as nothing has been made in it, another recipe (or the corrected one) may take it.
 
     Raises:
-        RequestError: The folder belongs to another recipe, to this one with other values, or holds other things.
+        RequestError: The folder belongs to another recipe, to this one with other values, or holds something else.
     """
     marker = output_dir / RUN_FILE
     here = prepare_output_dir(output_dir)
@@ -246,7 +246,7 @@ def _differences(a: Any, b: Any, path: str = "") -> Iterator[str]:
 
 @contextmanager
 def output_lock(output_dir: Path) -> Iterator[None]:
-    """Hold the output folder against a second run at the same time (released by the system if this one is killed).
+    """Lock the output folder against a second run at the same time (released by the system if this one is killed).
 
     Raises:
         RequestError: Another run holds it.
@@ -254,5 +254,5 @@ def output_lock(output_dir: Path) -> Iterator[None]:
     output_dir.mkdir(parents=True, exist_ok=True)
     with locked(output_dir / ".lock") as mine:
         if not mine:
-            raise RequestError(f"another run is at work in {output_dir}: wait for it, or choose another --output-dir")
+            raise RequestError(f"another run is using {output_dir}: wait for it, or choose another --output-dir")
         yield

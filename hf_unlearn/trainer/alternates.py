@@ -1,4 +1,4 @@
-"""Alternates of a run: made before training, by the target where their source says so, and encoded."""
+"""Alternates of a run: made before training, by the target if their source says so, and encoded."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _PROMPTS_PER_BATCH = 32
 
 
 class RunAlternates:
-    """The alternates of one run: texts first, where no model has to write them, so that bad rows are refused early.
+    """The alternates of one run: texts first, unless a model has to write them, so that bad rows are refused early.
 
     Args:
         args: The run's settings.
@@ -66,10 +66,10 @@ class RunAlternates:
     def encoded(
         self, model: nn.Module, tokenizer: PreTrainedTokenizerBase, text_format: TextFormat
     ) -> list[list[EncodedRow]]:
-        """Encoded alternates of each forget row; nothing where the forget loss needs none.
+        """Encoded alternates of each forget row; nothing if the forget loss needs none.
 
         Raises:
-            RequestError: The target writes nothing that can be used, or an alternate is too long.
+            RequestError: The target writes nothing usable, or an alternate is too long.
         """
         if self._source is None:
             return []
@@ -84,7 +84,7 @@ class RunAlternates:
 
 @dataclass(frozen=True)
 class TargetWriter:
-    """Lets the target model write answers, once: what it wrote is kept in the run's folder.
+    """Lets the target model write answers, once: they are kept in the run's folder.
 
     Under several processes the first one writes and the others read.
 
@@ -104,11 +104,11 @@ class TargetWriter:
         """See :class:`~hf_unlearn.data.alternates.base.Writer`.
 
         Raises:
-            RequestError: The model's weights lie in pieces on several processes.
+            RequestError: The model's weights are sharded over several processes.
         """
         if any(hasattr(parameter, "ds_id") for parameter in self.model.parameters()):
             raise RequestError(
-                "alternates: generated needs whole weights, and ZeRO-3 has them in pieces: name other alternates, or "
+                "alternates: generated needs whole weights, and ZeRO-3 shards them: choose other alternates, or "
                 "put generated ones into the data (variants)"
             )
         prompts = [encode_prompt(row, self.tokenizer, self.text_format) for row in rows]

@@ -1,8 +1,8 @@
-"""The largest micro-batch that fits, found before the first step; the step itself stays what it was.
+"""The largest micro-batch that fits, found before the first step; the step itself does not change.
 
-`transformers.Trainer` starts over with a smaller batch wherever memory runs out, with weights that may have been
-stepped already, and steps on fewer rows from then on. Here nothing has been trained when the size is chosen, and what
-the micro-batch loses accumulation makes up for, so that the objective of every step is the same to rounding.
+`transformers.Trainer` starts over with a smaller batch when memory runs out, with weights that may already have
+changed, and uses fewer rows per step from then on. Here nothing has been trained when the size is chosen, and
+accumulation makes up for the smaller micro-batch, so the objective of every step is the same up to rounding.
 """
 
 from __future__ import annotations
@@ -27,29 +27,29 @@ from .launch import asks_for_deepspeed
 logger = logging.getLogger(__name__)
 
 _OPTIMIZER_BYTES = 8
-"""Bytes of state per trained parameter that are held free while sizes are tried: two float32 numbers, as Adam has."""
+"""Bytes of state per trained parameter that are kept free while sizes are tried: two float32 numbers, as Adam has."""
 
 
 def candidates(batch_size: int) -> list[int]:
-    """Divisors, the largest first: with those accumulation can make up for the rest exactly."""
+    """Divisors, the largest first: with them accumulation can make up for the rest exactly."""
     return [size for size in range(batch_size, 0, -1) if batch_size % size == 0]
 
 
 def fit_batch_size(args: UnlearnConfig, accelerator: Accelerator, fits: Callable[[int], bool]) -> None:
-    """Makes the micro-batch as small as it must be, and accumulation as long. Every process has to call this.
+    """Make the micro-batch as small as necessary, and accumulation as long. Every process has to call this.
 
     Args:
-        args: The run's settings; changed where a smaller micro-batch is needed.
+        args: The run's settings; changed if a smaller micro-batch is needed.
         accelerator: Of the run. All processes end with the smallest size of any of them.
-        fits: Whether this process has the memory for a micro-batch of so many forget rows.
+        fits: Whether this process has the memory for a micro-batch of this many forget rows.
 
     Raises:
-        RequestError: The model will lie in pieces, so that it cannot be tried before it does.
+        RequestError: The model will be sharded, and cannot be tried before that.
         EnvironmentFailure: A single row does not fit.
     """
     if in_pieces(accelerator) or asks_for_deepspeed(args.deepspeed):
         raise RequestError(
-            "auto_find_batch_size cannot try a model before DeepSpeed or FSDP has taken it: set "
+            "auto_find_batch_size cannot try a model before DeepSpeed or FSDP has wrapped it: set "
             "per_device_train_batch_size yourself"
         )
     given = args.per_device_train_batch_size
@@ -70,7 +70,7 @@ def fit_batch_size(args: UnlearnConfig, accelerator: Accelerator, fits: Callable
 
 
 def fits_in_memory(model: nn.Module, loss: Callable[[], Tensor]) -> bool:
-    """Tries a forward and a backward pass, with as much memory held as the optimizer will take.
+    """Try a forward and a backward pass while holding as much memory as the optimizer will take.
 
     Args:
         model: Not yet wrapped. No gradients are left behind.

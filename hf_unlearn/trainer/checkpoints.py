@@ -1,4 +1,4 @@
-"""What a run finds on disk and leaves there: the checkpoint it goes on from, and one whole, plain model at its end."""
+"""What a run finds on disk and leaves there: the checkpoint it resumes from, and one whole, plain model at its end."""
 
 from __future__ import annotations
 
@@ -184,7 +184,7 @@ def torch_dtype(name: str) -> torch.dtype:
     """The precision to save in.
 
     Raises:
-        RequestError: There is none of that name.
+        RequestError: There is no precision of that name.
     """
     dtype = getattr(torch, name, None)
     if not isinstance(dtype, torch.dtype):
@@ -200,7 +200,7 @@ def is_quantized(model: nn.Module) -> bool:
 
 
 def merge_saved(adapters: Path, base: str, output_dir: Path, dtype: str | None) -> None:
-    """Merges saved adapters into a base that is read anew, in one process; the adapters' folder is deleted.
+    """Merge saved adapters into a freshly loaded base, in one process; the adapters' folder is deleted.
 
     Args:
         adapters: Their folder.
@@ -223,7 +223,7 @@ def save_gathered(
     save: Callable[[str, dict[str, Tensor] | None], None],
     writes: bool,
 ) -> None:
-    """Saves weights that were gathered from several processes. Every process has to call this.
+    """Save weights that were gathered from several processes. Every process has to call this.
 
     Args:
         whole: The weights; some processes may have none.

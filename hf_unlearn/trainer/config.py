@@ -46,8 +46,8 @@ class UnlearnConfig(TrainingArguments):
 
     .. math:: w_f L_{forget}(\theta; D_{forget}) + w_r L_{retain}(\theta; D_{retain})
 
-    with both means taken over all rows (or label tokens) of an optimizer step, so that gradient accumulation and the
-    number of processes do not change it. An epoch goes once through the forget set.
+    with both means taken over all rows (or label tokens) of an optimizer step, so gradient accumulation and the number
+    of processes do not change it. An epoch goes once through the forget set.
 
     Parameters:
         > Parameters that control the model
@@ -78,9 +78,9 @@ class UnlearnConfig(TrainingArguments):
             Where the end of an answer is trained on too, in forget rows, retain rows and alternates alike. `"always"`
             appends the end-of-text token to every row, as TRL does to prompt-completion rows; `"chat"` leaves it to
             the chat template, and plain rows without; `"never"` trains on no ends. `"auto"` is `"always"` if the model
-            ends its answers as it stands (the end-of-text token has a mean probability of at least 0.5 after the right
-            answers of up to 64 forget and retain rows), and else `"chat"`. Whoever gives a `text_format` can say it
-            there instead.
+            ends its answers before training (the end-of-text token has a mean probability of at least 0.5 after the
+            right answers of up to 64 forget and retain rows), and otherwise `"chat"`. It can also be set in a
+            `text_format` instead.
 
         > Parameters that control the training
 
@@ -124,9 +124,9 @@ class UnlearnConfig(TrainingArguments):
             states of the retain labels and a copy of its output head, and computes the same distribution from them;
             `"model"` keeps the whole target model in memory.
         pass_tokens (`int`, *optional*):
-            Most tokens of a forward pass, padding included. A larger micro-batch is passed in slices of rows of like
-            length, one backward pass each, with the same gradient to rounding. By default 512 on a CPU and 16384 on
-            an accelerator. Not used with FSDP and DeepSpeed, nor where parts need passes of their own.
+            Maximum number of tokens in a forward pass, padding included. A larger micro-batch is run in slices of rows
+            of similar length, one backward pass each, with the same gradient up to rounding. By default 512 on a CPU
+            and 16384 on an accelerator. Not used with FSDP and DeepSpeed, nor if parts need passes of their own.
         stepping (`str`, *optional*, defaults to `"fp32"`):
             Precision that weights are kept in between steps: `"fp32"`, `"bf16"` (the model and every step are rounded
             to the nearest bfloat16 number, so that small steps are lost), or `"bf16-stochastic"` (rounded up or down
@@ -141,8 +141,8 @@ class UnlearnConfig(TrainingArguments):
     > - `save_total_limit`: Defaults to `2` instead of keeping every checkpoint.
     > - `resume_from_checkpoint`: Taken by `train()`, where it is given none.
     > - `hub_private_repo`: Defaults to `True`: what was not verified is not public unless you say so.
-    > - `hub_strategy`: Defaults to `"end"` instead of `"every_save"`: a model on the way half knows. `"checkpoint"`
-    >   and `"all_checkpoints"`, which upload the optimizer's state, are refused.
+    > - `hub_strategy`: Defaults to `"end"` instead of `"every_save"`: a model in training is only half unlearned.
+    `"checkpoint"` >   and `"all_checkpoints"`, which upload the optimizer's state, are refused.
 
     > [!NOTE]
     > Fields of [`~transformers.TrainingArguments`] that would do nothing here are refused where they are set: all
@@ -274,8 +274,8 @@ class UnlearnConfig(TrainingArguments):
     pass_tokens: int | None = field(
         default=None,
         metadata={
-            "help": "Most tokens of a forward pass, padding included; a larger micro-batch is passed in slices of "
-            "like length. By default 512 on a CPU and 16384 on an accelerator."
+            "help": "Maximum number of tokens in a forward pass, padding included. Larger micro-batches run in slices "
+            "of similar length. By default 512 on a CPU and 16384 on an accelerator."
         },
     )
     stepping: str = field(
@@ -340,11 +340,11 @@ class UnlearnConfig(TrainingArguments):
         return build(RETAIN_LOSSES, self.retain_loss_type, parameters)
 
     def build_alternates(self) -> AlternateSource | None:
-        """Where other answers to the forget prompts come from; ``None`` if the forget loss looks at none."""
+        """Where other answers to the forget prompts come from; ``None`` if the forget loss uses none."""
         loss = self.build_forget_loss()
         if not loss.needs_alternates:
             if self.alternates is not None:
-                raise RequestError(f"alternates: the forget loss {self.loss_type!r} looks at none: leave them out")
+                raise RequestError(f"alternates: the forget loss {self.loss_type!r} uses none: leave them out")
             return None
         source = loss.default_alternates if self.alternates is None else self.alternates
         if source is None:
@@ -370,7 +370,7 @@ class UnlearnConfig(TrainingArguments):
 
 
 def _one_line_each(registry: Registry[Any]) -> str:
-    """The entries of a registry, as they stand in the docstring above."""
+    """The entries of a registry, as listed in the docstring above."""
     lines = []
     for entry in registry.entries():
         text = " ".join([f'- `"{entry.name}"`: {entry.summary}', *([f"{entry.paper}."] if entry.paper else [])])
@@ -398,7 +398,7 @@ def _check_choice(key: str, value: str, choices: list[str]) -> None:
 
 
 def check_ranges(config: Any) -> None:
-    """Refuses numbers with which training would do nothing, or fail at its first step.
+    """Refuse numbers with which training would do nothing, or fail at its first step.
 
     Raises:
         RequestError: Names the field and its range.

@@ -1,4 +1,4 @@
-"""A data set as it is given to the trainer, as token ids."""
+"""A data set given to the trainer, as token ids."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ def read_rows(dataset: datasets.Dataset | Sequence[Example], set_name: str) -> l
     """
     if not hasattr(dataset, "__len__"):
         raise RequestError(
-            f"{set_name}_dataset is streamed: what the target says of each row is kept by its number, so load it "
-            "whole (streaming=False)"
+            f"{set_name}_dataset is streamed, but reference values are kept by row number: load it whole "
+            "(streaming=False)"
         )
     given = list(dataset)
     rows = [row for row in given if isinstance(row, Example)]
@@ -58,7 +58,7 @@ def encode_dataset(
     text_format: TextFormat,
     args: UnlearnConfig,
 ) -> list[EncodedRow]:
-    """Encodes a data set, with the ends of answers as labels where the text format says so.
+    """Encode a data set, with the ends of answers as labels if the text format says so.
 
     Args:
         dataset: Rows, or records of one of the data set types of TRL.
@@ -78,8 +78,8 @@ def encode_dataset(
 
 
 def _looks_at_prompts(set_name: str, args: UnlearnConfig) -> bool:
-    """Prompts are no labels of a forget loss: what template and question say is not to be forgotten. Losses on hidden
-    states predict nothing, and may look there."""
+    """Prompts are not labels of a forget loss: template and question are not to be forgotten. Losses on hidden states
+    predict nothing, and may use prompts."""
     if args.completion_only_loss:
         return False
     return set_name == "retain" or not args.build_forget_loss().uses_logits
@@ -93,22 +93,22 @@ def settle_end(
     retain: datasets.Dataset | Sequence[Example] | None,
     args: UnlearnConfig,
 ) -> TextFormat:
-    """The text format with :attr:`UnlearnConfig.end`, and with the model asked where neither of them says more.
+    """The text format with :attr:`UnlearnConfig.end`, and the model asked if neither of them decides.
 
     Args:
         text_format: How prompt and answer become one text.
-        model: The model as it stands before training.
+        model: The model before training.
         tokenizer: Its tokenizer.
         forget: The forget rows.
         retain: The retain set as the trainer was given it; read only if a retain loss reads it.
         args: ``end``, ``max_length``, ``device`` and ``retain_loss_type`` are used.
 
     Raises:
-        RequestError: Both say something, and not the same; or a row cannot be used.
+        RequestError: The two contradict each other, or a row cannot be used.
     """
     if text_format.end != "auto":
         if args.end not in ("auto", text_format.end):
-            raise RequestError(f"end is {args.end!r}, and that of text_format {text_format.end!r}: say it once")
+            raise RequestError(f"end is {args.end!r}, but text_format has {text_format.end!r}: set only one of them")
         return text_format
     text_format = replace(text_format, end=cast(End, args.end))
     if text_format.end != "auto":
@@ -123,7 +123,7 @@ def settle_end(
 
 
 def check_balance(forget: int, retain: int, args: UnlearnConfig) -> None:
-    """Refuse a retain set so small that one forget row would meet the same retain row twice; warn where a batch would.
+    """Refuse a retain set so small that one forget row would get the same retain row twice; warn if a batch would.
 
     Args:
         forget: Number of forget rows.
@@ -136,11 +136,11 @@ def check_balance(forget: int, retain: int, args: UnlearnConfig) -> None:
     if retain < args.retain_per_forget:
         raise RequestError(
             f"the retain set has {retain} rows, fewer than retain_per_forget={args.retain_per_forget}: a forget row "
-            "would get the same retain row twice; lower it or give more retain rows"
+            "would get the same retain row twice: lower it or give more retain rows"
         )
     wanted = min(forget, args.per_device_train_batch_size) * args.retain_per_forget
     if retain < wanted:
-        logger.warning("a batch takes %d retain rows and there are %d: batches hold rows twice", wanted, retain)
+        logger.warning("a batch needs %d retain rows and there are %d: batches contain rows twice", wanted, retain)
 
 
 def refuse_unreadable(model: nn.Module, rows: PairedRows, forget: Sequence[Example]) -> None:
@@ -168,16 +168,16 @@ def pair_rows(
     args: UnlearnConfig,
     parts: Sequence[TrainingPart],
 ) -> PairedRows:
-    """What a run is trained on: forget rows, each with other answers and retain rows where they are used.
+    """What a run is trained on: forget rows, each with other answers and retain rows if they are used.
 
     Args:
-        forget_dataset: What has to go.
-        retain_dataset: What has to stay.
+        forget_dataset: What is to be forgotten.
+        retain_dataset: What is to be kept.
         alternates: Other answers to each forget row's prompt; empty for none.
         tokenizer: The model's tokenizer.
         text_format: How prompt and answer become one text.
         args: The run's settings.
-        parts: Some look at retain rows where no retain loss does.
+        parts: Some use retain rows even without a retain loss.
 
     Raises:
         RequestError: A set is missing or cannot be used.

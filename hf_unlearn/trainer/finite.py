@@ -1,4 +1,4 @@
-"""Nothing is stepped on or saved that is not a number: what a run is stopped with, and what its message says."""
+"""Numbers that are not finite stop a run before they reach a step or a saved model; the message says why."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ..robust.weights import trained_parameters
 from .config import UnlearnConfig
 
 SHOWN_ROWS = 5
-"""Rows of a set that a message names."""
+"""Number of rows of a set that a message lists."""
 
 
 def check_finite(
@@ -27,7 +27,7 @@ def check_finite(
     rows: PairedRows,
     batches: Sequence[Mapping[str, PaddedRows]],
 ) -> None:
-    """Stops a run whose next step would be made with a number that is none.
+    """Stop a run whose next step would use a number that is not finite.
 
     Args:
         value: A scalar.
@@ -38,7 +38,8 @@ def check_finite(
         batches: This process's micro-batches of the step.
 
     Raises:
-        RequestError: It is not finite. Names the last checkpoint, what to lower, and the step's rows by id.
+        RequestError: It is not finite. The message names the last checkpoint, what to lower, and the step's rows by
+        id.
     """
     if not math.isfinite(value):
         raise RequestError(
@@ -49,7 +50,7 @@ def check_finite(
 
 
 def check_weights(model: nn.Module, step: int, args: UnlearnConfig) -> None:
-    """Refuses to save a model that is broken.
+    """Refuse to save a broken model.
 
     Args:
         model: The model.
@@ -81,5 +82,5 @@ def _rows_of_step(rows: PairedRows, batches: Sequence[Mapping[str, PaddedRows]])
 def _kept(args: UnlearnConfig) -> str:
     steps = [int(path.name.rpartition("-")[2]) for path in Path(str(args.output_dir)).glob("checkpoint-*[0-9]")]
     if not steps:
-        return "and no checkpoint had been due yet"
+        return "and no checkpoint was due yet"
     return f"and the last good checkpoint is kept in {args.output_dir}/checkpoint-{max(steps)}"

@@ -1,4 +1,4 @@
-"""One forward pass of which only the label positions reach the vocabulary projection."""
+"""One forward pass in which only the label positions reach the vocabulary projection."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from ..models.head import narrowed_head, output_head
 
 @dataclass(frozen=True)
 class Wanted:
-    """What of a forward pass is needed.
+    """What is needed from a forward pass.
 
     Attributes:
-        logits: Whether anybody looks at the vocabulary.
-        layers: Decoder layers, from 0, whose output somebody looks at.
+        logits: Whether logits are used.
+        layers: Decoder layers, from 0, whose output is used.
     """
 
     logits: bool = True
@@ -43,13 +43,13 @@ class LabelForward:
     """What a model computes at the ``N`` label positions of a batch, rows in order, positions from left to right.
 
     Attributes:
-        logits: ``[N, vocabulary]``; ``None`` if nobody wanted them.
+        logits: ``[N, vocabulary]``; ``None`` if they were not wanted.
         head_input: ``[N, width]``, what went into the output head.
         hidden: ``[N, width]`` after each layer that was wanted, by its index.
         labels: ``[N]``.
         rows: ``[N]``, the row of the batch.
         n_rows: Rows of the batch.
-        router: Scalar, the router loss of the whole pass, where the model computes one.
+        router: Scalar, the router loss of the whole pass, if the model computes one.
     """
 
     logits: Tensor | None
@@ -63,7 +63,7 @@ class LabelForward:
     def split(self, counts: Sequence[int]) -> list[LabelForward]:
         """The first ``counts[0]`` rows, the ``counts[1]`` rows after them, and so on."""
         sizes = [int(((self.rows >= first) & (self.rows < end)).sum()) for first, end in _spans(counts)]
-        # Not by slices: the gradient of each would be a tensor of the whole size.
+        # Not by slicing: the gradient of each slice would be a tensor of the full size.
         logits = self.logits.split(sizes) if self.logits is not None else [None] * len(sizes)
         # Without logits nothing reached the head.
         heads = [self.head_input] * len(sizes) if self.logits is None else self.head_input.split(sizes)
@@ -104,20 +104,20 @@ def _spans(counts: Sequence[int]) -> list[tuple[int, int]]:
 def forward_labels(
     model: nn.Module, inner: nn.Module, batch: Mapping[str, Tensor] | PaddedRows, wanted: Wanted = LOGITS
 ) -> LabelForward:
-    """Runs the model on a batch.
+    """Run the model on a batch.
 
-    The head sees the label positions only (:func:`~hf_unlearn.models.head.narrowed_head`). Where only layers are
+    The head sees the label positions only (:func:`~hf_unlearn.models.head.narrowed_head`). If only layers are
     wanted, the model is cut off after the last of them.
 
     Args:
         model: The model as the training loop calls it, possibly wrapped.
-        inner: The model inside of it (or the same).
+        inner: The model inside it (or the same one).
         batch: ``input_ids``, ``attention_mask`` and ``labels`` (unshifted), each ``[batch, time]``, right-padded.
         wanted: What is computed; either logits or at least one layer.
     """
     labels = batch["labels"]
     positions = label_positions(labels)
-    # Without anybody who looks at logits, nothing at all reaches the head.
+    # If no loss uses logits, nothing at all reaches the head.
     seen = positions if wanted.logits else torch.zeros_like(positions)
     cut = nullcontext() if wanted.logits else cut_after(inner, max(wanted.layers))
     # Before the cut: the layers are found by how many there are.
@@ -138,7 +138,7 @@ def forward_labels(
 
 
 def join(batches: Sequence[PaddedRows], pad_token_id: int) -> dict[str, Tensor]:
-    """Several batches as one, so that one forward pass serves all. Rows keep their order."""
+    """Several batches as one, so one forward pass serves all. Rows keep their order."""
     width = max(batch["labels"].shape[1] for batch in batches)
 
     def stacked(tensors: Sequence[Tensor], fill: int) -> Tensor:

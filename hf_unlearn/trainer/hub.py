@@ -1,4 +1,4 @@
-"""To the Hub from a trainer: what its users expect, from a list of files, with a card that claims nothing."""
+"""To the Hub from a trainer: what its users expect, limited to a list of files, with a card that claims nothing."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ logger = logging.getLogger(__name__)
 class HubTrainer(Trainer):
     """The part of :class:`~hf_unlearn.trainer.unlearn_trainer.UnlearnTrainer` that talks to the Hub.
 
-    Everything that [`~transformers.Trainer`] uploads goes through here, so that nothing but weights as safetensors,
-    configuration, tokenizer and card leaves the machine.
+    Everything that [`~transformers.Trainer`] uploads goes through here, so that only weights as safetensors,
+    configuration, tokenizer and card leave the machine.
     """
 
     model: Any
@@ -53,13 +53,13 @@ class HubTrainer(Trainer):
         dataset: str | list[str] | None = None,
         dataset_args: str | list[str] | None = None,
     ) -> None:
-        """Writes `README.md` into the output folder: a card that says that nothing was verified, and how to do so.
+        """Writes `README.md` into the output folder: a card that says that nothing was verified, and how to verify it.
 
         Args:
             language, license, tags, model_name, finetuned_from, dataset: As in
                 [`~transformers.Trainer.create_model_card`].
             tasks, dataset_tags, dataset_args: Taken as there, and not used: they describe evaluations, which belong
-                into a verification.
+                in a verification.
 
         Raises:
             RequestError: If the metadata would not be accepted by the Hub.
@@ -146,7 +146,7 @@ class HubTrainer(Trainer):
         return push_later(self.hub_model_id, work, card, message, token=token, revision=revision)
 
     def init_hf_repo(self, token: str | None = None, private: bool | None = None) -> None:
-        """Makes the repository where there is none; see [`~transformers.Trainer.init_hf_repo`].
+        """Makes the repository if there is none; see [`~transformers.Trainer.init_hf_repo`].
 
         Raises:
             RequestError: If there is no token.
@@ -177,7 +177,7 @@ class HubTrainer(Trainer):
         if self.push_in_progress is not None and busy:
             self.push_in_progress.jobs.append(job)
         else:
-            jobs: Any = [job]  # declared as one job there, used as a list
+            jobs: Any = [job]  # declared as a single job there, but used as a list
             self.push_in_progress = PushInProgress(jobs)
 
 

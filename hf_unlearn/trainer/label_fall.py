@@ -1,6 +1,6 @@
-"""What forgetting lowered: the answers, or no more than what ends them.
+"""What forgetting lowered: the answers, or only their ends.
 
-A sum of label log-probabilities falls wherever it falls most easily. At the end of an answer that can be far more than
+A sum of label log-probabilities falls where it falls most easily. At the end of an answer that can be far more than
 at the answer itself, and then the answer is still known.
 """
 
@@ -19,18 +19,18 @@ from .forward import LabelForward
 logger = logging.getLogger(__name__)
 
 ROWS = 64
-"""So many forget rows are looked at, before and after."""
+"""This many forget rows are scored, before and after."""
 
 MOST_ON_ENDS = 1 / 3
-"""Share of the fall on ends above which there is a warning."""
+"""Share of the fall on ends above which a warning is logged."""
 
 LEAST_FALL = 1.0
-"""A fall of less than this, in nats a row, is none to speak of."""
+"""A fall of less than this, in nats per row, is ignored."""
 
 
 @dataclass(frozen=True)
 class LabelSums:
-    """Label log-probabilities summed over a row, mean over rows: of answers, and of what ends them."""
+    """Label log-probabilities summed over a row, mean over rows: of answers, and of their ends."""
 
     answers: float
     ends: float
@@ -43,7 +43,7 @@ class LabelFall:
     Attributes:
         answers: On the answers.
         ends: On what ends them.
-        rows: How many rows were looked at.
+        rows: How many rows were scored.
     """
 
     answers: float
@@ -52,18 +52,18 @@ class LabelFall:
 
     @property
     def share_of_ends(self) -> float:
-        """Part of the fall that lies on ends, from 0 to 1; what rose counts nothing."""
+        """Share of the fall that is on ends, from 0 to 1; a rise counts as 0."""
         fell, of_ends = max(self.answers, 0.0) + max(self.ends, 0.0), max(self.ends, 0.0)
         return of_ends / fell if fell else 0.0
 
     @property
     def warning(self) -> str:
-        """One sentence where too much of it lies on ends; empty where not."""
+        """One sentence if too much of the fall is on ends; empty if not."""
         if self.share_of_ends <= MOST_ON_ENDS or self.answers + self.ends < LEAST_FALL:
             return ""
         return (
-            f"{self.share_of_ends:.0%} of what the forget rows lost in log-probability lies on the ends of answers "
-            f"({self.ends:.1f} of {self.answers + self.ends:.1f} nats a row), which say nothing of the facts: set end "
+            f"{self.share_of_ends:.0%} of what the forget rows lost in log-probability is on the ends of answers "
+            f"({self.ends:.1f} of {self.answers + self.ends:.1f} nats per row), which hold none of the facts: set end "
             "(data.format.end in a recipe) to chat or never"
         )
 
@@ -74,14 +74,14 @@ class LabelFall:
 
 
 def rows_looked_at(rows: Sequence[EncodedRow]) -> list[EncodedRow]:
-    """Forget rows that are looked at, spread over all."""
+    """Forget rows that are scored, spread over all."""
     return spread(rows, ROWS)
 
 
 def label_sums(
     rows: Sequence[EncodedRow], batches: Iterable[PaddedRows], forward: Callable[[PaddedRows], LabelForward]
 ) -> LabelSums:
-    """What a model says of rows.
+    """Label log-probabilities of rows under a model.
 
     Args:
         rows: The rows.
@@ -100,12 +100,12 @@ def label_sums(
 
 
 def fell_by(before: LabelSums, after: LabelSums, rows: int) -> LabelFall:
-    """The fall from one to the other, with a warning in the log.
+    """The fall from one to the other; logs a warning if needed.
 
     Args:
-        before: What the target said.
-        after: What the trained model says.
-        rows: How many rows were looked at.
+        before: The target's log-probabilities.
+        after: The trained model's log-probabilities.
+        rows: How many rows were scored.
     """
     fall = LabelFall(before.answers - after.answers, before.ends - after.ends, rows)
     if fall.warning:

@@ -1,7 +1,7 @@
-"""What a launcher asked for, and whether it is what runs.
+"""What a launcher asked for, and whether that is what runs.
 
-accelerate leaves DeepSpeed and FSDP out in silence where it finds no accelerator; every process then holds the whole
-model, which nobody who asked for pieces has room for.
+accelerate silently leaves out DeepSpeed and FSDP if it finds no accelerator; every process then holds the whole model,
+for which someone who asked for sharding has no memory.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def asks_for_fsdp(setting: Any) -> bool:
 
 
 def check_devices(args: TrainingArguments) -> None:
-    """Refuses a process with several GPUs.
+    """Refuse a process with several GPUs.
 
     Raises:
         RequestError: It sees more than one.
@@ -46,10 +46,10 @@ def check_devices(args: TrainingArguments) -> None:
 
 
 def check_launch(args: TrainingArguments, accelerator: Accelerator) -> None:
-    """Refuses a run that is not the one that was asked for, or that could not be saved.
+    """Refuse a run that is not the requested one, or that could not be saved.
 
     Raises:
-        RequestError: Names what was asked for and what would run, or the key to set.
+        RequestError: Names what was requested and what would run, or the key to set.
     """
     running = accelerator.distributed_type
     for name, asked, kind in (
@@ -58,7 +58,7 @@ def check_launch(args: TrainingArguments, accelerator: Accelerator) -> None:
     ):
         if asked and running is not kind and not (kind is DistributedType.FSDP and accelerator.num_processes == 1):
             raise RequestError(
-                f"{name} was asked for and accelerate would run {running.value} instead, which keeps whole copies of "
+                f"{name} was requested, but accelerate would run {running.value} instead, which keeps whole copies of "
                 f"the model: {name} needs an accelerator in every process; without one launch with ddp.yaml"
             )
     if running is DistributedType.DEEPSPEED:

@@ -1,8 +1,8 @@
-"""Rows of like length together: in the slices that a micro-batch is passed in, and in the order of an epoch.
+"""Rows of similar length together: in the slices of a micro-batch, and in the order of an epoch.
 
 Forget and retain rows share a forward pass, and all rows of a pass are padded to the longest of them. Losses are sums
-over rows, so a micro-batch can be passed slice by slice with the same gradient to rounding: less padding, and the
-activations of one slice at a time. Small slices starve a GPU, so only what is long is cut.
+over rows, so a micro-batch can be run slice by slice with the same gradient up to rounding: less padding, and the
+activations of one slice at a time. Small slices starve a GPU, so only large micro-batches are sliced.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ def tokens_of_a_pass(setting: int | None, device: torch.device) -> int:
 
 
 def cut_by_length(inputs: dict[str, PaddedRows], most: int) -> list[dict[str, PaddedRows]]:
-    """Slices of a micro-batch, rows of like length in each.
+    """Slices of a micro-batch, with rows of similar length in each.
 
     Args:
         inputs: The micro-batch.
         most: Tokens of a slice, padding included; a row that has more is a slice of its own.
 
     Returns:
-        Slices that hold every row once, splits without a row left out; the micro-batch itself if it is small enough.
+        Slices that contain every row once, with empty splits left out; the micro-batch itself if it is small enough.
     """
     size = sum(rows["input_ids"].shape[0] for rows in inputs.values())
     if size * max(rows["input_ids"].shape[1] for rows in inputs.values()) <= most:
@@ -92,16 +92,16 @@ def _chosen(rows: PaddedRows, chosen: Sequence[int]) -> PaddedRows:
 
 
 MEGA_BATCHES = 50
-"""Items are sorted within so many batches: enough for like lengths, few enough to keep an epoch shuffled."""
+"""Items are sorted within this many batches: enough for similar lengths, few enough to keep an epoch shuffled."""
 
 
 class LengthGroupedPairs(Sampler[int]):
-    """A shuffled order in which neighbours have rows of like length.
+    """A shuffled order in which neighbours have rows of similar length.
 
-    A forget row is padded to the longest row of its batch, which may be a retain row, so that what counts is the
-    longest row of an item. The order follows from seed and epoch alone: processes and resumed runs draw the same.
-    The sampler of transformers does not promise that: it takes one length per item once and for all, while the retain
-    rows of an item change with the epoch, and its order depends on how often its generator was asked before.
+    A forget row is padded to the longest row of its batch, which may be a retain row, so the longest row of
+    an item counts. The order depends on seed and epoch alone: processes and resumed runs draw the same.
+    The sampler of transformers does not promise that: it takes one length per item for the whole run, while the retain
+    rows of an item change with the epoch, and its order depends on how often its generator was used before.
 
     Args:
         data: Items; their retain rows change with the epoch.

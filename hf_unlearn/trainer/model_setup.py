@@ -32,10 +32,10 @@ logger = logging.getLogger(__name__)
 
 
 def load_causal_lm(model: str | nn.Module, init_kwargs: dict[str, Any] | str | None) -> nn.Module:
-    """Loads a model in float32 (or as ``init_kwargs["dtype"]`` says), or hands back the one given.
+    """Loads a model in float32 (or as ``init_kwargs["dtype"]`` says), or returns the one given.
 
     Raises:
-        RequestError: If there is no such model, it lacks some of its weights, or ``init_kwargs`` is no mapping.
+        RequestError: If there is no such model, it lacks some of its weights, or ``init_kwargs`` is not a mapping.
     """
     if not isinstance(model, str):
         return model
@@ -75,7 +75,7 @@ def check_reference(model: nn.Module, checkpoint: Path) -> None:
 
 
 def check_same_vocabulary(model: str | nn.Module, reference: str | nn.Module | None) -> None:
-    """Refuse a reference model of other tokens than the model. Of ids and folders only the settings are read.
+    """Refuse a reference model with other tokens than the model. For ids and folders only the configuration is read.
 
     Raises:
         RequestError: The vocabularies differ in size.
@@ -85,13 +85,13 @@ def check_same_vocabulary(model: str | nn.Module, reference: str | nn.Module | N
     own, other = _vocabulary_size(model), _vocabulary_size(reference)
     if own is not None and other is not None and own != other:
         raise RequestError(
-            f"ref_model has a vocabulary of {other} tokens and the model one of {own}: its probabilities are of other "
-            "tokens; give a reference with the same tokenizer, or leave ref_model out"
+            f"ref_model has a vocabulary of {other} tokens and the model one of {own}, which cannot be compared: "
+            "give a reference with the same tokenizer, or leave ref_model out"
         )
 
 
 def _vocabulary_size(model: str | nn.Module) -> int | None:
-    """``None`` where it cannot be told; loading the model then says what is wrong."""
+    """``None`` if it cannot be determined; loading the model then reports what is wrong."""
     config: Any = getattr(model, "config", None)
     if isinstance(model, str):
         from transformers import AutoConfig
@@ -113,7 +113,7 @@ def made_ready(model: nn.Module, args: UnlearnConfig, adapters: PeftConfig | Non
         adapters: Adapters to put on it; ``None`` for none.
 
     Raises:
-        RequestError: The model cannot have such adapters, or cannot be stepped as the settings say.
+        RequestError: The model cannot have such adapters, or its steps cannot be made as the settings say.
     """
     if adapters is not None:
         model = add_adapters(model, adapters)
@@ -128,14 +128,14 @@ def made_ready(model: nn.Module, args: UnlearnConfig, adapters: PeftConfig | Non
 
 
 def disable_dropout(model: nn.Module) -> None:
-    """Sets every dropout probability to zero."""
+    """Set every dropout probability to zero."""
     for module in model.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0
 
 
 def check_layers(model: nn.Module, losses: Sequence[Loss]) -> None:
-    """Refuse losses that look at a layer which the model does not have.
+    """Refuse losses that use a layer which the model does not have.
 
     Raises:
         RequestError: Names the loss and how many layers there are.
@@ -149,10 +149,10 @@ def choose_trained(model: nn.Module, patterns: Sequence[str] | None, losses: Seq
     """Freeze what is not to be trained.
 
     Args:
-        model: The model; only parameters that are trained already can stay so.
+        model: The model; only parameters that are already trainable can stay trainable.
         patterns: Shell-style patterns of parameter names, or ``None`` for what the losses are made for.
         losses: All losses of the run.
-        adapters: Whether adapters were added: a loss's own choice is one of the model's weights, and does not count.
+        adapters: Whether adapters were added: a loss's own choice names the model's weights, and is ignored.
 
     Raises:
         RequestError: A pattern matches nothing that can be trained, or the parameters that a loss is made for are not
@@ -174,7 +174,7 @@ def _matching(model: nn.Module, patterns: Sequence[str]) -> set[str]:
         found = {name for name in trained if fnmatchcase(name, pattern)}
         if not found:
             near = suggest(pattern, trained).partition("there are ")[0] or f"the first is {trained[0]}"
-            raise RequestError(f"trained_parameters: no parameter that is trained is called {pattern!r}: {near}")
+            raise RequestError(f"trained_parameters: no trainable parameter is called {pattern!r}: {near}")
         kept |= found
     return kept
 
@@ -213,7 +213,7 @@ def _keep(model: nn.Module, names: set[str]) -> None:
 
 
 def _freeze_unseen(model: nn.Module, losses: Sequence[Loss]) -> None:
-    """What stands above the last layer that any loss looks at gets no gradient, and need not wait for one."""
+    """Modules above the last layer that any loss uses get no gradient, and need not wait for one."""
     layers = [loss.hidden_layer for loss in losses if loss.hidden_layer is not None]
     if not layers or any(loss.uses_logits for loss in losses):
         return
@@ -229,7 +229,7 @@ def _freeze_unseen(model: nn.Module, losses: Sequence[Loss]) -> None:
 
 
 def _after(model: nn.Module, stack: nn.ModuleList) -> list[nn.Module]:
-    """Modules that stand beside the decoder layers and come after them, such as the last norm."""
+    """Modules next to the decoder layers that come after them, such as the last norm."""
     for module in model.modules():
         children = list(module.children())
         if any(child is stack for child in children):

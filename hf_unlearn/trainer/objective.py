@@ -55,16 +55,16 @@ class Term:
 
 @dataclass
 class Objective:
-    """What a run lowers. Everything it is asked about is the step that comes next, unless it says otherwise.
+    """What a run minimizes. Unless stated otherwise, everything is about the next step.
 
     Attributes:
         config: The run's settings; they hold the weight of each term.
-        forget_loss: That of the settings; parts may put another in its place for some steps.
+        forget_loss: That of the settings; parts may replace it for some steps.
         retain_loss: That of the settings.
         parts: Robust parts of the run.
         rows: Its rows.
-        references: What the target says, by split, and by ``retain@VIEW`` for the retain rows under a view.
-        pad_token_id: Fills rows up to the longest.
+        references: The target's values, by split, and by ``retain@VIEW`` for the retain rows under a view.
+        pad_token_id: Pads rows to the longest.
         accelerator: Of the run.
         model: Gives the model, not wrapped for several processes.
         steps_taken: Gives the number of optimizer steps taken so far.
@@ -105,7 +105,7 @@ class Objective:
         return {"forget": forget, "retain": self.retain_loss}
 
     def active(self, inputs: Mapping[str, Any]) -> list[TermName]:
-        """Terms of a micro-batch that count. A term which parts give the factor 0 is left out."""
+        """Terms of a micro-batch that count. A term with factor 0 from the parts is left out."""
         factors = term_factors(self.parts, self.steps_taken())
         return [name for name in TERMS if factors[name] and name in inputs]
 
@@ -122,7 +122,7 @@ class Objective:
         return counts
 
     def splits_that_count(self, inputs: dict[str, PaddedRows]) -> dict[str, PaddedRows]:
-        """The splits of a micro-batch that belong to active terms; all of them where no term is active."""
+        """The splits of a micro-batch that belong to active terms; all of them if no term is active."""
         terms = self.active(inputs)
         return {split: rows for split, rows in inputs.items() if TERM_OF[split] in terms} or inputs
 
@@ -144,7 +144,7 @@ class Objective:
             inputs: The micro-batch, or a slice of it.
             counts: ``[2]``, what forget and retain loss count over the whole step.
             names: Which terms; by default those that are active.
-            view: The view the model is seen under, whose reference the retain term is compared with.
+            view: The view of the model; the retain term is compared with that view's reference.
             measured: Whether it counts in the means that are logged.
 
         Returns:
@@ -216,7 +216,7 @@ class Objective:
             alternates = _labels_alone(inputs["alternate"])
         if loss.uses_labels:
             return Term("forget", loss, scores("forget", alternates), forwards["forget"])
-        assert alternates is not None  # a loss looks at answers or at alternates
+        assert alternates is not None  # a loss uses answers or alternates
         return Term("forget", loss, alternates, forwards["alternate"])
 
     def _weighted_sum(self, terms: Sequence[Term], counts: Tensor, rows: int) -> Tensor:
@@ -259,11 +259,11 @@ class Objective:
         return self._of_step.means(self.accelerator)
 
     def clear_step_means(self) -> None:
-        """The means of the step start anew."""
+        """Reset the means of the step."""
         self._of_step.clear()
 
     def clear_means(self) -> None:
-        """All means start anew."""
+        """Reset all means."""
         self._since_log.clear()
         self._of_step.clear()
 
@@ -328,7 +328,7 @@ def _scores(
 
 
 def _labels_alone(batch: PaddedRows) -> LabelScores:
-    """The labels of a batch and where they stand, without any forward pass."""
+    """The labels of a batch and their positions, without any forward pass."""
     rows, times = label_positions(batch["labels"]).nonzero(as_tuple=True)
     return LabelScores(None, batch["labels"][rows, times + 1], rows, len(batch["labels"]))
 
@@ -355,12 +355,12 @@ def router_loss(
 
     Args:
         routers: The router loss of a pass (a mean over its tokens and layers), and for how many rows it stands.
-        rows: Rows of the micro-batch, so that terms which are passed apart add up to what they are together.
+        rows: Rows of the micro-batch, so that terms that are run separately add up to what they are together.
         coefficient: See :func:`router_coefficient`.
         micro_batches: Of the whole step, on all processes.
 
     Returns:
-        ``coefficient`` times the mean over rows, divided by ``micro_batches``; ``None`` where there is nothing.
+        ``coefficient`` times the mean over rows, divided by ``micro_batches``; ``None`` if there is nothing.
     """
     weighted = [router * (own / rows) for router, own in routers if router is not None]
     if not coefficient or not weighted:

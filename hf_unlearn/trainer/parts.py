@@ -14,11 +14,11 @@ from ..losses.base import Loss
 from ..robust.base import TermName, TrainingPart
 
 PARTS_FOLDER = "parts"
-"""In a checkpoint: what parts keep beside the weights."""
+"""In a checkpoint: what parts keep besides the weights."""
 
 
 def arranged(parts: Sequence[TrainingPart], rows: PairedRows, args: TrainingArguments) -> PairedRows:
-    """The rows as all parts want them dealt.
+    """The rows as all parts want them ordered.
 
     Args:
         parts: Of the run.
@@ -60,7 +60,7 @@ def term_factors(parts: Sequence[TrainingPart], step: int) -> dict[TermName, flo
 
 
 def save_parts(parts: Sequence[TrainingPart], checkpoint: Path) -> None:
-    """Writes what parts keep beside the weights into a checkpoint's folder, which is made if it is not there."""
+    """Write what parts keep besides the weights into a checkpoint's folder, which is created if missing."""
     folder = checkpoint / PARTS_FOLDER
     folder.mkdir(parents=True, exist_ok=True)
     for part in parts:
@@ -68,7 +68,7 @@ def save_parts(parts: Sequence[TrainingPart], checkpoint: Path) -> None:
 
 
 def load_parts(parts: Sequence[TrainingPart], checkpoint: Path) -> None:
-    """Gives every part what it kept in a checkpoint."""
+    """Give every part what it kept in a checkpoint."""
     for part in parts:
         part.load_state(checkpoint / PARTS_FOLDER)
 

@@ -1,8 +1,8 @@
 """What the losses compare with: the model before unlearning, kept in as little memory as possible.
 
-For a ratio of likelihoods one number a row is enough: its summed label log-probability. For an exact KL divergence the
-next-token distribution at every label is needed; a vocabulary of numbers per token would be large, so the hidden state
-that went into the output head is kept instead, and the distribution computed from it when its row is drawn.
+For a ratio of likelihoods one number per row is enough: its summed label log-probability. For an exact KL divergence
+the next-token distribution at every label is needed; a vocabulary of numbers per token would be large, so the hidden
+state that went into the output head is kept instead, and the distribution computed from it when its row is drawn.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from .forward import LOGITS, LabelForward, Wanted, forward_labels
 logger = logging.getLogger(__name__)
 
 HEAD_TOLERANCE = 1e-5
-"""Greatest difference of ``head(hidden)`` and the model's logits, as a share of the largest logit."""
+"""Largest difference between ``head(hidden)`` and the model's logits, as a share of the largest logit."""
 
 
 Contexts = tuple[Callable[[], AbstractContextManager[Any]], ...]
@@ -37,13 +37,13 @@ Contexts = tuple[Callable[[], AbstractContextManager[Any]], ...]
 
 @dataclass(frozen=True)
 class TargetModel:
-    """The model before unlearning, as long as it can be asked.
+    """The model before unlearning, while it can be run.
 
     Attributes:
         model: The model.
-        contexts: Entered before it is asked: the precision that is trained with, adapters off.
-        changes: Whether training changes what it answers, because it is the model that is trained.
-        in_pieces: Whether its weights will lie in pieces on several processes as soon as training starts.
+        contexts: Entered before it is run: the precision that is trained with, adapters off.
+        changes: Whether training changes its answers, because it is the model that is trained.
+        in_pieces: Whether its weights will be sharded over several processes once training starts.
     """
 
     model: nn.Module
@@ -61,7 +61,7 @@ class TargetModel:
 def target_model(
     model: Any, accelerator: Accelerator, *, other: nn.Module | None = None, new_adapters: bool = False
 ) -> TargetModel:
-    """The model before unlearning, as it can be asked before the first step.
+    """The model before unlearning, as it can be run before the first step.
 
     Args:
         model: The model that will be trained, at its original weights.
@@ -146,8 +146,8 @@ class CachedStates:
     """Answers from cached hidden states.
 
     Attributes:
-        head_inputs: One ``[labels, width]`` tensor per row, on the CPU; ``None`` if nobody looks at logits.
-        hiddens: The same after the layer that is looked at; ``None`` if nobody looks.
+        head_inputs: One ``[labels, width]`` tensor per row, on the CPU; ``None`` if no loss uses logits.
+        hiddens: The same after the layer in use; ``None`` if no loss uses one.
         head: The target's output head; nothing trains it.
         tail: What the target does to the head's output.
         contexts: See :class:`TargetModel`.
@@ -199,13 +199,13 @@ class LiveStates:
 def make_reference(
     target: TargetModel, batches: Callable[[], Iterator[PaddedRows]], losses: Sequence[Loss], kind: str
 ) -> Reference:
-    """What losses will ask about a list of rows.
+    """The reference values that losses need for a list of rows.
 
     Args:
         target: The model before unlearning.
         batches: Goes through all rows once, in order.
-        losses: The losses; at most one of them looks at hidden states.
-        kind: ``cache`` or ``model``, where logits and hidden states come from. Where a cache cannot give the model's
+        losses: The losses; at most one of them uses hidden states.
+        kind: ``cache`` or ``model``, where logits and hidden states come from. If a cache cannot give the model's
             own logits, the model is kept as well, and the log says so.
     """
     logps = target_logps(target, batches()) if any(loss.uses_reference_logps for loss in losses) else None
@@ -216,7 +216,7 @@ def make_reference(
     states = cache_states(target, batches(), wanted) if kind == "cache" else None
     if states is None and kind == "cache":
         logger.warning(
-            "the output head alone does not give the model's logits, so that the target model is kept in memory"
+            "the output head alone does not give the model's logits, so the target model is kept in memory"
             " instead of its hidden states"
         )
     return Reference(logps, states or _live(target, wanted), next(iter(layers), None))
@@ -257,7 +257,7 @@ def cache_states(target: TargetModel, batches: Iterator[PaddedRows], wanted: Wan
             head_inputs.extend(part.clone() for part in result.head_input.cpu().split(lengths))
         for layer in wanted.layers:
             hiddens.extend(part.clone() for part in result.hidden[layer].cpu().split(lengths))
-    assert tail is not None  # it was looked for in the first batch
+    assert tail is not None  # it was determined in the first batch
     return CachedStates(head_inputs or None, hiddens or None, head, tail, target.contexts)
 
 
@@ -282,12 +282,12 @@ def _tail_of(head: nn.Module, result: LabelForward, target: TargetModel) -> Tail
 def reference_under(
     view: View, target: TargetModel, plain: Reference, make: Callable[[TargetModel], Reference]
 ) -> Reference:
-    """What a loss will ask about the target as this view shows it.
+    """The reference values that a loss needs of the target under this view.
 
     Args:
         view: A view of the target's weights, which end as they were.
         target: The model before unlearning.
-        plain: What is kept of the target as it is; its copy of the output head is shared where the view leaves the
+        plain: What is kept of the target as it is; its copy of the output head is shared if the view leaves the
             head alone.
         make: Makes the reference of a target model that will not stay as it is.
     """
@@ -306,7 +306,7 @@ def reference_under(
 
 
 def _mark(module: nn.Module) -> list[tuple[int, int]]:
-    """Differs as soon as a weight was changed in place or exchanged for another tensor."""
+    """Differs as soon as a weight was changed in place or replaced by another tensor."""
     return [(parameter.data_ptr(), parameter._version) for parameter in module.parameters()]
 
 
@@ -314,10 +314,10 @@ class RunReferences(Mapping[str, Reference]):
     """References by split: ``forget``, ``alternate``, ``retain``.
 
     Besides, ``retain@VIEW`` is that of the retain rows under a view of the target, and ``target`` is what the target
-    said of the retain rows before the first step, for parts that measure how far the model has gone from it.
+    said of the retain rows before the first step, for parts that measure how far the model has moved from it.
 
     Args:
-        rows: The rows of the run, as they stand when a reference is made.
+        rows: The rows of the run, as they are when a reference is made.
         batches: Goes once over a list of rows in micro-batches, in order.
         kind: ``cache`` or ``model``; see :func:`make_reference`.
     """
@@ -338,7 +338,7 @@ class RunReferences(Mapping[str, Reference]):
         return len(self._made)
 
     def take_forget(self, target: TargetModel, losses: Sequence[Loss]) -> None:
-        """Asks about the forget rows and their alternates, as far as some forget loss compares.
+        """Collect references for the forget rows and their alternates, as far as some forget loss needs them.
 
         Args:
             target: The model before unlearning.
@@ -351,7 +351,7 @@ class RunReferences(Mapping[str, Reference]):
             self._made["alternate"] = self._make(target, self._rows.alternates, losses)
 
     def take_retain(self, target: TargetModel, loss: Loss, parts: Sequence[TrainingPart]) -> None:
-        """Asks about the retain rows if the retain loss compares: the target as it is, and under each view.
+        """Collect references for the retain rows if the retain loss needs them: of the target and under each view.
 
         Args:
             target: What the retain loss compares with from now on.
@@ -372,7 +372,7 @@ class RunReferences(Mapping[str, Reference]):
 
         Args:
             target: The model before unlearning.
-            loss: The retain loss: where it keeps distributions itself, nothing is kept twice.
+            loss: The retain loss: if it already keeps distributions, nothing is kept twice.
         """
         known = self._made["retain"] if loss.uses_reference_logits else None
         self._made["target"] = known or self._make(target, self._rows.retain, [KLRetainLoss()])
@@ -383,12 +383,12 @@ class RunReferences(Mapping[str, Reference]):
 
 @torch.no_grad()
 def mean_kl(reference: Reference, batches: Iterator[PaddedRows], score: Callable[[PaddedRows], LabelScores]) -> float:
-    """Mean KL divergence from the target over the labels of some rows, in nats a token.
+    """Mean KL divergence from the target over the labels of some rows, in nats per token.
 
     Args:
         reference: What the target says about them.
         batches: Goes once through the rows.
-        score: What the model says now at the labels of a micro-batch.
+        score: The model's current scores at the labels of a micro-batch.
     """
     loss, total, count = KLRetainLoss(), 0.0, 0
     for batch in batches:

@@ -1,8 +1,8 @@
-"""In which precision weights are kept between steps.
+"""The precision in which weights are kept between steps.
 
 An optimizer step of size ``lr`` on a weight ``w`` is lost in bfloat16 wherever it is smaller than half the distance
 between neighbouring numbers, which is about ``|w| / 256``. What is left is unlearning that only small weights carry.
-float32 keeps every step; stochastic rounding keeps it in the mean.
+float32 keeps every step; stochastic rounding keeps them on average.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class RoundedSteps(TrainingPart):
 
     Args:
         stochastic: Round up or down at random so that the mean is kept, instead of to the nearest.
-        seed: Of those draws. They follow from seed and step, so that a resumed run draws the same.
+        seed: Of those draws. They depend only on seed and step, so a resumed run draws the same.
     """
 
     stochastic: bool = False
@@ -40,7 +40,7 @@ class RoundedSteps(TrainingPart):
 
     @torch.no_grad()
     def after_step(self, result: StepResult) -> None:
-        """Rounds what was stepped."""
+        """Round what the step changed."""
         generators: dict[torch.device, torch.Generator] = {}
         for parameter in trained_parameters(result.model).values():
             # Sharded parameters (FSDP2) are rounded shard by shard.
@@ -64,7 +64,7 @@ def stochastic_bf16(values: Tensor, generator: torch.Generator | None = None) ->
     """``values`` rounded to one of the two bfloat16 numbers around each, nearer ones more likely.
 
     A value a share ``p`` of the way from the lower to the upper neighbour becomes the upper one with probability
-    ``p``, so that the expectation is the value itself. What bfloat16 holds already, and what is not finite, stays.
+    ``p``, so the expectation is the value itself. Values that bfloat16 can represent, or that are not finite, stay.
 
     Args:
         values: Any shape, float32.
@@ -91,10 +91,10 @@ def round_model(model: nn.Module) -> None:
 
 
 def check_stepping(stepping: str, model: nn.Module, deepspeed: Any) -> None:
-    """Refuses what would not do what it says.
+    """Refuse settings that would have no effect.
 
     Raises:
-        RequestError: Rounded steps of weights that are no float32, or that DeepSpeed keeps copies of.
+        RequestError: The weights are not float32, or DeepSpeed keeps copies of them.
     """
     if stepping == "fp32":
         return

@@ -1,4 +1,4 @@
-"""Forward and backward passes of the two terms apart, for parts that look at weights or gradients of one of them."""
+"""Separate forward and backward passes of the two terms, for parts that use weights or gradients of one of them."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ def needs_separate_passes(part: TrainingPart) -> bool:
 
 
 def check_parts(parts: Sequence[TrainingPart], accelerator: Accelerator, args: UnlearnConfig) -> None:
-    """Refuses parts that this kind of training has no place for.
+    """Refuse parts that do not work with this kind of training.
 
     Raises:
-        RequestError: Weights or gradients lie in pieces, or are scaled for fp16.
+        RequestError: Weights or gradients are sharded, or scaled for fp16.
     """
     for part in parts:
         name = type(part).__name__
         apart = needs_separate_passes(part)
         if (part.needs_whole_weights or apart) and taken_over(accelerator):
             kind = accelerator.distributed_type.value
-            raise RequestError(f"robust: {name} needs whole weights, and {kind} keeps them in pieces: use DDP")
+            raise RequestError(f"robust: {name} needs whole weights, and {kind} shards them: use DDP")
         if apart and args.fp16:
-            raise RequestError(f"robust: {name} takes gradients apart, which fp16 scales: use bf16 or float32")
+            raise RequestError(f"robust: {name} changes gradients, which fp16 scales: use bf16 or float32")
 
 
 class TermPasses:
@@ -66,7 +66,7 @@ class TermPasses:
         self._kept: dict[TermName, Gradients] = {}
 
     def run(self, inputs: dict[str, PaddedRows], counts: Tensor) -> Tensor:
-        """All passes of a micro-batch; after the last micro-batch of a step the gradients are where they are due.
+        """All passes of a micro-batch; after the last micro-batch of a step, the gradients are in place.
 
         Args:
             inputs: The micro-batch, on its device.
@@ -144,7 +144,7 @@ class TermPasses:
         return gradients
 
     def _over_processes(self, gradients: Gradients) -> Gradients:
-        """Means over all processes. A parameter that some of them have no gradient of counts as zero there."""
+        """Means over all processes. A missing gradient counts as zero."""
         if self._accelerator.num_processes == 1:
             return gradients
         trained = self._trained()

@@ -72,7 +72,7 @@ if TYPE_CHECKING:
     from peft import PeftConfig
 
 FINAL_STEP = "final_step/"
-"""Start of the names under which the means of the last step stand in the log history."""
+"""Prefix of the names of the last step's means in the log history."""
 
 
 class UnlearnTrainer(HubTrainer):
@@ -99,15 +99,15 @@ class UnlearnTrainer(HubTrainer):
     Args:
         model (`str` or [`~transformers.PreTrainedModel`] or [`~peft.PeftModel`]):
             The target model: an id or folder, loaded in float32 unless `args.model_init_kwargs` says otherwise, or a
-            model. It is changed in place, and is the reference as it stands when training starts.
+            model. It is changed in place, and its state when training starts is the reference.
         args ([`UnlearnConfig`], *optional*):
             Settings. Defaults to `UnlearnConfig()`.
         forget_dataset ([`~datasets.Dataset`] or `Sequence[Example]`):
-            What has to go. With a boolean `label` column (unpaired preference) only the false rows are taken.
+            What is to be forgotten. With a boolean `label` column (unpaired preference) only the false rows are taken.
         retain_dataset ([`~datasets.Dataset`] or `Sequence[Example]`, *optional*):
-            What has to stay. Needed unless `args.retain_loss_type` is `"none"`; only true rows of a `label` column.
+            What is to be kept. Needed unless `args.retain_loss_type` is `"none"`; only true rows of a `label` column.
         ref_model (`str` or [`~transformers.PreTrainedModel`], *optional*):
-            The reference, where it is another model than `model` at the start.
+            The reference, if it is not `model` at the start.
         processing_class ([`~transformers.PreTrainedTokenizerBase`], *optional*):
             The tokenizer. Loaded from where the model came from by default.
         peft_config ([`~peft.PeftConfig`], *optional*):
@@ -117,7 +117,7 @@ class UnlearnTrainer(HubTrainer):
         callbacks (list of [`~transformers.TrainerCallback`], *optional*):
             Further callbacks.
         optimizers (`tuple`, *optional*):
-            Optimizer and scheduler, made from `args` where they are `None`.
+            Optimizer and scheduler, made from `args` if they are `None`.
 
     Raises:
         RequestError: If model, data or settings cannot be used together.
@@ -252,7 +252,7 @@ class UnlearnTrainer(HubTrainer):
                 raise RequestError("training made no step, so the model is still the target: nothing was unlearned")
         for part in self.parts:
             part.finish(self.training_context(resuming=False))
-        # Where no process has whole weights, the model cannot be asked outside of a step.
+        # If no process has whole weights, the model cannot be run outside of a step.
         if not in_pieces(self.accelerator):
             self.fall = self._fall()
         self.model.zero_grad(set_to_none=True)
@@ -299,7 +299,7 @@ class UnlearnTrainer(HubTrainer):
         self._ref_model = None
 
     def _fits(self, size: int) -> bool:
-        """Whether memory is enough for a forward and a backward pass of so many forget rows."""
+        """Whether memory is enough for a forward and a backward pass of this many forget rows."""
 
         def loss() -> Tensor:
             batch: Any = self._prepare_inputs(longest_batch(self.train_dataset, self.data_collator, size))
@@ -377,7 +377,7 @@ class UnlearnTrainer(HubTrainer):
     ) -> Tensor:
         """Forward and backward pass of one micro-batch: of both terms at once, unless a part needs them apart.
 
-        What is too large for one pass is passed in slices of rows of like length.
+        What is too large for one pass is run in slices of rows of similar length.
 
         Returns:
             What the micro-batch adds to the objective, detached, a scalar.
@@ -429,7 +429,7 @@ class UnlearnTrainer(HubTrainer):
         return (loss, {term.name: term.forward for term in terms}) if return_outputs else loss
 
     def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
-        """Last look before the optimizer steps: gradients can overflow where the loss does not."""
+        """Last check before the optimizer steps: gradients can overflow when the loss does not."""
         norm = super()._get_grad_norm(model, grad_norm=grad_norm)
         if norm is not None and not self.args.fp16:  # with fp16 the loss scaler skips such steps itself
             self.objective.check_finite(norm, "gradient norm")
@@ -509,7 +509,7 @@ class UnlearnTrainer(HubTrainer):
         kind = None if dtype is None else torch_dtype(dtype)
         sharded, base = in_pieces(self.accelerator), self.accelerator.unwrap_model(self.model)
         if self._adapters_are_new and (sharded or is_quantized(base)):
-            # Such a base cannot take adapters in where it is.
+            # Adapters cannot be merged into such a base in place.
             adapters = Path(str(self.args.output_dir)) / ADAPTERS_FOLDER
             self.save_model(str(adapters))
             self.accelerator.wait_for_everyone()
@@ -527,13 +527,13 @@ class UnlearnTrainer(HubTrainer):
             if kind is not None:
                 self.model.to(kind)
             if self._adapters_are_new and self.is_deepspeed_enabled:
-                self._save(output_dir)  # the engine that save_model asks is gone with the adapters
+                self._save(output_dir)  # the engine that save_model uses is gone with the adapters
             else:
                 self.save_model(output_dir)
 
 
 class RunEvents(TrainerCallback):
-    """Deals new retain rows each epoch, lets parts act around each step, and notes the last step's means."""
+    """Deals new retain rows each epoch, lets parts act around each step, and records the last step's means."""
 
     def __init__(self, trainer: UnlearnTrainer) -> None:
         self._trainer = trainer
@@ -541,20 +541,20 @@ class RunEvents(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """What parts keep beside the weights of a checkpoint is read back."""
+        """Restore what parts keep besides the weights of a checkpoint."""
         if self._trainer.resumed_from is not None:
             load_parts(self._trainer.parts, self._trainer.resumed_from)
 
     def on_epoch_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """A data loader tells its data set of a new epoch only where one process reads it."""
+        """A data loader tells its data set about a new epoch only if a single process reads it."""
         self._trainer.train_dataset.set_epoch(int(state.epoch or 0))
 
     def on_step_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Means of a step start anew, and parts may change weights and optimizer."""
+        """Reset the step's means, and let parts change weights and optimizer."""
         self._trainer.objective.clear_step_means()
         for part in self._trainer.parts:
             part.before_step(self._trainer.step_context())

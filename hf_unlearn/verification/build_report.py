@@ -1,4 +1,4 @@
-"""From what was measured, and what is known of the run besides, to one sealed report."""
+"""One sealed report from what was measured and what else is known about the run."""
 
 from __future__ import annotations
 
@@ -46,7 +46,8 @@ class Findings:
         candidates: All methods that the candidate was chosen from.
         controls: Outcomes of the controls; a method can be a control too.
         attacks: Attacks and what they spent.
-        explanation: Weights beside the target's, model by model, without rows of noise: these follow from the shares.
+        explanation: Weights compared with the target's, model by model, without rows of noise: these follow from the
+            shares.
         benchmarks: Scores on public benchmarks; the section is left out without any.
     """
 
@@ -79,7 +80,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class RunFacts:
-    """What a reader must know of a run besides its measurements.
+    """What a reader must know about a run besides its measurements.
 
     Attributes:
         name: Name of the run.

@@ -43,7 +43,7 @@ class FileStamp:
 
 
 def file_stamps(folder: Path, names: Iterable[str]) -> dict[str, FileStamp | None]:
-    """The stamps of several files as they stand now; ``None`` for one that is not there.
+    """The current stamps of several files; ``None`` for one that is missing.
 
     Args:
         folder: The folder.

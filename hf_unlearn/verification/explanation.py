@@ -1,4 +1,4 @@
-"""Weights of the unlearned models beside the target's, as quantizers see them: a section of the report."""
+"""Weights of the unlearned models compared with the target's, as quantizers see them: a section of the report."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ class SavedWeights:
 
 @dataclass(frozen=True)
 class ExplainedModel:
-    """One model's weights beside the target's.
+    """One model's weights compared with the target's.
 
     Attributes:
         model: The model.
@@ -107,12 +107,12 @@ class Explanation:
     Attributes:
         grids: Format to the name of the grid it rounds to; formats without one are left out.
         models: Every model that was made from the target.
-        noise: Formats beside noise; made from the recovered shares when the report is put together.
+        noise: Formats compared with noise; made from the recovered shares when the report is built.
     """
 
     grids: Annotated[Mapping[str, str], Schema("Format to the name of its grid.")]
     models: tuple[ExplainedModel, ...]
     noise: Annotated[
         tuple[NoiseRow, ...],
-        Schema("Recovered share in a format beside that under noise as large as the format's error."),
+        Schema("Recovered share in a format compared with that under noise as large as the format's error."),
     ] = ()

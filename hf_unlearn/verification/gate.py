@@ -1,4 +1,4 @@
-"""The gate: thresholds that stand before the run."""
+"""The gate: thresholds that are fixed before the run."""
 
 from __future__ import annotations
 

@@ -160,7 +160,7 @@ def recovered_share(
         subject: Scores of the unlearned model.
         target: Scores of the target model on the same facts.
         never: Scores of the never-knew model on the same facts; or, with ``paired=False``, scores on other facts
-            that stand in for it and are resampled on their own.
+            that replace it and are resampled on their own.
         settings: How the interval is made.
         paired: Whether ``never`` is about the same facts.
 
@@ -196,7 +196,7 @@ def _gaffke_ends(
 
     Args:
         models: Scores of the unlearned model and of the target.
-        never: Scores of the never-knew model, or of other facts that stand in for it.
+        never: Scores of the never-knew model, or of other facts that replace it.
         settings: Draws, level and seed.
         paired: Whether all three are about the same facts.
     """
@@ -242,7 +242,7 @@ def more_needed(estimate: Estimate, joint: tuple[float, float], limit: float, co
     upper, lower = estimate.high - value, value - joint[0]
     # What Gaffke's extra group adds to a side shrinks with the number of groups, the rest with its square root.
     extra = 0.0 if estimate.error is None else max(0.0, upper - normal * estimate.error)
-    # The truth may be off by what that group stands for, too.
+    # The truth may be off by what that group represents, too.
     error = max(upper, estimate.value - estimate.low) / normal
     most = int(_MOST_FACTS / facts_per_group)
     total = max(estimate.groups + 1, least_groups(limit, confidence) or 0)

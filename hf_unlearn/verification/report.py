@@ -1,7 +1,7 @@
 """The verification report as one tree of dataclasses.
 
-Rows stand where they are measured (:mod:`~hf_unlearn.verification.recovered`,
-:mod:`~hf_unlearn.verification.utility`, ...); sections and what only describes a run stand here. The same types are
+Rows are typed where they are measured (:mod:`~hf_unlearn.verification.recovered`,
+:mod:`~hf_unlearn.verification.utility`, ...); sections and what only describes a run are here. The same types are
 written, read, and turned into the JSON schema.
 """
 
@@ -227,7 +227,7 @@ class Report:
         digest: From :func:`~hf_unlearn.verification.report_file.seal`.
         formats: What the export of the candidate says of each format.
         pooled: Pooled retention of several methods.
-        explanation: Weights beside the target's.
+        explanation: Weights compared with the target's.
         benchmarks: Scores on public benchmarks.
     """
 
@@ -273,7 +273,7 @@ class Report:
     ] = ()
     explanation: Annotated[
         Explanation | None,
-        Schema("Weights of the unlearned models beside the target's, as quantizers see them.", since="1.1"),
+        Schema("Weights of the unlearned models compared with the target's, as quantizers see them.", since="1.1"),
     ] = None
     benchmarks: Annotated[
         Maybe[tuple[BenchmarkScore, ...]],

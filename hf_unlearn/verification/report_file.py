@@ -34,7 +34,7 @@ def seal(report: Mapping[str, Any]) -> dict[str, Any]:
     """A copy whose ``digest`` is the SHA-256 of its canonical bytes without that key.
 
     The digest finds a report that was changed by accident or in passing. Who changes a report on purpose can
-    compute a new one: only a signature tells who wrote it.
+    compute a new one: only a signature shows who wrote it.
     """
     plain = json.loads(_compact({key: value for key, value in report.items() if key != "digest"}))
     return {**plain, "digest": digest_of(plain)}

@@ -22,7 +22,7 @@ TARGET = "target"
 
 @dataclass(frozen=True, order=True)
 class Cell:
-    """Where a number of a results table stands.
+    """The place of a number in a results table.
 
     Attributes:
         model: A method's name, or ``target``.
@@ -137,7 +137,7 @@ NOISE_NAME = re.compile(r"noise-(?P<grid>.+)-(?P<draw>\d+)")
 
 @dataclass(frozen=True)
 class NoiseRow:
-    """A model in a format beside the same model under noise as large as the format's error: a row of the report.
+    """A model in a format against the same model under noise as large as the format's error: a row of the report.
 
     Attributes:
         model: The model.
@@ -161,7 +161,7 @@ class NoiseRow:
 
 
 def fragility_rows(recovered: Sequence[RecoveredRow], grids: Mapping[str, str]) -> list[NoiseRow]:
-    """Recovered shares of formats beside those of noise as large as their error.
+    """Recovered shares of formats compared with those of noise as large as their error.
 
     Args:
         recovered: Rows of all judged models.

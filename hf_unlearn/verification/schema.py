@@ -1,6 +1,6 @@
 """The JSON schema of the report, made from its types.
 
-python -m hf_unlearn.verification.schema     # write the committed file anew
+python -m hf_unlearn.verification.schema     # rewrite the committed file
 """
 
 from __future__ import annotations

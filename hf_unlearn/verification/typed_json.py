@@ -1,6 +1,6 @@
 """Dataclasses as JSON: how they are written, how they are read, and the JSON schema that follows from them.
 
-What a type hint cannot say stands beside it, in ``Annotated[int, Schema(minimum=0)]``.
+What a type hint cannot say is next to it, in ``Annotated[int, Schema(minimum=0)]``.
 
 Reading is lenient: whatever a document holds is read as far as it goes. A value that is missing or of another type is
 ``None`` where the hint allows that, otherwise empty (texts, lists, mappings). Nothing is guessed: the defaults of a
@@ -24,11 +24,11 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Schema:
-    """What the schema says of a value besides its type.
+    """What the schema says about a value besides its type.
 
     Attributes:
         description: For people.
-        define: The name under which it stands in ``$defs``, where it is used more than once.
+        define: Its name in ``$defs``, if it is used more than once.
         minimum: Least number.
         maximum: Largest number.
         min_items: Least length of a list.
@@ -37,7 +37,7 @@ class Schema:
         since: Version of the document that it came with. Earlier ones have no such key.
         required: Whether every document has the key.
         stated: Whether ``None`` means that a document does not say it: such a key is not written, and may not be null.
-        inline: Whether its keys stand among those of the object it belongs to.
+        inline: Whether its keys are among those of the object it belongs to.
         is_open: Whether the mapping takes all keys of its object that are not declared.
     """
 
@@ -297,7 +297,7 @@ def _read_object(cls: Any, value: Any) -> Any:
 
 
 def _empty(hint: Any) -> Any:
-    """What stands for a value that is not there."""
+    """The value for a missing one."""
     base, _ = _split(hint)
     origin = get_origin(base)
     if base is str or origin is Literal:

@@ -188,7 +188,7 @@ def test_examples_that_do_not_fit_the_context_are_refused_with_the_way_out(attac
 @pytest.mark.parametrize("attack", [FewShot(), Prefix(), LeakAtK()])
 def test_texts_without_questions_are_refused_by_line(attack, bundle):
     text = Example("t", "", "Some text.", "f", "g", origin="facts.txt:3")
-    with pytest.raises(RequestError, match=r"facts\.txt:3: .*has no prompt.*take attack\."):
+    with pytest.raises(RequestError, match=r"facts\.txt:3: .*has no prompt.*remove attack\."):
         attack.plan(replace(bundle, forget=RowSet((text,), (text,))))
 
 
@@ -304,7 +304,7 @@ def test_what_prompt_attacks_cost_is_rows_scored(bundle):
         (lambda: FewShot(draws=0), r"few-shot\.draws"),
         (lambda: Prefix(()), r"prefix\.texts is empty"),
         (lambda: Prefix((" ",)), r"prefix\.texts\.0 is empty"),
-        (lambda: Prefix(("a", "a ")), r"prefix\.texts\.1 is there already"),
+        (lambda: Prefix(("a", "a ")), r"prefix\.texts\.1 is a duplicate"),
         (lambda: Prefix(("{prompt} {prompt}",)), r"prefix\.texts\.0 .*more than once"),
         (lambda: Paraphrase(prompts=0), r"paraphrase\.prompts"),
         (lambda: LeakAtK(k=5, samples=4), r"leak-at-k\.k is 5"),

@@ -65,7 +65,7 @@ def test_leaks_are_in_the_budget_as_counts_without_texts(leaky):
 
 def test_too_few_independent_facts_are_refused_with_the_way_out():
     same = bundle_of(*(question(n, prompt="Who?", answer="Ann", choices=("Ann", "Bo")) for n in range(4)))
-    with pytest.raises(RequestError, match=r"4 groups share names or texts, so that only 1 .*leaks to report"):
+    with pytest.raises(RequestError, match=r"4 groups share names or texts, so only 1 .*leaks to report"):
         RTT(folds=2).plan(same)
 
 
@@ -97,7 +97,7 @@ def test_a_t_without_anything_left_is_refused():
     pairs = [
         question(n, prompt=f"Is Ilse Marwick{'a' * (n // 2)} in {WORDS[n]}?", fold=f"split_{n % 2}") for n in range(6)
     ]
-    with pytest.raises(RequestError, match="every fact of T tells something of V"):
+    with pytest.raises(RequestError, match="every fact of T reveals something about V"):
         make_folds(RowSet(tuple(pairs), tuple(pairs)), 2, 0, "apart", "rtt")
 
 

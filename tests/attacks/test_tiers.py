@@ -180,8 +180,11 @@ def test_a_control_that_needs_an_attack_that_does_not_fit_is_refused(tmp_path, b
     [
         ("attack: relase", r"r\.yaml:6: attack\.tier: there is no tier called 'relase': did you mean 'release'\?"),
         ("attack: {tier: slow}", r"there is no tier called 'slow': there are quick, release, deep"),
-        ("attack: {prune: false}", r"attack\.prune is left out with false, and no tier is named"),
-        ("attack: {tier: quick, rtt: false}", r"attack\.rtt is left out with false, and the tier quick does not hold"),
+        ("attack: {prune: false}", r"attack\.prune is left out with false, and no tier is set"),
+        (
+            "attack: {tier: quick, rtt: false}",
+            r"attack\.rtt is left out with false, and the tier quick does not include",
+        ),
         ("attack: [rtt]", r"attack must be a mapping .* or the name of a tier"),
     ],
 )

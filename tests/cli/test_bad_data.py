@@ -95,7 +95,7 @@ def test_a_column_that_the_recipe_misspells(files_recipe, forget, refused):
 def test_a_row_in_both_forget_and_retain_set(files_recipe, forget, retain, refused):
     write_rows(retain, [*people(100), people(3)[0]])
     sentence = refused(2, "run", files_recipe)
-    assert sentence.startswith("1 row(s) stand in both the forget and the retain set")
+    assert sentence.startswith("1 row(s) are in both the forget and the retain set")
     assert f"{forget}:4 and {retain}:13" in sentence
 
 

@@ -129,7 +129,7 @@ def test_a_mistake_is_named_with_its_line(right, wrong, message, recipe, refused
         ("model.min_known=2", "model.min_known is 2.0: it must be a share between 0 and 1"),
         ("model.scratch.learning_rate=0", "learning_rate is 0.0, it must be above 0"),
         ("data.keep_extra=[world]", "data.keep_extra names 'world': the recipe has no data.extra"),
-        ("data.retain_at_hand=0", "data.retain_at_hand is 0, which leaves the retain term nothing"),
+        ("data.retain_at_hand=0", "data.retain_at_hand is 0: nothing is left to retain"),
         ("data.retain_at_hand=1.5", "data.retain_at_hand is 1.5: it must be a share between 0 and 1"),
         ("data.max_length=1", "data.max_length is 1: a row has at least 2 tokens"),
         ("data.planted.forget=0", "planted.forget is 0: at least one fact is needed"),
@@ -224,7 +224,7 @@ def test_two_values_that_do_not_go_together_are_named_at_the_first(override, par
 
 @pytest.mark.parametrize("override", ["gate.draws", "=3", "..=3"])
 def test_an_override_needs_a_key_and_a_value(override, recipe, refused):
-    assert refused(2, "run", recipe, override) == f"{override!r} is not of the form section.key=value"
+    assert refused(2, "run", recipe, override) == f"{override!r} does not have the form section.key=value"
 
 
 def test_a_control_that_needs_a_second_model_cannot_be_had_without_building_it(recipe, refused, tmp_path):
@@ -241,10 +241,10 @@ def test_a_control_that_needs_a_second_model_cannot_be_had_without_building_it(r
         (b"name: x\nmodel: [\n", ":3: not valid YAML"),
         (b"name: x\n\tmodel: y\n", ":2: not valid YAML"),
         (b"name: x\n---\nname: y\n", ":2: not valid YAML"),
-        (b"name: x\nname: y\n", ":2: the key 'name' stands here twice"),
+        (b"name: x\nname: y\n", ":2: the key 'name' is given twice here"),
         (b"name: x\nseed: !!int abc\n", ":2: 'abc' cannot be read"),
         (b"name: x\nseed: !what 3\n", ":2: '3' cannot be read"),
-        (b"name: x\nmodel: &a [*a]\n", ":2: this value holds itself"),
+        (b"name: x\nmodel: &a [*a]\n", ":2: this value contains itself"),
         (b"name: x\nseed: \x00\n", ":2: not valid YAML"),
         (b"\x80\x81", ": cannot be read as text"),
         (b"name: x\n", ":1: the key 'methods' is missing"),
@@ -267,7 +267,7 @@ def test_recipes_of_the_package_parse_by_name(name, refused, tmp_path):
     """What stops them here is behind the recipe: the Hub, the user's own copy of rows, or an output that is a file."""
     (tmp_path / "file").write_text("no folder")
     recipe = builtin_recipes()[name].read_text()
-    code, stopped_by = 2, "lies in a file, not a folder"
+    code, stopped_by = 2, "is in a file, not a folder"
     if "dataset:" in recipe:
         code, stopped_by = 3, "could not be loaded from the Hub"
     elif "layout:" in recipe:

@@ -61,7 +61,7 @@ def test_text_that_is_the_forget_set_is_refused_before_training(calibrated, refu
     override = f"export.calibration.source.path={path}"
     sentence = refused(2, "run", calibrated, "--output-dir", tmp_path / "run", override)
     assert sentence.startswith(
-        "48 of 48 rows of the calibration text (a local file) repeat the forget set: name another"
+        "48 of 48 rows of the calibration text (a local file) repeat the forget set: set another"
     )
     assert nothing_was_trained(tmp_path / "run")
 
@@ -121,7 +121,7 @@ def test_short_names_are_the_usual_group_size_everywhere(recipe):
 def test_the_same_format_twice_is_refused_under_its_full_name(recipe, refused, tmp_path):
     recipe.write_text(TINY.replace("formats: [bnb-nf4]", "formats: [gptq-int4, gptq-int4-g128]"))
     sentence = refused(2, "run", recipe, "--output-dir", tmp_path / "run")
-    assert sentence.endswith("export.formats names 'gptq-int4-g128' twice: once is enough")
+    assert sentence.endswith("export.formats names 'gptq-int4-g128' twice: remove one")
 
 
 def test_another_text_makes_calibrated_formats_again_and_no_others(calibrated, tmp_path):

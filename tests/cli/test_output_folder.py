@@ -48,7 +48,7 @@ def test_a_folder_whose_books_are_broken(recipe, refused, tmp_path):
 @pytest.mark.parametrize("inside", ["", "deeper/still"])
 def test_a_place_that_cannot_be_a_folder(inside, recipe, refused):
     sentence = refused(2, "run", recipe, "--output-dir", recipe / inside)
-    assert "lies in a file, not a folder: choose another --output-dir" in sentence
+    assert "is in a file, not a folder: choose another --output-dir" in sentence
     assert recipe.read_text() == TINY
     sentence = refused(2, "run", recipe, "--output-dir", recipe.parent / ("x" * 300))
     assert "cannot be made (File name too long): choose another --output-dir" in sentence
@@ -100,13 +100,13 @@ def test_a_second_run_waits_outside_and_ctrl_c_loses_nothing(recipe, finished, r
     wait_for(out / "train.partial" / "checkpoints", process)
     os.killpg(process.pid, signal.SIGSTOP)  # or it could be done before the second one has looked
     sentence = refused(2, "run", recipe, "--output-dir", out)
-    assert sentence == f"another run is at work in {out}: wait for it, or choose another --output-dir"
+    assert sentence == f"another run is using {out}: wait for it, or choose another --output-dir"
 
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to all processes of the command
     os.killpg(process.pid, signal.SIGCONT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130, errors
-    assert errors.strip().splitlines()[-1] == "hf-unlearn: stopped; the same command goes on where this one was"
+    assert errors.strip().splitlines()[-1] == "hf-unlearn: stopped; run the same command again to continue"
     assert "Traceback" not in errors
     wait_until(lambda: not alive_in_group(process.pid))
 

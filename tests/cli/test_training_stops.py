@@ -10,7 +10,7 @@ from tiny_recipe import run
 def test_a_loss_that_is_not_a_number_stops_at_its_step(rate, recipe, refused, tmp_path):
     out = ("--output-dir", tmp_path / "run", "--workers", 0)
     sentence = refused(2, "run", recipe, *out, f"methods.0.learning_rate={rate}")
-    assert sentence.startswith("npo-kl: the loss is nan in step 2: no step was made with it, and no checkpoint had")
+    assert sentence.startswith("npo-kl: the loss is nan in step 2: no step was made with it, and no checkpoint was")
     assert f"lower learning_rate (now {float(rate)})" in sentence
     assert "(the step's rows: forget forget-" in sentence and "; retain retain-" in sentence
     assert not (tmp_path / "run" / "train").exists()

@@ -60,7 +60,7 @@ def test_values_arrive_with_their_types(tmp_path):
         ("name: x\ninner: [1]\n", r"r\.yaml:2: inner must be a mapping"),
         ("name: x\nitems: 3\n", r"r\.yaml:2: items must be a list"),
         ("name: x\n\ninner:\n  kind: chatt\n", r"r\.yaml:4: inner\.kind cannot be 'chatt': did you mean 'chat'\?"),
-        ("name: x\nname: y\n", r"r\.yaml:2: the key 'name' stands here twice"),
+        ("name: x\nname: y\n", r"r\.yaml:2: the key 'name' is given twice here"),
         ("name: [x\n", r"r\.yaml:\d+: not valid YAML"),
         ("name: bad\n", r"r\.yaml:1: name is bad"),
         ("", r"r\.yaml: is empty"),
@@ -85,7 +85,7 @@ def test_overrides_reach_into_mappings_and_lists(tmp_path):
 @pytest.mark.parametrize(
     ("assignment", "message"),
     [
-        ("inner.size", "not of the form"),
+        ("inner.size", "does not have the form"),
         ("inner.sise=3", r"command line 'inner\.sise=3': unknown key 'inner\.sise'"),
         ("items.9=3", r"'9' is not a position in the list at .*r\.yaml:2, which has 1 item"),
         ("name.part=3", "cannot be set inside the plain value"),

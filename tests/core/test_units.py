@@ -166,7 +166,7 @@ def test_a_folder_with_other_things_is_not_taken(tmp_path):
 def test_two_runs_do_not_share_a_folder(tmp_path):
     with (
         output_lock(tmp_path),
-        pytest.raises(RequestError, match="another run is at work"),
+        pytest.raises(RequestError, match="another run is using"),
         output_lock(tmp_path),
     ):
         pass

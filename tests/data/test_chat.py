@@ -94,7 +94,9 @@ def test_cut_and_refuse_work_on_chats(chat_tokenizer, make_row):
         encode_rows([row], chat_tokenizer, CHAT, eos=True, max_length=20, truncation="refuse")
 
 
-@pytest.mark.parametrize(("template", "said"), [(SHOUTING, "as it is"), (SILENT, "as it is"), (INST, "only user and")])
+@pytest.mark.parametrize(
+    ("template", "said"), [(SHOUTING, "changes the answer"), (SILENT, "changes the answer"), (INST, "only user and")]
+)
 def test_templates_that_cannot_serve(template, said, chat_tokenizer, make_row):
     chat_tokenizer.chat_template = template
     row = make_row("who?", "me", turns=(("system", "be brief"),), conversational=True, origin="chat.jsonl:9")

@@ -56,7 +56,7 @@ def test_a_metric_for_all_sets_is_left_out_where_it_does_not_apply(folder, sets,
         ({"retain": SetScoring(metrics=("rouge_l",))}, r"rows\.jsonl:r2: .* needs a prompt to continue"),
         ({"retian": SetScoring()}, "'retian' has settings and is not scored: did you mean 'retain'"),
         ({"forget": SetScoring(metrics=("probabilty",))}, "did you mean 'probability'"),
-        ({"forget": SetScoring(needs=("samples",))}, "forget needs samples and nothing says how many"),
+        ({"forget": SetScoring(needs=("samples",))}, "forget needs samples, but no sampling is set"),
     ],
 )
 def test_what_cannot_be_given_is_refused_before_anything_is_loaded(scoring, message, sets, tmp_path):

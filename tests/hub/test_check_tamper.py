@@ -105,7 +105,7 @@ def test_a_report_sealed_again_still_has_to_fit(copied: Path) -> None:
 
     report["files"]["model.safetensors"] = hashlib.sha256(weights.read_bytes()).hexdigest()
     path.write_bytes(canonical(seal(report)))
-    assert check_folder(copied).problems == ("model.safetensors: is not a file whose scores stand in the report",)
+    assert check_folder(copied).problems == ("model.safetensors: is not a file whose scores are in the report",)
     report["format"] = None
     path.write_bytes(canonical(seal(report)))
     assert named(copied) == [REPORT]
@@ -123,7 +123,7 @@ def test_a_listed_pickle_is_still_refused(copied: Path) -> None:
     (copied / "pytorch_model.bin").write_bytes(b"x")
     report["files"]["pytorch_model.bin"] = hashlib.sha256(b"x").hexdigest()
     path.write_bytes(canonical(seal(report)))
-    assert check_folder(copied).problems == ("pytorch_model.bin: is of a kind that is never published",)
+    assert check_folder(copied).problems == ("pytorch_model.bin: is of a type that is never published",)
 
 
 def test_the_other_format_is_not_this_one(passed, tmp_path: Path) -> None:

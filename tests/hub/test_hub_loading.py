@@ -116,10 +116,10 @@ def test_offline_from_the_cache(here: Hub, repo, offline, capsys) -> None:
         assert result.intact and result.offline and result.commit == good
     assert VerifiedModel.from_pretrained(NAME, revision="v1") is not None
     assert main(["check", NAME]) == 0
-    assert f"commit {good} (from the download cache, the Hub was not asked)" in capsys.readouterr().out
+    assert f"commit {good} (from the download cache; the Hub was not contacted)" in capsys.readouterr().out
     assert len(here.requests) == asked
     for name, revision in ((NAME, "v2"), ("owner/other", None)):
-        with pytest.raises(EnvironmentFailure, match=r"HF_HUB_OFFLINE is set, and .* is not whole in the download"):
+        with pytest.raises(EnvironmentFailure, match=r"HF_HUB_OFFLINE is set, and .* is not all in the download"):
             check(name, revision)
 
 
@@ -136,7 +136,7 @@ def test_a_cache_that_was_changed(here: Hub, repo, cache: Path, offline) -> None
     (folder / WEIGHTS).symlink_to(blob.rename(cache / "outside"))
     assert check(NAME).problems[0] == f"{WEIGHTS}: is a link, and a published folder holds only files"
     (folder / WEIGHTS).unlink()
-    with pytest.raises(EnvironmentFailure, match="is not whole in the download cache"):
+    with pytest.raises(EnvironmentFailure, match="is not all in the download cache"):
         check(NAME)
 
 
@@ -235,7 +235,7 @@ def test_an_older_release_in_place_of_the_newer(here: Hub, releases) -> None:
     for revision in (None, "v2", new):
         result = check(NAME, revision, trusted_keys=[public])
         assert result.intact and result.report["notes"] == ["release 1"], "not promised, and not found"
-        with pytest.raises(VerificationError, match=r"unlearning_report\.json: is not the one that is asked for"):
+        with pytest.raises(VerificationError, match=r"unlearning_report\.json: is not the requested one"):
             VerifiedModel.from_pretrained(NAME, revision, trusted_keys=[public], report_digest=digest)
     here.repos[NAME].instead.clear()
     shutil.rmtree(constants.HF_HUB_CACHE)
@@ -255,7 +255,7 @@ def test_files_of_two_releases_mixed(here: Hub, releases) -> None:
     repo.put({REPORT: repo.files(old)[REPORT]})
     for keys in ([], [public]):
         assert check(NAME, trusted_keys=keys).problems == (
-            f"{REPORT}.sig: was made for another report than the one beside it",
+            f"{REPORT}.sig: was made for another report than the one next to it",
         )
 
 

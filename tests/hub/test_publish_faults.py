@@ -180,7 +180,7 @@ def test_the_tag_was_made_by_somebody_else(here: Hub, run_folder: Path, wanted, 
 
     here.fault("POST .*/owner/tiny/tag/", before=tag)
     assert publish(run_folder) == 2
-    assert "the tag v1 of owner/tiny names another release already" in capsys.readouterr().err
+    assert "the tag v1 of owner/tiny already names another release" in capsys.readouterr().err
     del here.repos["owner/tiny"].tags["v1"]
     assert_ends_well(here, run_folder, wanted)
 

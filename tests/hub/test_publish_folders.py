@@ -75,7 +75,7 @@ def test_files_that_were_not_scored_are_refused(exported, publishing, reporting,
 def test_missing_files_and_digests_are_named(exported, publishing, reporting, tmp_path: Path) -> None:
     source = Path(shutil.copytree(exported.main, tmp_path / "source"))
     (source / "tokenizer.json").unlink()
-    with pytest.raises(EnvironmentFailure, match=r"tokenizer\.json was scored and is gone"):
+    with pytest.raises(EnvironmentFailure, match=r"tokenizer\.json was scored and no longer exists"):
         publishing(replace(exported, main=source), tmp_path, reporting(exported.files))
     with pytest.raises(EnvironmentFailure, match="no digests of the scored 'bnb-nf4' files"):
         publishing(exported, tmp_path, reporting({"identity": exported.files["identity"]}))
@@ -102,7 +102,7 @@ def test_only_what_was_there_when_it_was_scored_is_published(
 def test_somebody_elses_folder_is_left_alone(exported, publishing, reporting, tmp_path: Path) -> None:
     (tmp_path / "publish").mkdir()
     (tmp_path / "publish" / "thesis.tex").write_text("years of work")
-    with pytest.raises(RequestError, match="holds something else"):
+    with pytest.raises(RequestError, match="holds something other than"):
         publishing(exported, tmp_path, reporting(exported.files))
     assert (tmp_path / "publish" / "thesis.tex").exists()
     assert not (tmp_path / "publish-bnb-nf4").exists()

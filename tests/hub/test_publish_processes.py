@@ -35,7 +35,7 @@ def test_two_that_both_believe_to_be_the_first(hub: Hub, passed_run: Path, tmp_p
     assert [process.returncode for process in both] == [0, 0], said
     assert hub.count("POST .*/commit/") == hub.count("POST .*/repos/create") == 2
     assert [len(repo.log()) for repo in hub.repos.values()] == [1, 1]
-    assert sorted(out.count("is there already") for out, _ in said) == [0, 2]
+    assert sorted(out.count("already there") for out, _ in said) == [0, 2]
     assert all(hub.write_token not in text for pair in said for text in pair)
 
 

@@ -64,7 +64,7 @@ def test_a_run_publishes_only_if_it_is_told_to(here: Hub, run_folder: Path, fail
     assert not here.collections
     failed = context(Path(shutil.copytree(failed_run, tmp_path / "failed")), repo_id="owner/failed")
     upload(failed)
-    assert failed.said[-1].startswith("nothing was published, for the verdict is failed")
+    assert failed.said[-1].startswith("nothing was published, because the verdict is failed")
     assert not any("failed" in name for name in here.repos)
     failed.recipe.publish = replace(failed.recipe.publish, allow_not_passed=True)
     upload(failed)
@@ -74,8 +74,8 @@ def test_a_run_publishes_only_if_it_is_told_to(here: Hub, run_folder: Path, fail
 @pytest.mark.parametrize(
     ("value", "said"),
     [
-        ("publish.repo_id=tiny", "publish.repo_id: the repository id 'tiny' will not do"),
-        ("publish.tag=a b", "publish.tag: the tag 'a b' will not do"),
+        ("publish.repo_id=tiny", "publish.repo_id: the repository id 'tiny' is not valid"),
+        ("publish.tag=a b", "publish.tag: the tag 'a b' is not valid"),
         ("publish.gated=yes", "publish.gated"),
         ("publish.formats=[noise-nf4-1]", "publish.formats names 'noise-nf4-1', which is made to be scored"),
     ],

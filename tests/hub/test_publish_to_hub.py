@@ -94,7 +94,7 @@ def test_the_same_again_changes_nothing(here: Hub, run_folder: Path, capsys) -> 
     assert publish(run_folder) == 0
     assert {name: (repo.branches, repo.tags) for name, repo in here.repos.items()} == before
     assert here.count("^(POST|PUT|PATCH|DELETE) ") == 0, "it only looked"
-    assert capsys.readouterr().out.count("is there already") == 2
+    assert capsys.readouterr().out.count("already there") == 2
 
 
 def test_a_new_release_replaces_all_files_under_a_new_tag(
@@ -107,7 +107,7 @@ def test_a_new_release_replaces_all_files_under_a_new_tag(
     words["words"]["title"] = "Tiny again"
     (second / "release.json").write_text(json.dumps(words))
     assert publish(second) == 2
-    assert last_line(capsys).startswith(f"the tag v1 of {NF4} names another release already: choose a new one")
+    assert last_line(capsys).startswith(f"the tag v1 of {NF4} already names another release: choose a new one")
     assert all(len(repo.log()) <= 2 for repo in here.repos.values()), "nothing was written"
     assert publish(second, "--tag", "v2") == 0
     repo = here.repos["owner/tiny"]
@@ -125,7 +125,7 @@ def test_public_only_when_asked_and_only_when_all_is_there(here: Hub, run_folder
     assert [line.split("/")[-2] for line in opened] == ["tiny-bnb-nf4", "tiny"]
     assert max(index for index, line in enumerate(lines) if "/commit/" in line) < lines.index(opened[0])
     assert publish(run_folder) == 2
-    assert "is public: say --public" in last_line(capsys)
+    assert "is public: use --public" in last_line(capsys)
 
 
 def test_a_collection_ties_them_together(here: Hub, run_folder: Path) -> None:
@@ -186,8 +186,8 @@ def test_a_control_that_was_not_caught_counts_as_not_passed(run_folder: Path) ->
         ("../tiny", [], "must be OWNER/NAME"),
         ("owner/" + "x" * 85, [], "choose a shorter --repo-id"),
         ("nobody/tiny", [], "owner cannot publish as nobody: name one of owner, org"),
-        ("owner/tiny", ["--tag", "a b"], "the tag 'a b' will not do"),
-        ("owner/tiny", ["--tag", "main"], "the tag 'main' will not do"),
+        ("owner/tiny", ["--tag", "a b"], "the tag 'a b' is not valid"),
+        ("owner/tiny", ["--tag", "main"], "the tag 'main' is not valid"),
         ("owner/tiny", ["--gated", "yes"], "invalid choice"),
         ("owner/tiny", ["export.formats=[]"], "is a finished run: name the recipe"),
         ("owner/tiny", ["--workers", "1"], "--workers belongs to recipes"),
@@ -221,7 +221,7 @@ def test_tokens_are_looked_at_first(here: Hub, run_folder: Path, capsys, monkeyp
 def test_somebody_elses_repository_is_left_alone(here: Hub, run_folder: Path, capsys) -> None:
     here.create(NF4, {"thesis.bin": b"years of work"}, private=True)
     assert publish(run_folder) == 2
-    assert f"{NF4} holds something else than a verified model (thesis.bin)" in last_line(capsys)
+    assert f"{NF4} holds something other than a verified model (thesis.bin)" in last_line(capsys)
     assert set(here.repos) == {NF4} and len(here.repos[NF4].log()) == 1
 
 
@@ -236,7 +236,7 @@ def test_runs_that_are_not_finished_or_were_changed(here: Hub, run_folder: Path,
     refused("is not what was verified (model.safetensors: is not the file")
     weights.write_bytes(data)
     (run_folder / "publish" / "optimizer.pt").write_bytes(b"x")
-    refused("optimizer.pt: is of a kind that is never published")
+    refused("optimizer.pt: is of a type that is never published")
     (run_folder / "publish" / "optimizer.pt").unlink()
     report = run_folder / "verify" / "unlearning_report.json"
     shutil.copyfile(report, tmp_path / "kept")
@@ -255,7 +255,7 @@ def test_runs_that_are_not_finished_or_were_changed(here: Hub, run_folder: Path,
 
 def test_options_for_the_hub_need_a_repository(tmp_path: Path, run_folder: Path, capsys) -> None:
     assert main(["publish", "quickstart", "--public"]) == 2
-    assert "--public is about the Hub: name --repo-id" in last_line(capsys)
+    assert "--public is about the Hub: give --repo-id" in last_line(capsys)
     assert main(["publish", str(run_folder)]) == 2
     assert "--repo-id is missing" in last_line(capsys)
 

@@ -93,7 +93,7 @@ def test_report_and_digests_edited_together(signed: Path, keys) -> None:
     weights = signed / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"\x00")
     rewrite_report(signed, **{"model.safetensors": hashlib.sha256(weights.read_bytes()).hexdigest()})
-    problem = f"{SIGNATURE_FILE}: was made for another report than the one beside it"
+    problem = f"{SIGNATURE_FILE}: was made for another report than the one next to it"
     assert only_problem(signed, [keys[1]]) == problem
     assert check_folder(signed).problems == (problem,), "found without a key too, as long as the signature is left"
     (signed / SIGNATURE_FILE).unlink()
@@ -120,7 +120,7 @@ def test_a_signature_by_another_key(signed: Path, keys, other_keys) -> None:
 def test_the_signature_of_another_release(signed: Path, passed, keys, tmp_path: Path) -> None:
     other = Path(shutil.copytree(passed.variant, tmp_path / "other"))
     shutil.copyfile(sign_folder(other, keys[0]), signed / SIGNATURE_FILE)
-    assert only_problem(signed, [keys[1]]) == f"{SIGNATURE_FILE}: was made for another report than the one beside it"
+    assert only_problem(signed, [keys[1]]) == f"{SIGNATURE_FILE}: was made for another report than the one next to it"
 
 
 def test_a_statement_edited_to_fit(signed: Path, keys) -> None:
@@ -185,7 +185,7 @@ def test_only_what_is_intact_is_signed_and_a_stale_signature_is_replaced(signed:
     sign_folder(signed, keys[0])
     assert check_folder(signed, [keys[1]]).intact
     (signed / "notes.txt").write_text("x")
-    with pytest.raises(RequestError, match=r"is not signed, for it is not what its report says: notes\.txt"):
+    with pytest.raises(RequestError, match=r"was not signed, because it does not match its report: notes\.txt"):
         sign_folder(signed, keys[0])
 
 
@@ -226,13 +226,13 @@ def test_a_missing_library_is_named(copied: Path, keys, monkeypatch: pytest.Monk
 def test_sign_and_check_on_the_command_line(copied: Path, keys, other_keys, capsys) -> None:
     folder, (private, public) = str(copied), map(str, keys)
     assert main(["check", folder]) == 0
-    assert "not signed: whoever made this folder may have written the report too" in capsys.readouterr().out
+    assert "not signed: the maker of this folder may have written the report too" in capsys.readouterr().out
     assert main(["sign", folder, "--private-key", private]) == 0
     assert main(["check", folder, "--trusted-key", str(other_keys[1]), "--trusted-key", public]) == 0
     assert f"signed by {public}" in capsys.readouterr().out
     assert main(["check", folder, "--trusted-key", public, "--require-signature"]) == 0
     assert main(["check", folder]) == 0
-    assert "by whom was not checked" in capsys.readouterr().out
+    assert "the signer was not checked" in capsys.readouterr().out
     assert main(["check", folder, "--require-signature"]) == 2
     assert "say whose signature you want with --trusted-key PUB" in capsys.readouterr().err
     assert main(["check", folder, "--trusted-key", str(other_keys[1])]) == 1

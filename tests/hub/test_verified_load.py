@@ -148,7 +148,7 @@ def test_an_empty_list_of_keys_is_a_mistake(passed) -> None:
 def test_a_pinned_report_and_no_other(passed) -> None:
     digest = check(passed.main).report_digest
     assert VerifiedModel.from_pretrained(passed.main, report_digest=digest) is not None
-    with pytest.raises(VerificationError, match=r"unlearning_report\.json: is not the one that is asked for"):
+    with pytest.raises(VerificationError, match=r"unlearning_report\.json: is not the requested one"):
         VerifiedModel.from_pretrained(passed.variant, report_digest=digest)
 
 
@@ -186,7 +186,7 @@ def test_a_file_that_is_touched_while_the_model_loads(copied: Path, monkeypatch:
         return model
 
     monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", swapped)
-    with pytest.raises(VerificationError, match=r"model\.safetensors was touched while it was being loaded"):
+    with pytest.raises(VerificationError, match=r"model\.safetensors was changed while it was being loaded"):
         VerifiedModel.from_pretrained(copied)
     assert check(copied).intact
 
@@ -218,7 +218,7 @@ def test_a_file_that_appears_while_the_model_loads(copied: Path) -> None:
     result = check(copied)
     result.still_stands()
     (copied / "adapter_config.json").write_text("{}")
-    with pytest.raises(VerificationError, match=r"adapter_config\.json was touched"):
+    with pytest.raises(VerificationError, match=r"adapter_config\.json was changed"):
         result.still_stands()
 
 

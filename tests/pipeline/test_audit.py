@@ -72,9 +72,9 @@ def test_a_recipe_that_trains_is_no_audit(tiny_recipe):
 @pytest.mark.parametrize(
     ("further", "message"),
     [
-        (", learning_rate: 1.0e-3", r"audit\.yaml:\d+: 'methods\.0\.learning_rate' cannot be set beside"),
+        (", learning_rate: 1.0e-3", r"audit\.yaml:\d+: 'methods\.0\.learning_rate' cannot be set with"),
         (", revision: 3", r"audit\.yaml:\d+: methods\.0\.revision is 3, it must be text"),
-        ("}\n  - {name: other, max_steps: 3", r"methods has checkpoints to judge beside methods to train \(other\)"),
+        ("}\n  - {name: other, max_steps: 3", r"methods has checkpoints to judge and methods to train \(other\)"),
     ],
 )
 def test_what_makes_no_sense_beside_a_checkpoint(tiny_text, tmp_path, further, message):

@@ -115,7 +115,7 @@ def test_a_text_that_is_the_forget_set_is_refused(kind):
 
 
 def test_a_text_without_a_row_of_its_own_is_refused_with_the_mend():
-    with pytest.raises(RequestError, match=r"has no rows: name another text in export\.calibration\.source"):
+    with pytest.raises(RequestError, match=r"has no rows: set another text in export\.calibration\.source"):
         chosen([])
     scored = [row.text for row in bundle().generic.score]
     with pytest.raises(RequestError, match=rf"of {len(scored)} rows {len(scored)} are scored too.*score_limit"):

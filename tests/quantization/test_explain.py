@@ -1,4 +1,4 @@
-"""Weights beside the target's: known changes give known numbers, read from folders one tensor at a time."""
+"""Weights compared with the target's: known changes give known numbers, read from folders one tensor at a time."""
 
 import json
 import shutil

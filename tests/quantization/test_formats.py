@@ -474,7 +474,7 @@ def test_folder_without_a_model_and_full_target_are_refused(plain, tmp_path):
         export_format("bf16", tmp_path / "empty", tmp_path / "out")
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "precious.txt").write_text("kept")
-    with pytest.raises(RequestError, match="is there already"):
+    with pytest.raises(RequestError, match="already exists"):
         export_format("bf16", plain, tmp_path / "full")
     assert (tmp_path / "full" / "precious.txt").read_text() == "kept"
 

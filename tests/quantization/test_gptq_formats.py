@@ -236,7 +236,7 @@ def test_a_model_the_library_does_not_know_is_refused(source):
 
 def test_no_text_and_too_little_text_are_refused(source, tmp_path):
     skip_without("awq-int4-g32")
-    with pytest.raises(RequestError, match="calibrated on text and was given none"):
+    with pytest.raises(RequestError, match="calibrated on text, but none was given"):
         export_format("awq-int4-g32", source, tmp_path / "out")
     with pytest.raises(RequestError, match=r"has \d+ tokens in 24 rows, and 9999 are needed"):
         export_format("awq-int4-g32", source, tmp_path / "out", calibration(min_tokens=9999))

@@ -36,7 +36,7 @@ def test_transform_names_say_what_runs_them():
 
 def test_llama_cpp_runs_nothing_but_gguf(tmp_path):
     source = save_family(tmp_path / "model", "llama")
-    with pytest.raises(RequestError, match=r"holds no GGUF file: llama\.cpp runs nothing else"):
+    with pytest.raises(RequestError, match=r"holds no GGUF file: llama\.cpp cannot run anything else"):
         load_llama_cpp(source)
 
 

@@ -1,4 +1,4 @@
-"""Weights beside the target's: the same numbers in terminal, plots and page, and nothing where there are none."""
+"""Weights compared with the target's: the same numbers in terminal, plots and page, or nothing at all."""
 
 from __future__ import annotations
 
@@ -151,7 +151,7 @@ def test_a_report_without_all_this(sample_report, tmp_path):
     assert layers_figure(Results(sample_report)) is None
     assert formats_table(Results(sample_report)) == []
     assert "Weights on the grids" not in render_html(sample_report)
-    assert "Weights beside" not in printed(sample_report)
+    assert "Weights compared with" not in printed(sample_report)
     assert "Weights on the grids" not in render_html({**sample_report, "explanation": None})
 
 

@@ -184,7 +184,7 @@ def test_where_nothing_passes_the_weights_stay_and_it_says_so(tmp_path, caplog):
     trainer.train()
     outcome = trainer.parts[0].outcome()
     assert (outcome["scale"], outcome["passes"]) == (1.0, False)
-    assert "the weights stay as they were trained" in caplog.text
+    assert "the trained weights are kept" in caplog.text
     assert {tried["state"] for tried in outcome["tried"]} == {"short", "over"}
     plain = tiny_trainer(tmp_path / "plain", knowing_model(), **HIDES)
     plain.train()

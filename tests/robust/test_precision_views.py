@@ -192,7 +192,7 @@ def test_weights_that_are_quantized_already_are_refused():
     model = tiny_model()
     packed = torch.nn.Parameter(torch.zeros(8, dtype=torch.uint8), requires_grad=False)
     model.model.layers[0].mlp.up_proj.weight = packed
-    with pytest.raises(RequestError, match=r"model.layers.0.mlp.up_proj is stored quantized already"):
+    with pytest.raises(RequestError, match=r"model.layers.0.mlp.up_proj is already stored quantized"):
         deployed_layers(model, "precision-views")
 
 
@@ -218,8 +218,8 @@ def test_tied_weights_and_the_head_are_left_alone():
         ({"noise": ["int4-g31"]}, "there is no grid 'int4-g31'"),
         ({"hold_out": ["int9"]}, "there is no grid 'int9'"),
         ({"grids": "nf4"}, "must be a list"),
-        ({"grids": ["nf4"], "hold_out": ["nf4"]}, "nf4 is held out and trained on at once"),
-        ({"noise": ["int4-g32"], "hold_out": ["int4-g32"]}, "int4-g32 is held out and trained on at once"),
+        ({"grids": ["nf4"], "hold_out": ["nf4"]}, "nf4 is both held out and trained on"),
+        ({"noise": ["int4-g32"], "hold_out": ["int4-g32"]}, "int4-g32 is both held out and trained on"),
         ({"grids": ["nf4"], "noise": [], "plain": False, "per_step": 2}, "from 1 to 1"),
         ({"per_step": 0}, "per_step is 0"),
         ({"grids": [], "noise": [], "plain": False}, "from 1 to 0"),

@@ -109,7 +109,9 @@ def test_what_is_gone_has_to_stay_gone_for_longer_than_it_took():
 
 
 def test_without_rehearsals_nothing_can_be_brought_back():
-    with pytest.raises(RequestError, match="cycles: until_gone asks what rehearsals bring back: set rehearse_steps"):
+    with pytest.raises(
+        RequestError, match="cycles: until_gone measures what rehearsals bring back: set rehearse_steps"
+    ):
         Cycles(until_gone=True)
     assert not Auto(rehearse_passes=0).sized(1000, 47.0).until_gone
 

@@ -132,7 +132,7 @@ def test_modules_that_are_not_there_are_refused_before_weights_are_read(tmp_path
         ({"rank": 8}, "peft has no key 'rank'"),
         ({"r": 0}, "peft.r is 0"),
         ({"bias": "all"}, "biases of the base would change"),
-        ({"init_lora_weights": "pissa"}, "would not be the target any more"),
+        ({"init_lora_weights": "pissa"}, "would no longer be the target"),
         ("lora", "must be a mapping"),
     ],
 )

@@ -211,7 +211,7 @@ def test_any_forget_loss_goes_with_any_retain_loss(tmp_path, forget, retain):
     ("settings", "message"),
     [
         ({"loss_type": "dpo"}, "loss_type 'dpo' needs other answers: set alternates to one of"),
-        ({"loss_type": "npo", "alternates": "refusals"}, "'npo' looks at none: leave them out"),
+        ({"loss_type": "npo", "alternates": "refusals"}, "'npo' uses none: leave them out"),
         ({"loss_type": "idk-dpo", "alternates": "refusal"}, "did you mean 'refusals'"),
         ({"loss_type": "altpo", "alternates": {"name": "generated", "counts": 3}}, "did you mean 'count'"),
         ({"loss_type": "idkdpo"}, "did you mean 'idk-dpo'"),
@@ -250,7 +250,7 @@ def test_too_few_retain_rows_are_refused_and_few_are_told(tmp_path, caplog):
         tiny_trainer(tmp_path, retain_dataset=few, retain_per_forget=4)
     with caplog.at_level("WARNING"):
         tiny_trainer(tmp_path, retain_dataset=few, retain_per_forget=2)
-    assert "a batch takes 8 retain rows and there are 3" in caplog.text
+    assert "a batch needs 8 retain rows and there are 3" in caplog.text
 
 
 def test_a_reference_of_another_vocabulary_is_refused_before_any_model_is_loaded(tmp_path):

@@ -136,7 +136,7 @@ def test_chat_rows_keep_the_end_that_their_template_writes(tmp_path, without_end
 def test_the_key_wins_and_is_said_once(tmp_path, with_ends):
     assert auto_trainer(tmp_path, with_ends, end="never").train_dataset.forget[0].n_end == 0
     args = UnlearnConfig(str(tmp_path), use_cpu=True, end="never")
-    with pytest.raises(RequestError, match="end is 'never', and that of text_format 'always': say it once"):
+    with pytest.raises(RequestError, match="end is 'never', but text_format has 'always'"):
         UnlearnTrainer(
             copy.deepcopy(with_ends), args, FORGET, RETAIN, None, tiny_tokenizer(), None, TextFormat(end="always")
         )
@@ -215,7 +215,7 @@ def test_a_method_says_what_its_user_should_know(tmp_path, without_ends):
         said[end] = plan_job(plan, folder, TextFormat(end=end), 0, "float32")
         told = json.loads((tmp_path / end / "training.json").read_text())
         assert told["end"] == end and told["fall"].get("warning", "") == said[end]
-    assert "lies on the ends of answers" in said["always"] and said["chat"] == ""
+    assert "is on the ends of answers" in said["always"] and said["chat"] == ""
 
 
 def test_what_attacks_train_on_ends_like_what_was_unlearned(tmp_path, without_ends):

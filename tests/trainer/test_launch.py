@@ -24,7 +24,7 @@ def asked(deepspeed=None, fsdp=None):
     ("args", "name"), [(asked(deepspeed={"zero_optimization": {}}), "DeepSpeed"), (asked(fsdp=True), "FSDP")]
 )
 def test_a_silent_fall_back_to_whole_copies_is_refused(args, name):
-    with pytest.raises(RequestError, match=f"{name} was asked for and accelerate would run MULTI_CPU"):
+    with pytest.raises(RequestError, match=f"{name} was requested, but accelerate would run MULTI_CPU"):
         check_launch(args, accelerator(DistributedType.MULTI_CPU))
 
 
@@ -34,7 +34,7 @@ def test_what_the_launcher_asks_for_counts(tmp_path, monkeypatch, variable):
     monkeypatch.setenv(variable, "true")
     assert (asks_for_deepspeed(None), asks_for_fsdp(None)) == ("DEEP" in variable, "FSDP" in variable)
     if "DEEP" in variable:  # one process alone has nobody to share with: FSDP then is no more than the model
-        with pytest.raises(RequestError, match="DeepSpeed was asked for and accelerate would run NO"):
+        with pytest.raises(RequestError, match="DeepSpeed was requested, but accelerate would run NO"):
             check_launch(trainer.args, trainer.accelerator)
 
 

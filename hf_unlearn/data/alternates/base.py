@@ -1,4 +1,4 @@
-"""What a source of alternates is given, and how its answers come to look like the row's own."""
+"""What a source of alternates is given, and how its answers are made to look like the row's own."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from ..example import Example
 
 @dataclass(frozen=True)
 class SampledAnswers:
-    """A wish for answers that a model writes.
+    """A request for answers that a model writes.
 
     Attributes:
         count: Samples of each prompt.
         temperature: Divides the logits.
-        max_new_tokens: Greatest length of an answer.
+        max_new_tokens: Maximum length of an answer.
         stop: Strings at which an answer ends.
-        seed: With the row's id and the number of the sample it decides every draw.
+        seed: Together with the row's id and the sample's number, it decides every draw.
     """
 
     count: int
@@ -35,7 +35,7 @@ class Writer(Protocol):
     """Writes answers with the target model, before it is trained."""
 
     def __call__(self, rows: Sequence[Example], wish: SampledAnswers) -> list[list[str]]:
-        """``wish.count`` texts for each row's prompt, as they would follow it."""
+        """``wish.count`` continuations of each row's prompt."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Given:
 
     Attributes:
         forget: The forget rows.
-        retain: The retain rows; empty where the method reads none.
+        retain: The retain rows; empty if the method reads none.
         seed: Seed of everything that is drawn.
         write: Writes answers with the target model; ``None`` while no model is loaded.
     """
@@ -68,15 +68,15 @@ class AlternateSource(ABC):
 
     @abstractmethod
     def answers(self, given: Given) -> list[tuple[str, ...]]:
-        """Other answers to each forget row, at least one; of several, each epoch draws one.
+        """Other answers to each forget row, at least one. If there are several, each epoch draws one.
 
         Raises:
-            RequestError: A row has none; the message names it and says what gives one.
+            RequestError: A row has none; the message names it and says how to provide one.
         """
 
 
 def check_prompts(rows: Sequence[Example]) -> None:
-    """Refuse rows without a prompt: there is nothing that another answer could answer.
+    """Refuse rows without a prompt: an alternate needs a question to answer.
 
     Raises:
         RequestError: Names the first of them.
@@ -84,19 +84,19 @@ def check_prompts(rows: Sequence[Example]) -> None:
     row = next((row for row in rows if not row.prompt), None)
     if row is not None:
         raise RequestError(
-            f"{row.origin or row.id} has no prompt, so that no other answer can follow it: give the forget set as "
+            f"{row.origin or row.id} has no prompt for another answer to follow: give the forget set as "
             "prompt and answer, or use a loss without alternates"
         )
 
 
 def shaped_like(row: Example, text: str) -> str:
-    """``text`` with the space in front that the row's own answer has, and no other around it."""
+    """``text`` with the same leading space as the row's own answer, and otherwise stripped."""
     space = row.answer[: len(row.answer) - len(row.answer.lstrip())]
     return space + text.strip()
 
 
 def same_answer(first: str, second: str) -> bool:
-    """Whether two answers say the same but for case, outer space and a final stop."""
+    """Whether two answers are the same apart from case, surrounding space and a final full stop."""
     return _plain(first) == _plain(second)
 
 

@@ -37,7 +37,7 @@ REFUSALS = (
 )
 @dataclass(frozen=True)
 class RefusalAlternates(AlternateSource):
-    """Sentences that say that there is no answer.
+    """Refusals: sentences that give no answer.
 
     Args:
         texts: The sentences; by default :data:`REFUSALS`, sixteen of this project's own wording.
@@ -61,7 +61,7 @@ class FixedTextAlternates(AlternateSource):
     """One answer for all rows.
 
     Args:
-        text: The answer; it has to be given.
+        text: The answer; required.
     """
 
     text: str = ""
@@ -75,7 +75,7 @@ class FixedTextAlternates(AlternateSource):
 
 
 def check_texts(texts: object, key: str) -> None:
-    """Refuse what is not a list of texts.
+    """Refuse anything but a list of texts.
 
     Raises:
         RequestError: Names ``key``.

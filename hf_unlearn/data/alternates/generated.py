@@ -22,18 +22,18 @@ SLOT_PROMPT, SLOT_ANSWER = "{prompt}", "{answer}"
 )
 @dataclass(frozen=True)
 class GeneratedAlternates(AlternateSource):
-    """Samples from the target, kept in the run's folder, so that a resumed run trains on the same.
+    """Samples from the target, kept in the run's folder, so a resumed run trains on the same ones.
 
-    A sample that says what the row's answer says is dropped, as is one that is empty or a repetition. A target that
-    is certain of an answer writes nothing else: a higher temperature or another ``ask`` helps then. AltPO asks an
-    instruct model for an answer that is wrong but would do; with ``ask`` that can be asked here too, for example
+    Samples that repeat the row's answer or another sample, and empty ones, are dropped. A target that
+    is certain of an answer writes nothing else; then use a higher temperature or another ``ask``. AltPO asks
+    an instruct model for a wrong but plausible answer; ``ask`` can do that here too, for example
     ``"{prompt}\\nA wrong but plausible answer to this, in the style of '{answer}', is:"``.
 
     Args:
         count: Samples of each row; five in the paper.
         temperature: Of the samples; 1 in the paper.
-        max_new_tokens: Greatest length of an answer; 200 in the paper's code.
-        ask: What the target is asked, with ``{prompt}`` and, if wanted, ``{answer}`` where the row's own stand.
+        max_new_tokens: Maximum length of an answer; 200 in the paper's code.
+        ask: What the target is asked, with ``{prompt}`` and, optionally, ``{answer}`` in place of the row's own.
         stop: Strings at which an answer ends.
         seed: Of the samples.
 
@@ -78,7 +78,7 @@ class GeneratedAlternates(AlternateSource):
         found = tuple(dict.fromkeys(shaped_like(row, text) for text in wrong))
         if not found:
             raise RequestError(
-                f"alternates: the target wrote no other answer than the true one to {row.origin or row.id} in "
+                f"alternates: the target wrote only the true answer to {row.origin or row.id} in "
                 f"{self.count} samples: raise alternates.temperature or alternates.count, ask for a wrong answer with "
                 "alternates.ask, or use other-answers or refusals"
             )

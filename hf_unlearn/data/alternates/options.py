@@ -46,7 +46,7 @@ class FixedOptionAlternates(AlternateSource):
 
     def _choose(self, fact: str, rows: Sequence[Example], seed: int) -> str:
         options = sorted({option.strip() for row in rows for option in wrong_options(row)})
-        # An option that is right in another row of the fact would be no wrong answer.
+        # An option that is right in another row of the fact is not a wrong answer.
         options = [option for option in options if not any(same_answer(option, row.answer) for row in rows)]
         if not options:
             raise RequestError(f"alternates: {rows[0].origin or rows[0].id} has no wrong options: {_MEND}")

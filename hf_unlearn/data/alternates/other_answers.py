@@ -1,4 +1,4 @@
-"""Answers of other rows as wrong answers: of the right form, and at hand wherever there is a retain set."""
+"""Answers of other rows as wrong answers: they have the right form, and any retain set provides them."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from .base import AlternateSource, Given, same_answer, shaped_like
 )
 @dataclass(frozen=True)
 class OtherAnswers(AlternateSource):
-    """Answers to other prompts, taken from the retain set only: no forget answer is taught anywhere.
+    """Answers to other prompts, taken from the retain set only: no forget answer is ever taught.
 
     Args:
-        count: How many for each row, of which every epoch draws one.
+        count: How many for each row; every epoch draws one of them.
     """
 
     count: int = 5

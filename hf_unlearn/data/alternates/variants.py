@@ -1,4 +1,4 @@
-"""Alternates that stand in the data."""
+"""Alternates from a column of the data."""
 
 from __future__ import annotations
 

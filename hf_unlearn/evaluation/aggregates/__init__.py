@@ -24,7 +24,7 @@ class AggregateInput:
     Attributes:
         records: Records of the scored model by set.
         reference: Records of the reference model (for most aggregates one that never knew the forget set) over the
-            same rows, by set; ``None`` where there is none.
+            same rows, by set; ``None`` if there is none.
         settings: What differs from the aggregate's defaults.
     """
 
@@ -51,7 +51,7 @@ class AggregateValue:
     Attributes:
         value: The number.
         n: Number of facts it rests on.
-        ci95: Its 95 % interval; ``None`` where none can be given.
+        ci95: Its 95 % interval; ``None`` if it has none.
         details: Further numbers by name, such as the parts it is made of.
     """
 

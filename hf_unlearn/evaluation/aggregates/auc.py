@@ -1,6 +1,6 @@
-"""How well a score tells two sets apart: area under the ROC curve and true positives at few false ones.
+"""How well a score separates two sets: area under the ROC curve and true positives at few false ones.
 
-Intervals resample whole groups of facts, members and others apart from each other, and are expanded percentile
+Intervals resample whole groups of facts, members and others separately, and are expanded percentile
 intervals as everywhere (:mod:`hf_unlearn.verification.intervals`).
 """
 
@@ -22,8 +22,8 @@ class TwoSets:
     """Values of two sets of facts, and their resamples.
 
     Args:
-        members: One value per fact; a **lower** one says more clearly that the fact is a member.
-        others: One value per fact that is no member.
+        members: One value per fact; a **lower** one is stronger evidence that the fact is a member.
+        others: One value per fact that is not a member.
         settings: How intervals are made. Two pairs of sets with the same facts draw the same resamples.
     """
 

@@ -53,8 +53,8 @@ def reference_rows(data: AggregateInput, aggregate: str, name: str) -> Sequence[
 def fact_values(rows: Sequence[ScoredRow], aggregate: str, metric: str, compute: RowValue | None = None) -> FactScores:
     """One value per fact: the mean over its rows.
 
-    A row's value is computed from what its record holds; where that is not enough, a value of this name that the
-    record already carries is taken, so that published logs, which hold values alone, can be read as records.
+    A row's value is computed from what its record holds; if that is not enough, a value of this name in
+    the record is used, so published logs, which hold only values, can be read as records.
     Rows without a generated text are left out where the metric is about such text, since a run may generate for
     some rows only. Any other row without a value is refused.
 

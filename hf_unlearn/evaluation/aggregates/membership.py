@@ -1,4 +1,4 @@
-"""Membership inference: can it still be told which texts the model was trained on?"""
+"""Membership inference: can one still tell which texts the model was trained on?"""
 
 from __future__ import annotations
 
@@ -122,8 +122,8 @@ def separate(data: AggregateInput, name: str, options: dict[str, Any], scorer: _
     """AUC of a score between two sets.
 
     The AUC is the probability that a member's score is below that of another row, a tie counting one half:
-    1 if members are all recognized, 0.5 if they cannot be told apart. Below 0.5 they are less likely than what was
-    never seen, which gives them away too. Its details hold ``tpr_at_0.01`` and ``tpr_at_0.05``, the largest share of
+    1 if members are all recognized, 0.5 if they are indistinguishable. Below 0.5 they are less likely than unseen
+    rows, which gives them away too. Its details hold ``tpr_at_0.01`` and ``tpr_at_0.05``, the largest share of
     members that any threshold finds while taking at most 1 % or 5 % of the others for members, each with ``_low`` and
     ``_high`` (95 %), and the numbers of ``members`` and ``others`` (facts). With fewer than 100 others, 1 % of them
     means none.

@@ -28,9 +28,9 @@ _DEFAULTS: dict[str, Any] = {"forget": "forget", "holdout": "holdout", "k": LOWE
 def privleak(data: AggregateInput) -> AggregateValue:
     """``100 * (A - A_reference) / A_reference`` with ``A = 1 - AUC`` of ``mia_min_k``. The best value is 0.
 
-    MUSE takes the holdout set for the positive class, so that its AUC, ``A`` here, is near 0 where the forget set is
+    MUSE takes the holdout set for the positive class, so that its AUC, ``A`` here, is near 0 if the forget set is
     recognized. A model that did not forget is far below 0 (-100 at most), one that forgot so hard that the forget
-    set stands out again is above 0. Divided is by the retrained model's AUC, as MUSE does; arXiv 2410.16454 writes
+    set stands out again is above 0. The divisor is the retrained model's AUC, as in MUSE; arXiv 2410.16454 writes
     the unlearned model's and computes with the retrained one's.
 
     ``A_reference`` is measured on the reference, a model trained without the forget set, over the same rows. Without
@@ -54,7 +54,7 @@ def privleak(data: AggregateInput) -> AggregateValue:
     if reference == 0:
         raise RequestError(
             "privleak is not defined: the reference model's AUC is 0, so it recognizes every row of the set "
-            f"{members!r} and is no model that was trained without it"
+            f"{members!r} and was not trained without it"
         )
     value = 100 * ((1 - ours.auc()) / reference - 1)
     details = {"auc": 1 - ours.auc(), "reference_auc": reference, "measured": float(theirs is not None)}
@@ -70,7 +70,7 @@ def _given(auc: Any) -> float:
     if auc is None:
         raise RequestError(
             "privleak needs the AUC of a model trained without the forget set: give that model as the reference, or "
-            "its number as the setting reference_auc (MUSE publishes 0.4772 for news and 0.5393 for books)"
+            "its AUC as the setting reference_auc (MUSE publishes 0.4772 for news and 0.5393 for books)"
         )
     if isinstance(auc, bool) or not isinstance(auc, int | float) or not 0 < auc <= 1:
         raise RequestError(f"privleak.reference_auc is {auc!r}: it must be above 0 and at most 1")

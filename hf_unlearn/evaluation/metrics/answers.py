@@ -119,7 +119,7 @@ def truth_ratio_preference(row: ScoredRow) -> float | None:
     version=1,
 )
 def truth_share(row: ScoredRow) -> float | None:
-    """``exp(c) / (exp(c) + exp(w))``, in 0 ... 1: ``1 / (1 + t)`` for the truth ratio ``t``, so that more is known."""
+    """``exp(c) / (exp(c) + exp(w))``, in 0 ... 1: ``1 / (1 + t)`` for the truth ratio ``t``; higher: more is known."""
     difference = wrong_minus_right(row)
     return None if difference is None else 1 / (1 + math.exp(min(difference, _LARGEST)))
 
@@ -135,7 +135,7 @@ def _means(row: ScoredRow, kind: str) -> list[float]:
 
 
 def _own_mean(row: ScoredRow) -> float | None:
-    """Mean log-probability per token of the answer, also where a log only holds its probability."""
+    """Mean log-probability per token of the answer, even if a log only holds its probability."""
     if row.logps:
         return sum(row.logps) / len(row.logps)
     known = row.values.get("probability")

@@ -1,7 +1,7 @@
-"""Metrics of rows with options, scored as answer texts or as the letters that stand before them in the prompt.
+"""Metrics of rows with options, scored as answer texts or as the letters before them in the prompt.
 
 Every accuracy counts a tie against the model: one that gives all options the same score knows nothing. Taking the
-first of the best, as is common, makes such a model right wherever the right option comes first.
+first of the best, as is common, makes such a model right whenever the right option comes first.
 """
 
 from __future__ import annotations

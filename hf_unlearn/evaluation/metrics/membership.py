@@ -37,7 +37,7 @@ def loss(row: ScoredRow) -> float | None:
     version=1,
 )
 def zlib_ratio(row: ScoredRow) -> float | None:
-    """``loss / len(zlib(answer in UTF-8))``: a low loss says less where the text is easy to compress.
+    """``loss / len(zlib(answer in UTF-8))``: a low loss says less if the text is easy to compress.
 
     The text is that of the tokens which the loss is taken over: the answer, or all of a row without a prompt.
     """

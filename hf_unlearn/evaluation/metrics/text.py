@@ -129,7 +129,7 @@ def rouge(answer: str, generated: str, kind: str, part: str, stem: bool = False)
 
     Recall is the number of shared words over the answer's words, precision that over the text's words, and F1 their
     harmonic mean. Shared are words in common (ROUGE-1), or the longest common subsequence of words (ROUGE-L).
-    Recall does not mind that a continuation goes on after the answer; F1 does.
+    Recall ignores text after the answer; F1 does.
 
     Args:
         answer: The true answer.

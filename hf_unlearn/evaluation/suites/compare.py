@@ -157,5 +157,5 @@ def _notes(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
     if changed:
         notes.append(f"libraries differ: {', '.join(changed)}")
     if one["reference"] != other["reference"]:
-        notes.append("the two have different references: numbers against a reference are not of the same kind")
+        notes.append("the two have different references: numbers against a reference cannot be compared")
     return notes

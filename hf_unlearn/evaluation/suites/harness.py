@@ -1,4 +1,4 @@
-"""Tasks of lm-evaluation-harness in this process, as records: so that they get intervals and paired differences."""
+"""Tasks of lm-evaluation-harness in this process, as records, so that they get intervals and paired differences."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def read_harness(out_dir: Path, spec: HarnessSpec) -> tuple[list[ScoredRow], dic
 
 
 def _task_manager(spec: HarnessSpec) -> Any:
-    """The harness's own list of tasks is thousands of files, which are read only where a task is not one's own."""
+    """The harness's own list of tasks is thousands of files, which are read only if a task is not the user's own."""
     if spec.include_path and not Path(spec.include_path).is_dir():
         raise RequestError(f"harness.include_path: there is no folder {spec.include_path}")
     own = _read_tasks(spec.include_path, False) if spec.include_path else None

@@ -113,7 +113,7 @@ def _check_defaults(defaults: Located) -> None:
 
 
 def _filled_sets(sets: Located, defaults: Located) -> Located:
-    """Every set on top of what it is ``like`` and of the defaults; sets that are ``off`` left out."""
+    """Every set merged over the set it is ``like`` and over the defaults; sets that are ``off`` left out."""
     written = sets if isinstance(sets.value, dict) else _without_off(sets, "set")
     filled = {
         name: Located(_filled(name, written, defaults, ()), item.where)
@@ -137,14 +137,14 @@ def _filled(name: str, sets: Located, defaults: Located, above: tuple[str, ...])
         hint = suggest(str(like.value), list(sets.value))
         raise RequestError(f"{like.where}: set.{name}.{LIKE} names no set of the suite, {like.value!r}: {hint}")
     if like.value in (*above, name):
-        raise RequestError(f"{like.where}: set.{name}.{LIKE} leads back to {name!r}: take one of them out")
+        raise RequestError(f"{like.where}: set.{name}.{LIKE} leads back to {name!r}: remove one of them")
     return _merged(_filled(like.value, sets, defaults, (*above, name)), own)
 
 
 def _merged(below: Mapping[str, Located], above: Mapping[str, Located]) -> dict[str, Located]:
-    """Keys of ``above`` win; mappings are merged, so that one key of ``shots`` can be changed.
+    """Keys of ``above`` take precedence; mappings are merged, so that one key of ``shots`` can be changed.
 
-    Rows of another place on the Hub are not in the same file: a ``path`` is not handed on to a set that says so.
+    Rows of another place on the Hub are not in the same file: a ``path`` is not inherited by a set with another place.
     """
     merged = dict(below)
     if any(key in above for key in ("dataset", "config", "split")):
@@ -171,7 +171,7 @@ def _check_names(suite: Suite, tree: Located) -> None:
         if name == GENERIC and spec.metrics:
             raise RequestError(
                 f"{tree.at('set', name, 'metrics')}: set.{GENERIC} is ordinary text, for which fluency and KL are "
-                "measured: take metrics out, or give the set another name"
+                "measured: remove metrics, or give the set another name"
             )
         for index, metric in enumerate(spec.metrics):
             _named(METRICS, metric, f"{tree.at('set', name, 'metrics', index)}: set.{name}.metrics")

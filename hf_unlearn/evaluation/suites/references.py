@@ -45,7 +45,7 @@ def find_reference(name: str) -> Reference:
     if path.is_file():
         if not is_tofu_log(path):
             raise RequestError(
-                f"the reference {name} is a file and no TOFU evaluation log (eval_log_aggregated.json): name such a "
+                f"the reference {name} is a file but no TOFU evaluation log (eval_log_aggregated.json): name such a "
                 "log, the folder of an earlier evaluation, or a model"
             )
         return Reference("log", path, name)
@@ -90,11 +90,11 @@ def check_same_rows(records: Sequence[ScoredRow], rows: Sequence[Example | Score
     for record, row in zip(records, rows, strict=False):
         # Records of ordinary text do not hold it.
         if record.id != row.id or record.answer not in ("", row.answer):
-            what = f"{record.id!r} stands where {row.id!r} does" if record.id != row.id else f"answer of {row.id!r}"
+            what = f"{record.id!r} is in the place of {row.id!r}" if record.id != row.id else f"answer of {row.id!r}"
             raise RequestError(f"{where}: the rows do not line up, first at {what}: evaluate both on the same rows")
     if len(records) != len(rows):
         longer: Sequence[Example | ScoredRow] = records if len(records) > len(rows) else rows
         raise RequestError(
-            f"{where}: there are {len(records)} rows and not {len(rows)}, the first without a counterpart is "
+            f"{where}: there are {len(records)} rows instead of {len(rows)}, the first without a counterpart is "
             f"{longer[min(len(records), len(rows))].id!r}: evaluate both with the same limit"
         )

@@ -1,4 +1,4 @@
-"""What an evaluated folder holds beside its records: ``suite.json``, and what was asked for in ``request.json``."""
+"""What an evaluated folder holds besides its records: ``suite.json``, and the request in ``request.json``."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ from .spec import HarnessSpec, Suite
 SUITE_FILE = "suite.json"
 REQUEST_FILE = "request.json"
 SCHEMA_VERSION = 1
-#: Where rows come from is not part of what is measured: the rows themselves are compared.
+#: Where rows come from does not matter: the rows themselves are compared.
 _LOCATIONS = ("path", "dataset", "config", "split", "revision", "limit", "score_limit")
 _NOT_MEASURED = ("summary", "paper", "reference", "target", "batch_tokens")
 _MANY_GROUPS = 2000
 
 
 def suite_digest(suite: Suite) -> str:
-    """SHA-256 of everything in a suite that decides a score: not where its rows lie and how many are used."""
+    """SHA-256 of everything in a suite that decides a score: not where its rows are and how many are used."""
     kept = {key: value for key, value in asdict(suite).items() if key not in _NOT_MEASURED}
     kept["set"] = {name: _without_locations(members) for name, members in kept["set"].items()}
     if kept["harness"]:
@@ -96,13 +96,13 @@ def versions() -> dict[str, str]:
 
 
 def bootstrap_for(scores: FactScores) -> Bootstrap:
-    """Fewer resamples where there are very many groups, whose table would else fill the memory."""
+    """Fewer resamples if there are very many groups, whose table would otherwise fill the memory."""
     groups = len(set(scores.groups.values()))
     return Bootstrap() if groups <= _MANY_GROUPS else Bootstrap(draws=2000)
 
 
 def open_folder(out_dir: Path, request: Mapping[str, Any]) -> None:
-    """Make an output folder ready for a request, or for going on with the very same one.
+    """Prepare an output folder for a request, or for resuming the same one.
 
     Args:
         out_dir: The folder; made if it is not there.
@@ -115,7 +115,7 @@ def open_folder(out_dir: Path, request: Mapping[str, Any]) -> None:
     file = out_dir / REQUEST_FILE
     if not file.exists():
         if any((out_dir / name).exists() for name in (RECORDS_FILE, "run.json")):
-            raise RequestError(f"{out_dir} holds something else already: choose another --output-dir")
+            raise RequestError(f"{out_dir} already holds something else: choose another --output-dir")
         _write_json(file, request)
         return
     there = json.loads(file.read_text(encoding="utf-8"))

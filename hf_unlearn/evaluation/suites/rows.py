@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 #: Between a solved example and the next question, in plain text.
 SHOT_BREAK = "\n\n"
-#: Sets that contradict each other where they share a row.
+#: Sets that contradict each other if they share a row.
 _APART = (("forget", "retain"), ("forget", "holdout"), ("retain", "holdout"))
 _COLUMNS = ("prompt", "answer", "choices", "answer_index", "text", "paraphrased", "perturbed")
 
@@ -150,7 +150,7 @@ def _check_apart(sets: Mapping[str, Sequence[Example]]) -> None:
         if both is not None:
             raise RequestError(
                 f"{seen[content_key(both)].origin} of the {one} set and {both.origin} of the {other} set are the same "
-                "row: take it out of one of the two"
+                "row: remove it from one of the two"
             )
 
 
@@ -163,8 +163,8 @@ def _check_needs(name: str, spec: SuiteSet, rows: Sequence[Example]) -> None:
             for row in rows:
                 if lacking := missing(need, row, spec):
                     raise RequestError(
-                        f"{row.origin or row.id}: set.{name} asks for the metric {metric}, and {lacking}, or take "
-                        f"{metric} out of set.{name}.metrics"
+                        f"{row.origin or row.id}: set.{name} asks for the metric {metric}, and {lacking}, or remove "
+                        f"{metric} from set.{name}.metrics"
                     )
     if spec.options == "letters":
         for row in rows:
@@ -176,7 +176,7 @@ def _check_needs(name: str, spec: SuiteSet, rows: Sequence[Example]) -> None:
 
 
 def missing(need: str, row: Example, spec: SuiteSet) -> str:
-    """What to mend where a row lacks something; empty where it has it."""
+    """How to fix a row that lacks something; empty if it has it."""
     if need == "options" and not row.choices:
         return "this row has no options: name their column with choices"
     if need.startswith("variants:"):
@@ -193,7 +193,7 @@ def missing(need: str, row: Example, spec: SuiteSet) -> str:
 
 
 def _ask(row: Example, spec: SuiteSet, shots: Sequence[Example], kind: str) -> Example:
-    """The row as it is scored: its prompt rendered, its answers with what stands before them."""
+    """The row as it is scored: its prompt rendered, its answers with their prefix."""
     if not row.prompt:
         return row
     if row.conversational:
@@ -221,7 +221,7 @@ def _ask(row: Example, spec: SuiteSet, shots: Sequence[Example], kind: str) -> E
 def _question(row: Example, spec: SuiteSet, form: str) -> tuple[str, str, tuple[str, ...]]:
     """The question, the answer and the options of a row in the words of its set."""
     lettered = "\n".join(f"{letter}. {choice}" for letter, choice in zip(LETTERS, row.choices, strict=False))
-    # One pass, so that a question which holds a slot's name is not filled in again.
+    # One pass, so that a question which contains a slot's name is not filled in again.
     head, _, tail = form.partition(PROMPT_SLOT)
     question = head.replace(OPTIONS_SLOT, lettered) + row.prompt + tail.replace(OPTIONS_SLOT, lettered)
     if spec.options == "text":

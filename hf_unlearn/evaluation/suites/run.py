@@ -65,11 +65,11 @@ class Request:
 
 
 def evaluate_suite(request: Request, say: Callable[[str], None] = lambda text: None) -> dict[str, Any]:
-    """Evaluate a model, going on where an evaluation that was killed stopped.
+    """Evaluate a model, resuming an evaluation that was killed.
 
     Args:
         request: What is evaluated.
-        say: Told in a few words what is done next.
+        say: Gets a short line before each step.
 
     Returns:
         What ``suite.json`` in the output folder holds.
@@ -136,7 +136,7 @@ def _score(request: Request, rows: SuiteRows, model: Path, out_dir: Path, scorin
     # What these files hold is what is asked for: request.json says so.
     if done or not (sets or generic):
         return
-    # Chat rows are marked as such, so that sets of both kinds can stand in one suite.
+    # Chat rows are marked as such, so that one suite can have sets of both kinds.
     evaluate_folder(
         model,
         sets,

@@ -14,7 +14,7 @@ from ..spec import Sampling
 
 PROMPT_SLOT = "{prompt}"
 OPTIONS_SLOT = "{options}"
-#: A set of this name is ordinary text: its fluency is measured, and its KL to ``target`` where one is named.
+#: A set of this name is ordinary text: its fluency is measured, and its KL to ``target`` if one is given.
 GENERIC = "generic"
 
 
@@ -93,7 +93,7 @@ class SuiteSet(Source):
         if self.generate_limit is not None and self.generate_limit < 0:
             raise RequestError(f"generate_limit is {self.generate_limit}: use 0 for no generation")
         if not all(self.stop):
-            raise RequestError("stop holds an empty string, which stands everywhere: take it out")
+            raise RequestError("stop holds an empty string, which matches everywhere: remove it")
         if self.system and self.format == "plain":
             raise RequestError("system is a message of a chat template: set format to chat, or remove it")
         for key in ("template", "message"):
@@ -108,7 +108,7 @@ class SuiteSet(Source):
             )
 
     def question(self, key: str) -> str:
-        """The ``template`` or the ``message``, or what stands for it."""
+        """The ``template`` or the ``message``, or its default."""
         given: str | None = getattr(self, key)
         if given is not None:
             return given

@@ -3,7 +3,7 @@
 The layout: one object per split, and in it per quantity an object from row number (``"0"``, ``"1"`` ...) to value.
 Read are ``avg_gt_loss``, ``avg_paraphrased_loss``, ``average_perturb_loss`` (mean negative log-likelihood per token in
 nats; the last one a list), their ``num_token_*``, ``rougeL_recall``, ``rouge1_recall`` and ``generated_text``
-(prompt, continuation, true answer), by which rows are told apart. Source: the repository ``locuslab/tofu`` and the
+(prompt, continuation, true answer), by which rows are identified. Source: the repository ``locuslab/tofu`` and the
 logs it publishes.
 
 These losses count the token that ends an answer; scores made here do not. Numbers of both kinds agree closely, not
@@ -75,7 +75,7 @@ def _read(path: Path) -> dict[str, Any]:
     except ValueError as error:
         raise RequestError(f"{path} is not valid JSON: {error}") from None
     if not isinstance(log, dict):
-        raise RequestError(f"{path} is no evaluation log: it must hold one object with splits")
+        raise RequestError(f"{path} is not an evaluation log: it must hold one object with splits")
     return log
 
 

@@ -19,14 +19,14 @@ from ..base import LabelScores, Loss, LossSum, count_tokens
     needs=("alternates",),
 )
 class JensenShannonLoss(Loss):
-    r"""Where the true answer stood, the tokens of a refusal become certain.
+    r"""At the true answer's positions, the tokens of a refusal become certain.
 
     .. math:: L = \frac{1}{N} \sum_{i,t} JSD\left(p_\theta(\cdot \mid x_i, y_{i,<t}) \,\|\, e_{r_{i,t}}\right)
               = \frac{1}{N} \sum_{i,t} \left(\log 2 + \tfrac12 \left[p \log p - (1+p) \log(1+p)\right]\right)
 
     with ``p`` the probability of token :math:`r_{i,t}` of the refusal, :math:`e_r` one at it, and ``N`` the label
     tokens of the global batch. The refusal is repeated, its end-of-text token included, until it is as long as the
-    true answer, which is what stands before each position. From 0 to log 2 per token. The second line follows because
+    true answer, which is what precedes each position. From 0 to log 2 per token. The second line follows because
     all other tokens together only count by :math:`1 - p`.
 
     The gradient in the log-probability of the refusal's token is :math:`\tfrac12 p \log\frac{p}{1+p}`: it fades where

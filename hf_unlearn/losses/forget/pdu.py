@@ -19,8 +19,8 @@ class PDULoss(Loss):
 
     .. math:: L = \frac{1}{N} \sum_{i,t} \left(\max_v z_{i,t}(v) - \frac{1}{V} \sum_v z_{i,t}(v)\right)^2
 
-    with ``N`` the label tokens of the global batch, ``V`` the vocabulary and ``z`` the logits where the true answer
-    stood. Zero where all logits are equal; blind to which token was the true one.
+    with ``N`` the label tokens of the global batch, ``V`` the vocabulary and ``z`` the logits at the true answer's
+    positions. Zero if all logits are equal; blind to which token was the true one.
 
     The paper minimizes it under the constraint that the retain loss stays below a limit, and finds the retain weight
     by dual ascent: that is the robust part ``dual-ascent``, and works with any forget loss.

@@ -22,7 +22,7 @@ from ..base import LabelScores, Loss, LossSum, count_tokens, given, log_softmax
 )
 @dataclass(frozen=True)
 class UndialLoss(Loss):
-    r"""The target's distribution with the true token's logit lowered by a fixed amount is what is learned.
+    r"""Learns the target's distribution with the true token's logit lowered by a fixed amount.
 
     .. math:: L = -\frac{1}{N} \sum_{i,t} \sum_v q_{i,t}(v) \log p_\theta(v \mid x_i, y_{i,<t}), \qquad
               q_{i,t} = \mathrm{softmax}\left(z^{ref}_{i,t} - \beta \, e_{y_{i,t}}\right)

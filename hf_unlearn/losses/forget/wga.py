@@ -1,4 +1,4 @@
-"""Gradient ascent that leaves alone what is unlikely already."""
+"""Gradient ascent that leaves unlikely answers alone."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ from ..base import LabelScores, Loss, LossSum, count_rows, given
 )
 @dataclass(frozen=True)
 class HiddenRetainLoss(Loss):
-    r"""Holds what one decoder layer gives on retain text where the target has it.
+    r"""Keeps one decoder layer's hidden states on retain text at the target's.
 
     .. math:: L = \frac{1}{B} \sum_i \frac{1}{|y_i|} \sum_t
               \left\lVert h^{(\ell)}_{i,t} - h^{(\ell),ref}_{i,t} \right\rVert_2^2

@@ -24,7 +24,7 @@ class JensenShannonRetainLoss(Loss):
     .. math:: L = \frac{1}{N} \sum_{i,t} \tfrac12 \left[KL(p_\theta \| m) + KL(p_{ref} \| m)\right], \qquad
               m = \tfrac12 (p_\theta + p_{ref})
 
-    Zero at the target; at most log 2 per token, so that a single token far off cannot dominate a step. Near the target
+    Zero at the target; at most log 2 per token, so a single outlying token cannot dominate a step. Near the target
     it is an eighth of the Fisher distance, against a half for ``kl``: a weight four times as large holds as firmly.
 
     Cost: a forward and a backward pass; of the target the hidden states that go into its output head are kept for
