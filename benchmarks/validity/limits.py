@@ -100,7 +100,7 @@ def interval_ends(
     for start in range(0, runs, _TABLE):
         part = slice(start, start + _TABLE)
         resampled = (counts @ sums[:, part]) / (counts @ sizes[:, part])
-        added = sizes[:, part].mean(axis=0)
+        added = (sizes[:, part] ** 2).sum(axis=0) / sizes[:, part].sum(axis=0)
         above, below = weights[:, :-1] @ sums[:, part], weights @ np.vstack([sizes[:, part], added])
         highest = (above + weights[:, -1:] * added) / below
         for run, place in enumerate(range(*part.indices(runs))):

@@ -18,7 +18,7 @@ from ..verification.digests import sha256_file
 from ..verification.report import AttackRun
 from ..verification.report_file import load_report, write_report
 from ..verification.scores import ScoreKey, ScoreTable
-from ..verification.verdict import Judgement, judge
+from ..verification.verdict import RULES, Judgement, judge
 from .attack import attack_result
 from .benchmarks import benchmark_scores
 from .chain import check_subjects, check_variants
@@ -76,6 +76,7 @@ def verify_unit(context: RunContext, target: Subject, subjects: Sequence[Subject
     recipe = context.recipe.to_dict()
     inputs = {
         "stage": "verify",
+        "rules": RULES,
         "models": {subject.name: subject.digest for subject in subjects},
         "data": context.data_digest,
         "calibration": context.calibration_digests,

@@ -340,13 +340,17 @@ class _Sample:
         return sums[:, :-1] / sums[:, -1:]
 
     def weighted(self, settings: Bootstrap, added: Sequence[float]) -> NDArray[np.float64]:
-        """Means of groups with random Dirichlet weights and one more group of average size, shape [draws, models].
+        """Means of groups with random Dirichlet weights and one more group, shape [draws, models].
+
+        The added group is as large as that of a fact drawn at random: an average group is too small a stand-in where
+        sizes differ.
 
         Args:
             settings: Draws and seed.
             added: Mean score of the added group, one per model.
         """
-        size = self.facts / self.groups
+        sizes = self._sums[:, -1]
+        size = float((sizes**2).sum() / sizes.sum())
         rows = np.vstack([self._sums, [*(size * value for value in added), size]])
         weights = group_weights(self.groups + 1, settings.draws, settings.seed)
         parts = [weights[start : start + _CHUNK].astype(np.float64) @ rows for start in range(0, len(weights), _CHUNK)]

@@ -26,6 +26,9 @@ from .single_facts import KnownFactsRow, count_facts, judge_counts
 from .utility import UtilityRow, judge_utility, utility_metrics
 from .values import Status
 
+RULES = 2
+"""Raised whenever the same scores would be judged differently, so that finished verdicts are made again."""
+
 JudgedRow = RecoveredRow | KnownFactsRow | UtilityRow
 
 
