@@ -54,6 +54,7 @@ PRIVATE = {
     "SUPPORTED_MODELS": Private(
         "gptqmodel.models.auto", _GPTQMODEL, "to refuse a model type before hours of quantizing others"
     ),
+    "TRAINER_STATE_NAME": Private("transformers.trainer", _TRANSFORMERS, "to tell a checkpoint from a finished model"),
     "TRAINING_ARGS_NAME": Private("transformers.trainer", _TRANSFORMERS, "to remove the pickle that Trainer writes"),
     "TrainOutput": Private("transformers.trainer_utils", _TRANSFORMERS, "what Trainer.train returns"),
     "deepspeed": Private(

@@ -64,13 +64,19 @@ def test_a_set_that_is_not_there_or_empty(name, files_recipe, refused, tmp_path)
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
-        (['{"question": "a", "answer": "b"}', '{"question": "c"}'], ":2 has no column 'answer', which the first row has"),
+        (
+            ['{"question": "a", "answer": "b"}', '{"question": "c"}'],
+            ":2 has no column 'answer', which the first row has",
+        ),
         (['{"question": "a", "answer": "b"}', '{"question": "c",'], ":2 is not valid JSON"),
         (['{"question": "a", "answer": "b"}', "[1]"], ":2 holds a list: a row must be an object with named columns"),
         (['{"question": "a", "answer": " "}'], ":1: column 'answer' is empty"),
         (['{"question": "a", "answer": null}'], ":1: column 'answer' is empty"),
         (['{"question": "a", "answer": 7}'], ":1: column 'answer' is a int: it must be a string"),
-        (['{"who": "a", "what": "b"}'], ":1 has no column for a question or prompt (it has 2 under names that are not known"),
+        (
+            ['{"who": "a", "what": "b"}'],
+            ":1 has no column for a question or prompt (it has 2 under names that are not known",
+        ),
     ],
 )
 def test_a_row_that_cannot_be_used_is_named_with_its_line(lines, message, files_recipe, forget, refused, tmp_path):

@@ -74,3 +74,15 @@ def test_one_that_is_gone_is_told_with_the_versions_that_have_it(monkeypatch):
         getattr(_compat, "NeverThere")  # noqa: B009
     with pytest.raises(AttributeError):
         getattr(_compat, "unknown")  # noqa: B009
+
+
+def test_what_is_imported_from_it_is_there():
+    """A type checker cannot see it, since the names are looked up when they are used."""
+    wanted = {
+        alias.name
+        for path in PACKAGE.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ImportFrom) and node.module == "_compat"
+        for alias in node.names
+    }
+    assert wanted == _compat.PRIVATE.keys()

@@ -1,6 +1,7 @@
 """What finished folders are recognised by, held against values that an earlier version gave.
 
-If one of them changes, people's run folders are made anew: a change has to be meant.
+If one of them changes, people's run folders are made again: a change has to be meant. ``verify`` is that of the rules of
+the verdict as they are now (``verification.verdict.RULES``).
 """
 
 from __future__ import annotations
@@ -44,14 +45,14 @@ EXPECTED = {
         "export": "68845634590863fecc3db26c",
         "evaluate": "0164a49828a45dd21ce39919",
         "attack": "ebd150912604cde047515c82",
-        "verify": "921faa576ee792935bc77695",
+        "verify": "c982147448a8bd598dd88150",
     },
     "frontier": {
         "train": "88ed39218173c01b1dcbbf21",
         "export": "a3103e424b0c0de157d85962",
         "evaluate": "ae35b91d0e6b47745f13a3b2",
         "attack": "1c6f683e5591b84ee34f9796",
-        "verify": "6b03b8018d56eabb1b05ae82",
+        "verify": "ee822b6c5dd936b868db1126",
     },
     "one model": {"export": "5de02dc29dd7b55c292956e9", "attack": "5c420b8823ca2413f307d864"},
 }

@@ -15,7 +15,7 @@ from hf_unlearn.errors import RequestError
 from hf_unlearn.recipe.method_settings import make_config
 from hf_unlearn.stages.train import train_method
 from hf_unlearn.trainer import UnlearnTrainer
-from hf_unlearn.trainer.checkpoints import last_whole_checkpoint
+from hf_unlearn.trainer.checkpoints import last_whole_checkpoint, seal_checkpoint
 
 SETTINGS = {
     "loss_type": "npo",
@@ -120,6 +120,7 @@ def test_a_half_written_checkpoint_is_passed_over(tmp_path):
     for step in (2, 10):
         (tmp_path / f"checkpoint-{step}").mkdir()
         (tmp_path / f"checkpoint-{step}" / "trainer_state.json").write_text("{}")
+        seal_checkpoint(tmp_path / f"checkpoint-{step}")
     (tmp_path / "checkpoint-12").mkdir()
     (tmp_path / "checkpoint-14").mkdir()
     (tmp_path / "checkpoint-14" / "trainer_state.json").write_text('{"global_st')
