@@ -158,7 +158,7 @@ def _copy_model(source: Path, work: Path, transform: str, report: Mapping[str, A
         )
     for name in wanted:
         if name not in names:
-            raise EnvironmentFailure(f"{source / name} was scored and is gone: export and evaluate again")
+            raise EnvironmentFailure(f"{source / name} was scored and no longer exists: export and evaluate again")
         if name not in scored:
             raise EnvironmentFailure(f"{source / name} was not there when the model was scored: remove it")
         target = work / name

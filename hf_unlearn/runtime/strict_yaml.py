@@ -89,7 +89,8 @@ def read_yaml(path: Path) -> Located:
     except FileNotFoundError:
         raise RequestError(f"{path}: there is no such file") from None
     except (OSError, ValueError) as error:  # a name with a NUL in it is a ValueError
-        raise RequestError(f"{str(path)!r}: cannot be read as text ({error})") from None
+        shown = str(path) if str(path).isprintable() else repr(str(path))
+        raise RequestError(f"{shown}: cannot be read as text ({error})") from None
     node = _compose(text, str(path))
     if node is None:
         raise RequestError(f"{path}: is empty")
@@ -134,7 +135,7 @@ def _refuse_many(node: yaml.Node, source: str) -> None:
             return 1, 0
         where = f"{source}:{of.start_mark.line + 1}"
         if of in inside:
-            raise RequestError(f"{where}: this value holds itself: write it out instead of using an alias")
+            raise RequestError(f"{where}: this value contains itself: write it out instead of using an alias")
         parts = [part for item in of.value for part in (item if isinstance(item, tuple) else (item,))]
         sizes = [measure(part, (*inside, of)) for part in parts]
         size, depth = 1 + sum(size for size, _ in sizes), 1 + max((depth for _, depth in sizes), default=0)
@@ -162,7 +163,7 @@ def _locate(node: yaml.Node, source: str) -> Located:
             key = str(key_node.value)
             _refuse_unusable(key, f"{source}:{key_node.start_mark.line + 1}")
             if key in items:
-                raise RequestError(f"{source}:{key_node.start_mark.line + 1}: the key {key!r} stands here twice")
+                raise RequestError(f"{source}:{key_node.start_mark.line + 1}: the key {key!r} is given twice here")
             item = _locate(value_node, source)
             items[key] = Located(item.value, f"{source}:{key_node.start_mark.line + 1}")
         return Located(items, where)

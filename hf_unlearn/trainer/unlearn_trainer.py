@@ -253,7 +253,7 @@ class UnlearnTrainer(HubTrainer):
         for part in self.parts:
             part.finish(self.training_context(resuming=False))
         # If no process has whole weights, the model cannot be run outside of a step.
-        if not in_pieces(self.accelerator):
+        if self._lowers_answers and not in_pieces(self.accelerator):
             self.fall = self._fall()
         self.model.zero_grad(set_to_none=True)
         return output
@@ -270,6 +270,11 @@ class UnlearnTrainer(HubTrainer):
         missing = set(load_result.missing_keys) - ignored
         refuse_other_weights(str(self.resumed_from), missing, load_result.unexpected_keys, ())
 
+    @property
+    def _lowers_answers(self) -> bool:
+        """Whether a forget loss looks at the vocabulary. Losses on hidden states never run the whole model."""
+        return any(loss.uses_logits for loss in self._forget_losses)
+
     def _fall(self) -> LabelFall:
         model = self.accelerator.unwrap_model(self.model)
         now = TargetModel(model, (self.accelerator.autocast,), changes=True)
@@ -282,8 +287,9 @@ class UnlearnTrainer(HubTrainer):
         retain_loss = self.objective.retain_loss
         losses = [*self._forget_losses, retain_loss]
         choose_trained(self.model, self.args.trained_parameters, losses, self._adapters_are_new)
-        looked_at = rows_looked_at(self.forget_rows)
-        self._before = label_sums(looked_at, self.rows_in_order(looked_at), target.forward)
+        if self._lowers_answers:
+            looked_at = rows_looked_at(self.forget_rows)
+            self._before = label_sums(looked_at, self.rows_in_order(looked_at), target.forward)
         # Parts may ask for the forget loss, so what it compares with comes first.
         self.references.take_forget(target, self._forget_losses)
         context = self.training_context(resuming)

@@ -18,7 +18,7 @@ HIDDEN = "{name: c, kind: bin_hidden, expected: failed"
         ("min_known: 0", "min_knwon: 0", "unknown key 'model.min_knwon': did you mean 'min_known'?"),
         ("planted: {forget", "planted: {forgte", "unknown key 'data.planted.forgte': did you mean 'forget'?"),
         ("learning_rate: 1.0e-3\n    save", "learning_rat: 1\n    save", "'methods.0.learning_rat': did you mean 'le"),
-        ("formats:", "format:", "unknown key 'export.format': did you mean 'formats'?"),
+        ("formats: [", "format: [", "unknown key 'export.format': did you mean 'formats'?"),
         ("max_new_tokens", "max_new_token", "unknown key 'evaluate.max_new_token': did you mean 'max_new_tokens'?"),
         ("rtt: {folds", "rtt: {fold", "unknown key 'attack.rtt.fold': did you mean 'folds'?"),
         ("  rtt: {", "  rt: {", "attack.rt: there is no attack called 'rt': did you mean 'rtt'?"),

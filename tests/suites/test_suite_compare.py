@@ -78,7 +78,7 @@ def test_rows_that_do_not_line_up_are_refused_and_the_first_is_named(evaluated, 
         records[2], records[3] = records[3], records[2]
         return records
 
-    assert "'forget-00003' stands where 'forget-00002' does" in refused("compare", evaluated, changed(swapped))
+    assert "'forget-00003' is in the place of 'forget-00002'" in refused("compare", evaluated, changed(swapped))
 
 
 def test_a_missing_row_is_named(evaluated, changed, refused):
