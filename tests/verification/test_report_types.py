@@ -91,11 +91,17 @@ def test_what_an_export_says_besides_is_kept() -> None:
 
 def test_every_version_is_written_with_its_own_keys() -> None:
     document = json.loads(COMMITTED[0].read_text(encoding="utf-8"))
-    for version, missing in (("1.0", {"formats", "pooled", "explanation"}), ("1.1", set()), ("1.2", set())):
+    later = {
+        "1.0": {"formats", "pooled", "explanation", "known_facts"},
+        "1.1": {"known_facts"},
+        "1.2": {"known_facts"},
+    }
+    for version in ("1.0", "1.1", "1.2", "1.3"):
         written = Report.from_json({**document, "schema_version": version}).to_json()
-        assert document.keys() - written.keys() == missing
-        assert ("outcomes" in written["verdict"]) == (version == "1.2")
-        assert all(("joint95" in row) == (version == "1.2") for row in written["recovered"])
+        assert document.keys() - written.keys() == later.get(version, set())
+        assert ("max_known_facts" in written["gate"]) == (version == "1.3")
+        assert ("outcomes" in written["verdict"]) == (version >= "1.2")
+        assert all(("joint95" in row) == (version >= "1.2") for row in written["recovered"])
         assert schema_problems({**written, "digest": "0" * 64}) == []
 
 
