@@ -18,6 +18,9 @@ from hf_unlearn.stages.data import load_bundle
 from hf_unlearn.stages.models import base_models
 from hf_unlearn.stages.verify import verify_unit
 
+# Two models are built and several runs made: minutes. What they rest on is tested alone in test_floors and test_floor.
+pytestmark = pytest.mark.slow
+
 SUBJECT = Subject("model", "method", Path("model"), "digest")
 
 DATA = """\
