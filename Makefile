@@ -18,6 +18,9 @@ $(STAMP): setup.cfg pyproject.toml constraints.txt
 quickstart: venv
 	$(BIN)/hf-unlearn quickstart
 
+# One thread for each of the two workers: more would fight over the same cores.
+test test-all: export OMP_NUM_THREADS = 1
+
 test: venv lint types
 	$(BIN)/python -m pytest -q -rs -n 2 --dist loadfile -m "not slow" tests
 

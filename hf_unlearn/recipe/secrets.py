@@ -24,20 +24,16 @@ def check_secrets(tree: Located, key: str = "") -> None:
     for name, item in items.items():
         path = f"{key}.{name}" if key else name
         # true, false and null say whether the login of this machine is used.
-        held = takes_secret(name) and (isinstance(item.value, str) or (_is_number(item.value) and not _counts(name)))
+        held = takes_secret(name) and (isinstance(item.value, str) or _is_long_number(item.value))
         if held or looks_secret(item.value) or looks_secret(name):
             shown = "a key" if looks_secret(name) else path
             raise RequestError(f"{_place(item.where)}: {shown} holds a secret: {_INSTEAD}")
         check_secrets(item, path)
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _counts(name: str) -> bool:
-    """Whether numbers under a key are of tokens of text (``max_new_token``, a slip of the pen), and no passwords."""
-    return name.lower().endswith("token")
+def _is_long_number(value: object) -> bool:
+    """A password of digits. A short number counts pieces of text (``max_new_token``, a slip of the pen)."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) >= 1e6
 
 
 def _place(where: str) -> str:
