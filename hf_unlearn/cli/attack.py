@@ -99,5 +99,10 @@ COMMANDS = (
         f"one stage: {stage_named('attack').help}; with --attack or --tier, on one MODEL",
         _add_arguments,
         _attack,
+        (
+            "RECIPE [section.key=value ...] [options]",
+            "MODEL --attack NAME --data FILE [options]",
+            "MODEL --tier TIER --from-recipe RECIPE [options]",
+        ),
     ),
 )

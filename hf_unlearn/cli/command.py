@@ -16,9 +16,12 @@ class Command:
         help: One line.
         add_arguments: Adds its arguments to a parser.
         run: Does it and returns the exit code.
+        usages: What may stand after the name where a command can do more than one thing; made from the arguments if
+            left out.
     """
 
     name: str
     help: str
     add_arguments: Callable[[argparse.ArgumentParser], None]
     run: Callable[[argparse.Namespace], int]
+    usages: tuple[str, ...] = ()

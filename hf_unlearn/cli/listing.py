@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import textwrap
 from typing import Any
 
 from ..errors import EnvironmentFailure, RequestError
@@ -136,14 +137,36 @@ LISTS = tuple(_LISTS)
 
 
 def _add_arguments(command: argparse.ArgumentParser) -> None:
-    command.add_argument("what", choices=LISTS)
+    command.add_argument("what", nargs="?", choices=LISTS, help="which list (default: how many there are of each)")
     command.add_argument("--json", action="store_true", help="print an array of objects")
 
 
 def _list(arguments: argparse.Namespace) -> int:
+    if arguments.what is None:
+        print(_overview(arguments.json))
+        return 0
     entries = entries_of(arguments.what)
     print(json.dumps(entries, indent=1) if arguments.json else format_table(entries))
     return 0
+
+
+def _overview(as_json: bool) -> str:
+    """How many entries each list has, and their names."""
+    names = {what: [str(entry["name"]) for entry in entries_of(what)] for what in LISTS}
+    if as_json:
+        return json.dumps(names, indent=1)
+    wide = max(map(len, LISTS))
+    lines = [
+        textwrap.fill(
+            ", ".join(found),
+            width=110,
+            initial_indent=f"{what.ljust(wide)}  {len(found):3d}  ",
+            subsequent_indent=" " * (wide + 7),
+            break_on_hyphens=False,
+        )
+        for what, found in names.items()
+    ]
+    return "\n".join([*lines, "", "`hf-unlearn list WHAT` says what each is."])
 
 
 COMMANDS = (Command("list", "list what is available", _add_arguments, _list),)

@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from ..errors import HfUnlearnError, RequestError
 from ..runtime.log_filters import drop_harmless_lines
 from ..stages import stages_of
-from . import attack, check, evaluate, listing, publish, run
+from ..version import __version__
+from . import attack, check, evaluate, launchers, listing, publish, run
 from .command import Command
 
 OWN_FAULT = 70
@@ -27,6 +28,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     try:
         arguments = _parse(argv)
+        if arguments.command is None:
+            print(_overview())
+            return 0
         _quiet_libraries()
         code: int = arguments.run(arguments)
         sys.stdout.flush()
@@ -84,12 +88,33 @@ class _Parser(argparse.ArgumentParser):
         raise RequestError(f"{message} (see {self.prog} --help)")
 
 
+ABOUT = "Make a language model forget, and prove it on the files you release."
+
+_START_HERE = (
+    ("hf-unlearn quickstart", "a small model, every stage: no GPU, no network"),
+    ("hf-unlearn run recipe.yaml", "your own model; see the README for a first recipe"),
+    ("hf-unlearn attack MODEL --attack rtt --data FILE", "attack any model"),
+    ("hf-unlearn evaluate MODEL --suite tofu", "score any model"),
+    ("hf-unlearn check FOLDER_OR_REPO", "is every byte of a published model what was verified?"),
+)
+
+
+def _overview() -> str:
+    """What ``hf-unlearn`` alone says."""
+    width = max(len(line) for line, _ in _START_HERE)
+    lines = [f"  {line.ljust(width)}  {does}" for line, does in _START_HERE]
+    names = ", ".join(command.name for command in _commands())
+    ends = [f"All commands: {names}.", "`hf-unlearn COMMAND --help` explains one."]
+    return "\n".join([ABOUT, "", *lines, "", *ends])
+
+
 def _parser() -> argparse.ArgumentParser:
-    about = "Make a language model forget, and prove it on the files you release."
-    parser = _Parser(prog="hf-unlearn", description=about)
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    parser = _Parser(prog="hf-unlearn", description=ABOUT)
+    parser.add_argument("--version", action="version", version=f"hf_unlearn {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     for command in _commands():
-        words = commands.add_parser(command.name, help=command.help)
+        usage = "\n       ".join(f"hf-unlearn {command.name} {words}" for words in command.usages) or None
+        words = commands.add_parser(command.name, help=command.help, usage=usage)
         command.add_arguments(words)
         words.set_defaults(run=command.run)
     return parser
@@ -100,4 +125,13 @@ def _commands() -> list[Command]:
     own = {command.name: command for command in (*evaluate.COMMANDS, *attack.COMMANDS, *publish.COMMANDS)}
     named = [stage for stage in stages_of(None) if stage.help]
     stages = [own.pop(stage.name) if stage.name in own else run.stage_command(stage) for stage in named]
-    return [run.RUN, *stages, *own.values(), run.AUDIT, run.QUICKSTART, *check.COMMANDS, *listing.COMMANDS]
+    return [
+        run.RUN,
+        *stages,
+        *own.values(),
+        run.AUDIT,
+        run.QUICKSTART,
+        *check.COMMANDS,
+        *listing.COMMANDS,
+        *launchers.COMMANDS,
+    ]

@@ -140,5 +140,6 @@ COMMANDS = (
         f"one stage: {stage_named('publish').help}; with --repo-id, upload a finished RUN to the Hub",
         _add_arguments,
         _publish,
+        ("RECIPE [section.key=value ...] [options]", "RUN --repo-id OWNER/NAME [options]"),
     ),
 )

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+import yaml
 
 from ..errors import RequestError
 from ..stages import Stage
 from .command import Command
+
+if TYPE_CHECKING:
+    from ..recipe import Recipe
 
 
 def add_recipe_arguments(command: argparse.ArgumentParser) -> None:
@@ -22,6 +28,7 @@ def add_recipe_arguments(command: argparse.ArgumentParser) -> None:
 def _add_run_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("--output-dir", type=Path, help="folder of the run (default: runs/NAME)")
     command.add_argument("--workers", type=int, help="number of worker processes (default: automatic; 0: none)")
+    command.add_argument("--print-config", action="store_true", help="print the recipe with all defaults, run nothing")
 
 
 def workers_of(arguments: argparse.Namespace) -> int | None:
@@ -47,9 +54,17 @@ def run_recipe(arguments: argparse.Namespace, only: str | None = None) -> int:
     from ..recipe import load_recipe
 
     recipe = load_recipe(arguments.recipe, arguments.overrides)
+    if arguments.print_config:
+        return _print_config(recipe)
     output_dir = arguments.output_dir or Path("runs") / recipe.name
     result = run_pipeline(recipe, output_dir, only=only, workers=workers_of(arguments))
     return 0 if result.verified is None or result.passed else 1
+
+
+def _print_config(recipe: Recipe) -> int:
+    """The recipe with its defaults and overrides as YAML that reads back as the same recipe."""
+    print(yaml.safe_dump(recipe.to_dict(), sort_keys=False, allow_unicode=True), end="")
+    return 0
 
 
 def stage_command(stage: Stage) -> Command:
@@ -61,7 +76,10 @@ def stage_command(stage: Stage) -> Command:
 
 def _audit(arguments: argparse.Namespace) -> int:
     from ..pipeline import audit
+    from ..recipe import load_recipe
 
+    if arguments.print_config:
+        return _print_config(load_recipe(arguments.recipe, arguments.overrides))
     result = audit(arguments.recipe, arguments.output_dir, arguments.overrides, workers_of(arguments))
     return 0 if result.passed else 1
 
@@ -71,6 +89,8 @@ def _quickstart(arguments: argparse.Namespace) -> int:
     from ..recipe import load_recipe
 
     recipe = load_recipe("quickstart")
+    if arguments.print_config:
+        return _print_config(recipe)
     output_dir = arguments.output_dir or Path("runs") / recipe.name
     result = run_pipeline(recipe, output_dir, workers=workers_of(arguments))
     return 0 if result.controls_ok else 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -83,7 +84,7 @@ def parse_recipe(tree: Located) -> Recipe:
     known = [item.name for item in dataclasses.fields(Recipe) if item.name != "attack_tier"]
     for key, item in tree.value.items():
         if key not in known:
-            raise RequestError(f"{item.where}: unknown key {key!r}: {suggest(key, known)}")
+            raise RequestError(f"{item.where}: unknown key {key!r}: {_suggest_key(key, known)}")
     sections = dict(tree.value)
     if "methods" not in sections:
         raise RequestError(f"{tree.where}: the key 'methods' is missing")
@@ -104,6 +105,22 @@ def parse_recipe(tree: Located) -> Recipe:
     check_publish(recipe, tree)
     check_controls(recipe, tree)
     return recipe
+
+
+def _suggest_key(wrong: str, sections: Sequence[str]) -> str:
+    """A clause that names the section a key belongs to, the nearest section, or all of them."""
+    from .method_settings import suggest_setting  # loads transformers, which a recipe without a mistake can wait for
+
+    hints = typing.get_type_hints(_RecipeWithoutMethods)
+    parts = [(name, hint) for name, hint in hints.items() if dataclasses.is_dataclass(hint)]
+    inside = [name for name, hint in parts if wrong in {item.name for item in dataclasses.fields(hint)}]
+    if inside:
+        return f"did you mean {' or '.join(repr(f'{name}.{wrong}') for name in inside)}?"
+    near = suggest(wrong, list(sections))
+    if near.startswith("did you mean"):
+        return near
+    setting = suggest_setting(wrong)
+    return setting.replace("mean '", "mean 'methods.0.") if setting.startswith("did you mean") else near
 
 
 @dataclass(frozen=True)

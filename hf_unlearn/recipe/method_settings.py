@@ -109,8 +109,23 @@ def method_settings() -> dict[str, Field[Any]]:
     return {field.name: field for field in fields(UnlearnConfig) if field.init and field.name not in GIVEN_BY_THE_RUN}
 
 
+_OTHER_NAMES = {
+    "lr": "learning_rate",
+    "epochs": "num_train_epochs",
+    "steps": "max_steps",
+    "batch_size": "per_device_train_batch_size",
+    "loss": "loss_type",
+    "method": "loss_type",
+    "retain_loss": "retain_loss_type",
+    "lora": "peft",
+}
+"""Words of other tools for a setting, which no spelling leads to."""
+
+
 def suggest_setting(wrong: str) -> str:
     """A clause that names the nearest setting, or those that unlearning adds: there are over a hundred in all."""
+    if wrong.lower() in _OTHER_NAMES:
+        return f"did you mean {_OTHER_NAMES[wrong.lower()]!r}?"
     near = suggest(wrong, sorted(method_settings()))
     if near.startswith("did you mean"):
         return near

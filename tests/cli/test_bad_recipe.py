@@ -51,7 +51,7 @@ def test_a_mistake_is_named_with_its_line(right, wrong, message, recipe, refused
         ("data.forget.pth=x", "unknown key 'data.forget.pth': did you mean 'path'?"),
         ("data.extra.more.pth=x", "unknown key 'data.extra.more.pth': did you mean 'path'?"),
         ("data.format.templat=x", "unknown key 'data.format.templat': did you mean 'template'?"),
-        ("methods.0.lr=1", "unknown key 'methods.0.lr': there are alternates, beta, "),
+        ("methods.0.zzz=1", "unknown key 'methods.0.zzz': there are alternates, beta, "),
         ("methods.0.robust=[sur]", "there is no robust part called 'sur': did you mean 'sure'?"),
         ("methods.0.robust=[{name: sure, percentle: 3}]", "has no parameter 'percentle': did you mean 'percentile'?"),
         ("methods.0.loss_kwargs={bta: 3}", "forget loss 'npo' has no parameter 'bta': did you mean 'beta'?"),
@@ -278,7 +278,6 @@ def test_recipes_of_the_package_parse_by_name(name, refused, tmp_path):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ((), "the following arguments are required: COMMAND"),
         (("runn",), "invalid choice: 'runn'"),
         (("run",), "the following arguments are required: RECIPE (see hf-unlearn run --help)"),
         (("run", "quickstart", "--workers", "-1"), "--workers is -1: use 0 for none, or a number of processes"),
@@ -286,6 +285,13 @@ def test_recipes_of_the_package_parse_by_name(name, refused, tmp_path):
         (("run", "quickstart", "--outptu-dir", "x"), "unrecognized arguments: --outptu-dir"),
         (("quickstart", "seed=3"), "unrecognized arguments: seed=3"),
         (("list", "loses"), "invalid choice: 'loses'"),
+        (("accelerate-config", "zero4"), "invalid choice: 'zero4'"),
+        (("run", "quickstart", "formats=[awq]"), "unknown key 'formats': did you mean 'export.formats'"),
+        (("run", "quickstart", "lr=3"), "unknown key 'lr': did you mean 'methods.0.learning_rate'?"),
+        (("run", "quickstart", "methods.0.lr=3"), "unknown key 'methods.0.lr': did you mean 'learning_rate'?"),
+        (("run", "quickstart", "methods.0.epochs=3"), "did you mean 'num_train_epochs'?"),
+        (("evaluate", "owner/model"), "owner/model is not a recipe: to evaluate a model add --suite"),
+        (("evaluate", "quikstart"), "did you mean 'quickstart'?; to evaluate a model add --suite"),
     ],
 )
 def test_words_that_do_not_fit(words, message, refused):

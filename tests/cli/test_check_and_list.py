@@ -6,11 +6,14 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from hf_unlearn.cli.listing import LISTS
 from hf_unlearn.cli.main import main
+from hf_unlearn.recipe import load_recipe
+from hf_unlearn.version import __version__
 
 
 def test_check_of_what_is_no_published_model(finished, refused, tmp_path):
@@ -82,3 +85,47 @@ def test_a_reader_that_goes_away(tmp_path):
     assert done.returncode == 3
     assert "the output was closed" in done.stderr
     assert "Traceback" not in done.stderr and "Exception" not in done.stderr
+
+
+def test_the_bare_command_says_where_to_start(capsys):
+    assert main([]) == 0
+    said = capsys.readouterr().out
+    assert "hf-unlearn run recipe.yaml" in said and "accelerate-config" in said and "--help" in said
+
+
+def test_the_bare_list_names_everything(capsys):
+    assert main(["list", "--json"]) == 0
+    names = json.loads(capsys.readouterr().out)
+    assert list(names) == list(LISTS) and "npo" in names["losses"] and "bnb-nf4" in names["formats"]
+    assert main(["list"]) == 0
+    said = capsys.readouterr().out
+    assert all(name in said for found in names.values() for name in found)
+
+
+def test_a_launcher_file_is_found_by_its_name(capsys):
+    assert main(["accelerate-config"]) == 0
+    names = capsys.readouterr().out.split()
+    assert "zero3" in names
+    assert main(["accelerate-config", "zero3"]) == 0
+    assert "deepspeed_config" in Path(capsys.readouterr().out.strip()).read_text()
+
+
+def test_the_printed_recipe_reads_back_as_the_same(capsys, tmp_path):
+    assert main(["run", "quickstart", "seed=7", "--print-config"]) == 0
+    path = tmp_path / "recipe.yaml"
+    path.write_text(capsys.readouterr().out)
+    assert load_recipe(path) == load_recipe("quickstart", ["seed=7"])
+
+
+def test_the_version_is_said(capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["--version"])
+    assert ended.value.code == 0 and capsys.readouterr().out == f"hf_unlearn {__version__}\n"
+
+
+@pytest.mark.parametrize(("command", "second"), [("evaluate", "MODEL --suite"), ("publish", "RUN --repo-id")])
+def test_help_shows_each_use_of_a_command(command, second, capsys):
+    with pytest.raises(SystemExit):
+        main([command, "--help"])
+    said = capsys.readouterr().out
+    assert f"hf-unlearn {command} RECIPE" in said and f"hf-unlearn {command} {second}" in said
