@@ -259,7 +259,7 @@ def _value(value: Any) -> str:
         return f"[{', '.join(map(_value, value))}]"
     if isinstance(value, Mapping):
         return "{" + ", ".join(f"{key}: {_value(item)}" for key, item in value.items()) + "}"
-    return '""' if value == "" else str(value)
+    return '""' if value == "" else str(value).replace("\n", "\\n")
 
 
 def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -16,6 +16,7 @@ from knowing_model import train_knowing_model
 from hf_unlearn.attacks import ATTACKS
 from hf_unlearn.attacks.base import Attacked
 from hf_unlearn.attacks.few_shot import FewShot
+from hf_unlearn.attacks.other_form import OtherForm
 from hf_unlearn.attacks.paraphrase import Paraphrase, other_prompts
 from hf_unlearn.attacks.prefix import Prefix
 from hf_unlearn.attacks.sampling import LeakAtK, expected_best
@@ -64,11 +65,14 @@ def answer_logps(folder: Path, text: str, answer: str) -> list[float]:
     return [float(logits[place - 1].log_softmax(-1)[ids[place]]) for place in range(before, len(ids))]
 
 
-@pytest.mark.parametrize("name", ["few-shot", "prefix", "paraphrase", "leak-at-k"])
-def test_registered_defaults_are_those_of_the_prompt_attacks(name):
+@pytest.mark.parametrize(
+    ("name", "tier"),
+    [*((name, "release") for name in ("few-shot", "prefix", "paraphrase", "leak-at-k")), ("other-form", "quick")],
+)
+def test_registered_defaults_are_those_of_the_prompt_attacks(name, tier):
     entry = ATTACKS.get(name)
     assert_defaults_are_those_of_the_class(entry)
-    assert entry.tier == "release"
+    assert entry.tier == tier
 
 
 def test_the_answer_is_asked_for_in_words_it_was_learned_with(attacked, tmp_path):
@@ -185,11 +189,43 @@ def test_examples_that_do_not_fit_the_context_are_refused_with_the_way_out(attac
         attack.run_job("draw1", attacked, tmp_path)
 
 
-@pytest.mark.parametrize("attack", [FewShot(), Prefix(), LeakAtK()])
+@pytest.mark.parametrize("attack", [FewShot(), Prefix(), LeakAtK(), OtherForm()])
 def test_texts_without_questions_are_refused_by_line(attack, bundle):
     text = Example("t", "", "Some text.", "f", "g", origin="facts.txt:3")
     with pytest.raises(RequestError, match=r"facts\.txt:3: .*has no prompt.*remove attack\."):
         attack.plan(replace(bundle, forget=RowSet((text,), (text,))))
+
+
+def test_the_other_form_brings_out_what_the_recipes_own_form_hides(attacked, tmp_path):
+    result = run(OtherForm(template="{prompt} was born in the year"), attacked, tmp_path)
+    found = detail(result, "probability")
+    assert (found["before"] < 0.3, found["after"] > 0.8, found["form"]) == (True, True, 2)
+    record = read_records(tmp_path / "form2" / "records.jsonl")[0]
+    row = attacked.bundle.forget.score[0]
+    wanted = answer_logps(attacked.folder, f"{row.prompt} was born in the year", f" {row.answer.strip()}")
+    assert record.logps == pytest.approx(wanted, abs=1e-4)
+
+
+def test_plain_questions_go_through_the_chat_template_and_chat_rows_become_text(bundle, knowing_model):
+    tokenizer = load_tokenizer(str(knowing_model))
+
+    def texts(way: int, row: Example, fmt: TextFormat) -> list[str]:
+        forget = RowSet((row,), (row,))
+        asked = OtherForm().asked(way, replace(bundle, forget=forget), fmt, tokenizer)
+        encoded = [encode_row(each, tokenizer, asked.text_format, eos=False) for each in asked.rows]
+        answers = [tokenizer.decode(each.input_ids[each.n_prompt :]).strip() for each in encoded]
+        assert answers == ["1987"] * len(asked.rows)
+        return [tokenizer.decode(each.input_ids, skip_special_tokens=True) for each in encoded]
+
+    plain = Example("r", "Who?", " 1987", "f", "g", choices=(" 1987", " 1990"))
+    chat = replace(plain, answer="1987", turns=(("user", "Hi"),), conversational=True)
+    assert texts(1, plain, FORMAT) == ["User: Who?\nAssistant: 1987"]
+    tokenizer.chat_template = CHAT
+    assert texts(1, plain, FORMAT) == ["<|user|>Who?<|end|><|assistant|>1987"]
+    assert texts(2, plain, FORMAT) == ["Question: Who?\nAnswer: 1987"]
+    assert texts(1, plain, TextFormat("chat")) == ["Who? 1987"]
+    assert texts(1, chat, FORMAT) == ["Hi\n\nWho? 1987"]
+    assert texts(2, chat, FORMAT) == ["Question: Hi\n\nWho?\nAnswer: 1987"]
 
 
 def test_paraphrases_are_the_prompts_the_fact_was_learned_with(attacked, bundle, tmp_path):
@@ -290,7 +326,7 @@ def test_samples_are_drawn_in_jobs_once_per_question_and_no_text_is_kept(attacke
 def test_what_prompt_attacks_cost_is_rows_scored(bundle):
     assert FewShot(draws=2).cost(bundle).rows_scored == 3 * 12
     assert Prefix(("a", "b")).cost(bundle).jobs == 3
-    for attack in (FewShot(), Prefix(), Paraphrase(), LeakAtK()):
+    for attack in (FewShot(), Prefix(), Paraphrase(), LeakAtK(), OtherForm()):
         budget = attack.budget(bundle)
         assert budget["trained"] == "nothing"
         assert budget["facts_asked_for"] == 12
@@ -306,6 +342,7 @@ def test_what_prompt_attacks_cost_is_rows_scored(bundle):
         (lambda: Prefix((" ",)), r"prefix\.texts\.0 is empty"),
         (lambda: Prefix(("a", "a ")), r"prefix\.texts\.1 is a duplicate"),
         (lambda: Prefix(("{prompt} {prompt}",)), r"prefix\.texts\.0 .*more than once"),
+        (lambda: OtherForm(template="Question:"), r"other-form\.template"),
         (lambda: Paraphrase(prompts=0), r"paraphrase\.prompts"),
         (lambda: LeakAtK(k=5, samples=4), r"leak-at-k\.k is 5"),
         (lambda: LeakAtK(temperature=0.0), r"leak-at-k\.temperature"),
