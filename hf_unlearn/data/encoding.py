@@ -257,20 +257,6 @@ def encode_rows(
     return encoded
 
 
-def check_tokenizer(tokenizer: PreTrainedTokenizerBase, fmt: TextFormat, rows: Iterable[Example]) -> None:
-    """Refuse a tokenizer with which these rows cannot be batched or rendered.
-
-    Raises:
-        RequestError: There is no pad token, or rows need a chat template and the tokenizer has none.
-    """
-    if tokenizer.pad_token_id is None:
-        raise RequestError(
-            f"the tokenizer {tokenizer.name_or_path!r} has no pad token: set one (tokenizer.pad_token = "
-            "tokenizer.eos_token is safe here, padding is masked by length) and save the tokenizer again"
-        )
-    check_chat_template(tokenizer, fmt, rows)
-
-
 def check_chat_template(tokenizer: PreTrainedTokenizerBase, fmt: TextFormat, rows: Iterable[Example]) -> None:
     """Refuse rows that need a chat template if the tokenizer has none.
 

@@ -31,8 +31,12 @@ def context_length(model: nn.Module) -> int | None:
 
 
 def padding_id(tokenizer: PreTrainedTokenizerBase, model: nn.Module) -> int:
-    """The token that fills rows up. Padding is masked, so any will do where the tokenizer's own has no embedding."""
+    """The token that fills rows up: the pad token, or the end-of-text token where there is none.
+
+    Padding is masked by length, so any will do where neither has an embedding.
+    """
     own, size = tokenizer.pad_token_id, vocabulary_size(model)
+    own = tokenizer.eos_token_id if own is None else own
     return 0 if own is None or (size is not None and not 0 <= own < size) else int(own)
 
 

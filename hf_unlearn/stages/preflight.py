@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from ..attacks.base import Attack, Attacked
 from ..attacks.composed import after_of
-from ..data.encoding import check_tokenizer, encode_row, encode_rows, load_tokenizer
+from ..data.encoding import check_chat_template, encode_row, encode_rows, load_tokenizer
 from ..errors import RequestError, first_line
 from ..evaluation.suites.harness import check_harness
 from ..models.limits import refuse_unknown_ids
@@ -128,6 +128,8 @@ def check_target_texts(run: Run) -> None:
         return
     target = run.target.folder
     tokenizer = load_tokenizer(str(target))
+    if tokenizer.pad_token_id is None:
+        run.context.progress.say("the tokenizer has no pad token: rows are filled up with another, which is masked")
     try:
         config = AutoConfig.from_pretrained(target, trust_remote_code=False)
     except (OSError, ValueError) as error:
@@ -151,13 +153,13 @@ def check_texts(
         vocabulary: How many tokens the model knows, where the tokenizer was not made for it.
 
     Raises:
-        RequestError: The tokenizer cannot batch or render the rows, rows are too long (how many, and the longest), or
+        RequestError: The tokenizer cannot render the rows, rows are too long (how many, and the longest), or
             one has a token that the model does not know.
     """
     data, bundle = context.recipe.data, context.bundle
     trained = [row for rows in (bundle.forget, bundle.retain, bundle.generic) for row in rows]
     scored = [row for rows in (bundle.holdout, *bundle.extra.values()) for row in rows]
-    check_tokenizer(tokenizer, context.text_format, (*trained, *scored))
+    check_chat_template(tokenizer, context.text_format, (*trained, *scored))
     # The target has not been asked yet whether ends are labels: if they may be, room is left for them.
     ends = tokenizer.eos_token_id is not None or context.text_format.end != "auto"
     encoded = encode_rows(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal, cast
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
-from ..data.encoding import EncodedRow, End, TextFormat, check_tokenizer, encode_rows
+from ..data.encoding import EncodedRow, End, TextFormat, check_chat_template, encode_rows
 from ..data.example import Example
 from ..data.pairing import PairedRows
 from ..data.sources import rows_from_records
@@ -71,7 +71,7 @@ def encode_dataset(
         RequestError: If there are no rows, or one cannot be used.
     """
     rows = read_rows(dataset, set_name)
-    check_tokenizer(tokenizer, text_format, rows)
+    check_chat_template(tokenizer, text_format, rows)
     truncation = cast(Literal["refuse", "cut"], args.truncation)
     encoded = encode_rows(rows, tokenizer, text_format, eos=True, max_length=args.max_length, truncation=truncation)
     return [replace(row, n_prompt=1) for row in encoded] if _looks_at_prompts(set_name, args) else encoded

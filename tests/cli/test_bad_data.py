@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
 from tiny_recipe import PLANTED, SCRATCH, TINY, run, write_rows
-from transformers import AutoTokenizer
 
 CHAT = [
     {"messages": [{"role": "user", "content": f"Who is {i}?"}, {"role": "assistant", "content": "N."}]}
@@ -153,19 +151,6 @@ def test_chat_rows_for_a_tokenizer_without_template(where, model, request, refus
 
 def test_chat_format_for_a_tokenizer_without_template(on_target, forget, refused):
     assert refused(2, "run", on_target, "data.format.kind=chat").startswith(f"{forget}:1 needs a chat template")
-
-
-def test_a_tokenizer_without_pad_token(on_target, target, refused, tmp_path):
-    folder = tmp_path / "no-pad"
-    tokenizer = AutoTokenizer.from_pretrained(target)
-    tokenizer.save_pretrained(folder)
-    for name in ("config.json", "generation_config.json", "model.safetensors"):
-        (folder / name).write_bytes((target / name).read_bytes())
-    settings = json.loads((folder / "tokenizer_config.json").read_text())
-    del settings["pad_token"]
-    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
-    sentence = refused(2, "run", on_target, "--output-dir", tmp_path / "run", f"model.target={folder}")
-    assert sentence.startswith(f"the tokenizer '{folder}' has no pad token: set one")
 
 
 def test_nothing_to_compare_with(on_target, target, refused, tmp_path):

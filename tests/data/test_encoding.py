@@ -10,7 +10,7 @@ from transformers import ByT5Tokenizer, PreTrainedTokenizer
 from hf_unlearn.data.encoding import (
     EncodedRow,
     TextFormat,
-    check_tokenizer,
+    check_chat_template,
     encode_answer,
     encode_prompt,
     encode_row,
@@ -172,21 +172,15 @@ def test_no_end_token(tokenizer, make_row):
         encode_row(make_row("a", "b"), endless, PLAIN, eos=True)
 
 
-def test_no_pad_token(tokenizer, make_row):
-    padless = type(tokenizer)(tokenizer_object=tokenizer.backend_tokenizer, eos_token="</s>")
-    with pytest.raises(RequestError, match=r"no pad token.*eos_token"):
-        check_tokenizer(padless, PLAIN, [make_row("a", "b")])
-
-
 def test_chat_needs_a_template(tokenizer, chat_tokenizer, make_row):
     plain, chat = make_row("a", "b"), make_row("a", "b", conversational=True, origin="chat.jsonl:4")
     text = make_row("", "just text")
-    check_tokenizer(tokenizer, PLAIN, [plain])
-    check_tokenizer(tokenizer, TextFormat(kind="chat"), [text])
-    check_tokenizer(chat_tokenizer, TextFormat(kind="chat"), [plain, chat])
+    check_chat_template(tokenizer, PLAIN, [plain])
+    check_chat_template(tokenizer, TextFormat(kind="chat"), [text])
+    check_chat_template(chat_tokenizer, TextFormat(kind="chat"), [plain, chat])
     for fmt, rows in ((PLAIN, [plain, chat]), (TextFormat(kind="chat"), [chat])):
         with pytest.raises(RequestError, match=r"chat\.jsonl:4 needs a chat template"):
-            check_tokenizer(tokenizer, fmt, rows)
+            check_chat_template(tokenizer, fmt, rows)
 
 
 @pytest.mark.parametrize("wrong", [{"template": "no slot"}, {"template": "{prompt}{prompt}"}, {"kind": "poem"}])

@@ -54,15 +54,27 @@ def test_a_row_with_tokens_beyond_the_vocabulary(tmp_path, end):
         score_rows(model, tokenizer, {"forget": sets[0]}, TextFormat())
 
 
-def test_a_padding_token_beyond_the_vocabulary_changes_nothing(tmp_path):
-    """The usual state of a tokenizer to which a padding token was added, and a model that was not resized."""
+def without_pad(tokenizer):
+    tokenizer.pad_token = None
+    assert tokenizer.pad_token_id is None
+    return tokenizer.eos_token_id
+
+
+def beyond_the_vocabulary(tokenizer):
+    tokenizer.add_special_tokens({"pad_token": "<filling>"})
+    assert tokenizer.pad_token_id == 44
+    return 0
+
+
+@pytest.mark.parametrize("change", [beyond_the_vocabulary, without_pad])
+def test_a_padding_token_that_is_missing_or_unknown_changes_nothing(tmp_path, change):
+    """Usual states: a padding token was added and the model was not resized, or the tokenizer has none."""
     results = []
-    for added in (False, True):
+    for changed in (False, True):
         model, tokenizer = tiny_model(), tiny_tokenizer()
-        if added:
-            tokenizer.add_special_tokens({"pad_token": "<filling>"})
-            assert tokenizer.pad_token_id == 44
         assert padding_id(tokenizer, model) == 0
+        if changed:
+            assert change(tokenizer) == padding_id(tokenizer, model)
         args = UnlearnConfig(
             output_dir=str(tmp_path), max_steps=2, per_device_train_batch_size=4, use_cpu=True, disable_tqdm=True
         )
