@@ -1,8 +1,8 @@
-"""The README's tables of results, from the reports in ``benchmarks/results/NAME/unlearning_report.json``.
+"""Tables of results in the README and in ``benchmarks/results.md``, from the reports in ``benchmarks/results/NAME/unlearning_report.json``.
 
     python benchmarks/results_table.py REPORT              # print the table of one report
     python benchmarks/results_table.py REPORT --metric mc_accuracy
-    python benchmarks/results_table.py --write             # fill every <!-- results:NAME --> block of the README
+    python benchmarks/results_table.py --write             # fill every <!-- results:NAME --> block of the pages
     python benchmarks/results_table.py --check             # end with 1 if one is out of date
 
 Models stand below each other, transforms beside each other; a cell holds the forget and the retain score.
@@ -24,7 +24,7 @@ from hf_unlearn.verification.report_file import REPORT_FILE, load_report
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
-README = ROOT / "README.md"
+PAGES = (ROOT / "README.md", ROOT / "benchmarks" / "results.md")
 BLOCK = re.compile(r"(<!-- results:(?P<name>[\w.-]+) -->\n).*?(<!-- /results -->)", re.DOTALL)
 
 
@@ -105,25 +105,28 @@ def filled(text: str, folder: Path = RESULTS) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Print one table, or write or check the README."""
+    """Print one table, or write or check the pages."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("report", nargs="?", type=Path, metavar="REPORT")
     parser.add_argument("--metric", help="show this metric instead of the headline")
     what = parser.add_mutually_exclusive_group()
-    what.add_argument("--write", action="store_true", help="fill the README")
-    what.add_argument("--check", action="store_true", help="only say whether the README is up to date")
+    what.add_argument("--write", action="store_true", help="fill the pages")
+    what.add_argument("--check", action="store_true", help="only say whether the pages are up to date")
     arguments = parser.parse_args(argv)
     if arguments.report is not None:
         print(results_table(json.loads(arguments.report.read_text(encoding="utf-8")), arguments.metric))
         return 0
     if not (arguments.write or arguments.check):
         parser.error("name a report, or use --write or --check")
-    text = README.read_text(encoding="utf-8")
-    new = filled(text)
-    if arguments.write:
-        README.write_text(new, encoding="utf-8")
-    elif new != text:
-        print("README.md is out of date: run  python benchmarks/results_table.py --write", file=sys.stderr)
+    old = {page: page.read_text(encoding="utf-8") for page in PAGES}
+    stale = [page for page, text in old.items() if filled(text) != text]
+    for page in stale:
+        if arguments.write:
+            page.write_text(filled(old[page]), encoding="utf-8")
+        else:
+            shown = page.relative_to(ROOT)
+            print(f"{shown} is out of date: run  python benchmarks/results_table.py --write", file=sys.stderr)
+    if stale and arguments.check:
         return 1
     return 0
 

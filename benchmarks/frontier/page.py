@@ -9,7 +9,7 @@ from benchmarks.frontier.cells import NEVER
 from benchmarks.frontier.kinds import KINDS, MAIN, TUNING_SEEDS
 from benchmarks.frontier.outcome import Outcome
 from benchmarks.frontier.plot import frontier_figure
-from benchmarks.frontier.summary import README, filled, summary, write_results
+from benchmarks.frontier.summary import PAGE, filled, summary, write_results
 from benchmarks.frontier.table import FLUENT, HIGHEST, KEPT, LOWEST, MOST_COST, kind_table, methods_table
 from benchmarks.frontier.tried import configurations, read_trials
 from benchmarks.pages import made_by
@@ -18,7 +18,7 @@ HERE = Path(__file__).parent
 
 
 def write_page(outcomes: Sequence[Outcome], write: bool) -> str:
-    """The page; with ``write`` it, the plot and the outcomes are put beside this file, and a table into the README."""
+    """The page. ``write`` puts it, the plot and the outcomes beside this file, and a table into ``../results.md``."""
     if not outcomes:
         return "There is nothing to report yet."
     made = made_by("python -m benchmarks.frontier --write", "bitsandbytes", "compressed-tensors", timed=False)
@@ -26,8 +26,8 @@ def write_page(outcomes: Sequence[Outcome], write: bool) -> str:
     if write:
         (HERE / "results.md").write_text(text, encoding="utf-8")
         write_results(made, outcomes)
-        readme = README.read_text(encoding="utf-8")
-        README.write_text(filled(readme, summary(made, outcomes)), encoding="utf-8")
+        before = PAGE.read_text(encoding="utf-8")
+        PAGE.write_text(filled(before, summary(made, outcomes)), encoding="utf-8")
         frontier_figure([one for one in outcomes if one.kind in MAIN]).savefig(HERE / "frontier.png", dpi=160)
     return text
 

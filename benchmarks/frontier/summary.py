@@ -1,4 +1,4 @@
-"""The study in one table for the README: what retraining brings back by each method, on each kind of fact."""
+"""The study in one table: what retraining brings back by each method, on each kind of fact."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from hf_unlearn.reporting.words import show
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results.json"
-README = HERE.parent.parent / "README.md"
+PAGE = HERE.parent / "results.md"
 BLOCK = re.compile(r"(<!-- frontier -->\n).*?(<!-- /frontier -->)", re.DOTALL)
 
 

@@ -11,7 +11,7 @@ from benchmarks.frontier.kinds import FORMATS
 from benchmarks.frontier.methods import METHODS, PLAIN
 from benchmarks.frontier.outcome import JUDGED, outcome_of
 from benchmarks.frontier.plot import frontier_figure
-from benchmarks.frontier.summary import README, filled, read_results, summary, write_results
+from benchmarks.frontier.summary import PAGE, filled, read_results, summary, write_results
 from benchmarks.frontier.table import interval, kind_table, plain_costs, reaches, relative_cost
 from hf_unlearn.reporting.words import show
 
@@ -130,14 +130,14 @@ def test_results_are_read_as_they_were_written(tmp_path):
     assert made == "Made by hand." and [one.identity for one in again] == [one.identity for one in found]
 
 
-def test_the_readme_shows_the_results_that_are_there():
-    text = README.read_text(encoding="utf-8")
+def test_the_page_shows_the_results_that_are_there():
+    text = PAGE.read_text(encoding="utf-8")
     assert "<!-- frontier -->" in text
     assert filled(text, summary(*read_results())) == text
 
 
 def test_the_page_on_drawn_texts_tells_what_was_kept():
-    page = (README.parent / "docs" / "drawn-texts.md").read_text(encoding="utf-8")
+    page = (PAGE.parent.parent / "docs" / "drawn-texts.md").read_text(encoding="utf-8")
     _, outcomes = read_results()
     found = {(one.kind, one.method): one for one in outcomes}
     kinds = {("a tenth", ""): "years-tenth", ("a tenth", " with self-generated texts"): "years-drawn"}

@@ -1,4 +1,4 @@
-"""The README's table of results, made from a report."""
+"""Tables of results in the pages, made from reports."""
 
 from __future__ import annotations
 
@@ -80,8 +80,8 @@ def test_only_blocks_with_a_report_are_filled(script, tmp_path, monkeypatch):
     assert script.filled(text, tmp_path) == text
 
 
-def test_readme_shows_the_committed_reports(script, root, capsys):
+def test_the_pages_show_the_committed_reports(script, root, capsys):
     assert script.main(["--check"]) == 0, capsys.readouterr().err
-    readme = (root / "README.md").read_text(encoding="utf-8")
+    shown = "".join(page.read_text(encoding="utf-8") for page in script.PAGES)
     for report in (root / "benchmarks" / "results").glob("*/unlearning_report.json"):
-        assert f"<!-- results:{report.parent.name} -->" in readme, report.parent.name
+        assert f"<!-- results:{report.parent.name} -->" in shown, report.parent.name
