@@ -1,4 +1,4 @@
-"""Tables of results in the README and in ``benchmarks/results.md``, from the reports in ``benchmarks/results/NAME/unlearning_report.json``.
+"""Tables of results in the pages, from the reports ``benchmarks/results/NAME/unlearning_report.json``.
 
     python benchmarks/results_table.py REPORT              # print the table of one report
     python benchmarks/results_table.py REPORT --metric mc_accuracy
