@@ -14,6 +14,7 @@ from tiny_recipe import TINY, run
 from hf_unlearn.cli.main import main
 
 Refused = Callable[..., str]
+MadeOnce = Callable[[str, Callable[[Path], None]], Path]
 
 
 @pytest.fixture(autouse=True)
@@ -32,14 +33,17 @@ def recipe(tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def finished(tmp_path_factory: pytest.TempPathFactory, model_cache: Path) -> Path:
+def finished(made_once: MadeOnce, model_cache: Path) -> Path:
     """Output folder of a finished run; tests only read it."""
-    folder = tmp_path_factory.mktemp("finished")
-    path = folder / "tiny.yaml"
-    path.write_text(TINY)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("HF_UNLEARN_CACHE", str(folder / "cache"))
-        assert run(path, folder / "run") == 1
+
+    def fill(folder: Path) -> None:
+        path = folder / "tiny.yaml"
+        path.write_text(TINY)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("HF_UNLEARN_CACHE", str(folder / "cache"))
+            assert run(path, folder / "run") == 1
+
+    folder = made_once("finished-cli", fill)
     shutil.copytree(folder / "cache", model_cache, dirs_exist_ok=True)
     return folder / "run"
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from hf_unlearn.cli.main import main
+
+MadeOnce = Callable[[str, Callable[[Path], None]], Path]
 
 TINY = """\
 name: tiny
@@ -55,11 +59,17 @@ def tiny_recipe(tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def finished(tmp_path_factory: pytest.TempPathFactory, model_cache: Path) -> Path:
+def finished(made_once: MadeOnce, model_cache: Path) -> Path:
     """Output folder of a finished run; tests only read it."""
-    folder = tmp_path_factory.mktemp("finished")
-    recipe = folder / "tiny.yaml"
-    recipe.write_text(TINY)
-    code = main(["run", str(recipe), "--output-dir", str(folder / "run"), "--workers", "0"])
-    assert code in (0, 1)
+
+    def fill(folder: Path) -> None:
+        recipe = folder / "tiny.yaml"
+        recipe.write_text(TINY)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("HF_UNLEARN_CACHE", str(folder / "cache"))
+            code = main(["run", str(recipe), "--output-dir", str(folder / "run"), "--workers", "0"])
+        assert code in (0, 1)
+
+    folder = made_once("finished-pipeline", fill)
+    shutil.copytree(folder / "cache", model_cache, dirs_exist_ok=True)
     return folder / "run"

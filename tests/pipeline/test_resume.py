@@ -10,8 +10,6 @@ import sys
 import time
 from pathlib import Path
 
-import pytest
-
 from hf_unlearn.cli.main import main
 
 # What has to be on disk when the run is killed: the stage is at work, and what it writes is not finished.
@@ -32,23 +30,27 @@ def comparable(output_dir: Path) -> dict:
     return {key: value for key, value in report.items() if key not in ("created", "digest")}
 
 
-@pytest.mark.parametrize("stage", MOMENTS)
-def test_killed_run_ends_like_an_uninterrupted_one(stage, finished, tiny_recipe, tmp_path, capsys):
-    output_dir = tmp_path / "run"
-    command = [sys.executable, "-m", "hf_unlearn", "run", str(tiny_recipe), "--output-dir", str(output_dir)]
-    process = subprocess.Popen(
-        [*command, "--workers", "0"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
-    )
-    moment = output_dir / MOMENTS[stage]
+def kill_at(moment: Path, command: list[str]) -> None:
+    """Start a run, and ``kill -9`` it as soon as this is on disk."""
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
     deadline = time.monotonic() + 120
     while not moment.exists() and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.01)
-    assert process.poll() is None, "the run ended before it could be killed"
+    assert process.poll() is None, f"the run ended before it could be killed at {moment}"
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    assert not (output_dir / "publish").exists()
 
-    assert main([*command[3:], "--workers", "0"]) in (0, 1)
+
+def test_a_run_that_is_killed_in_every_stage_ends_like_an_uninterrupted_one(finished, tiny_recipe, tmp_path, capsys):
+    """Each start goes on where the last one was killed: an error at any of them would change or stop what follows."""
+    output_dir = tmp_path / "run"
+    words = ["run", str(tiny_recipe), "--output-dir", str(output_dir), "--workers", "0"]
+    for stage, path in MOMENTS.items():
+        kill_at(output_dir / path, [sys.executable, "-m", "hf_unlearn", *words])
+        assert (output_dir / "run.json").is_file(), stage
+        assert not (output_dir / "publish").exists(), stage
+
+    assert main(words) in (0, 1)
     capsys.readouterr()
     assert comparable(output_dir) == comparable(finished)
     assert not list(output_dir.rglob("*.partial"))
