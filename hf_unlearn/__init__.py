@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from .hub.verified import VerifiedModel as VerifiedModel
     from .hub.verified import load_report as load_report
     from .pipeline import audit as audit
+    from .pipeline import forget as forget
     from .trainer.config import UnlearnConfig as UnlearnConfig
     from .trainer.unlearn_trainer import UnlearnTrainer as UnlearnTrainer
 
@@ -27,6 +28,7 @@ from .version import __version__ as __version__
 _ERRORS = ("EnvironmentFailure", "HfUnlearnError", "MissingExtraError", "RequestError", "VerificationError")
 _LAZY = {
     "audit": ".pipeline",
+    "forget": ".pipeline",
     "UnlearnConfig": ".trainer.config",
     "UnlearnTrainer": ".trainer.unlearn_trainer",
     "VerifiedModel": ".hub.verified",

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -15,7 +17,7 @@ from .recipe import Recipe, load_recipe
 from .recipe.attack_request import AttackRequest
 from .recipe.attacks import fit_to_data, fitting
 from .runtime.environment import environment_failures
-from .runtime.files import write_atomically
+from .runtime.files import whole_file, write_atomically
 from .runtime.jobs import Workers, default_workers
 from .runtime.processes import is_main_process, leave_group, world_size
 from .runtime.progress import Progress
@@ -26,6 +28,7 @@ from .stages.data import load_bundle, told_repeats
 from .stages.ends import settle_ends
 from .stages.models import base_models
 from .stages.preflight import check_after, check_attacks, check_models, check_recipe, check_rows
+from .stages.proposal import Wanted, look, recipe_text
 from .stages.run import Run, Verified
 from .stages.single_model import (
     RESULT_FILE,
@@ -38,6 +41,9 @@ from .stages.single_model import (
     start_attacks,
 )
 from .stages.units import claim_output_dir, output_lock, prepare_output_dir
+
+Rows = str | Path | Iterable[Mapping[str, Any]]
+"""Rows as mappings, or a file of them."""
 
 
 @dataclass
@@ -247,3 +253,88 @@ def audit(
             "key 'checkpoint' with a Hub id or folder in place of its settings, or use `hf-unlearn run`"
         )
     return run_pipeline(loaded, Path(output_dir or Path("runs") / loaded.name), workers=workers)
+
+
+def propose(wanted: Wanted, output: Path) -> list[str]:
+    """Write a first recipe and check it with the rows that it names. No weights are put into memory.
+
+    Args:
+        wanted: The model and the files.
+        output: Where the recipe is written.
+
+    Returns:
+        Sentences that say what was found and what to do next.
+
+    Raises:
+        RequestError: The model or a file cannot be used.
+        EnvironmentFailure: The Hub could not be reached.
+    """
+    seen = look(wanted)
+    write_atomically(output, recipe_text(wanted, seen))
+    recipe = load_recipe(output)
+    bundle = load_bundle(recipe)
+    _, left_out = fit_to_data(recipe, bundle)
+    said = [
+        f"{output}: {seen.facts} facts in {seen.groups} groups to forget, {len(bundle.retain.score)} rows to keep."
+    ]
+    said += told_repeats(bundle)
+    said += [f"{name} is left out of the tier {recipe.attack_tier}: {reason}" for name, reason in left_out.items()]
+    said += [f"{name} is left out of the formats: {reason}" for name, reason in seen.unfit.items()]
+    return [*said, f"Read it, then run it:  hf-unlearn run {output}"]
+
+
+def forget(
+    model: str,
+    rows: Rows,
+    *,
+    retain: Rows,
+    output_dir: str | Path,
+    holdout: Rows | None = None,
+    never_knew: str | None = None,
+    generic: Rows | None = None,
+    overrides: Sequence[str] = (),
+    workers: int | None = None,
+) -> RunResult:
+    """Make a model forget rows, quantize it, attack it and judge it, with the settings of ``hf-unlearn init``.
+
+    Args:
+        model: The model that knows: Hub id or folder.
+        rows: What to forget: mappings such as ``{"prompt": ..., "completion": ...}``, or a file of them.
+        retain: What must stay.
+        output_dir: Gets ``recipe.yaml``, ``data/`` (the rows, readable by their owner only) and ``run/``. What is
+            finished there is not repeated; a recipe that is there is run as it is.
+        holdout: Rows of the same kind that no model was trained on. Needed without ``never_knew``.
+        never_knew: A model that was trained without the rows to forget.
+        generic: Ordinary text.
+        overrides: ``section.key=value`` assignments.
+        workers: Worker processes; ``None`` chooses, 0 runs everything in this process.
+
+    Returns:
+        The result; ``result.verified.report`` is the report, and the unlearned model is in ``run/train``.
+
+    Raises:
+        RequestError: Model or rows are not usable.
+        EnvironmentFailure: Memory, disk, network or a library failed.
+    """
+    place = Path(output_dir)
+    given = {"forget": rows, "retain": retain, "holdout": holdout, "generic": generic}
+    recipe = place / "recipe.yaml"
+    if not recipe.exists():
+        sets = {name: _as_file(these, place / "data", name) for name, these in given.items() if these is not None}
+        propose(Wanted("forget", model, sets, never_knew), recipe)
+    return run_pipeline(load_recipe(recipe, overrides), place / "run", workers=workers)
+
+
+def _as_file(rows: Rows, folder: Path, name: str) -> Path:
+    """A file as it is; rows in a file that only their owner reads."""
+    if isinstance(rows, str | Path):
+        return Path(rows).absolute()
+    path = folder.absolute() / f"{name}.jsonl"
+    folder.mkdir(parents=True, exist_ok=True)
+    with whole_file(path) as partial, open(partial, "w", encoding="utf-8", opener=_private) as out:
+        out.writelines(json.dumps(dict(row), ensure_ascii=False) + "\n" for row in rows)
+    return path
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)

@@ -13,7 +13,7 @@ from ..errors import HfUnlearnError, RequestError
 from ..runtime.log_filters import drop_harmless_lines
 from ..stages import stages_of
 from ..version import __version__
-from . import attack, check, evaluate, launchers, listing, publish, run
+from . import attack, check, evaluate, init, launchers, listing, publish, run
 from .command import Command
 
 OWN_FAULT = 70
@@ -92,7 +92,8 @@ ABOUT = "Make a language model forget, and prove it on the files you release."
 
 _START_HERE = (
     ("hf-unlearn quickstart", "a small model, every stage: no GPU, no network"),
-    ("hf-unlearn run recipe.yaml", "your own model; see the README for a first recipe"),
+    ("hf-unlearn init MODEL --forget FILE", "a first recipe for your own model and rows"),
+    ("hf-unlearn run recipe.yaml", "run it: train, quantize, score, attack, judge"),
     ("hf-unlearn attack MODEL --attack rtt --data FILE", "attack any model"),
     ("hf-unlearn evaluate MODEL --suite tofu", "score any model"),
     ("hf-unlearn check FOLDER_OR_REPO", "is every byte of a published model what was verified?"),
@@ -126,6 +127,7 @@ def _commands() -> list[Command]:
     named = [stage for stage in stages_of(None) if stage.help]
     stages = [own.pop(stage.name) if stage.name in own else run.stage_command(stage) for stage in named]
     return [
+        *init.COMMANDS,
         run.RUN,
         *stages,
         *own.values(),

@@ -1,0 +1,250 @@
+"""A first recipe for a model and its rows: what is looked at, and what follows from it."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ..data.encoding import load_tokenizer
+from ..data.example import Example
+from ..data.sources import Source, load_source
+from ..errors import EnvironmentFailure, RequestError
+from ..models.loading import empty_model, fetch
+from ..quantization import FORMATS
+from ..recipe.checks import check_name
+from ..verification.intervals import MIN_GROUPS, least_limit
+
+CANDIDATES = ("bf16", "bnb-int8", "bnb-nf4", "rtn-int4-g128", "rtn-int4-g32")
+"""Formats that people download, or that stand for them, and that need no calibration."""
+WRONG_OPTIONS = 3
+LONGEST_OPTION = 80
+CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What somebody has.
+
+    Attributes:
+        name: Name of the recipe.
+        model: The model that knows: Hub id or folder.
+        sets: Files of rows by set: ``forget`` and ``retain``, and ``holdout`` or ``generic``.
+        never_knew: A model that was trained without the forget set, if there is one.
+    """
+
+    name: str
+    model: str
+    sets: Mapping[str, Path]
+    never_knew: str | None = None
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a look at model and rows found.
+
+    Attributes:
+        parameters: Of the model.
+        dtype: In which its weights are stored.
+        chat: Whether questions go through the tokenizer's chat template.
+        questions: Whether the rows are questions with answers, and not running text.
+        spaced: Whether a space has to be put before answers in plain text.
+        groups: Independent groups of facts in the forget set.
+        facts: Facts in it.
+        options: Sets whose rows have wrong options.
+        drawable: Sets whose rows can get wrong options from other rows' answers.
+        tokens: Of the longest row.
+        formats: Formats that fit.
+        unfit: Why the others do not, by format.
+    """
+
+    parameters: int
+    dtype: str
+    chat: bool
+    questions: bool
+    spaced: bool
+    groups: int
+    facts: int
+    options: frozenset[str]
+    drawable: frozenset[str]
+    tokens: int
+    formats: tuple[str, ...]
+    unfit: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def limit(self) -> float:
+        """A limit on recovered shares that a model that never knew stays below in most cases, and that can be shown.
+
+        Multiple choice is noisy: the needed numbers of groups are those of ``benchmarks/validity/coverage.md``.
+        """
+        chosen = bool(self.options | self.drawable)
+        noise = 2.82 if chosen else 0.83 if self.groups >= 70 else 1.2
+        shown = least_limit(self.groups, CONFIDENCE) or 1.0
+        return min(1.0, max(0.10, math.ceil(20 * max(shown, noise / math.sqrt(max(1, self.groups))) - 1e-9) / 20))
+
+    @property
+    def learning_rate(self) -> float:
+        """Where to begin: larger models take smaller rates."""
+        return 1.0e-3 if self.parameters < 10_000_000 else 3.0e-5 if self.parameters < 600_000_000 else 1.0e-5
+
+
+def look(wanted: Wanted) -> Seen:
+    """Read the rows, the tokenizer and the shape of the model; no weights are put into memory.
+
+    Raises:
+        RequestError: A file, one of its rows or the model cannot be used, or the forget set has fewer groups of facts
+            than any verdict needs.
+        EnvironmentFailure: The Hub could not be reached.
+    """
+    check_name(wanted.name, "name")
+    rows = {name: load_source(Source(path=str(path)), name).score for name, path in wanted.sets.items()}
+    forget = rows["forget"]
+    groups = len({row.group for row in forget})
+    if groups < MIN_GROUPS:
+        raise RequestError(
+            f"{wanted.sets['forget']} has {groups} independent groups of facts, and no verdict is possible on fewer "
+            f"than {MIN_GROUPS}: ask about more facts"
+        )
+    folder = fetch(wanted.model, None, "the model")
+    tokenizer, model = load_tokenizer(str(folder)), empty_model(folder)
+    formats, unfit = _formats_for(folder)
+    questions = all(row.prompt for row in forget)
+    asked = [row for name in ("forget", "retain", "holdout") for row in rows.get(name, ())]
+    plain = [row for row in asked if row.prompt and not row.conversational]
+    texts = [f"{row.prompt} {row.answer}" for row in asked]
+    return Seen(
+        parameters=sum(weight.numel() for weight in model.parameters()),
+        dtype=str(getattr(model.config, "dtype", None) or "float32").removeprefix("torch."),
+        chat=bool(tokenizer.chat_template) and questions,
+        questions=questions,
+        spaced=any(not row.answer[:1].isspace() for row in plain),
+        groups=groups,
+        facts=len({row.fact for row in forget}),
+        options=frozenset(name for name, those in rows.items() if those and all(row.choices for row in those)),
+        drawable=frozenset(name for name in ("forget", "retain", "holdout") if _drawable(rows.get(name, ()))),
+        tokens=max(len(tokenizer(text)["input_ids"]) for text in texts),
+        formats=formats,
+        unfit=unfit,
+    )
+
+
+def _formats_for(folder: Path) -> tuple[tuple[str, ...], dict[str, str]]:
+    """The candidates that the model's sizes and the installed libraries allow, and what is wrong with the others."""
+    unfit: dict[str, str] = {}
+    model = empty_model(folder)
+    for name in CANDIDATES:
+        kind = FORMATS.get(name).value()
+        try:
+            kind.check_available()
+            kind.check(model)
+        except (RequestError, EnvironmentFailure) as error:
+            unfit[name] = str(error)
+    return tuple(name for name in CANDIDATES if name not in unfit), unfit
+
+
+def _drawable(rows: Sequence[Example]) -> bool:
+    """Whether wrong options can be drawn: short answers to questions, enough different ones, none there yet."""
+    answers = {row.answer.strip() for row in rows}
+    plain = all(row.prompt and not row.choices for row in rows)
+    short = all(len(answer) <= LONGEST_OPTION for answer in answers)
+    return bool(rows) and plain and short and len(answers) > 2 * WRONG_OPTIONS
+
+
+def recipe_text(wanted: Wanted, seen: Seen) -> str:
+    """The recipe as commented YAML."""
+    return "\n".join([*_head(wanted, seen), *_data(wanted, seen), *_work(seen), *_gate(wanted, seen), ""])
+
+
+def _head(wanted: Wanted, seen: Seen) -> list[str]:
+    lines = [
+        f"# {seen.facts} facts in {seen.groups} independent groups; {_millions(seen.parameters)} parameters.",
+        f"name: {wanted.name}",
+        "seed: 0",
+        "model:",
+        f"  target: {_quoted(wanted.model)}",
+    ]
+    if wanted.never_knew:
+        lines += [f"  never_knew: {_quoted(wanted.never_knew)}"]
+    if seen.dtype in ("bfloat16", "float16"):
+        lines += [f"  dtype: {seen.dtype}    # as the model's own weights; training steps in float32"]
+    return lines
+
+
+def _data(wanted: Wanted, seen: Seen) -> list[str]:
+    lines = [
+        "data:",
+        '  description: ""    # in your words, for the model card: what is removed, never the rows themselves',
+        f"  max_length: {max(64, 2 ** math.ceil(math.log2(seen.tokens + 16)))}    # the longest row has about "
+        f"{seen.tokens} tokens",
+    ]
+    if seen.chat:
+        lines += [
+            "  format: {kind: chat}    # the tokenizer has a chat template; plain text is asked too (other-form)"
+        ]
+    elif seen.questions and seen.spaced:
+        lines += ['  format: {separator: " "}    # put between question and answer']
+    notes = {
+        "forget": "rows that may give each other away belong into one group: name their column with `group:`",
+        "retain": "what must stay, as near to the forget set as you have it",
+        "holdout": "of the same kind, in no training: what a model that never knew says",
+        "generic": "ordinary text, for calibration, KL and fluency",
+    }
+    for name, path in wanted.sets.items():
+        drawn = f", draw_choices: {WRONG_OPTIONS}" if name in seen.drawable else ""
+        lines += [f"  {name}: {{path: {_quoted(str(path))}{drawn}}}    # {notes[name]}"]
+    return lines
+
+
+def _work(seen: Seen) -> list[str]:
+    rate = seen.learning_rate
+    lines = [
+        "methods:",
+        "  - name: auto",
+        "    robust: auto    # rounds of unlearning and healing, each after a rehearsed attack: docs/auto.md",
+        f"    per_device_train_batch_size: {max(1, min(16, seen.facts // 2))}",
+        f"    learning_rate: {_number(rate)}    # a guess from the model's size: try a third and three times as much",
+        "    save_steps: 200",
+        "export:",
+        f"  formats: [{', '.join(seen.formats)}]",
+    ]
+    lines += [f"  # {name} is left out: {why}" for name, why in seen.unfit.items()]
+    lines += [
+        "attack:",
+        "  tier: quick    # other-form, pruning, noise: nothing is trained; release and deep try more",
+        "  rtt:           # train on four fifths of the facts, ask for the rest",
+        "    folds: 5",
+        f"    learning_rates: [{_number(rate)}, {_number(3 * rate)}]",
+        "    epochs: 5",
+    ]
+    return lines
+
+
+def _gate(wanted: Wanted, seen: Seen) -> list[str]:
+    chosen = bool(seen.options | seen.drawable)
+    metrics = "probability, mc_accuracy" if chosen else "probability, extraction_strength"
+    return [
+        "gate:",
+        f"  metrics: [{metrics}]",
+        f"  # {seen.groups} groups can show a share as small as {least_limit(seen.groups, CONFIDENCE) or 1:g}. "
+        "With a limit below this one, a model that",
+        "  # never knew would often be undecided.",
+        f"  max_recovered_share_formats: {seen.limit:g}",
+        f"  max_recovered_share_attacks: {max(0.20, seen.limit):g}",
+    ]
+
+
+def _millions(count: int) -> str:
+    return f"{count / 1e9:.1f} billion" if count >= 1e9 else f"{max(0.1, count / 1e6):.1f} million"
+
+
+def _number(value: float) -> str:
+    """As YAML reads it as a number."""
+    mantissa, exponent = f"{value:.1e}".split("e")
+    return f"{mantissa}e{int(exponent)}"
+
+
+def _quoted(text: str) -> str:
+    """A YAML scalar that reads back as this text whatever is in it."""
+    return json.dumps(text, ensure_ascii=False)
