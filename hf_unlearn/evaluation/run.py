@@ -74,7 +74,7 @@ def evaluate_folder(
         EnvironmentFailure: A library that the folder's format needs is missing, or one row is too much for memory.
     """
     from ..models.llama_cpp import RUNTIME, check_needs, load_llama_cpp
-    from ..models.loading import files_fingerprint, load_model
+    from ..models.loading import files_digests, load_model
     from ..models.memory import batch_budget
     from .batch_runner import Journal, Passes
 
@@ -90,8 +90,8 @@ def evaluate_folder(
     device = _own_device()
     model = load(folder)
     inputs = {
-        "folder": [str(folder), files_fingerprint(folder)],
-        "reference": reference_folder and [str(reference_folder), files_fingerprint(reference_folder)],
+        "folder": [str(folder), files_digests(folder)],
+        "reference": reference_folder and [str(reference_folder), files_digests(reference_folder)],
         "rows": [[name, [asdict(row) for row in members]] for name, members in sets.items()],
         "generic": [asdict(row) for row in generic],
         "format": asdict(fmt),

@@ -17,7 +17,7 @@ from typing import Any
 
 from ..errors import EnvironmentFailure, RequestError, VerificationError
 from ..reporting.results import Results
-from ..runtime.files import link_or_copy, whole_file, whole_folder
+from ..runtime.files import link_or_copy, whole_folder, write_private
 from ..verification.digests import folder_digests, hash_files, list_files, sha256_file
 from ..verification.references import IDENTITY
 from ..verification.report import Report
@@ -253,9 +253,7 @@ def write_release(run: Path, words: CardWords, formats: Sequence[str], forget: F
         forget: The forget set.
     """
     record = {"words": asdict(words), "formats": list(formats), "forget": forget.to_dict()}
-    with whole_file(run / RELEASE_FILE) as partial:
-        partial.touch(0o600)
-        partial.write_text(json.dumps(record), encoding="utf-8")
+    write_private(run / RELEASE_FILE, json.dumps(record))
 
 
 def read_release(run: Path) -> Release:
