@@ -26,6 +26,7 @@ from .stages.data import load_bundle, told_repeats
 from .stages.ends import settle_ends
 from .stages.models import base_models
 from .stages.preflight import check_after, check_attacks, check_models, check_recipe, check_rows
+from .stages.publishable import check_publication
 from .stages.run import Run, Verified
 from .stages.single_model import (
     RESULT_FILE,
@@ -91,6 +92,7 @@ def run_pipeline(
     progress = progress or Progress(Console(highlight=False, quiet=not main))
     check_recipe(recipe, only)
     bundle = load_bundle(recipe)
+    check_publication(recipe, bundle, output_dir, only)
     for sentence in told_repeats(bundle):
         progress.say(sentence)
     recipe, left_out = fit_to_data(recipe, bundle)

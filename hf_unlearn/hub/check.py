@@ -20,7 +20,15 @@ from ..verification.digests import (
 )
 from ..verification.report_file import REPORT_FILE, read_report
 from .files import SIGNATURE_FILE, is_weight_file, may_be_published
-from .signatures import NO_SIGNATURE, SignatureFinding, SigningKey, TrustedKey, check_signature, sign_report
+from .signatures import (
+    NO_SIGNATURE,
+    SignatureFinding,
+    SigningKey,
+    TrustedKey,
+    check_signature,
+    remove_half_signature,
+    sign_report,
+)
 
 
 @dataclass(frozen=True)
@@ -188,6 +196,7 @@ def sign_folder(folder: str | Path, key: SigningKey, password: str | None = None
         MissingExtraError: ``model-signing`` is not installed.
         EnvironmentFailure: The signature cannot be written, or Sigstore cannot be reached.
     """
+    remove_half_signature(Path(folder))
     problems = [problem for problem in check_folder(folder).problems if not problem.startswith(f"{SIGNATURE_FILE}:")]
     if problems:
         raise RequestError(f"{folder} was not signed, because it does not match its report: {problems[0]}")

@@ -97,7 +97,8 @@ def list_files(folder: Path, *, links_within: Path | None = None) -> tuple[list[
     problems: list[str] = []
 
     def unlisted(error: OSError) -> None:
-        problems.append(f"{_relative(error.filename, folder)}: cannot be listed ({error.strerror})")
+        if not isinstance(error, FileNotFoundError):  # what is not there has nothing in it
+            problems.append(f"{_relative(error.filename, folder)}: cannot be listed ({error.strerror})")
 
     for where, folders, names in os.walk(folder, onerror=unlisted):
         linked = [name for name in folders if (Path(where) / name).is_symlink()]
