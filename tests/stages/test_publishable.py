@@ -31,7 +31,9 @@ def told(bundle) -> str:
 def test_forget_text_in_the_words_of_the_recipe(key: str, bundle, tmp_path: Path) -> None:
     recipe = load_recipe("quickstart", (*OVERRIDES, f"{key}={told(bundle)}"))
     for command in (None, "publish"):
-        with pytest.raises(RequestError, match=f"^{key} would publish what was to be forgotten .forget row 1") as error:
+        with pytest.raises(
+            RequestError, match=f"^{key} would publish what was to be forgotten .forget row 1"
+        ) as error:
             check_publication(recipe, bundle, tmp_path, command)
         assert bundle.forget.train[0].answer.strip() not in str(error.value)
     check_publication(recipe, bundle, tmp_path, "train")
