@@ -19,6 +19,7 @@ from .runtime.files import write_atomically
 from .runtime.jobs import Workers, default_workers
 from .runtime.processes import is_main_process, leave_group, world_size
 from .runtime.progress import Progress
+from .runtime.signals import refuse_if_stopped
 from .stages import Stage, stage_named, stages_of
 from .stages.attack import say_cost
 from .stages.context import AnyRun, RunContext
@@ -143,6 +144,7 @@ def run_stages(run: AnyRun, stages: Sequence[Stage]) -> None:
         stages: Some of :data:`~hf_unlearn.stages.STAGES`.
     """
     for stage in stages:
+        refuse_if_stopped()
         if stage.processes != "together":
             leave_group()
         if run.is_main or stage.processes != "main":
