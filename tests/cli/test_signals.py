@@ -69,6 +69,8 @@ def started(tmp_path: Path) -> Callable[..., subprocess.Popen]:
     """Starts a command that works in one of these ways, in a group of its own, and waits until it is at work."""
     script = tmp_path / "command.py"
     script.write_text(SCRIPT)
+    # Workers set the number of torch's threads, which takes seconds and is not what is asked here.
+    (tmp_path / "torch.py").write_text("def set_num_threads(count): pass\n")
 
     def start(how: str, names: tuple[str, ...] = ("one",), **ignored: signal.Handlers) -> subprocess.Popen:
         def listen() -> None:
