@@ -15,7 +15,7 @@ from ..errors import EnvironmentFailure, HfUnlearnError, RequestError
 from ..runtime.environment import in_one_sentence
 from ..runtime.log_filters import drop_harmless_lines
 from ..runtime.signals import ended_by_signals, stopped_by
-from ..runtime.streams import lost_output, open_standard_streams
+from ..runtime.streams import lost_output, open_standard_streams, watched_output
 from ..stages import stages_of
 from . import attack, check, evaluate, listing, publish, run
 from .command import Command
@@ -31,16 +31,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     3: the environment failed. 70: a fault of this program. 129, 130, 143: stopped by a hang-up, an interrupt or a
     request to terminate.
     """
-    with ended_by_signals(whole_process=argv is None):
+    closed = open_standard_streams()
+    with ended_by_signals(whole_process=argv is None), watched_output():
         try:
-            closed = open_standard_streams()
             arguments = _parse(argv)
             _quiet_libraries()
             if closed:
                 raise EnvironmentFailure("standard output is closed: send it to a file, or to /dev/null")
             code: int = arguments.run(arguments)
-            sys.stdout.flush()
-            return _end(code) if stopped_by() else code
+            return code if stopped_by() is None and lost_output() is None else _end(code)
         except HfUnlearnError as error:
             return _end(error.exit_code, str(error))
         except KeyboardInterrupt:
@@ -75,7 +74,12 @@ def _end(code: int, sentence: str | None = None) -> int:
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """Overrides may come before, between and after the options, which argparse does not support in subcommands."""
     parser = _parser()
-    arguments, further = parser.parse_known_args(argv)
+    try:
+        arguments, further = parser.parse_known_args(argv)
+    except SystemExit as error:  # after a page of help: argparse does not ask whether it went anywhere
+        if lost_output() is None:
+            raise
+        raise BrokenPipeError from error
     takes_overrides = isinstance(getattr(arguments, "overrides", None), list)
     strange = [word for word in further if not takes_overrides or word.startswith("-")]
     if strange:

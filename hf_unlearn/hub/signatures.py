@@ -15,7 +15,6 @@ import base64
 import hashlib
 import json
 import os
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +24,7 @@ from ..errors import EnvironmentFailure, MissingExtraError, RequestError, first_
 from ..runtime.files import partial_of, whole_file
 from ..verification.report_file import REPORT_FILE
 from .files import SIGNATURE_FILE
+from .snapshot import private_folder
 
 PASSWORD_VARIABLE = "HF_UNLEARN_KEY_PASSWORD"
 _HALF = partial_of(Path(SIGNATURE_FILE)).name
@@ -107,9 +107,9 @@ def check_signature(report: bytes, signature: bytes | None, trusted: Sequence[Tr
         return SignatureFinding("none", problems=(f"{SIGNATURE_FILE}: {wrong}",))
     if not trusted:
         return SignatureFinding("unknown")
-    with tempfile.TemporaryDirectory() as place:
+    with private_folder() as place:
         # The library reads files. These contain exactly the bytes that the caller parses and compares.
-        copy, bundle = Path(place, REPORT_FILE), Path(place, SIGNATURE_FILE)
+        copy, bundle = place / REPORT_FILE, place / SIGNATURE_FILE
         copy.write_bytes(report)
         bundle.write_bytes(signature)
         for name, verifier in verifiers:
@@ -173,8 +173,8 @@ def sign_report(folder: Path, key: SigningKey, password: str | None = None) -> P
     target = folder / SIGNATURE_FILE
     try:
         data = (folder / REPORT_FILE).read_bytes()
-        with tempfile.TemporaryDirectory() as place, whole_file(target, _partial(folder)) as work:
-            report = Path(place, REPORT_FILE)
+        with private_folder() as place, whole_file(target, _partial(folder)) as work:
+            report = place / REPORT_FILE
             report.write_bytes(data)
             _run_signer(config, report, work, key)
             wrong = _not_over(data, work.read_bytes())

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
+from collections.abc import Iterator
+from typing import Any
+
+_failures: list[Exception] = []
 
 
 def open_standard_streams() -> bool:
@@ -24,16 +29,40 @@ def open_standard_streams() -> bool:
     return closed
 
 
+@contextlib.contextmanager
+def watched_output() -> Iterator[None]:
+    """Remember a failure to write standard output, which libraries may swallow or take for a full disk."""
+    _failures.clear()
+    stream: Any = sys.stdout
+    write = stream.write
+
+    def watched(text: str) -> int:
+        try:
+            return int(write(text))
+        except (OSError, ValueError) as error:
+            _failures.append(error)
+            raise
+
+    stream.write = watched
+    try:
+        yield
+    finally:
+        stream.write = write
+
+
 def lost_output() -> str | None:
     """How standard output was lost, in a few words, or ``None`` if it was not. What is still in it is then dropped."""
     try:
         sys.stdout.flush()
     except (OSError, ValueError) as error:
-        # Python would try once more at its end, and complain.
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, 1)
-        os.close(nowhere)
-        if isinstance(error, BrokenPipeError):  # as with `| head`
-            return "the output was closed"
-        return f"standard output cannot be written ({getattr(error, 'strerror', None) or error})"
-    return None
+        _failures.append(error)
+    if not _failures:
+        return None
+    # Python would try once more at its end, and complain.
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    os.close(nowhere)
+    first = _failures[0]
+    if isinstance(first, BrokenPipeError):  # as with `| head`
+        return "the output was closed"
+    return f"standard output cannot be written ({getattr(first, 'strerror', None) or first})"

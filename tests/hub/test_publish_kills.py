@@ -107,19 +107,6 @@ def test_a_killed_draft_for_the_hub(passed_run: Path, plain_card, tmp_path: Path
     assert check_folder(run / "publish").intact
 
 
-@pytest.fixture(scope="module")
-def key(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A private key."""
-    pytest.importorskip("OpenSSL", reason="model-signing imports pyOpenSSL")
-    from cryptography.hazmat.primitives import serialization
-    from cryptography.hazmat.primitives.asymmetric import ec
-
-    path = tmp_path_factory.mktemp("keys") / "key.pem"
-    kind = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    path.write_bytes(ec.generate_private_key(ec.SECP256R1()).private_bytes(*kind))
-    return path
-
-
 def test_a_killed_signature(copied: Path, key: Path) -> None:
     """The folder is intact at every moment, and can be signed again."""
 
