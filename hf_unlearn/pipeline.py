@@ -27,7 +27,7 @@ from .stages.data import load_bundle, told_repeats
 from .stages.ends import settle_ends
 from .stages.models import base_models
 from .stages.preflight import check_after, check_attacks, check_models, check_recipe, check_rows
-from .stages.publishable import check_publication
+from .stages.publishable import check_places, check_words
 from .stages.run import Run, Verified
 from .stages.single_model import (
     RESULT_FILE,
@@ -93,7 +93,7 @@ def run_pipeline(
     progress = progress or Progress(Console(highlight=False, quiet=not main))
     check_recipe(recipe, only)
     bundle = load_bundle(recipe)
-    check_publication(recipe, bundle, output_dir, only)
+    check_words(recipe, bundle, only)
     for sentence in told_repeats(bundle):
         progress.say(sentence)
     recipe, left_out = fit_to_data(recipe, bundle)
@@ -102,6 +102,7 @@ def run_pipeline(
     with environment_failures(output_dir):
         if main:
             prepare_output_dir(output_dir)
+            check_places(recipe, output_dir, only)
         count = _worker_count(recipe) if workers is None else workers
         with _lock(output_dir, main), Workers(count, output_dir / "workers.log") as pool:
             if main:

@@ -14,11 +14,12 @@ import os
 import signal
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from types import FrameType
 
-SECONDS = 5.0
-"""How long a command has for ending in order."""
+SECONDS = 10.0
+"""How long a command has for ending in order, and then its process for being gone."""
 
 _NAMES = ("SIGINT", "SIGTERM", "SIGHUP")  # Windows lacks the last
 STOPPING = tuple(getattr(signal, name) for name in _NAMES if hasattr(signal, name))
@@ -72,12 +73,12 @@ def ended_by_signals(*, whole_process: bool) -> Iterator[None]:
     told.setblocking(False)
     wakeup = signal.set_wakeup_fd(told.fileno(), warn_on_full_buffer=False)
     ended = threading.Event()
-    threading.Thread(target=_watch, args=(heard, ended), daemon=True).start()
+    threading.Thread(target=_watch, args=(heard, ended, whole_process), daemon=True).start()
     try:
         yield
     finally:
+        ended.set()
         if not (whole_process and _received):
-            ended.set()
             signal.set_wakeup_fd(wakeup)
             for number, handler in before.items():
                 signal.signal(number, handler)
@@ -114,7 +115,7 @@ def _stop(number: int, frame: FrameType | None) -> None:
         raise Stopped(number)
 
 
-def _watch(heard: socket.socket, ended: threading.Event) -> None:
+def _watch(heard: socket.socket, ended: threading.Event, whole_process: bool) -> None:
     """Wait for a signal, which is told here at once even if the main thread is in the middle of a computation."""
     with heard:
         while True:
@@ -124,7 +125,9 @@ def _watch(heard: socket.socket, ended: threading.Event) -> None:
             if any(number in STOPPING for number in numbers):
                 break
     if ended.wait(SECONDS):
-        return
+        if not whole_process:
+            return
+        time.sleep(SECONDS)  # this thread ends with the process
     for worker in multiprocessing.active_children():
         worker.kill()
     os._exit(128 + next(number for number in numbers if number in STOPPING))

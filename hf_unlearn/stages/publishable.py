@@ -15,19 +15,18 @@ from .publish import published_formats, variant_folder
 from .run import Run
 
 
-def check_publication(recipe: Recipe, bundle: DataBundle, output_dir: Path, command: str | None) -> None:
-    """Refuse forget text in what the recipe says for the card, and a place that holds something else.
+def check_words(recipe: Recipe, bundle: DataBundle, command: str | None) -> None:
+    """Refuse forget text in what the recipe says for the card.
 
     Args:
         recipe: The recipe.
         bundle: Its rows.
-        output_dir: The run's folder.
         command: The command for a single stage that is given; ``None`` for the whole run.
 
     Raises:
-        RequestError: What is to be published would be refused.
+        RequestError: Names the key.
     """
-    if recipe.is_audit or command not in (None, "publish"):
+    if not _publishes(recipe, command):
         return
     publish = recipe.publish
     words = {
@@ -44,8 +43,26 @@ def check_publication(recipe: Recipe, bundle: DataBundle, output_dir: Path, comm
             row = forget.find(text) if text else None
             if row is not None:
                 raise RequestError(f"{key} would publish what was to be forgotten (forget row {row + 1}): change it")
-    for out in (output_dir / "publish", *(variant_folder(output_dir, name) for name in published_formats(recipe))):
-        check_place(out)
+
+
+def check_places(recipe: Recipe, output_dir: Path, command: str | None) -> None:
+    """Refuse folders to publish to that hold something else.
+
+    Args:
+        recipe: The recipe.
+        output_dir: The run's folder.
+        command: The command for a single stage that is given; ``None`` for the whole run.
+
+    Raises:
+        RequestError: Names the folder.
+    """
+    if _publishes(recipe, command):
+        for out in (output_dir / "publish", *(variant_folder(output_dir, each) for each in published_formats(recipe))):
+            check_place(out)
+
+
+def _publishes(recipe: Recipe, command: str | None) -> bool:
+    return not recipe.is_audit and command in (None, "publish")
 
 
 def check_published_text(run: Run) -> None:
