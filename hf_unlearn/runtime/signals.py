@@ -77,12 +77,12 @@ def ended_by_signals(*, whole_process: bool) -> Iterator[None]:
     try:
         yield
     finally:
-        ended.set()
         if not (whole_process and _received):
             signal.set_wakeup_fd(wakeup)
             for number, handler in before.items():
                 signal.signal(number, handler)
             told.close()
+        ended.set()
 
 
 @contextlib.contextmanager
@@ -117,17 +117,32 @@ def _stop(number: int, frame: FrameType | None) -> None:
 
 def _watch(heard: socket.socket, ended: threading.Event, whole_process: bool) -> None:
     """Wait for a signal, which is told here at once even if the main thread is in the middle of a computation."""
-    with heard:
-        while True:
+    with heard:  # open to the end: further signals are told here too
+        found: list[int] = []
+        while not found:
             numbers = heard.recv(16)
             if not numbers:
                 return
-            if any(number in STOPPING for number in numbers):
-                break
-    if ended.wait(SECONDS):
-        if not whole_process:
-            return
-        time.sleep(SECONDS)  # this thread ends with the process
-    for worker in multiprocessing.active_children():
-        worker.kill()
-    os._exit(128 + next(number for number in numbers if number in STOPPING))
+            found = [number for number in numbers if number in STOPPING]
+        deadline = time.monotonic() + SECONDS
+        _wake_main_thread(found[0], ended, deadline)
+        if ended.wait(max(0.0, deadline - time.monotonic())):
+            if not whole_process:
+                return
+            time.sleep(SECONDS)  # this thread ends with the process
+        for worker in multiprocessing.active_children():
+            worker.kill()
+        os._exit(128 + found[0])
+
+
+def _wake_main_thread(number: int, ended: threading.Event, deadline: float) -> None:
+    """Repeat a signal for the main thread until it has seen it.
+
+    The system gives a signal to any thread, and the main one, which waits for a lock while workers are at work, is only
+    woken by its own.
+    """
+    main = threading.main_thread().ident
+    if main is None or not hasattr(signal, "pthread_kill"):
+        return
+    while not _received and not ended.wait(0.1) and time.monotonic() < deadline:
+        signal.pthread_kill(main, number)

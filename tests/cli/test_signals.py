@@ -115,11 +115,16 @@ def ended(process: subprocess.Popen, number: signal.Signals, within: float) -> N
         (signal.SIGHUP, "all"),
         (signal.SIGTERM, "all"),  # as a batch system does
         (signal.SIGTERM, "main"),
+        (signal.SIGINT, "stopped"),
     ],
 )
 def test_a_signal_ends_the_command_with_its_workers(number: signal.Signals, whom: str, started, tmp_path: Path):
     process = started("with_workers", ("one", "two"))
-    if whom == "all":
+    if whom == "stopped":  # the system then gives the signal to another thread than the one that waits
+        os.killpg(process.pid, signal.SIGSTOP)
+        os.killpg(process.pid, number)
+        os.killpg(process.pid, signal.SIGCONT)
+    elif whom == "all":
         os.killpg(process.pid, number)
     else:
         os.kill(process.pid, number)
