@@ -138,8 +138,8 @@ def _watch(heard: socket.socket, ended: threading.Event, whole_process: bool) ->
 def _wake_main_thread(number: int, ended: threading.Event, deadline: float) -> None:
     """Repeat a signal for the main thread until it has seen it.
 
-    The system gives a signal to any thread, and the main one, which waits for a lock while workers are at work, is only
-    woken by its own.
+    The system gives a signal to any thread, and the main one, which waits for a lock while workers are at work, is
+    only woken by its own.
     """
     main = threading.main_thread().ident
     if main is None or not hasattr(signal, "pthread_kill"):
