@@ -42,7 +42,8 @@ from hf_unlearn.models.scratch import ScratchSpec, knows
 from hf_unlearn.quantization.grids import find_grid
 from hf_unlearn.robust.delta_scaling import rounded
 from hf_unlearn.runtime.log_filters import drop_harmless_lines
-from hf_unlearn.stages.models import build_scratch, scratch_rows, tokenizer_texts
+from hf_unlearn.stages.built_models import build_scratch
+from hf_unlearn.stages.models import scratch_rows, tokenizer_texts
 from hf_unlearn.stages.train import train_method
 
 PAGE = Path(__file__).with_suffix(".md")

@@ -31,7 +31,8 @@ from hf_unlearn.data.planted import PlantedSpec, make_planted
 from hf_unlearn.models.loading import load_model
 from hf_unlearn.models.scratch import ScratchSpec
 from hf_unlearn.runtime.log_filters import drop_harmless_lines
-from hf_unlearn.stages.models import build_scratch, scratch_rows, tokenizer_texts
+from hf_unlearn.stages.built_models import build_scratch
+from hf_unlearn.stages.models import scratch_rows, tokenizer_texts
 
 PAGE = Path(__file__).with_suffix(".md")
 TITLE = "Variants of retraining on T"

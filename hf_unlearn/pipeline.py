@@ -21,6 +21,7 @@ from .runtime.files import whole_file, write_atomically
 from .runtime.jobs import Workers, default_workers
 from .runtime.processes import is_main_process, leave_group, world_size
 from .runtime.progress import Progress
+from .runtime.signals import refuse_if_stopped
 from .stages import Stage, stage_named, stages_of
 from .stages.attack import say_cost
 from .stages.context import AnyRun, RunContext
@@ -29,6 +30,7 @@ from .stages.ends import settle_ends
 from .stages.models import base_models
 from .stages.preflight import check_after, check_attacks, check_models, check_recipe, check_rows
 from .stages.proposal import Wanted, look, recipe_text
+from .stages.publishable import check_places, check_words
 from .stages.run import Run, Verified
 from .stages.single_model import (
     RESULT_FILE,
@@ -97,6 +99,7 @@ def run_pipeline(
     progress = progress or Progress(Console(highlight=False, quiet=not main))
     check_recipe(recipe, only)
     bundle = load_bundle(recipe)
+    check_words(recipe, bundle, only)
     for sentence in told_repeats(bundle):
         progress.say(sentence)
     recipe, left_out = fit_to_data(recipe, bundle)
@@ -105,6 +108,7 @@ def run_pipeline(
     with environment_failures(output_dir):
         if main:
             prepare_output_dir(output_dir)
+            check_places(recipe, output_dir, only)
         count = _worker_count(recipe) if workers is None else workers
         with _lock(output_dir, main), Workers(count, output_dir / "workers.log") as pool:
             if main:
@@ -147,6 +151,7 @@ def run_stages(run: AnyRun, stages: Sequence[Stage]) -> None:
         stages: Some of :data:`~hf_unlearn.stages.STAGES`.
     """
     for stage in stages:
+        refuse_if_stopped()
         if stage.processes != "together":
             leave_group()
         if run.is_main or stage.processes != "main":

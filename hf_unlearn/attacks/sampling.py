@@ -18,6 +18,7 @@ from ..data.example import DataBundle, Example
 from ..errors import RequestError
 from ..evaluation.metrics import METRICS
 from ..evaluation.records import ScoredRow
+from ..runtime.files import open_private
 from ..verification.scores import FactScores
 from . import ATTACKS
 from .base import Attack, Attacked, AttackResult
@@ -106,7 +107,7 @@ class LeakAtK(Attack):
             prompts = self._prompts(asked, numbers, cached.tokenizer, attacked.text_format)
             passes = Passes(batch_budget("auto", cached.model.device))
             texts = generate(cached.model, cached.tokenizer, prompts, passes)
-        with (out / _FILE).open("w", encoding="utf-8") as file:
+        with open_private(out / _FILE) as file:
             for place, (split, row) in enumerate(asked):
                 own = texts[place * len(numbers) : (place + 1) * len(numbers)]
                 values = {name: [_value(name, row, text) for text in own] for name in self.scores}

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
+import signal
 import sys
 import traceback
 import warnings
 from collections.abc import Sequence
 
-from ..errors import HfUnlearnError, RequestError
+from ..errors import EnvironmentFailure, HfUnlearnError, RequestError
+from ..runtime.environment import in_one_sentence
 from ..runtime.log_filters import drop_harmless_lines
+from ..runtime.signals import ended_by_signals, stopped_by
+from ..runtime.streams import lost_output, open_standard_streams, watched_output
 from ..stages import stages_of
 from ..version import __version__
 from . import attack, check, evaluate, init, launchers, listing, publish, run
@@ -24,44 +29,61 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code.
 
     0: done and passed. 1: done, the verdict (or check) is not passed. 2: the request is wrong.
-    3: the environment failed. 70: a fault of this program. 130: stopped from the keyboard.
+    3: the environment failed. 70: a fault of this program. 129, 130, 143: stopped by a hang-up, an interrupt or a
+    request to terminate.
     """
-    try:
-        arguments = _parse(argv)
-        if arguments.command is None:
-            print(_overview())
-            return 0
-        _quiet_libraries()
-        code: int = arguments.run(arguments)
-        sys.stdout.flush()
-        return code
-    except HfUnlearnError as error:
-        print(f"hf-unlearn: {error}", file=sys.stderr)
-        return error.exit_code
-    except MemoryError:
-        print("hf-unlearn: out of memory: use fewer --workers, smaller batches or a bigger machine", file=sys.stderr)
-        return 3
-    except KeyboardInterrupt:
-        print("hf-unlearn: stopped; run the same command again to continue", file=sys.stderr)
-        return 130
-    except BrokenPipeError:
-        # As with `| head`. Python would complain again when it closes the pipe at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        print("hf-unlearn: the output was closed; run the same command again to continue", file=sys.stderr)
-        return 3
-    except Exception:
-        # Python itself would end with 1, which says that a verdict is not passed.
-        traceback.print_exc()
-        print(
-            "hf-unlearn: this is a fault of hf-unlearn itself: please report it with the lines above", file=sys.stderr
-        )
-        return OWN_FAULT
+    closed = open_standard_streams()
+    with ended_by_signals(whole_process=argv is None), watched_output():
+        try:
+            arguments = _parse(argv)
+            _quiet_libraries()
+            if closed:
+                raise EnvironmentFailure("standard output is closed: send it to a file, or to /dev/null")
+            if arguments.command is None:
+                print(_overview())
+                return 0
+            code: int = arguments.run(arguments)
+            return code if stopped_by() is None and lost_output() is None else _end(code)
+        except HfUnlearnError as error:
+            return _end(error.exit_code, str(error))
+        except KeyboardInterrupt:
+            return _end(128 + signal.SIGINT, "stopped; run the same command again to continue")
+        except BrokenPipeError:
+            return _end(3, "the output was closed; run the same command again to continue")
+        except MemoryError:
+            return _end(3, "out of memory: use fewer --workers, smaller batches or a bigger machine")
+        except Exception as error:
+            sentence = in_one_sentence(error)
+            if sentence is not None or stopped_by():
+                return _end(3, sentence)
+            # Python itself would end with 1, which says that a verdict is not passed.
+            traceback.print_exc()
+            return _end(OWN_FAULT, "this is a fault of hf-unlearn itself: please report it with the lines above")
+
+
+def _end(code: int, sentence: str | None = None) -> int:
+    """Say why a command ends; its exit code. A signal or a lost output is the reason for whatever else went wrong."""
+    number, lost = stopped_by(), lost_output()
+    if number is not None:
+        code, how = 128 + number, "" if number == signal.SIGINT else f" by {number.name}"
+        sentence = f"stopped{how}; run the same command again to continue"
+    elif lost is not None and code != OWN_FAULT:
+        code, sentence = 3, f"{lost}; run the same command again to continue"
+    with contextlib.suppress(OSError, ValueError):  # after a hang-up there is nobody to tell
+        print(f"hf-unlearn: {sentence}", file=sys.stderr)
+        sys.stderr.flush()
+    return code
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """Overrides may come before, between and after the options, which argparse does not support in subcommands."""
     parser = _parser()
-    arguments, further = parser.parse_known_args(argv)
+    try:
+        arguments, further = parser.parse_known_args(argv)
+    except SystemExit as error:  # after a page of help: argparse does not ask whether it went anywhere
+        if lost_output() is None:
+            raise
+        raise BrokenPipeError from error
     takes_overrides = isinstance(getattr(arguments, "overrides", None), list)
     strange = [word for word in further if not takes_overrides or word.startswith("-")]
     if strange:

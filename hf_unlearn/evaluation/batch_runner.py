@@ -14,6 +14,7 @@ from typing import Any, BinaryIO
 from ..errors import EnvironmentFailure
 from ..models.memory import release_memory
 from ..runtime.environment import is_out_of_memory
+from ..runtime.files import make_private
 from ..runtime.processes import gather, rank, world_size
 
 _JOURNAL_FILES = "records.partial-*.jsonl"
@@ -183,6 +184,7 @@ class Journal:
         """Read what is there, then keep the file open for more."""
         end = self._read()
         with self.path.open("r+b" if end else "wb") as file:
+            make_private(self.path)
             file.truncate(end)
             file.seek(end)
             self._file = file

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from ..runtime.files import open_private
 from ..verification.intervals import Bootstrap, mean_estimate
 from ..verification.scores import FactScores
 
@@ -114,8 +115,8 @@ class ScoredRow:
 
 
 def write_records(path: Path, rows: Iterable[ScoredRow]) -> None:
-    """Write rows as JSON lines."""
-    with path.open("w", encoding="utf-8") as file:
+    """Write rows as JSON lines, for their owner's eyes only: answers are in them."""
+    with open_private(path) as file:
         for row in rows:
             file.write(row.to_json() + "\n")
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, cast
 
 from ..data.encoding import TextFormat, check_chat_template, encode_row, load_tokenizer
 from ..data.example import Example
+from ..runtime.files import whole_file, write_atomically
 from ..runtime.processes import is_main_process, rank, wait_for_everyone, world_size
 from .metrics import SCORE_VERSION, apply_metrics
 from .records import ScoredRow, fact_scores, summarize, write_records
@@ -74,7 +75,7 @@ def evaluate_folder(
         EnvironmentFailure: A library that the folder's format needs is missing, or one row is too much for memory.
     """
     from ..models.llama_cpp import RUNTIME, check_needs, load_llama_cpp
-    from ..models.loading import files_fingerprint, load_model
+    from ..models.loading import files_digests, load_model
     from ..models.memory import batch_budget
     from .batch_runner import Journal, Passes
 
@@ -90,8 +91,8 @@ def evaluate_folder(
     device = _own_device()
     model = load(folder)
     inputs = {
-        "folder": [str(folder), files_fingerprint(folder)],
-        "reference": reference_folder and [str(reference_folder), files_fingerprint(reference_folder)],
+        "folder": [str(folder), files_digests(folder)],
+        "reference": reference_folder and [str(reference_folder), files_digests(reference_folder)],
         "rows": [[name, [asdict(row) for row in members]] for name, members in sets.items()],
         "generic": [asdict(row) for row in generic],
         "format": asdict(fmt),
@@ -118,9 +119,9 @@ def evaluate_folder(
                 model, reference, tokenizer, generic, fmt, max_new_tokens=spec.fluency_tokens, passes=passes
             )
     if is_main_process():
-        write_records(out_dir / RECORDS_FILE, records)
-        summary = json.dumps(summarize(records), indent=2, sort_keys=True)
-        (out_dir / SUMMARY_FILE).write_text(summary + "\n", encoding="utf-8")
+        with whole_file(out_dir / RECORDS_FILE) as partial:
+            write_records(partial, records)
+        write_atomically(out_dir / SUMMARY_FILE, json.dumps(summarize(records), indent=2, sort_keys=True) + "\n")
     wait_for_everyone()
     journal.remove()
 

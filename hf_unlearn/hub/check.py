@@ -2,16 +2,33 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ..errors import EnvironmentFailure, RequestError, VerificationError
-from ..verification.digests import FileStamp, compare_digests, file_stamps, hash_files, list_files, sha256_file
+from ..verification.digests import (
+    FileStamp,
+    compare_digests,
+    file_stamps,
+    hash_files,
+    list_entries,
+    list_files,
+    sha256_file,
+)
 from ..verification.report_file import REPORT_FILE, read_report
 from .files import SIGNATURE_FILE, is_weight_file, may_be_published
-from .signatures import NO_SIGNATURE, SignatureFinding, SigningKey, TrustedKey, check_signature, sign_report
+from .signatures import (
+    NO_SIGNATURE,
+    SignatureFinding,
+    SigningKey,
+    TrustedKey,
+    check_signature,
+    remove_half_signature,
+    sign_report,
+)
 
 
 @dataclass(frozen=True)
@@ -27,6 +44,8 @@ class CheckResult:
         commit: The commit on the Hub that the folder is; ``None`` for a plain folder.
         offline: Whether the commit was taken from the download cache without asking the Hub.
         stamps: The file system's stamp of each file just before it was read.
+        digests: SHA-256 of each file, report and signature included.
+        entries: Everything that was in the folder, sub-folders included.
     """
 
     folder: Path
@@ -36,6 +55,8 @@ class CheckResult:
     commit: str | None = None
     offline: bool = False
     stamps: Mapping[str, FileStamp | None] = field(default_factory=dict, repr=False)
+    digests: Mapping[str, str] = field(default_factory=dict, repr=False)
+    entries: frozenset[str] = field(default=frozenset(), repr=False)
 
     @property
     def intact(self) -> bool:
@@ -52,17 +73,24 @@ class CheckResult:
         """The digest in the report over itself, unique to it; ``None`` without a report."""
         return None if self.report is None else str(self.report["digest"])
 
-    def still_stands(self) -> None:
+    def still_stands(self, *, read_again: bool = True) -> None:
         """Make sure that no file was written to, replaced, added or removed since it was checked.
 
+        Args:
+            read_again: Hash all files once more. Without it, what was written through a memory mapping is not seen.
+
         Raises:
-            VerificationError: One was; the message names it.
+            VerificationError: One was, or something else appeared in the folder; the message names it.
+            EnvironmentFailure: A file cannot be read any more.
         """
         now = file_stamps(self.folder, self.stamps)
         changed = [name for name, stamp in self.stamps.items() if now[name] != stamp]
-        appeared = sorted(set(list_files(self.folder, links_within=Path("/"))[0]) - set(self.stamps))
-        if changed or appeared:
-            raise VerificationError(f"{self.folder}: {(changed or appeared)[0]} was changed while it was being loaded")
+        changed += sorted(self.entries ^ list_entries(self.folder))
+        if not changed and read_again:
+            found = hash_files(self.folder, self.digests)
+            changed = [name for name, digest in self.digests.items() if found[name] != digest]
+        if changed:
+            raise VerificationError(f"{self.folder}: {changed[0]} was changed while it was being loaded")
 
 
 def check_folder(
@@ -70,9 +98,9 @@ def check_folder(
 ) -> CheckResult:
     """Compare every file of a published folder with its report, and the report with its signature.
 
-    Finds every file that was changed (one byte is enough, the report itself included), removed or added, and whatever
-    is not a plain file. Only a signature shows *who* wrote the report: without trusted keys, someone who replaces the
-    files and writes a new report to match is not found.
+    Finds every file that was changed (one byte is enough, the report itself included), removed or added, whatever is
+    not a plain file, and folders that cannot be listed. Only a signature shows *who* wrote the report: without trusted
+    keys, someone who replaces the files and writes a new report to match is not found.
 
     Args:
         path: The folder.
@@ -123,6 +151,7 @@ def check_files(
         MissingExtraError: A key was given and ``model-signing`` is not installed.
         EnvironmentFailure: A file cannot be read.
     """
+    entries = list_entries(folder)
     names, problems = list_files(folder, links_within=links_within)
     if REPORT_FILE not in names:
         missing = [] if any(problem.startswith(f"{REPORT_FILE}:") for problem in problems) else ["is missing"]
@@ -130,21 +159,25 @@ def check_files(
     stamps = file_stamps(folder, names)
     # Report and signature are read once: what is parsed and compared below are the bytes whose signature is checked.
     data = _read(folder / REPORT_FILE)
-    signature = check_signature(
-        data, _read(folder / SIGNATURE_FILE) if SIGNATURE_FILE in names else None, trusted_keys
-    )
+    signed = _read(folder / SIGNATURE_FILE) if SIGNATURE_FILE in names else None
+    signature = check_signature(data, signed, trusted_keys)
     report, wrong = read_report(data)
     if wrong:
         found_wrong = [*(f"{REPORT_FILE}: {text}" for text in wrong), *signature.problems]
         return CheckResult(folder, tuple(found_wrong), None, signature)
     apart = {REPORT_FILE, SIGNATURE_FILE, *ignored}
     found = hash_files(folder, (name for name in names if name not in apart), hasher)
+    digests = {**found, REPORT_FILE: hashlib.sha256(data).hexdigest()}
+    if signed is not None:
+        digests[SIGNATURE_FILE] = hashlib.sha256(signed).hexdigest()
     problems += signature.problems
     problems += compare_digests(report["files"], found)
     problems += [f"{name}: is of a type that is never published" for name in found if not may_be_published(name)]
     problems += _not_as_scored(report, found)
     problems += _not_tested(report)
-    return CheckResult(folder, tuple(sorted(set(problems))), report, signature, stamps=stamps)
+    return CheckResult(
+        folder, tuple(sorted(set(problems))), report, signature, stamps=stamps, digests=digests, entries=entries
+    )
 
 
 def sign_folder(folder: str | Path, key: SigningKey, password: str | None = None) -> Path:
@@ -163,6 +196,7 @@ def sign_folder(folder: str | Path, key: SigningKey, password: str | None = None
         MissingExtraError: ``model-signing`` is not installed.
         EnvironmentFailure: The signature cannot be written, or Sigstore cannot be reached.
     """
+    remove_half_signature(Path(folder))
     problems = [problem for problem in check_folder(folder).problems if not problem.startswith(f"{SIGNATURE_FILE}:")]
     if problems:
         raise RequestError(f"{folder} was not signed, because it does not match its report: {problems[0]}")

@@ -2,8 +2,9 @@
 
 A file is hashed again unless device, inode, size, time of last change and the kernel's own change time (ctime) are
 all what they were. An ordinary program can set the time of last change back but not the ctime. This is still weaker
-than hashing: root, a changed clock, a raw write to the disk, or a file system without a reliable ctime (many network
-and FUSE mounts) can change a file without changing any of these. That is why it is off unless asked for, and why it is
+than hashing: a write through a memory mapping (ext4 moves the times only when it writes the pages back, tmpfs never
+does), root, a changed clock, a raw write to the disk, or a file system without a reliable ctime (many network and FUSE
+mounts) can change a file without changing any of these. That is why it is off unless asked for, and why it is
 for blobs of the download cache alone: they are named by their content, written once and renamed into place, so a
 change there is an exception, while a user's own folder is written to all the time.
 """

@@ -79,6 +79,16 @@ def is_vocabulary(name: str) -> bool:
     return name in ("tokenizer.json", "vocab.json", "vocab.txt", "merges.txt", "added_tokens.json")
 
 
+def is_tokenizer_file(name: str) -> bool:
+    """Whether a file belongs to the tokenizer, which every model that is made from another one shares with it.
+
+    Args:
+        name: Path relative to the folder, with forward slashes.
+    """
+    settings = ("tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")
+    return is_vocabulary(name) or name in settings or name.startswith("additional_chat_templates/")
+
+
 def is_text(name: str) -> bool:
     """Whether a file is text that people, templates or reports write, so forget text could be in it.
 

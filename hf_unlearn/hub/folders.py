@@ -11,13 +11,14 @@ import json
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from ..errors import EnvironmentFailure, RequestError, VerificationError
 from ..reporting.results import Results
-from ..runtime.files import link_or_copy, whole_file, whole_folder
+from ..runtime.files import link_or_copy, whole_folder, write_private
 from ..verification.digests import folder_digests, hash_files, list_files, sha256_file
 from ..verification.references import IDENTITY
 from ..verification.report import Report
@@ -46,12 +47,14 @@ class PublishedFolder:
         path: The folder.
         files: Path to SHA-256 of every file in it except the report.
         left_out: Files of the scored folder that are not published.
+        unsigned: Whether an earlier signature was over another report, and is gone.
     """
 
     transform: str
     path: Path
     files: Mapping[str, str]
     left_out: tuple[str, ...]
+    unsigned: bool = False
 
 
 def publish_to_folder(
@@ -66,6 +69,8 @@ def publish_to_folder(
     forget_texts: Iterable[tuple[str, str]] | ForgetText = (),
 ) -> list[PublishedFolder]:
     """Write the main model and its variants, each with its card, report and digests.
+
+    None of them is replaced before all are made and searched. Signatures over the same reports are kept.
 
     Args:
         main_dir: Folder of the unlearned model, as it was scored.
@@ -93,16 +98,36 @@ def publish_to_folder(
     forget = forget_texts if isinstance(forget_texts, ForgetText) else ForgetText(forget_texts)
     jobs = [(IDENTITY, main_dir, out_main), *((name, variants[name], out_variants[name]) for name in variants)]
     for _, _, out in jobs:
-        _check_place(out)
+        check_place(out)
     clean: set[str] = set()
-    return [
-        _publish_one(source, out, transform, report, words, plots if transform == IDENTITY else (), forget, clean)
-        for transform, source, out in jobs
-    ]
+    with ExitStack() as stack:
+        made = []
+        for transform, source, out in jobs:
+            try:
+                work = stack.enter_context(whole_folder(out, _hidden(out)))
+                shown = plots if transform == IDENTITY else ()
+                made.append(_publish_one(source, out, work, transform, report, words, shown, forget, clean))
+            except OSError as error:
+                raise _not_written(out, error) from error
+        try:
+            stack.close()
+        except OSError as error:
+            raise _not_written(out_main.parent, error) from error
+    return made
 
 
-def _check_place(out: Path) -> None:
-    """Only an earlier publication, or nothing, may be replaced."""
+def _not_written(out: Path, error: OSError) -> EnvironmentFailure:
+    return EnvironmentFailure(
+        f"{out} cannot be written ({error.strerror or error}): make room or check its permissions, then publish again"
+    )
+
+
+def check_place(out: Path) -> None:
+    """Only an earlier publication, or nothing, may be replaced.
+
+    Raises:
+        RequestError: There is something else.
+    """
     if out.is_symlink() or (out.exists() and not out.is_dir()):
         raise RequestError(f"{out} is not a folder: remove it, publishing writes a folder there")
     if out.is_dir() and any(out.iterdir()) and not (out / REPORT_FILE).is_file():
@@ -112,6 +137,7 @@ def _check_place(out: Path) -> None:
 def _publish_one(
     source: Path,
     out: Path,
+    work: Path,
     transform: str,
     report: Mapping[str, Any],
     words: CardWords,
@@ -119,23 +145,17 @@ def _publish_one(
     forget: ForgetText,
     clean: set[str],
 ) -> PublishedFolder:
-    try:
-        with whole_folder(out, _hidden(out)) as work:
-            left_out = _copy_model(source, work, transform, report)
-            plot_names = [_copy_plot(plot, work) for plot in plots]
-            (work / CARD_FILE).write_text(render_card(report, transform, words, plot_names), encoding="utf-8")
-            for name, text in benchmark_files(Report.from_json(report), transform).items():
-                (work / name).parent.mkdir(exist_ok=True)
-                (work / name).write_text(text, encoding="utf-8")
-            files = folder_digests(work)
-            write_report({**report, "format": transform, "files": files}, work / REPORT_FILE)
-            _refuse_forget_text(work, {**files, REPORT_FILE: sha256_file(work / REPORT_FILE)}, forget, clean)
-    except OSError as error:
-        raise EnvironmentFailure(
-            f"{out} cannot be written ({error.strerror or error}): make room or check its permissions, then publish "
-            "again"
-        ) from error
-    return PublishedFolder(transform, out, files, tuple(left_out))
+    left_out = _copy_model(source, work, transform, report)
+    plot_names = [_copy_plot(plot, work) for plot in plots]
+    (work / CARD_FILE).write_text(render_card(report, transform, words, plot_names), encoding="utf-8")
+    for name, text in benchmark_files(Report.from_json(report), transform).items():
+        (work / name).parent.mkdir(exist_ok=True)
+        (work / name).write_text(text, encoding="utf-8")
+    files = folder_digests(work)
+    write_report({**report, "format": transform, "files": files}, work / REPORT_FILE)
+    _refuse_forget_text(work, {**files, REPORT_FILE: sha256_file(work / REPORT_FILE)}, forget, clean)
+    kept = _keep_signature(out, work)
+    return PublishedFolder(transform, out, files, tuple(left_out), not kept and (out / SIGNATURE_FILE).is_file())
 
 
 def _hidden(folder: Path) -> Path:
@@ -253,9 +273,7 @@ def write_release(run: Path, words: CardWords, formats: Sequence[str], forget: F
         forget: The forget set.
     """
     record = {"words": asdict(words), "formats": list(formats), "forget": forget.to_dict()}
-    with whole_file(run / RELEASE_FILE) as partial:
-        partial.touch(0o600)
-        partial.write_text(json.dumps(record), encoding="utf-8")
+    write_private(run / RELEASE_FILE, json.dumps(record))
 
 
 def read_release(run: Path) -> Release:
@@ -336,20 +354,31 @@ def stage(release: Release, options: HubOptions) -> list[Staged]:
     staged = []
     # Cards do not show what differs between the reports of the folders.
     results = Results(release.report)
-    for transform, checked in release.checked.items():
-        branch = branch_of[transform]
-        at = "" if branch == MAIN else f"@{branch}"
-        folder = release.run / STAGING / f"{repos[transform]}{at}"
+    # None is replaced before all are made and searched: what is refused leaves no draft.
+    with ExitStack() as stack:
+        for transform, checked in release.checked.items():
+            branch = branch_of[transform]
+            at = "" if branch == MAIN else f"@{branch}"
+            folder = release.run / STAGING / f"{repos[transform]}{at}"
+            try:
+                work = stack.enter_context(whole_folder(folder, _hidden(folder)))
+                files = _stage_one(checked, folder, work, words, options, results)
+                _refuse_forget_text(work, files, release.forget, clean)
+            except OSError as error:
+                raise _not_staged(folder, error) from error
+            staged.append(Staged(transform, repos[transform], branch, folder, files))
         try:
-            files = _stage_one(checked, folder, words, options, results)
+            stack.close()
         except OSError as error:
-            raise EnvironmentFailure(
-                f"{folder} cannot be written ({error.strerror or error}): make room or check its permissions, then "
-                "run the same command again"
-            ) from error
-        _refuse_forget_text(folder, files, release.forget, clean)
-        staged.append(Staged(transform, repos[transform], branch, folder, files))
+            raise _not_staged(release.run / STAGING, error) from error
     return staged
+
+
+def _not_staged(folder: Path, error: OSError) -> EnvironmentFailure:
+    return EnvironmentFailure(
+        f"{folder} cannot be written ({error.strerror or error}): make room or check its permissions, then run the "
+        "same command again"
+    )
 
 
 def _digests(run: Path, folders: Iterable[Path]) -> dict[Path, str]:
@@ -392,37 +421,38 @@ def _refuse_unpublished(transform: str) -> None:
 
 
 def _stage_one(
-    checked: CheckResult, folder: Path, words: CardWords, options: HubOptions, results: Results
+    checked: CheckResult, folder: Path, work: Path, words: CardWords, options: HubOptions, results: Results
 ) -> dict[str, str]:
-    """Write one folder; digests of all its files."""
+    """Fill one folder; digests of all its files."""
     assert checked.report is not None
     report, source = checked.report, checked.folder
     files = dict(report["files"])
-    with whole_folder(folder, _hidden(folder)) as work:
-        for name in files:
-            if not may_be_published(name):
-                raise RequestError(f"{source / name} is of a type that is never published: {_AGAIN}")
-            if name != CARD_FILE:
-                link_or_copy(source / name, work / name)
-        plots = [name for name in files if name.startswith(f"{PLOT_FOLDER}/")]
-        card = render_card(report, report["format"], words, plots, results).encode("utf-8")
-        (work / CARD_FILE).write_bytes(card)
-        files[CARD_FILE] = hashlib.sha256(card).hexdigest()
-        # All of it except one digest has just been checked against the schema.
-        sealed = {REPORT_FILE: for_folder(report, files)}
-        (work / REPORT_FILE).write_bytes(sealed[REPORT_FILE])
-        _keep_signature(folder, work)
-        _sign(work, options)
-    if (folder / SIGNATURE_FILE).exists():
-        sealed[SIGNATURE_FILE] = (folder / SIGNATURE_FILE).read_bytes()
+    for name in files:
+        if not may_be_published(name):
+            raise RequestError(f"{source / name} is of a type that is never published: {_AGAIN}")
+        if name != CARD_FILE:
+            link_or_copy(source / name, work / name)
+    plots = [name for name in files if name.startswith(f"{PLOT_FOLDER}/")]
+    card = render_card(report, report["format"], words, plots, results).encode("utf-8")
+    (work / CARD_FILE).write_bytes(card)
+    files[CARD_FILE] = hashlib.sha256(card).hexdigest()
+    # All of it except one digest has just been checked against the schema.
+    sealed = {REPORT_FILE: for_folder(report, files)}
+    (work / REPORT_FILE).write_bytes(sealed[REPORT_FILE])
+    _keep_signature(folder, work)
+    _sign(work, options)
+    if (work / SIGNATURE_FILE).exists():
+        sealed[SIGNATURE_FILE] = (work / SIGNATURE_FILE).read_bytes()
     return {**files, **{name: hashlib.sha256(data).hexdigest() for name, data in sealed.items()}}
 
 
-def _keep_signature(before: Path, work: Path) -> None:
-    """A signature over the same bytes is still valid, and a new one would cause a new commit."""
-    old = before / SIGNATURE_FILE
-    if old.is_file() and (before / REPORT_FILE).read_bytes() == (work / REPORT_FILE).read_bytes():
-        shutil.copyfile(old, work / SIGNATURE_FILE)
+def _keep_signature(before: Path, work: Path) -> bool:
+    """A signature over the same bytes is still valid, and a new one would cause a new commit; whether it was kept."""
+    old, report = before / SIGNATURE_FILE, before / REPORT_FILE
+    if not old.is_file() or not report.is_file() or report.read_bytes() != (work / REPORT_FILE).read_bytes():
+        return False
+    shutil.copyfile(old, work / SIGNATURE_FILE)
+    return True
 
 
 def _sign(work: Path, options: HubOptions) -> None:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ..errors import EnvironmentFailure, HfUnlearnError, RequestError
+from ..runtime.files import write_atomically
 from ..runtime.locks import locked
 from ..runtime.processes import is_main_process
 from ..runtime.secrets import redact
@@ -288,7 +289,7 @@ def _record(run: Path, client: HubClient, uploaded: Sequence[Uploaded], slug: st
         ],
     }
     try:
-        (run / STAGING / PUBLISHED_FILE).write_text(json.dumps(record, indent=1), encoding="utf-8")
+        write_atomically(run / STAGING / PUBLISHED_FILE, json.dumps(record, indent=1))
     except OSError as error:
         raise EnvironmentFailure(
             f"all is published, but {run / STAGING / PUBLISHED_FILE} cannot be written ({error.strerror})"

@@ -15,18 +15,19 @@ import base64
 import hashlib
 import json
 import os
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..errors import EnvironmentFailure, MissingExtraError, RequestError, first_line
-from ..runtime.files import whole_file
+from ..runtime.files import partial_of, whole_file
 from ..verification.report_file import REPORT_FILE
 from .files import SIGNATURE_FILE
+from .snapshot import private_folder
 
 PASSWORD_VARIABLE = "HF_UNLEARN_KEY_PASSWORD"
+_HALF = partial_of(Path(SIGNATURE_FILE)).name
 _KEY_HELP = "make one with  openssl ecparam -name prime256v1 -genkey -noout -out key.pem"
 _PUBLIC_HELP = "make it with  openssl ec -in key.pem -pubout -out key.pub"
 
@@ -106,9 +107,9 @@ def check_signature(report: bytes, signature: bytes | None, trusted: Sequence[Tr
         return SignatureFinding("none", problems=(f"{SIGNATURE_FILE}: {wrong}",))
     if not trusted:
         return SignatureFinding("unknown")
-    with tempfile.TemporaryDirectory() as place:
+    with private_folder() as place:
         # The library reads files. These contain exactly the bytes that the caller parses and compares.
-        copy, bundle = Path(place, REPORT_FILE), Path(place, SIGNATURE_FILE)
+        copy, bundle = place / REPORT_FILE, place / SIGNATURE_FILE
         copy.write_bytes(report)
         bundle.write_bytes(signature)
         for name, verifier in verifiers:
@@ -172,8 +173,8 @@ def sign_report(folder: Path, key: SigningKey, password: str | None = None) -> P
     target = folder / SIGNATURE_FILE
     try:
         data = (folder / REPORT_FILE).read_bytes()
-        with tempfile.TemporaryDirectory() as place, whole_file(target) as work:
-            report = Path(place, REPORT_FILE)
+        with private_folder() as place, whole_file(target, _partial(folder)) as work:
+            report = place / REPORT_FILE
             report.write_bytes(data)
             _run_signer(config, report, work, key)
             wrong = _not_over(data, work.read_bytes())
@@ -182,6 +183,21 @@ def sign_report(folder: Path, key: SigningKey, password: str | None = None) -> P
     except OSError as error:
         raise EnvironmentFailure(f"{target} cannot be written: {error.strerror or error}") from error
     return target
+
+
+def remove_half_signature(folder: Path) -> None:
+    """Delete what a killed process left in a folder while it signed the report there."""
+    left = folder / _HALF
+    if left.is_symlink() or left.is_file():
+        left.unlink()
+
+
+def _partial(folder: Path) -> Path:
+    """Where a signature is made: beside the folder, because what a kill leaves inside is a file too many there."""
+    beside = folder.resolve().parent
+    if os.access(beside, os.W_OK) and beside.stat().st_dev == folder.stat().st_dev:
+        return beside / f".{folder.resolve().name}.{_HALF}"
+    return folder / _HALF
 
 
 def _signer(key: SigningKey, password: str | None) -> Any:

@@ -57,10 +57,13 @@ class VerifiedModel:
             report_digest: The ``digest`` that the report must have, as ``hf-unlearn check`` prints it: then nothing
                 else is accepted, not even an older release by the same publisher.
             reuse_digests: Trust digests of files in the download cache that have not changed since they were last
-                hashed, see :mod:`~hf_unlearn.hub.digest_cache`.
+                hashed, see :mod:`~hf_unlearn.hub.digest_cache`. Files that are written to through a memory mapping,
+                before or during the load, are then not found.
             private_copy: Copy the files to a place of their own first, check and load the copy, and remove it. On a
                 CPU, weights are read from their file as they are used: without the copy, who writes into that file
-                later changes the loaded model. Takes room in the folder for temporary files (``TMPDIR``).
+                later changes the loaded model. The copy is also the only way to be sure that what is loaded is what
+                was hashed, and not something that was there just between the two looks. Takes room in the folder for
+                temporary files (``TMPDIR``).
             **kwargs: Passed to ``AutoModelForCausalLM.from_pretrained``: precision, place and the way attention is
                 computed (:data:`~hf_unlearn.hub.loading_arguments.ALLOWED`). Any other could load something else than
                 what was verified, and is refused.
@@ -109,7 +112,8 @@ def _checked_and_loaded(
         raise VerificationError(f"{where}: the verdict is {result.status!r}, {require!r} is required{why}")
     _require_judged(where, result.report, require)
     model = _load(result, arguments)
-    result.still_stands()
+    # Nobody but this user and root can reach a private copy, and remembered digests are there to read nothing twice.
+    result.still_stands(read_again=place is None and not reuse_digests)
     if place is not None:
         model.name_or_path = model.config._name_or_path = str(where)
     return model

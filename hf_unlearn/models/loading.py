@@ -18,6 +18,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, Pre
 
 from ..errors import EnvironmentFailure, RequestError, first_line
 from ..runtime.log_filters import hidden_library_bars, quiet_backends
+from ..verification.digests import hash_files
 from . import gptqmodel
 from .foreign import ADAPTER_FILE, adapter_error, refuse_foreign
 
@@ -243,11 +244,26 @@ def fetch(name: str, revision: str | None, key: str) -> Path:
 
 
 def files_fingerprint(folder: Path) -> list[tuple[str, int, int]]:
-    """Names, sizes and times of a model folder's files: reading gigabytes just to recognize them costs too much."""
+    """Names, sizes and times of a model folder's files, to recognize the model that this process holds already.
+
+    What was written through a memory mapping, or by who sets times back, is not seen. Where results are kept from one
+    process to the next, :func:`files_digests` decides.
+    """
     if not folder.is_dir():
         return [(str(folder), 0, 0)]
     entries = [(entry.name, entry.stat()) for entry in os.scandir(folder) if entry.is_file()]
     return sorted((name, stat.st_size, stat.st_mtime_ns) for name, stat in entries)
+
+
+def files_digests(folder: Path) -> dict[str, str]:
+    """SHA-256 of a model folder's files, sub-folders left out.
+
+    Raises:
+        EnvironmentFailure: A file cannot be read.
+    """
+    if not folder.is_dir():
+        return {}
+    return hash_files(folder, [entry.name for entry in os.scandir(folder) if entry.is_file()])
 
 
 def empty_model(source: Path) -> PreTrainedModel:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..runtime.files import write_atomically
 from ..verification.recovered import RecoveredRow
 from ..verification.scores import ScoreRow
 from ..verification.typed_json import to_json
@@ -50,8 +51,7 @@ def write_html(report: Mapping[str, Any], path: Path | str) -> Path:
         The path that was written.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(render_html(report), encoding="utf-8")
+    write_atomically(path, render_html(report))
     return path
 
 

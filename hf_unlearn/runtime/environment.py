@@ -17,17 +17,25 @@ from ..errors import EnvironmentFailure, HfUnlearnError
 _FULL = "the disk is full"
 _NOT_WRITTEN = "a file could not be written (is the disk full?)"
 _MEMORY = "out of memory"
+_NO_PLACE = "no folder for temporary files can be written"
 _BY_NUMBER = {
     errno.ENOSPC: _FULL,
     errno.EDQUOT: "the disk quota is used up",
     errno.EFBIG: "a file grew larger than this account or file system allows",
-    errno.EACCES: "no permission to write",
-    errno.EPERM: "no permission to write",
+    errno.EACCES: "no permission to read or write",
+    errno.EPERM: "no permission to read or write",
     errno.EROFS: "the file system is read-only",
     errno.EIO: "the disk reports an input/output error",
     errno.ENOMEM: _MEMORY,
     errno.EMFILE: "too many files are open",
     errno.ENFILE: "too many files are open",
+    errno.ENOTDIR: "a file is where a folder should be",
+    errno.EEXIST: "something is there already",
+    errno.EISDIR: "a folder is where a file should be",
+    errno.ELOOP: "links go round in a circle",
+    errno.ENAMETOOLONG: "a name is too long",
+    errno.ESTALE: "the file server no longer knows a file",
+    errno.EBADF: "a file was closed from outside",
 }
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # Rust libraries (safetensors, tokenizers) keep the number as text; torch.save and the allocators only give words.
@@ -41,12 +49,14 @@ _WORDS = (
     ),
     (re.compile(r"PytorchStreamWriter|inline_container"), _NOT_WRITTEN),
     (re.compile(r"\d+ requested and \d+ written"), _NOT_WRITTEN),  # numpy
+    (re.compile(r"too many open files", re.IGNORECASE), _BY_NUMBER[errno.EMFILE]),
 )
 _ADVICE = {
     _MEMORY: "use fewer --workers, smaller batches or a bigger machine",
     _FULL: "make room or choose another --output-dir",
     _NOT_WRITTEN: "make room or choose another --output-dir",
     _BY_NUMBER[errno.EMFILE]: "raise the limit (ulimit -n)",
+    _NO_PLACE: "set TMPDIR to a folder with room",
 }
 _OTHER_ADVICE = "fix that or choose another --output-dir (HF_UNLEARN_CACHE says where built models are kept)"
 
@@ -76,6 +86,15 @@ def environment_failures(output_dir: Path) -> Iterator[None]:
         ) from error
 
 
+def in_one_sentence(error: BaseException) -> str | None:
+    """What the machine refused a command, and what to do; ``None`` if an error does not come from the machine."""
+    found = explain(error)
+    if found is None:
+        return None
+    what, where = found
+    return f"{what}{f' ({where})' if where else ''}: {_ADVICE.get(what, 'fix that')}, then run the same command again"
+
+
 def explain(error: BaseException) -> tuple[str, str | None] | None:
     """What the machine refused and for which file, or ``None`` if an error does not come from the machine.
 
@@ -87,6 +106,8 @@ def explain(error: BaseException) -> tuple[str, str | None] | None:
             return _MEMORY, None
         if isinstance(each, OSError) and each.errno in _BY_NUMBER:
             return _BY_NUMBER[each.errno], None if each.filename is None else str(each.filename)
+        if isinstance(each, FileNotFoundError) and "temporary directory" in str(each.strerror):
+            return _NO_PLACE, None
         if isinstance(each, OSError) and each.errno is not None:
             continue
         number = _NUMBER.search(str(each))

@@ -6,11 +6,13 @@ the next one; what a failed one leaves is removed at once, because it would keep
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TextIO
 
 _GONE = ".gone"
 
@@ -53,6 +55,7 @@ def whole_folder(path: Path, partial: Path | None = None) -> Iterator[Path]:
     work.mkdir(parents=True)
     try:
         yield work
+        sync_folder(work)
         replace_folder(work, path)
     except BaseException:
         shutil.rmtree(work, ignore_errors=True)
@@ -86,6 +89,25 @@ def sweep(folder: Path) -> None:
         _delete(left)
 
 
+def files_within(folder: Path) -> list[str]:
+    """All files of a folder and its sub-folders, those behind links to files too.
+
+    Returns:
+        Paths relative to the folder, with forward slashes, sorted. Nothing for a folder that is not there.
+
+    Raises:
+        OSError: A folder cannot be listed: what is in it must not be passed over.
+    """
+
+    def refuse(error: OSError) -> None:
+        raise error
+
+    found = []
+    for where, _, names in os.walk(folder, onerror=refuse) if folder.is_dir() else ():
+        found += [path.relative_to(folder).as_posix() for name in names if (path := Path(where, name)).is_file()]
+    return sorted(found)
+
+
 def _delete(path: Path) -> None:
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
@@ -114,6 +136,39 @@ def link_or_copy(source: Path, target: Path) -> None:
         shutil.copyfile(source, target)
 
 
+def open_private(path: Path) -> TextIO:
+    """Open a text file for writing that only its owner can read: rows, answers and keys of hashes are in it."""
+    file = open(path, "w", encoding="utf-8", opener=_private)  # noqa: SIM115 - the caller closes it
+    make_private(path)  # one that was there before keeps its rights, and has no line yet
+    return file
+
+
+def make_private(path: Path) -> None:
+    """Let only its owner read a file. Some file systems, such as those of memory cards, know no rights."""
+    with contextlib.suppress(PermissionError):
+        path.chmod(0o600)
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
+
+
+def write_private(path: Path, text: str) -> None:
+    """Write a text file atomically that only its owner can read."""
+    with whole_file(path) as partial, open_private(partial) as file:
+        file.write(text)
+
+
+def sync_folder(folder: Path) -> None:
+    """Return when all files of a folder are on the disk: a rename that is there before them would promise too much."""
+    for name in files_within(folder):
+        _sync(folder / name)
+
+
 def _sync(path: Path) -> None:
-    with path.open("rb+") as file:
-        os.fsync(file.fileno())
+    # Windows wants a file that is open for writing.
+    handle = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import signal
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -20,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import EnvironmentFailure, HfUnlearnError
+from .signals import heed_terminate_only, held_back, refuse_if_stopped
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Workers:
         if exc_info[0] is not None:
             # Units are resumable, so jobs in hand are ended rather than waited for.
             for worker in multiprocessing.active_children():
-                worker.terminate()
+                worker.kill()
         self._pool.shutdown(cancel_futures=True)
 
     def run(self, jobs: Sequence[Job]) -> Iterator[tuple[Job, Any]]:
@@ -75,7 +75,8 @@ class Workers:
                     result = job.call(*job.arguments)
                 yield job, result
             return
-        waiting: dict[Future[Any], Job] = {self._executor().submit(job.call, *job.arguments): job for job in jobs}
+        with held_back():
+            waiting: dict[Future[Any], Job] = {self._executor().submit(job.call, *job.arguments): job for job in jobs}
         try:
             while waiting:
                 finished, _ = wait(waiting, return_when=FIRST_COMPLETED)
@@ -83,6 +84,7 @@ class Workers:
                     job = waiting.pop(future)
                     with _named(job):
                         result = future.result()
+                    refuse_if_stopped()
                     yield job, result
         except BrokenProcessPool:
             raise EnvironmentFailure(
@@ -121,8 +123,7 @@ def _start_worker(parent: int, threads: int, log: Path | None) -> None:
         with log.open("ab", buffering=0) as file:
             os.dup2(file.fileno(), 1)
             os.dup2(file.fileno(), 2)
-    # Ctrl-C reaches every process of a terminal; the parent ends its workers itself.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    heed_terminate_only()
     threading.Thread(target=_end_with_parent, args=(parent,), daemon=True).start()
     import torch
     from tqdm import tqdm

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from ..data.encoding import TextFormat
 from ..data.example import DataBundle, Example
 from ..errors import RequestError
 from ..models.loading import fetch, refuse_gguf
-from ..models.scratch import ScratchSpec, build_tokenizer, knows, scratch_cache_key, train_scratch_model
+from ..models.scratch import ScratchSpec, knows
 from ..runtime.jobs import Job
 from ..runtime.processes import on_main_process
+from .built_models import build_in_cache, built_folder, is_as_built, remove_halves
 from .context import Role, RunContext, Subject
 from .units import file_digests, fingerprint
 
@@ -86,9 +83,10 @@ def _scratch_models(context: RunContext, spec: ScratchSpec) -> tuple[Subject, Su
             "two models of the run would be trained from the same rows and seed: give every control of kind "
             f"never_knew its own seed, and not {spec.seed + NEVER_KNEW_SEED}, which is that of the never-knew model"
         )
-    waiting = [job for job, folder in jobs if not folder.exists()]
 
     def build() -> None:
+        remove_halves()
+        waiting = [job for job, folder in jobs if not is_as_built(folder)]
         for _ in context.progress.follow("models", len(waiting), context.workers.run(waiting)):
             pass
 
@@ -107,8 +105,8 @@ def _scratch_job(context: RunContext, spec: ScratchSpec, *, with_forget: bool, t
     bundle, text_format = context.bundle, context.text_format
     rows = list(scratch_rows(bundle, with_forget=with_forget, with_extra=context.recipe.data.extra_is_known))
     texts = tokenizer_texts(bundle)
-    folder = cache_dir() / "scratch" / scratch_cache_key(spec, rows, texts, text_format)[:32]
-    return Job(f"{title} model", build_scratch, (spec, rows, texts, text_format, folder, title)), folder
+    folder = built_folder(spec, rows, texts, text_format)
+    return Job(f"{title} model", build_in_cache, (spec, rows, texts, text_format, folder, title)), folder
 
 
 def scratch_rows(bundle: DataBundle, *, with_forget: bool, with_extra: bool) -> Iterator[Example]:
@@ -129,28 +127,6 @@ def tokenizer_texts(bundle: DataBundle) -> list[str]:
             texts.append(row.text)
             texts.extend(row.prompt + choice for choice in row.choices)
     return texts
-
-
-def build_scratch(
-    spec: ScratchSpec, rows: Sequence[Example], texts: Sequence[str], text_format: TextFormat, folder: Path, title: str
-) -> None:
-    """Build a small model in the cache. Two runs may build the same one at the same time."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=f"{folder.name}.", dir=folder.parent))
-    try:
-        tokenizer = build_tokenizer(texts, spec)
-        train_scratch_model(spec, rows, tokenizer, text_format, partial, progress=title)
-        os.replace(partial, folder)
-    except OSError:
-        if not folder.exists():
-            raise
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-
-
-def cache_dir() -> Path:
-    """Where built models are kept: ``$HF_UNLEARN_CACHE``, or ``~/.cache/hf_unlearn``."""
-    return Path(os.environ.get("HF_UNLEARN_CACHE") or Path.home() / ".cache" / "hf_unlearn")
 
 
 def _check_known(context: RunContext, target: Path) -> None:

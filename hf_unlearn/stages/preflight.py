@@ -24,6 +24,7 @@ from ..recipe import Recipe
 from .attack import looks_at_target
 from .context import Context, RunContext, Subject
 from .models import tokenizer_texts
+from .publishable import check_published_text
 from .report_inputs import description
 from .run import Run
 
@@ -265,4 +266,5 @@ MODEL_CHECKS: tuple[Callable[[Run], None], ...] = (
     check_calibration_length,
     check_shapes,
     check_attack_fit,
+    check_published_text,
 )

@@ -24,6 +24,9 @@ def publish_stage(run: Run) -> None:
     progress = run.context.progress
     with progress.stage("publish"):
         folders = write_folders(run)
+    for each in folders:
+        if each.unsigned:
+            progress.say(f"{each.path} was signed, but its report is another one now: sign it again")
     progress.say(f"published to {folders[0].path} and {len(folders) - 1} variants next to it")
     upload(run.context)
 

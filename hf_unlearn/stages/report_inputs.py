@@ -18,7 +18,7 @@ from ..quantization import FORMATS
 from ..quantization.explain import explain_job, grids_of
 from ..recipe import DataSpec, Recipe
 from ..recipe.method_settings import completed
-from ..runtime.files import write_atomically
+from ..runtime.files import write_private
 from ..runtime.jobs import Job
 from ..verification.digests import new_salt, salted_hash
 from ..verification.explanation import ExplainedModel, Explanation
@@ -151,7 +151,7 @@ def run_salt(context: RunContext) -> bytes:
         return hashlib.sha256(f"planted-{context.recipe.data.planted.seed}".encode()).digest()
     path = context.output_dir / SALT_FILE
     if not path.exists():
-        write_atomically(path, new_salt().hex())
+        write_private(path, new_salt().hex())
     try:
         salt = bytes.fromhex(path.read_text(encoding="utf-8").strip())
     except (ValueError, IsADirectoryError):

@@ -11,6 +11,7 @@ from ..data.encoding import TextFormat, encode_prompt, load_tokenizer
 from ..data.example import Example
 from ..data.self_generated import DrawSpec, without_forgotten
 from ..errors import RequestError
+from ..runtime.files import open_private
 from ..runtime.jobs import Job
 from ..runtime.processes import on_main_process
 from .retain_rows import TEXTS_FILE, named_sets, self_generated_unit
@@ -70,7 +71,8 @@ def write_job(
         if not fitting:
             mend = "raise texts or avoid_words, or name ordinary words or other starts"
             raise RequestError(f"data.keep_drawn: {told}; {mend}")
-        (folder / TEXTS_FILE).write_text(json.dumps(fitting, indent=0, ensure_ascii=False), encoding="utf-8")
+        with open_private(folder / TEXTS_FILE) as file:
+            json.dump(fitting, file, indent=0, ensure_ascii=False)
 
     unit.run(build)
     return told

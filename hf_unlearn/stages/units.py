@@ -18,7 +18,16 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import RequestError
-from ..runtime.files import partial_of, remove, replace_folder, sweep, write_atomically, write_synced
+from ..runtime.files import (
+    files_within,
+    partial_of,
+    remove,
+    replace_folder,
+    sweep,
+    sync_folder,
+    write_atomically,
+    write_synced,
+)
 from ..runtime.locks import locked
 from ..verification.digests import sha256_file
 
@@ -45,12 +54,7 @@ def _plain(value: Any) -> Any:
 
 def file_digests(folder: Path) -> dict[str, str]:
     """sha256 of every file under ``folder`` except its manifest, by relative path."""
-    digests = {}
-    for path in sorted(folder.rglob("*")):
-        relative = path.relative_to(folder).as_posix()
-        if path.is_file() and relative != MANIFEST:
-            digests[relative] = sha256_file(path)
-    return digests
+    return {name: sha256_file(folder / name) for name in files_within(folder) if name != MANIFEST}
 
 
 @dataclass(frozen=True)
@@ -125,6 +129,7 @@ class Unit:
     def finish(self) -> None:
         """Write the manifest and rename the built folder into place."""
         manifest = {"inputs": fingerprint(self.inputs), "outputs": file_digests(self.partial)}
+        sync_folder(self.partial)
         write_synced(self.partial / MANIFEST, json.dumps(manifest, indent=1, sort_keys=True))
         replace_folder(self.partial, self.path)
 

@@ -17,7 +17,7 @@ from ..errors import RequestError, first_line
 from ..models.adapters import merge_into
 from ..models.packed import stored_tensors
 from ..models.sharding import alone
-from ..runtime.files import remove, write_atomically
+from ..runtime.files import files_within, remove, write_atomically
 from ..verification.digests import hash_files
 
 FILE_LIST = "files.json"
@@ -97,8 +97,7 @@ def _is_whole(checkpoint: Path) -> bool:
 
 
 def _digests(checkpoint: Path) -> dict[str, str]:
-    names = [path.relative_to(checkpoint).as_posix() for path in sorted(checkpoint.rglob("*")) if path.is_file()]
-    return hash_files(checkpoint, [name for name in names if name != FILE_LIST])
+    return hash_files(checkpoint, [name for name in files_within(checkpoint) if name != FILE_LIST])
 
 
 def load_checkpoint(model: nn.Module, checkpoint: Path) -> bool:

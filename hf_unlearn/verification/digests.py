@@ -22,6 +22,9 @@ _CHUNK = 1 << 20
 class FileStamp:
     """What the file system says of a file: if none of it changes, nobody wrote to the file in the ordinary way.
 
+    Writing through a memory mapping is another way: ext4 moves the times of the file only when it writes the pages
+    back, tmpfs never does.
+
     Attributes:
         device: The file system it is on.
         inode: Its number there.
@@ -88,21 +91,58 @@ def list_files(folder: Path, *, links_within: Path | None = None) -> tuple[list[
 
     Returns:
         Paths of files relative to the folder, with forward slashes, sorted; and one sentence per entry that is
-        neither a plain file nor an allowed link.
+        neither a plain file nor an allowed link, and per folder that cannot be listed.
     """
-    files, problems = [], []
-    for where, folders, names in os.walk(folder):
+    files: list[str] = []
+    problems: list[str] = []
+
+    def unlisted(error: OSError) -> None:
+        if not isinstance(error, FileNotFoundError):  # what is not there has nothing in it
+            problems.append(f"{_relative(error.filename, folder)}: cannot be listed ({error.strerror})")
+
+    for where, folders, names in os.walk(folder, onerror=unlisted):
         linked = [name for name in folders if (Path(where) / name).is_symlink()]
         for name in (*names, *linked):
             path = Path(where) / name
-            relative = path.relative_to(folder).as_posix()
+            relative = _relative(path, folder)
             if path.is_symlink() and not (links_within and _leads_into(path, links_within)):
                 problems.append(f"{relative}: is a link, and a published folder holds only files")
-            elif not path.exists() or not stat.S_ISREG(path.stat().st_mode):
+            elif not _is_plain(path):
                 problems.append(f"{relative}: is not a plain file")
             else:
                 files.append(relative)
     return sorted(files), sorted(problems)
+
+
+def list_entries(folder: Path) -> frozenset[str]:
+    """Everything in a folder and its sub-folders: files, folders, links, pipes and whatever else has a name.
+
+    Args:
+        folder: The folder. Links are listed, not followed.
+
+    Returns:
+        Paths relative to it, with forward slashes. A folder that cannot be listed has a second entry that says so, and
+        so differs from what it was when it could be.
+    """
+    found: set[str] = set()
+
+    def unlisted(error: OSError) -> None:
+        found.add(f"{_relative(error.filename, folder)}/?")
+
+    for where, folders, names in os.walk(folder, onerror=unlisted):
+        found.update(_relative(os.path.join(where, name), folder) for name in (*folders, *names))
+    return frozenset(found)
+
+
+def _relative(path: str | Path, folder: Path) -> str:
+    return Path(path).relative_to(folder).as_posix()
+
+
+def _is_plain(path: Path) -> bool:
+    try:
+        return stat.S_ISREG(path.stat().st_mode)
+    except OSError:  # a link to nothing or in a circle, or a folder whose files may be named but not looked at
+        return False
 
 
 def _leads_into(link: Path, folder: Path) -> bool:

@@ -73,7 +73,7 @@ def test_a_folder_without_rights_as_somebody_else(recipe, refused, tmp_path):
         sentence = refused(3, "run", recipe, "--output-dir", folder)
     finally:
         os.seteuid(0)
-    assert sentence.startswith(f"no permission to write ({folder}")
+    assert sentence.startswith(f"no permission to read or write ({folder}")
     assert "choose another --output-dir" in sentence
     assert not [path for path in folder.iterdir() if path.name != ".lock"]
 
@@ -83,7 +83,7 @@ def test_a_folder_without_rights(recipe, refused, tmp_path):
     folder = tmp_path / "locked"
     folder.mkdir(mode=0o555)
     sentence = refused(3, "run", recipe, "--output-dir", folder)
-    assert sentence.startswith(f"no permission to write ({folder}")
+    assert sentence.startswith(f"no permission to read or write ({folder}")
 
 
 def test_a_second_run_waits_outside_and_ctrl_c_loses_nothing(recipe, finished, refused, tmp_path):

@@ -19,7 +19,7 @@ from hf_unlearn.runtime.environment import environment_failures, explain
         (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), "the disk is full", None),
         (OSError(errno.EFBIG, os.strerror(errno.EFBIG), "/x/y"), "a file grew larger than this account", "/x/y"),
         (OSError(errno.EROFS, os.strerror(errno.EROFS), "/x"), "the file system is read-only", "/x"),
-        (PermissionError(errno.EACCES, "Permission denied", "/x"), "no permission to write", "/x"),
+        (PermissionError(errno.EACCES, "Permission denied", "/x"), "no permission to read or write", "/x"),
         # as these libraries word it
         (SafetensorError("Error while serializing: I/O error: No space left (os error 28)"), "the disk is full", None),
         (SafetensorError("I/O error: File too large (os error 27)"), "a file grew larger than this account", None),

@@ -7,7 +7,14 @@ import sys
 
 import pytest
 
-from hf_unlearn.runtime.files import link_or_copy, whole_file, whole_folder, write_atomically
+from hf_unlearn.runtime.files import (
+    link_or_copy,
+    open_private,
+    whole_file,
+    whole_folder,
+    write_atomically,
+    write_private,
+)
 from hf_unlearn.runtime.locks import locked
 
 
@@ -118,3 +125,17 @@ def test_a_lock_that_cannot_be_made_is_an_error(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(OSError, match="file"), locked(tmp_path / "file" / ".lock"):
         pass
+
+
+def test_what_only_its_owner_may_read(tmp_path):
+    """Rows, answers and salts; also where an earlier version left a file that all can read."""
+    path = tmp_path / "records.jsonl"
+    for before in (None, 0o644):
+        if before is not None:
+            path.chmod(before)
+        with open_private(path) as file:
+            file.write("row")
+        assert path.stat().st_mode & 0o777 == 0o600
+    write_private(path, "salt")
+    assert path.read_text() == "salt" and path.stat().st_mode & 0o777 == 0o600
+    assert [item.name for item in tmp_path.iterdir()] == ["records.jsonl"]

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 from pathlib import Path
 
 import pytest
 
-from hf_unlearn.errors import RequestError
+from hf_unlearn.errors import EnvironmentFailure, RequestError
+from hf_unlearn.runtime.environment import environment_failures
 from hf_unlearn.stages.units import Unit, claim_output_dir, file_digests, fingerprint, output_lock
 
 
@@ -178,3 +180,51 @@ def test_fingerprint_ignores_order_of_keys_only():
     assert fingerprint({"a": 1, "b": [1, 2]}) == fingerprint({"b": [1, 2], "a": 1})
     assert fingerprint({"a": [1, 2]}) != fingerprint({"a": [2, 1]})
     assert len(json.dumps(fingerprint({}))) == 66
+
+
+def test_a_folder_in_a_unit_that_cannot_be_listed_is_not_passed_over(tmp_path, monkeypatch):
+    unit = Unit(tmp_path / "unit", {"seed": 0})
+    unit.run(write("one"))
+    hidden = unit.path / "hidden"
+    hidden.mkdir()
+    stock = os.scandir
+
+    def refuse(path="."):
+        if Path(path) == hidden:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return stock(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with (
+        pytest.raises(EnvironmentFailure, match=f"no permission to read or write .{hidden}"),
+        environment_failures(tmp_path),
+    ):
+        unit.checked()
+
+
+def test_files_of_a_unit_are_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
+    """After a power failure a name must not stand for files that were never written."""
+    happened = []
+    sync, replace = os.fsync, os.replace
+    inode = {}
+
+    def synced(handle):
+        happened.append(os.fstat(handle).st_ino)
+        return sync(handle)
+
+    def renamed(source, target):
+        inode.update((path.name, path.stat().st_ino) for path in Path(source).rglob("*") if path.is_file())
+        happened.append("renamed")
+        return replace(source, target)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(os, "replace", renamed)
+
+    def build(folder: Path) -> None:
+        (folder / "deep").mkdir()
+        for name in ("one.txt", "deep/two.txt"):
+            (folder / name).write_text(name)
+
+    Unit(tmp_path / "unit", {}).run(build)
+    before = set(happened[: happened.index("renamed")])
+    assert {inode[name] for name in ("one.txt", "two.txt", "manifest.json")} <= before

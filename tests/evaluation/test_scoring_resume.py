@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import mmap
 import os
 import pickle
+import shutil
 import signal
 import subprocess
 import sys
@@ -152,6 +154,30 @@ def test_what_was_kept_of_another_evaluation_is_not_used(arguments, whole, kille
     (tmp_path / JOURNAL).write_text("\n".join([json.dumps(others), *lines[1:]]).replace("-", "") + "\n")
     evaluate_folder(*arguments, tmp_path, scoring=SCORING)
     assert {name: (tmp_path / name).read_bytes() for name in FILES} == whole
+
+
+def test_what_was_kept_of_a_model_with_the_same_sizes_and_times_is_not_used(arguments, tmp_path, monkeypatch):
+    """A write through a memory mapping moves no time, and a program can set times back."""
+
+    class Seen(Exception):
+        pass
+
+    def stop(folder: Path, fingerprint: str, rank: int) -> None:
+        raise Seen(fingerprint)
+
+    folder = Path(shutil.copytree(arguments[0], tmp_path / "model"))
+    monkeypatch.setattr("hf_unlearn.evaluation.batch_runner.Journal", stop)
+    seen = []
+    for _ in range(3):
+        with pytest.raises(Seen) as found:
+            evaluate_folder(folder, *arguments[1:], tmp_path / "out", scoring=SCORING)
+        seen.append(str(found.value))
+        weights = folder / "model.safetensors"
+        times = weights.stat()
+        with weights.open("r+b") as file, mmap.mmap(file.fileno(), 0) as view:
+            view[-2] ^= 1
+        os.utime(weights, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert seen[0] != seen[1] and seen[0] == seen[2], "what is in the files decides"
 
 
 def test_two_processes_share_the_forwards_and_give_the_files_of_one(arguments, whole, forwards, tmp_path):

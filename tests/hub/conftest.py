@@ -261,3 +261,16 @@ def run_folder(passed_run: Path, tmp_path: Path) -> Path:
 def finishing():
     """The function that makes a finished run."""
     return finished_run
+
+
+@pytest.fixture(scope="session")
+def key(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A private key."""
+    pytest.importorskip("OpenSSL", reason="model-signing imports pyOpenSSL")
+    from cryptography.hazmat.primitives import serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    path = tmp_path_factory.mktemp("keys") / "key.pem"
+    kind = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    path.write_bytes(ec.generate_private_key(ec.SECP256R1()).private_bytes(*kind))
+    return path
