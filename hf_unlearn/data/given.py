@@ -51,11 +51,11 @@ def _how_to_give(dataset: Any) -> str | None:
             names = ", ".join(map(str, dataset))
             return f"is of type {kind}, with the splits {names}: give one of them, {_first_split(dataset)}"
         return f"is of type {kind} and not a data set: give datasets.Dataset.from_dict(COLUMNS), or a list of rows"
-    if hasattr(dataset, "iloc") or hasattr(dataset, "to_pandas") and not hasattr(dataset, "features"):
+    if hasattr(dataset, "iloc") or (hasattr(dataset, "to_pandas") and not hasattr(dataset, "features")):
         library = "pandas" if hasattr(dataset, "iloc") else type(dataset).__module__.partition(".")[0]
         maker = {"pandas": "from_pandas(FRAME, preserve_index=False)", "polars": "from_polars(FRAME)"}
         return f"is of type {library}.{kind}: give datasets.Dataset.{maker.get(library, 'from_list(ROWS)')}"
-    if hasattr(dataset, "features") and not hasattr(dataset, "__len__") or hasattr(dataset, "__next__"):
+    if (hasattr(dataset, "features") and not hasattr(dataset, "__len__")) or hasattr(dataset, "__next__"):
         return "is streamed, but reference values are kept by row number: load it whole (streaming=False)"
     if not isinstance(dataset, Sequence) and not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")):
         return f"is of type {kind} and not a data set: give a datasets.Dataset or a list of rows"
