@@ -10,6 +10,7 @@ from typing import Any
 from ..errors import EnvironmentFailure, RequestError, VerificationError
 from ..verification.digests import FileStamp, compare_digests, file_stamps, hash_files, list_files, sha256_file
 from ..verification.report_file import REPORT_FILE, read_report
+from .beside import left_beside
 from .files import SIGNATURE_FILE, is_weight_file, may_be_published
 from .signatures import NO_SIGNATURE, SignatureFinding, SigningKey, TrustedKey, check_signature, sign_report
 
@@ -71,8 +72,10 @@ def check_folder(
     """Compare every file of a published folder with its report, and the report with its signature.
 
     Finds every file that was changed (one byte is enough, the report itself included), removed or added, and whatever
-    is not a plain file. Only a signature shows *who* wrote the report: without trusted keys, someone who replaces the
-    files and writes a new report to match is not found.
+    is not a plain file. What the Hub's tools and git leave at the root of a download (``.gitattributes``,
+    ``.cache/huggingface``, ``.git``) is passed over, unless it could be loaded or run. Only a signature shows *who*
+    wrote the report: without trusted keys, someone who replaces the files and writes a new report to match is not
+    found.
 
     Args:
         path: The folder.
@@ -95,7 +98,7 @@ def check_folder(
         inner = folder / "publish"
         where = f": a run publishes to {inner}" if inner.is_dir() else ""
         raise RequestError(f"{folder} holds no published model (neither {REPORT_FILE} nor config.json){where}")
-    return check_files(folder, trusted_keys=trusted_keys, hasher=hasher)
+    return check_files(folder, trusted_keys=trusted_keys, hasher=hasher, downloaded=True)
 
 
 def check_files(
@@ -105,6 +108,7 @@ def check_files(
     ignored: frozenset[str] = frozenset(),
     trusted_keys: Sequence[TrustedKey] = (),
     hasher: Callable[[Path], str] = sha256_file,
+    downloaded: bool = False,
 ) -> CheckResult:
     """:func:`check_folder` for a folder that is managed elsewhere.
 
@@ -114,6 +118,7 @@ def check_files(
         ignored: Files that may exist although the report does not list them.
         trusted_keys: As for :func:`check_folder`.
         hasher: Hashes one file.
+        downloaded: Whether it may hold what tools for downloading and cloning leave beside a model.
 
     Returns:
         The result, with all problems.
@@ -124,6 +129,9 @@ def check_files(
         EnvironmentFailure: A file cannot be read.
     """
     names, problems = list_files(folder, links_within=links_within)
+    if downloaded:
+        beside, wrong_beside = left_beside(folder, names)
+        ignored, problems = ignored | beside, [*problems, *wrong_beside]
     if REPORT_FILE not in names:
         missing = [] if any(problem.startswith(f"{REPORT_FILE}:") for problem in problems) else ["is missing"]
         return CheckResult(folder, (*(f"{REPORT_FILE}: {text}" for text in missing), *problems), None)
