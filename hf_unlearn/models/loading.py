@@ -240,6 +240,8 @@ def fetch(name: str, revision: str | None, key: str) -> Path:
         found = Path(snapshot_download(name, revision=revision, allow_patterns=patterns))
     except HFValidationError:
         raise RequestError(f"{key}: {name!r} is neither a folder here nor a Hub id") from None
+    except ValueError as error:  # the client refuses names by which a file would leave its folder
+        raise EnvironmentFailure(f"{key}: {name!r} was not fetched from the Hub: {first_line(error)}") from None
     except RepositoryNotFoundError:
         raise RequestError(
             f"{key}: {name!r} is neither a folder here nor a model on the Hub that you can read: check the name, or "
