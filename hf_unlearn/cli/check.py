@@ -21,7 +21,11 @@ def _add_check_arguments(command: argparse.ArgumentParser) -> None:
     )
     text = "fail unless a given trusted key or identity has signed"
     command.add_argument("--require-signature", action="store_true", help=text)
-    command.add_argument("--report-digest", metavar="SHA256", help="accept only the report with this digest")
+    command.add_argument(
+        "--report-digest",
+        metavar="SHA256",
+        help="accept only the report with this digest (its first 8 digits or more)",
+    )
     text = "reuse digests of files in the download cache that have not changed since they were last hashed"
     command.add_argument("--reuse-digests", action="store_true", help=text)
     text = "check only that every byte is what was verified, whatever the verdict"

@@ -12,7 +12,15 @@ from ..verification.digests import FileStamp, compare_digests, file_stamps, hash
 from ..verification.report_file import REPORT_FILE, read_report
 from .beside import left_beside
 from .files import SIGNATURE_FILE, is_weight_file, may_be_published
-from .signatures import NO_SIGNATURE, SignatureFinding, SigningKey, TrustedKey, check_signature, sign_report
+from .signatures import (
+    NO_SIGNATURE,
+    SignatureFinding,
+    SigningKey,
+    SigstoreIdentity,
+    TrustedKey,
+    check_signature,
+    sign_report,
+)
 
 
 @dataclass(frozen=True)
@@ -66,8 +74,18 @@ class CheckResult:
             raise VerificationError(f"{self.folder}: {(changed or appeared)[0]} was changed while it was being loaded")
 
 
+def as_keys(trusted_keys: TrustedKey | Sequence[TrustedKey] | None) -> tuple[TrustedKey, ...]:
+    """Trusted keys and identities as they may be given: none, one, or several of them."""
+    if trusted_keys is None:
+        return ()
+    return (trusted_keys,) if isinstance(trusted_keys, str | Path | SigstoreIdentity) else tuple(trusted_keys)
+
+
 def check_folder(
-    path: str | Path, trusted_keys: Sequence[TrustedKey] = (), *, hasher: Callable[[Path], str] = sha256_file
+    path: str | Path,
+    trusted_keys: TrustedKey | Sequence[TrustedKey] = (),
+    *,
+    hasher: Callable[[Path], str] = sha256_file,
 ) -> CheckResult:
     """Compare every file of a published folder with its report, and the report with its signature.
 
@@ -79,8 +97,8 @@ def check_folder(
 
     Args:
         path: The folder.
-        trusted_keys: Public keys (PEM files) and Sigstore identities; if any are given, one of them must have
-            signed the report.
+        trusted_keys: Public keys (PEM files) and Sigstore identities, or a single one; if any are given, one of them
+            must have signed the report.
         hasher: Hashes one file.
 
     Returns:
@@ -98,7 +116,7 @@ def check_folder(
         inner = folder / "publish"
         where = f": a run publishes to {inner}" if inner.is_dir() else ""
         raise RequestError(f"{folder} holds no published model (neither {REPORT_FILE} nor config.json){where}")
-    return check_files(folder, trusted_keys=trusted_keys, hasher=hasher, downloaded=True)
+    return check_files(folder, trusted_keys=as_keys(trusted_keys), hasher=hasher, downloaded=True)
 
 
 def check_files(
