@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from ..errors import HfUnlearnError, RequestError
 from ..runtime.log_filters import drop_harmless_lines
+from ..runtime.secrets import redact
 from ..stages import stages_of
 from . import attack, check, evaluate, listing, publish, run
 from .command import Command
@@ -32,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return code
     except HfUnlearnError as error:
-        print(f"hf-unlearn: {error}", file=sys.stderr)
+        print(f"hf-unlearn: {redact(str(error))}", file=sys.stderr)
         return error.exit_code
     except MemoryError:
         print("hf-unlearn: out of memory: use fewer --workers, smaller batches or a bigger machine", file=sys.stderr)
