@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from ..attacks import Attack
-from ..data.encoding import TextFormat
+from ..data.encoding import TextFormat, read_otherwise
 from ..data.example import DataBundle, Example, RowSet
 from ..models.llama_cpp import runtime_transforms, split_runtime
 from ..quantization import FORMATS
@@ -237,6 +237,9 @@ def data_fingerprint(bundle: DataBundle, text_format: TextFormat) -> str:
     described = text_format.described()
     if any(row.conversational for rows in bundle_sets(bundle).values() for row in rows):
         described["chat_template_kwargs"] = text_format.template_arguments.values()
+    read = read_otherwise((row for rows in bundle_sets(bundle).values() for row in rows), text_format)
+    if read:
+        described["read"] = read
     return fingerprint({"rows": bundle_rows(bundle), "format": described})
 
 

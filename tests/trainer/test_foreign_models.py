@@ -157,3 +157,12 @@ def test_a_half_trained_model_is_no_reference_for_a_run_that_goes_on(start, tmp_
     with_reference = tiny_trainer(tmp_path, model=checkpoint, ref_model=str(start), max_steps=2)
     with_reference.train(resume_from_checkpoint=checkpoint)
     assert with_reference.state.global_step == 2
+
+
+def test_a_run_does_not_go_on_without_the_state_of_its_optimizer(start, tmp_path):
+    settings = {"max_steps": 2, "save_strategy": "steps", "save_steps": 1, "save_only_model": True}
+    tiny_trainer(tmp_path, model=str(start), **settings).train()
+    again = tiny_trainer(tmp_path, model=str(start), **settings)
+    with pytest.raises(RequestError, match=r"checkpoint-1 holds the model alone \(save_only_model\)"):
+        again.train(resume_from_checkpoint=str(tmp_path / "checkpoint-1"))
+    assert again.state.global_step == 0

@@ -8,7 +8,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from ...data.encoding import TextFormat, load_tokenizer
+from ...data.encoding import TextFormat, load_tokenizer, read_otherwise
 from ...errors import RequestError
 from ...runtime.processes import is_main_process, wait_for_everyone
 from ...verification.intervals import mean_estimate
@@ -88,7 +88,7 @@ def evaluate_suite(request: Request, say: Callable[[str], None] = lambda text: N
     rows = load_rows(suite, tokenizer, request.limit)
     chat = suite.harness is not None and harness_chat(suite.harness, bool(tokenizer.chat_template))
     known = read_reference(reference, rows) if reference and reference.kind != "model" else None
-    asked = _asked(request, rows, reference)
+    asked = _asked(request, rows, reference, chat)
     if is_main_process():
         open_folder(request.out_dir, asked)
     wait_for_everyone()
@@ -114,7 +114,7 @@ def evaluate_suite(request: Request, say: Callable[[str], None] = lambda text: N
     return result
 
 
-def _asked(request: Request, rows: SuiteRows, reference: Reference | None) -> dict[str, Any]:
+def _asked(request: Request, rows: SuiteRows, reference: Reference | None, harness_chat: bool) -> dict[str, Any]:
     """What must be the same for a folder to be gone on with."""
     return {
         "suite": suite_digest(request.suite),
@@ -126,7 +126,16 @@ def _asked(request: Request, rows: SuiteRows, reference: Reference | None) -> di
         "reference": reference.name if reference else None,
         "target": str(request.target) if request.target else None,
         **({"chat template": TextFormat().template_arguments.values()} if "chat" in rows.kinds.values() else {}),
+        **({"harness chat template": TextFormat().template_arguments.values()} if harness_chat else {}),
+        **({"read": read} if (read := _read(rows)) else {}),
     }
+
+
+def _read(rows: SuiteRows) -> dict[str, list[str]]:
+    """What of the rows of each set is read otherwise than by earlier versions."""
+    plain = TextFormat()
+    found = {name: read_otherwise(members, plain) for name, members in rows.sets.items()}
+    return {name: kinds for name, kinds in found.items() if kinds}
 
 
 def _score(request: Request, rows: SuiteRows, model: Path, out_dir: Path, scoring: Mapping[str, SetScoring]) -> None:
