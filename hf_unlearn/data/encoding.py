@@ -291,27 +291,31 @@ def check_chat_template(tokenizer: PreTrainedTokenizerBase, fmt: TextFormat, row
 
 
 def read_otherwise(rows: Iterable[Example], fmt: TextFormat) -> list[str]:
-    """What of some rows is read otherwise than by 0.4.0 and earlier: their scores there are others.
+    """What of some rows is read otherwise than by 0.4.0 and earlier, which gave other weights and scores for them.
 
-    Fingerprints of data hold it, so that no score of that version is taken for one of this; rows without any of it
-    keep the fingerprints that they had.
+    Fingerprints of data hold it, so that nothing of that version is taken for something of this; rows without any of
+    it keep the fingerprints that they had.
 
     Args:
         rows: Rows of any sets.
         fmt: How prompt and answer become one text.
 
     Returns:
-        Some of ``separator`` (only a space of it is a label), ``prompt's end`` (generation starts from what is scored)
-        and ``rendered`` (texts that hold their beginning and end get no second ones).
+        Some of ``rendered`` (texts that hold their beginning and end get no second ones) and ``separator`` (only a
+        space of it is a label).
     """
     plain = [row for row in rows if not uses_chat(row, fmt)]
-    asked = [row for row in plain if row.prompt]
     found = {
-        "prompt's end": any(fmt.template.replace(_SLOT, row.prompt).endswith(" ") for row in asked),
         "rendered": any(_RENDERED.search(text) for row in plain for text in (row.prompt, row.answer)),
-        "separator": bool(asked) and fmt.separator not in ("", " "),
+        "separator": fmt.separator not in ("", " ") and any(row.prompt for row in plain),
     }
     return [kind for kind, there in found.items() if there]
+
+
+def generated_otherwise(rows: Iterable[Example], fmt: TextFormat) -> bool:
+    """Whether 0.4.0 and earlier let a model generate from other tokens than those that are scored: from the space at
+    the end of a prompt."""
+    return any(fmt.template.replace(_SLOT, row.prompt).endswith(" ") for row in rows if row.prompt)
 
 
 def load_tokenizer(folder_or_id: str, revision: str | None = None) -> PreTrainedTokenizerBase:

@@ -40,6 +40,7 @@ _SETTING = re.compile(
     re.IGNORECASE,
 )
 _SOME = 4096
+_LONGEST_SETTINGS = 1 << 16
 
 
 def left_beside(folder: Path, names: Iterable[str]) -> tuple[frozenset[str], list[str]]:
@@ -69,7 +70,7 @@ def _could_run(path: Path, name: str) -> str | None:
     if _LOADABLE.fullmatch(name) and not _LISTING.fullmatch(name):
         return "was added, and is of a type that can be loaded or run"
     if _SETTINGS.fullmatch(name):
-        return _runs_by_setting(_start(path, 1 << 20))
+        return _runs_by_setting(_start(path, _LONGEST_SETTINGS + 1))
     start = _start(path, _SOME)
     if _LARGE_FILE_HOOK.fullmatch(name) and _calls_large_files_only(start):
         return None
@@ -87,6 +88,8 @@ def _calls_large_files_only(hook: bytes) -> bool:
 
 def _runs_by_setting(data: bytes) -> str | None:
     """git runs programs that its settings name (``fsmonitor``, ``sshCommand``, ``hooksPath``, filters)."""
+    if len(data) > _LONGEST_SETTINGS or data.startswith(_PROGRAMS):
+        return "was added, and is no list of settings that git writes"
     if b"ext::" in data:  # an address that is a command
         return "has an address by which git could run a program"
     for line in data.decode("utf-8", "replace").splitlines():

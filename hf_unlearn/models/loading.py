@@ -161,7 +161,7 @@ def refuse_gguf(folder: Path | str, key: str) -> None:
 
 def _refuse_gguf_path(path: Path, key: str) -> None:
     """A model is named by its folder: tokenizer and configuration lie next to its weights."""
-    if path.suffix.lower() == ".gguf":
+    if path.suffix.lower() == ".gguf" and path.is_file():
         raise RequestError(
             f"{key}: {path} is a GGUF file and not a model folder: put it into a folder of its own, with the "
             "tokenizer's files and config.json, and name that folder to have it scored; to train, name the "

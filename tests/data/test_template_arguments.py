@@ -8,7 +8,7 @@ from hf_unlearn.data.encoding import TextFormat, encode_prompt, encode_row, read
 from hf_unlearn.data.example import EMPTY_SET, DataBundle, RowSet
 from hf_unlearn.errors import RequestError
 from hf_unlearn.recipe import load_recipe
-from hf_unlearn.stages.context import bundle_rows, data_fingerprint
+from hf_unlearn.stages.context import bundle_rows, data_fingerprint, generation_inputs
 from hf_unlearn.stages.units import fingerprint
 
 CHATML = (
@@ -87,8 +87,7 @@ def test_a_recipe_keeps_the_arguments():
         ("Who?", " Ada", {}, []),
         ("Who?", "Ada", {"separator": " "}, []),
         ("Who?", "Ada <b> and [x]", {"template": "Question: {prompt}\nAnswer:"}, []),
-        ("Who? ", "Ada", {}, ["prompt's end"]),
-        ("Who?", "Ada", {"template": "{prompt} A: "}, ["prompt's end"]),
+        ("Who? ", "Ada", {}, []),
         ("<bos>Who?", "Ada", {}, ["rendered"]),
         ("", "It rains.</s>", {}, ["rendered"]),
         ("Who?", "Ada", {"separator": "\n"}, ["separator"]),
@@ -104,3 +103,18 @@ def test_scores_of_rows_that_are_read_otherwise_are_not_taken_from_earlier_versi
     now = data_fingerprint(bundle, text_format)
     before = fingerprint({"rows": bundle_rows(bundle), "format": text_format.described()})
     assert (now == before) == (not found)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "template", "changed"),
+    [
+        ("Who?", "{prompt}", False),
+        ("Who? ", "{prompt}", True),
+        ("Who?", "{prompt} A: ", True),
+        ("", "{prompt} ", False),
+    ],
+)
+def test_only_units_that_generate_know_of_prompts_that_end_in_a_space(prompt, template, changed, make_row):
+    row = make_row(prompt, "Ada")
+    bundle = DataBundle(RowSet((row,), (row,)), EMPTY_SET)
+    assert bool(generation_inputs(bundle, TextFormat(template=template))) == changed

@@ -88,6 +88,7 @@ def test_a_clone_is_intact(cloned: Path) -> None:
         (".git/config", b"[core]\n\tfsmonitor = ./run\n"),
         (".git/config", b'[filter "lfs"]\n\tsmudge = ./run\n'),
         (".git/config", b'[remote "origin"]\n\turl = ext::sh -c run\n'),
+        (".git/config", b"# " + b"x" * 70_000 + b"\n[core]\n\tbare = false\n"),
         (".git/objects/run", b"#!/usr/bin/env python\n"),
         ("original/.gitattributes", b"x"),
         ("original/.git/HEAD", b"ref: refs/heads/main\n"),

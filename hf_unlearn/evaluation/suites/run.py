@@ -8,7 +8,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from ...data.encoding import TextFormat, load_tokenizer, read_otherwise
+from ...data.encoding import TextFormat, generated_otherwise, load_tokenizer, read_otherwise
 from ...errors import RequestError
 from ...runtime.processes import is_main_process, wait_for_everyone
 from ...verification.intervals import mean_estimate
@@ -134,7 +134,10 @@ def _asked(request: Request, rows: SuiteRows, reference: Reference | None, harne
 def _read(rows: SuiteRows) -> dict[str, list[str]]:
     """What of the rows of each set is read otherwise than by earlier versions."""
     plain = TextFormat()
-    found = {name: read_otherwise(members, plain) for name, members in rows.sets.items()}
+    found = {
+        name: [*read_otherwise(members, plain), *(["generation"] if generated_otherwise(members, plain) else [])]
+        for name, members in rows.sets.items()
+    }
     return {name: kinds for name, kinds in found.items() if kinds}
 
 
