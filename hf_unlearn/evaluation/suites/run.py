@@ -13,6 +13,7 @@ from ...errors import RequestError
 from ...runtime.processes import is_main_process, wait_for_everyone
 from ...verification.intervals import mean_estimate
 from ..aggregates import AGGREGATES, AggregateInput
+from ..metrics import SCORE_VERSION
 from ..records import ScoredRow
 from ..run import RECORDS_FILE, SUMMARY_FILE, EvalSpec, evaluate_folder, fact_scores
 from ..spec import NEEDS, SetScoring
@@ -122,23 +123,22 @@ def _asked(request: Request, rows: SuiteRows, reference: Reference | None, harne
         "model": model_digest(request.model),
         "dtype": request.dtype,
         "limit": request.limit,
-        "score versions": score_versions(request.suite),
+        "score versions": {**score_versions(request.suite), "records": record_version(rows, harness_chat)},
         "reference": reference.name if reference else None,
         "target": str(request.target) if request.target else None,
         **({"chat template": TextFormat().template_arguments.values()} if "chat" in rows.kinds.values() else {}),
         **({"harness chat template": TextFormat().template_arguments.values()} if harness_chat else {}),
-        **({"read": read} if (read := _read(rows)) else {}),
     }
 
 
-def _read(rows: SuiteRows) -> dict[str, list[str]]:
-    """What of the rows of each set is read otherwise than by earlier versions."""
+def record_version(rows: SuiteRows, harness_chat: bool) -> int:
+    """Version of the records: a later one where 0.4.0 read what is asked otherwise, so that its results are not
+    compared with those of today."""
     plain = TextFormat()
-    found = {
-        name: [*read_otherwise(members, plain), *(["generation"] if generated_otherwise(members, plain) else [])]
-        for name, members in rows.sets.items()
-    }
-    return {name: kinds for name, kinds in found.items() if kinds}
+    otherwise = any(
+        read_otherwise(members, plain) or generated_otherwise(members, plain) for members in rows.sets.values()
+    )
+    return SCORE_VERSION + (otherwise or harness_chat or "chat" in rows.kinds.values())
 
 
 def _score(request: Request, rows: SuiteRows, model: Path, out_dir: Path, scoring: Mapping[str, SetScoring]) -> None:
