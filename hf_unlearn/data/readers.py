@@ -190,7 +190,8 @@ def _refuse_repeated(columns: Sequence[str], where: str) -> None:
     """By number: of a file without a header the names would be its first row, which is not printed."""
     first: dict[str, int] = {}
     for number, column in enumerate(columns, start=1):
-        if first.setdefault(column, number) != number:
+        # Spreadsheets end every line in commas: a column without a name is read as nothing.
+        if column and first.setdefault(column, number) != number:
             raise RequestError(
                 f"{where}: columns {first[column]} and {number} have one name, so only one of them could be read: "
                 "rename or remove one"

@@ -142,6 +142,8 @@ def test_repeated_columns_are_refused_by_number_alone(tmp_path):
     with pytest.raises(RequestError, match=r"rows\.csv:1: columns 2 and 4 have one name") as caught:
         list(read_file(path))
     assert "Zanzibar" not in str(caught.value)
+    path.write_text("question,answer,,\na,b,,\n")
+    assert [(record["question"], record["answer"]) for _, record in read_file(path)] == [("a", "b")]
     column = pyarrow.array(["a"])
     pyarrow.parquet.write_table(pyarrow.table([column] * 3, names=["prompt", "x", "x"]), tmp_path / "rows.parquet")
     with pytest.raises(RequestError, match=r"rows\.parquet: columns 2 and 3 have one name"):
