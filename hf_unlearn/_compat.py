@@ -57,6 +57,11 @@ PRIVATE = {
     "TRAINER_STATE_NAME": Private("transformers.trainer", _TRANSFORMERS, "to tell a checkpoint from a finished model"),
     "TRAINING_ARGS_NAME": Private("transformers.trainer", _TRANSFORMERS, "to remove the pickle that Trainer writes"),
     "TrainOutput": Private("transformers.trainer_utils", _TRANSFORMERS, "what Trainer.train returns"),
+    "convert_peft_config_for_transformers": Private(
+        "peft.utils.transformers_weight_conversion",
+        ">=0.19",
+        "which weights peft takes for names that experts have in files only",
+    ),
     "deepspeed": Private(
         "transformers.integrations.deepspeed",
         _TRANSFORMERS,

@@ -2,11 +2,35 @@
 
 from __future__ import annotations
 
+import unicodedata
+
+
+def printable(text: str, keep: str = "") -> str:
+    """A text as a terminal may show it: what would steer the terminal, or hide or turn letters, is spelled out.
+
+    Args:
+        text: Names and texts that somebody else chose.
+        keep: Characters that are left as they are, such as the end of a line.
+    """
+    return "".join(
+        letter
+        if letter in keep or letter.isprintable() or unicodedata.category(letter) == "Zs"
+        else letter.encode("unicode_escape").decode("ascii")
+        for letter in text
+    )
+
 
 class HfUnlearnError(Exception):
-    """Base of all errors that are shown as one sentence instead of a traceback."""
+    """Base of all errors that are shown as one sentence instead of a traceback.
+
+    Args:
+        message: The sentence, which may quote names that somebody else chose.
+    """
 
     exit_code = 3
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(printable(str(message)))
 
 
 class RequestError(HfUnlearnError):

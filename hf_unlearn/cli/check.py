@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from ..errors import RequestError
+from ..errors import RequestError, printable
 from .command import Command
 
 
@@ -21,7 +21,11 @@ def _add_check_arguments(command: argparse.ArgumentParser) -> None:
     )
     text = "fail unless a given trusted key or identity has signed"
     command.add_argument("--require-signature", action="store_true", help=text)
-    command.add_argument("--report-digest", metavar="SHA256", help="accept only the report with this digest")
+    command.add_argument(
+        "--report-digest",
+        metavar="SHA256",
+        help="accept only the report with this digest (its first 8 digits or more)",
+    )
     text = "reuse digests of files in the download cache that have not changed since they were last hashed"
     command.add_argument("--reuse-digests", action="store_true", help=text)
     text = "check only that every byte is what was verified, whatever the verdict"
@@ -40,23 +44,24 @@ def _check(arguments: argparse.Namespace) -> int:
     result = check(
         arguments.model, arguments.revision, trusted, arguments.report_digest, reuse_digests=arguments.reuse_digests
     )
+    model = printable(arguments.model)
     for problem in result.problems:
-        print(f"hf-unlearn: {problem}", file=sys.stderr)
+        print(f"hf-unlearn: {printable(problem)}", file=sys.stderr)
     if result.commit is not None:
         print(f"commit {result.commit}" + (" (from the download cache; the Hub was not contacted)" * result.offline))
     if not result.intact or result.report is None:
-        print(f"{arguments.model}: NOT what was verified", file=sys.stderr)
+        print(f"{model}: NOT what was verified", file=sys.stderr)
         return 1
     verdict = result.report["verdict"]
-    print(f"{arguments.model}: every byte is what was verified; verdict: {verdict['status']}")
+    print(f"{model}: every byte is what was verified; verdict: {verdict['status']}")
     for reason in verdict["reasons"]:
-        print(f"  {reason}")
+        print(f"  {printable(reason)}")
     told = {
         "none": "not signed: the maker of this folder may have written the report too",
         "unknown": "signed, but the signer was not checked: give a --trusted-key",
         "trusted": f"signed by {result.signature.by}",
     }
-    print(f"report {result.report_digest}, {told[result.signature.status]}")
+    print(printable(f"report {result.report_digest}, {told[result.signature.status]}"))
     return 0 if arguments.integrity_only or verdict["status"] == "passed" else 1
 
 
@@ -75,7 +80,7 @@ def _sign(arguments: argparse.Namespace) -> int:
 
     key = SigstoreLogin() if arguments.sigstore else arguments.private_key
     for folder in arguments.folders:
-        print(f"signed: {sign_folder(folder, key)}")
+        print(printable(f"signed: {sign_folder(folder, key)}"))
     return 0
 
 

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from ..errors import EnvironmentFailure, HfUnlearnError, RequestError
 from ..runtime.environment import in_one_sentence
 from ..runtime.log_filters import drop_harmless_lines
+from ..runtime.secrets import redact
 from ..runtime.signals import ended_by_signals, stopped_by
 from ..runtime.streams import lost_output, open_standard_streams, watched_output
 from ..stages import stages_of
@@ -45,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             code: int = arguments.run(arguments)
             return code if stopped_by() is None and lost_output() is None else _end(code)
         except HfUnlearnError as error:
-            return _end(error.exit_code, str(error))
+            return _end(error.exit_code, redact(str(error)))
         except KeyboardInterrupt:
             return _end(128 + signal.SIGINT, "stopped; run the same command again to continue")
         except BrokenPipeError:

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import RequestError
+from ..errors import RequestError, printable
 from ..stages import stage_named
 from .command import Command
 from .run import add_recipe_arguments, run_recipe
@@ -87,7 +87,7 @@ def _publish_finished(arguments: argparse.Namespace, run: Path) -> int:
 
     publication = publish_run(run, _options(arguments, run), dry_run=arguments.dry_run)
     if publication is not None:
-        print(f"published: {publication.url}")
+        print(printable(f"published: {publication.url}"))
     return 0
 
 

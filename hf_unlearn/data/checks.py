@@ -7,10 +7,11 @@ from collections.abc import Iterable
 
 from ..errors import RequestError
 from .example import DataBundle, Example, RowSet
+from .overlap import Overlap, row_text, row_texts
 
 # Pairs of sets that contradict each other when they share a row: a row cannot be both forgotten and kept, and neither
-# kind can be in a set that no model has ever seen.
-_APART = (("forget", "retain"), ("forget", "holdout"), ("retain", "holdout"))
+# kind can be in a set that no model has ever seen; ordinary text is trained to be kept.
+_APART = (("forget", "retain"), ("forget", "holdout"), ("retain", "holdout"), ("forget", "generic"))
 
 
 def check_bundle(bundle: DataBundle) -> None:
@@ -33,9 +34,17 @@ def check_bundle(bundle: DataBundle) -> None:
     _check_ids(bundle)
 
 
+def holding_forgotten(bundle: DataBundle) -> int:
+    """How many generic rows hold the text of a forget row, or thirteen words in a row of one (:class:`Overlap`)."""
+    forgotten = Overlap(text for row in _all(bundle.forget) for text in row_texts(row))
+    return sum(forgotten.touches(row_text(row)) for row in dict.fromkeys(_all(bundle.generic)))
+
+
 def _check_apart(first: str, first_rows: RowSet, second: str, second_rows: RowSet) -> None:
-    seen = {content_key(row): row for row in _all(first_rows)}
-    both = {content_key(row): row for row in _all(second_rows) if content_key(row) in seen}
+    # Ordinary text has no prompts: a fact is the same with and without the border between question and answer.
+    said = _as_one_text if second == "generic" else content_key
+    seen = {said(row): row for row in _all(first_rows)}
+    both = {said(row): row for row in _all(second_rows) if said(row) in seen}
     if both:
         key, row = next(iter(both.items()))
         raise RequestError(
@@ -48,6 +57,10 @@ def content_key(row: Example) -> tuple[str, ...]:
     """What a row says, without regard to case, spaces and Unicode form."""
     parts = (*(content for _, content in row.turns), row.prompt, row.answer)
     return tuple(map(plainly, parts))
+
+
+def _as_one_text(row: Example) -> tuple[str, ...]:
+    return (plainly(row_text(row)),)
 
 
 def plainly(text: str) -> str:

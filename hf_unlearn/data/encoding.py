@@ -7,6 +7,7 @@ answer. Tokenizing prompt and answer separately would give tokens that the text 
 
 from __future__ import annotations
 
+import re
 import textwrap
 import unicodedata
 from collections.abc import Iterable, Mapping
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 _SLOT = "{prompt}"
+# A text that begins or ends with what may be a special token: <s>, <|endoftext|>, <end_of_turn>, [BOS].
+_RENDERED = re.compile(r"^\s*(?:<[^<>\s]{1,40}>|\[/?[A-Z]{2,8}\])|(?:<[^<>\s]{1,40}>|\[/?[A-Z]{2,8}\])\s*$")
 
 End = Literal["auto", "always", "chat", "never"]
 ENDS: tuple[End, ...] = ("auto", "always", "chat", "never")
@@ -271,6 +274,34 @@ def check_chat_template(tokenizer: PreTrainedTokenizerBase, fmt: TextFormat, row
             f"{_name(row)} needs a chat template and the tokenizer {tokenizer.name_or_path!r} has none: use an "
             "instruct model's tokenizer, set tokenizer.chat_template, or give the data as plain prompt and completion"
         )
+
+
+def read_otherwise(rows: Iterable[Example], fmt: TextFormat) -> list[str]:
+    """What of some rows is read otherwise than by 0.4.0 and earlier, which gave other weights and scores for them.
+
+    Fingerprints of data hold it, so that nothing of that version is taken for something of this; rows without any of
+    it keep the fingerprints that they had.
+
+    Args:
+        rows: Rows of any sets.
+        fmt: How prompt and answer become one text.
+
+    Returns:
+        Some of ``rendered`` (texts that hold their beginning and end get no second ones) and ``separator`` (only a
+        space of it is a label).
+    """
+    plain = [row for row in rows if not uses_chat(row, fmt)]
+    found = {
+        "rendered": any(_RENDERED.search(text) for row in plain for text in (row.prompt, row.answer)),
+        "separator": fmt.separator not in ("", " ") and any(row.prompt for row in plain),
+    }
+    return [kind for kind, there in found.items() if there]
+
+
+def generated_otherwise(rows: Iterable[Example], fmt: TextFormat) -> bool:
+    """Whether 0.4.0 and earlier let a model generate from other tokens than those that are scored: from the space at
+    the end of a prompt."""
+    return any(fmt.template.replace(_SLOT, row.prompt).endswith(" ") for row in rows if row.prompt)
 
 
 def load_tokenizer(folder_or_id: str, revision: str | None = None) -> PreTrainedTokenizerBase:

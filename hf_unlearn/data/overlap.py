@@ -1,13 +1,14 @@
 """Which texts repeat parts of others: word n-grams, as evaluation harnesses use them against contamination.
 
-Words are runs of letters, digits and underscores after Unicode form NFKC and case folding, so spaces, punctuation and
-capitals make no difference; Chinese and Japanese characters, written without spaces, are a word each. Two texts
-overlap if they share 13 words in a row. A text of 5 to 12 words (a question, a short fact) is matched as a whole;
-shorter ones are too short to be recognized.
+Words are runs of letters and digits of what a reader sees (:func:`as_seen`), so spaces, punctuation and capitals make
+no difference; Chinese and Japanese characters, written without spaces, are a word each. Two texts overlap if they
+share 13 words in a row. A text of 5 to 12 words (a question, a short fact) is matched as a whole; shorter ones are too
+short to be recognized.
 """
 
 from __future__ import annotations
 
+import html
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
@@ -17,7 +18,9 @@ from .example import Example
 GRAM = 13
 SHORTEST = 5
 _UNSPACED = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
-_WORD = re.compile(rf"[{_UNSPACED}]|[^\W{_UNSPACED}]+")
+_WORD = re.compile(rf"[{_UNSPACED}]|[^\W_{_UNSPACED}]+")
+# Besides those of category Cf: a joiner, fillers of Hangul, and what chooses between forms of the letter before it.
+_UNSEEN = re.compile("[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\ufe00-\ufe0f\U000e0100-\U000e01ef]")
 
 
 class Overlap:
@@ -43,7 +46,21 @@ class Overlap:
 
 def words(text: str) -> list[str]:
     """The words of a text."""
-    return _WORD.findall(unicodedata.normalize("NFKC", text).casefold())
+    return _WORD.findall(as_seen(text))
+
+
+def as_seen(text: str) -> str:
+    """A text as a reader sees it, however it was written: without regard to case, Unicode form, HTML entities and
+    characters that are not seen."""
+    for _ in range(3):  # what was escaped twice is unescaped twice by what shows it
+        if "&" not in text or (plain := html.unescape(text)) == text:
+            break
+        text = plain
+    if text.isascii():
+        return text.casefold()
+    seen = _UNSEEN.sub("", unicodedata.normalize("NFKC", text))
+    seen = "".join(letter for letter in seen if unicodedata.category(letter) != "Cf")
+    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", seen).casefold())
 
 
 def runs(found: Sequence[str], size: int) -> Iterator[tuple[str, ...]]:

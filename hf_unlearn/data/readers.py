@@ -6,9 +6,10 @@ text formats, the row in Parquet files and Hub data sets (both counted from 1).
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from .strict_json import FaultyJson, read_only_value, read_value
 
 Numbered = Iterator[tuple[int, Mapping[str, Any]]]
 _SPACE = " \t\r\n"
+_SAVED_TO_DISK = ("dataset_dict.json", "dataset_info.json")
 
 
 def read_file(path: str | Path) -> Numbered:
@@ -44,7 +46,9 @@ def read_file(path: str | Path) -> Numbered:
     if not there:
         raise RequestError(f"{path} does not exist: check the path (relative ones start at the current folder)")
     if not file.is_file():
-        raise RequestError(f"{path} is a folder: the path must name one file")
+        saved = any((file / name).is_file() for name in _SAVED_TO_DISK)
+        how = ": write the data set with to_parquet(FILE) in place of save_to_disk" if saved else ""
+        raise RequestError(f"{path} is a folder{how or ': the path must name one file'}")
     reader = READERS.get(file.suffix.lower())
     if reader is None:
         raise RequestError(f"{path} ends in {file.suffix!r}: only files ending in {', '.join(READERS)} can be read")
@@ -82,6 +86,7 @@ def _json_lines(text: str, file: Path) -> Numbered:
 def _read_json(file: Path) -> Numbered:
     text = _read_text(file)
     if not text.lstrip().startswith("["):
+        _refuse_columns(text, file)
         yield from _json_lines(text, file)
         return
     position, line, counted = text.index("[") + 1, 1, 0
@@ -96,6 +101,24 @@ def _read_json(file: Path) -> Numbered:
         raise RequestError(
             f"{file}:{at} is not valid JSON ({error.reason}): the file must hold one list of objects"
         ) from error
+
+
+def _refuse_columns(text: str, file: Path) -> None:
+    """One object of lists or objects is no row: a table column by column, as pandas writes it, or splits by name."""
+    try:
+        value, end = read_value(text, _skip(text, 0, _SPACE))
+    except FaultyJson:  # lines say better which of them is at fault
+        return
+    whole = isinstance(value, dict) and bool(value) and _skip(text, end, _SPACE) == len(text)
+    if whole and all(isinstance(each, dict | list) and not _is_conversation(each) for each in value.values()):
+        raise RequestError(
+            f"{file} holds one object of columns or splits: a .json file is a list of rows, as "
+            "FRAME.to_json(FILE, orient='records') writes it"
+        )
+
+
+def _is_conversation(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and isinstance(value[0], dict) and "role" in value[0]
 
 
 def _next_item(text: str, position: int, *, first: bool) -> int:
@@ -129,17 +152,20 @@ def _as_object(record: Any, file: Path, number: int) -> Mapping[str, Any]:
 
 def _read_csv(file: Path) -> Numbered:
     # A quoted cell may span lines, and the row is named by the line it starts on.
-    reader = csv.reader(io.StringIO(_read_text(file)), strict=True)
+    text = _read_text(file)
+    reader = csv.reader(io.StringIO(text), strict=True)
     header: list[str] | None = None
     start = 1
     while True:
         try:
-            cells = next(reader, None)
+            with _cells_up_to(len(text)):
+                cells = next(reader, None)
         except csv.Error as error:
             raise RequestError(f"{file}:{start} is not valid CSV ({error}): check its quotes") from error
         if cells is None:
             return
         if header is None and cells:
+            _refuse_repeated(cells, f"{file}:{start}")
             header = cells
         elif cells:
             if header is None or len(cells) != len(header):
@@ -147,6 +173,29 @@ def _read_csv(file: Path) -> Numbered:
                 raise RequestError(f"{file}:{start} has {len(cells)} cells where the header names {expected} columns")
             yield start, dict(zip(header, cells, strict=True))
         start = reader.line_num + 1
+
+
+@contextlib.contextmanager
+def _cells_up_to(length: int) -> Iterator[None]:
+    """Python refuses cells of more than 128 KB, by a limit that the whole process shares."""
+    usual = csv.field_size_limit()
+    csv.field_size_limit(max(usual, length))
+    try:
+        yield
+    finally:
+        csv.field_size_limit(usual)
+
+
+def _refuse_repeated(columns: Sequence[str], where: str) -> None:
+    """By number: of a file without a header the names would be its first row, which is not printed."""
+    first: dict[str, int] = {}
+    for number, column in enumerate(columns, start=1):
+        # Spreadsheets end every line in commas: a column without a name is read as nothing.
+        if column and first.setdefault(column, number) != number:
+            raise RequestError(
+                f"{where}: columns {first[column]} and {number} have one name, so only one of them could be read: "
+                "rename or remove one"
+            )
 
 
 def _read_txt(file: Path) -> Numbered:
@@ -160,7 +209,10 @@ def _read_parquet(file: Path) -> Numbered:
     import pyarrow.parquet
 
     try:
-        records = pyarrow.parquet.read_table(file).to_pylist()
+        # Not read_table(file), which says of repeated columns only that they are ambiguous.
+        table = pyarrow.parquet.ParquetFile(file).read()
+        _refuse_repeated(table.column_names, str(file))
+        records = table.to_pylist()
     except pyarrow.ArrowException as error:
         raise RequestError(f"{file} cannot be read as Parquet: {first_line(error)}") from error
     except OSError as error:

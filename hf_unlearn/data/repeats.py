@@ -13,7 +13,7 @@ from .example import Example
 
 
 def share_facts(rows: Iterable[Example]) -> tuple[Example, ...]:
-    """Rows in which every copy has the fact and the group of the first row that says the same.
+    """Rows in which every copy has the fact, the group and the fold of the first row that says the same.
 
     Two rows say the same if their conversation, prompt, answer and options agree without regard to case, white space
     and Unicode form; the order of options does not count.
@@ -22,8 +22,23 @@ def share_facts(rows: Iterable[Example]) -> tuple[Example, ...]:
     shared = []
     for row in rows:
         known = first.setdefault(_says(row), row)
-        shared.append(row if known is row else replace(row, fact=known.fact, group=known.group))
+        shared.append(row if known is row else replace(row, fact=known.fact, group=known.group, fold=known.fold))
     return tuple(shared)
+
+
+def as_shared(rows: Iterable[Example], asked: Iterable[Example], shared: Iterable[Example]) -> tuple[Example, ...]:
+    """Rows that are trained on with the facts that :func:`share_facts` gave the rows that ask for them.
+
+    Args:
+        rows: What is trained on.
+        asked: The rows that ask for the same facts, as they were.
+        shared: The same, as they are now.
+    """
+    now = {before.fact: after for before, after in zip(asked, shared, strict=True)}
+    return tuple(
+        replace(row, fact=known.fact, group=known.group, fold=known.fold) if (known := now.get(row.fact)) else row
+        for row in rows
+    )
 
 
 def repeats(rows: Sequence[Example]) -> int:

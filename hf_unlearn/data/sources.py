@@ -12,7 +12,7 @@ from .distractors import with_drawn_options
 from .example import Example, RowSet
 from .layouts import LayoutName, TrainOn, read_layout
 from .readers import read_file, read_hub
-from .repeats import share_facts
+from .repeats import as_shared, share_facts
 from .windows import in_windows
 
 
@@ -144,7 +144,8 @@ def load_source(source: Source, set_name: str) -> RowSet:
         found = read_layout(source.layout, source.path, source.splits, source.train_on, set_name, source.limit)
         if not found.train:
             raise RequestError(f"{source.label} holds no rows for the {set_name} set: an empty set cannot be used")
-        return RowSet(found.train, found.score[: source.score_limit])
+        score = share_facts(found.score)
+        return RowSet(as_shared(found.train, found.score, score), score[: source.score_limit])
     if source.path:
         numbered = read_file(source.path)
     else:

@@ -19,11 +19,13 @@ from ..verification.digests import (
     sha256_file,
 )
 from ..verification.report_file import REPORT_FILE, read_report
+from .beside import left_beside
 from .files import SIGNATURE_FILE, is_weight_file, may_be_published
 from .signatures import (
     NO_SIGNATURE,
     SignatureFinding,
     SigningKey,
+    SigstoreIdentity,
     TrustedKey,
     check_signature,
     remove_half_signature,
@@ -93,19 +95,32 @@ class CheckResult:
             raise VerificationError(f"{self.folder}: {changed[0]} was changed while it was being loaded")
 
 
+def as_keys(trusted_keys: TrustedKey | Sequence[TrustedKey] | None) -> tuple[TrustedKey, ...]:
+    """Trusted keys and identities as they may be given: none, one, or several of them."""
+    if trusted_keys is None:
+        return ()
+    return (trusted_keys,) if isinstance(trusted_keys, str | Path | SigstoreIdentity) else tuple(trusted_keys)
+
+
 def check_folder(
-    path: str | Path, trusted_keys: Sequence[TrustedKey] = (), *, hasher: Callable[[Path], str] = sha256_file
+    path: str | Path,
+    trusted_keys: TrustedKey | Sequence[TrustedKey] = (),
+    *,
+    hasher: Callable[[Path], str] = sha256_file,
 ) -> CheckResult:
     """Compare every file of a published folder with its report, and the report with its signature.
 
     Finds every file that was changed (one byte is enough, the report itself included), removed or added, whatever is
-    not a plain file, and folders that cannot be listed. Only a signature shows *who* wrote the report: without trusted
-    keys, someone who replaces the files and writes a new report to match is not found.
+    not a plain file, and folders that cannot be listed. What the Hub's tools and git leave at the root of a download
+    (``.gitattributes``, ``.cache/huggingface``, ``.git``) is passed over, unless it could be loaded or run.
+
+    Only a signature shows *who* wrote the report: without trusted keys, someone who replaces the files and writes a
+    new report to match is not found.
 
     Args:
         path: The folder.
-        trusted_keys: Public keys (PEM files) and Sigstore identities; if any are given, one of them must have
-            signed the report.
+        trusted_keys: Public keys (PEM files) and Sigstore identities, or a single one; if any are given, one of them
+            must have signed the report.
         hasher: Hashes one file.
 
     Returns:
@@ -123,7 +138,7 @@ def check_folder(
         inner = folder / "publish"
         where = f": a run publishes to {inner}" if inner.is_dir() else ""
         raise RequestError(f"{folder} holds no published model (neither {REPORT_FILE} nor config.json){where}")
-    return check_files(folder, trusted_keys=trusted_keys, hasher=hasher)
+    return check_files(folder, trusted_keys=as_keys(trusted_keys), hasher=hasher, downloaded=True)
 
 
 def check_files(
@@ -133,6 +148,7 @@ def check_files(
     ignored: frozenset[str] = frozenset(),
     trusted_keys: Sequence[TrustedKey] = (),
     hasher: Callable[[Path], str] = sha256_file,
+    downloaded: bool = False,
 ) -> CheckResult:
     """:func:`check_folder` for a folder that is managed elsewhere.
 
@@ -142,6 +158,7 @@ def check_files(
         ignored: Files that may exist although the report does not list them.
         trusted_keys: As for :func:`check_folder`.
         hasher: Hashes one file.
+        downloaded: Whether it may hold what tools for downloading and cloning leave beside a model.
 
     Returns:
         The result, with all problems.
@@ -153,6 +170,9 @@ def check_files(
     """
     entries = list_entries(folder)
     names, problems = list_files(folder, links_within=links_within)
+    if downloaded:
+        beside, wrong_beside = left_beside(folder, names)
+        ignored, problems = ignored | beside, [*problems, *wrong_beside]
     if REPORT_FILE not in names:
         missing = [] if any(problem.startswith(f"{REPORT_FILE}:") for problem in problems) else ["is missing"]
         return CheckResult(folder, (*(f"{REPORT_FILE}: {text}" for text in missing), *problems), None)

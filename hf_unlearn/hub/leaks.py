@@ -11,6 +11,7 @@ import hashlib
 import json
 import re
 import secrets
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,9 +19,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ..data.overlap import as_seen
 from .files import is_text, is_vocabulary
 
-_WORD = re.compile(r"\w+", re.UNICODE)
+RULE = 2
+"""How texts are cut into words, to which hashes belong. 1 took them as they are written, underscores for letters."""
+
+_WORD = re.compile(r"[^\W_]+", re.UNICODE)
+_WORD_OF_RULE_1 = re.compile(r"\w+", re.UNICODE)
 _LONGEST = 13
 _SHORTEST = 4
 _BREAK = "\0"
@@ -30,8 +36,9 @@ Hashes = npt.NDArray[np.uint64]
 class ForgetText:
     """Finds forget text in documents: 13 words in a row, or a whole shorter row or answer of at least four words.
 
-    Case, punctuation and line breaks do not matter. Answers of one to three words (a year, a name) are found only
-    together with their prompt: alone they would be found in any table of numbers.
+    Case, punctuation, line breaks, Unicode form, HTML entities and characters that are not seen do not matter. Answers
+    of one to three words (a year, a name) are found only together with their prompt: alone they would be found in any
+    table of numbers.
 
     A word's hash is BLAKE2b under a secret key, 64 bits; that of a run is a polynomial in those of its words, modulo
     2**64, at a secret odd point. With fewer than 10**6 runs on both sides, a hit by chance is rarer than 1 in 10**7.
@@ -43,6 +50,7 @@ class ForgetText:
 
     def __init__(self, rows: Iterable[tuple[str, str]], salt: bytes | None = None) -> None:
         self.salt = salt or secrets.token_bytes(32)
+        self.rule = RULE
         self._known: dict[str, int] = {}
         self._base = int.from_bytes(hashlib.blake2b(b"base", key=self.salt, digest_size=8).digest(), "big") | 1
         found: dict[int, dict[int, int]] = {}
@@ -66,7 +74,7 @@ class ForgetText:
         Args:
             document: Any text.
         """
-        return self._find(_words(document))
+        return self._find(_words(document, self.rule))
 
     def find_in_pieces(self, pieces: Iterable[str]) -> int | None:
         """The same for texts that are separate, such as the tokens of a vocabulary.
@@ -78,7 +86,7 @@ class ForgetText:
         for piece in pieces:
             # A run of four words has at least three breaks.
             if len(piece) > 2 * _SHORTEST - 2:
-                own = _words(piece)
+                own = _words(piece, self.rule)
                 if len(own) >= _SHORTEST:
                     words += [*own, _BREAK]
         return self._find(words)
@@ -89,7 +97,7 @@ class ForgetText:
             str(length): {"hashes": hashes.astype(">u8").tobytes().hex(), "rows": rows.tolist()}
             for length, (hashes, rows) in self._runs_of.items()
         }
-        return {"salt": self.salt.hex(), "runs": runs}
+        return {"salt": self.salt.hex(), "rule": self.rule, "runs": runs}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> ForgetText:
@@ -99,6 +107,9 @@ class ForgetText:
             ValueError, KeyError, TypeError: It is something else.
         """
         made = cls((), bytes.fromhex(data["salt"]))
+        made.rule = int(data.get("rule", 1))
+        if not 1 <= made.rule <= RULE:
+            raise ValueError("made by a later version")
         for length, runs in data["runs"].items():
             hashes = np.frombuffer(bytes.fromhex(runs["hashes"]), dtype=">u8").astype(np.uint64)
             rows = np.array(runs["rows"], dtype=np.int64)
@@ -203,5 +214,10 @@ def _sorted(runs: Mapping[int, int]) -> tuple[Hashes, npt.NDArray[np.int64]]:
     return hashes[order], rows[order]
 
 
-def _words(text: str) -> list[str]:
-    return _WORD.findall(text.casefold())
+def _words(text: str, rule: int = RULE) -> list[str]:
+    if rule == 1:
+        return _WORD_OF_RULE_1.findall(text.casefold())
+    seen = as_seen(text)
+    if not seen.isascii():  # marks that are part of no letter, such as a stroke through each
+        seen = "".join(letter for letter in seen if unicodedata.category(letter) not in ("Mn", "Me"))
+    return _WORD.findall(seen)

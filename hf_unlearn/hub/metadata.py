@@ -103,11 +103,11 @@ def plain_key_problems(data: Mapping[str, Any]) -> list[str]:
     """What the Hub would refuse in the keys of a card's metadata that hold plain words."""
     problems = []
     for key in ("license", "library_name", "pipeline_tag"):
-        if key in data and not (isinstance(data[key], str) and _SLUG.match(data[key])):
+        if key in data and not (isinstance(data[key], str) and _SLUG.fullmatch(data[key])):
             problems.append(f"{key}: {data[key]!r} is not a lower-case identifier")
     languages = data.get("language", [])
     for language in [languages] if isinstance(languages, str) else languages:
-        if not (isinstance(language, str) and _LANGUAGE.match(language)):
+        if not (isinstance(language, str) and _LANGUAGE.fullmatch(language)):
             problems.append(f"language: {language!r} is not a language code")
     tags = data.get("tags", [])
     if not all(isinstance(tag, str) and tag.strip() == tag != "" and "\n" not in tag for tag in tags):
@@ -139,7 +139,7 @@ def _model_index_problems(index: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def is_hub_id(name: object) -> bool:
     """Whether this can be the id of a model on the Hub (``name`` or ``owner/name``)."""
-    return isinstance(name, str) and bool(_HUB_ID.match(name)) and ".." not in name and "--" not in name
+    return isinstance(name, str) and bool(_HUB_ID.fullmatch(name)) and ".." not in name and "--" not in name
 
 
 def metadata_yaml(data: Mapping[str, Any]) -> str:

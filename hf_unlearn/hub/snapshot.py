@@ -6,7 +6,8 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+import unicodedata
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,7 +59,12 @@ def fetch_snapshot(repo_id: str | Path, revision: str | None = None, only: str |
     if not isinstance(repo_id, str) or not is_hub_id(repo_id):
         raise RequestError(f"{repo_id} is neither a folder nor an id on the Hub")
     from huggingface_hub import constants
-    from huggingface_hub.errors import HTTPError, RepositoryNotFoundError, RevisionNotFoundError
+    from huggingface_hub.errors import (
+        HFValidationError,
+        HTTPError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
 
     offline = bool(constants.HF_HUB_OFFLINE)
     try:
@@ -67,6 +73,10 @@ def fetch_snapshot(repo_id: str | Path, revision: str | None = None, only: str |
         raise RequestError(f"there is no model {repo_id!r} on the Hub that you can read") from None
     except RevisionNotFoundError:
         raise RequestError(f"{repo_id} has no revision {revision!r}") from None
+    except HFValidationError:
+        raise RequestError(f"{repo_id} is neither a folder nor an id on the Hub") from None
+    except ValueError as error:  # the client refuses names by which a file would leave its folder
+        raise EnvironmentFailure(f"{repo_id} was not fetched: {redact(first_line(error))}") from None
     except (HTTPError, OSError) as error:
         why = redact(first_line(error))
         if offline:
@@ -84,12 +94,37 @@ def _from_hub(repo_id: str, revision: str | None, only: str | None) -> Path:
     if revision is not None and COMMIT.fullmatch(revision):
         return Path(snapshot_download(repo_id, revision=revision, allow_patterns=only, endpoint=endpoint))
     # Asked for first and by itself: `snapshot_download` alone uses what it has when the Hub does not answer.
-    commit = str(HfApi(endpoint=endpoint).model_info(repo_id, revision=revision).sha)
+    info = HfApi(endpoint=endpoint).model_info(repo_id, revision=revision)
+    refuse_names([each.rfilename for each in info.siblings or ()], repo_id)
+    commit = str(info.sha)
     # By name, so that the cache remembers where branch or tag stood, for later without the Hub ...
     folder = Path(snapshot_download(repo_id, revision=revision, allow_patterns=only, endpoint=endpoint))
     if folder.name != commit:  # ... and by commit, where somebody has published in between.
         folder = Path(snapshot_download(repo_id, revision=commit, allow_patterns=only, endpoint=endpoint))
     return folder
+
+
+def refuse_names(names: Iterable[str], repo_id: str) -> None:
+    """Refuse a repository that serves a file under a name that leads out of its folder, or that no file can have.
+
+    The client refuses some of these itself, when it has already fetched others.
+
+    Raises:
+        EnvironmentFailure: There is one.
+    """
+    for name in names:
+        if not _can_be_a_file(name):
+            raise EnvironmentFailure(
+                f"{repo_id} serves a file whose name leads out of its folder or cannot be one ({name[:80]!r}): "
+                "nothing was fetched; ask its owner"
+            )
+
+
+def _can_be_a_file(name: str) -> bool:
+    if "\\" in name or re.match("[A-Za-z]:", name) or any(unicodedata.category(letter) == "Cc" for letter in name):
+        return False
+    parts = name.split("/")
+    return all(part not in ("", ".", "..") and len(part.encode("utf-8", "replace")) <= 255 for part in parts)
 
 
 def _from_cache(repo_id: str, revision: str | None, only: str | None) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -12,7 +13,7 @@ from ..errors import RequestError, VerificationError
 from ..verification.digests import sha256_file
 from ..verification.report_file import REPORT_FILE
 from ..verification.report_file import load_report as load_report_file
-from .check import CheckResult, check_files, check_folder
+from .check import CheckResult, as_keys, check_files, check_folder
 from .digest_cache import DigestMemory
 from .loading_arguments import passed_on
 from .signatures import SigstoreIdentity, TrustedKey
@@ -39,7 +40,7 @@ class VerifiedModel:
         repo_or_folder: str | Path,
         revision: str | None = None,
         require: Requirement = "passed",
-        trusted_keys: Sequence[TrustedKey] | None = None,
+        trusted_keys: TrustedKey | Sequence[TrustedKey] | None = None,
         report_digest: str | None = None,
         reuse_digests: bool = False,
         private_copy: bool = False,
@@ -53,9 +54,11 @@ class VerifiedModel:
             revision: Branch, tag or commit on the Hub.
             require: ``"passed"``; ``"inconclusive"`` also takes what is undecided; ``"any"`` takes whatever verdict
                 an intact report has.
-            trusted_keys: Public keys (PEM files) and Sigstore identities, of which one must have signed the report.
+            trusted_keys: Public keys (PEM files) and Sigstore identities, of which one must have signed the report; a
+                single one need not be in a list.
             report_digest: The ``digest`` that the report must have, as ``hf-unlearn check`` prints it: then nothing
-                else is accepted, not even an older release by the same publisher.
+                else is accepted, not even an older release by the same publisher. The first eight digits or more tell
+                one release from another; only all 64 hold against a report that was made to begin like it.
             reuse_digests: Trust digests of files in the download cache that have not changed since they were last
                 hashed, see :mod:`~hf_unlearn.hub.digest_cache`. Files that are written to through a memory mapping,
                 before or during the load, are then not found.
@@ -81,14 +84,15 @@ class VerifiedModel:
         if require not in _ACCEPTED:
             raise RequestError(f"require={require!r}: must be 'passed', 'inconclusive' or 'any'")
         arguments = passed_on(kwargs)
-        if trusted_keys is not None and not trusted_keys:
+        keys = as_keys(trusted_keys)
+        if trusted_keys is not None and not (keys and all(map(str, keys))):
             raise RequestError("trusted_keys is empty: give a key, or leave it out to accept reports from anyone")
         if private_copy and reuse_digests:
             raise RequestError("private_copy and reuse_digests exclude each other: a copy is hashed, not remembered")
         with ExitStack() as stack:
             place = stack.enter_context(private_folder()) if private_copy else None
             return _checked_and_loaded(
-                repo_or_folder, revision, require, trusted_keys or (), report_digest, reuse_digests, place, arguments
+                repo_or_folder, revision, require, keys, report_digest, reuse_digests, place, arguments
             )
 
 
@@ -122,7 +126,7 @@ def _checked_and_loaded(
 def check(
     repo_or_folder: str | Path,
     revision: str | None = None,
-    trusted_keys: Sequence[TrustedKey] = (),
+    trusted_keys: TrustedKey | Sequence[TrustedKey] = (),
     report_digest: str | None = None,
     reuse_digests: bool = False,
     copy_to: Path | None = None,
@@ -134,7 +138,7 @@ def check(
             download cache knows for the revision.
         revision: Branch, tag or commit on the Hub.
         trusted_keys: As for :func:`check_folder`.
-        report_digest: The digest that the report must have.
+        report_digest: The digest that the report must have, or its first eight digits or more.
         reuse_digests: As for :class:`VerifiedModel`; refused for a folder.
         copy_to: An empty folder: the files are copied there, and the copies are checked.
 
@@ -147,6 +151,8 @@ def check(
         MissingExtraError: A key was given and ``model-signing`` is not installed.
         EnvironmentFailure: The Hub cannot be reached.
     """
+    trusted_keys = as_keys(trusted_keys)
+    _check_pin(report_digest)
     if Path(repo_or_folder).is_dir():
         if revision is not None:
             raise RequestError(f"{repo_or_folder} is a folder: it has no revision {revision!r}")
@@ -174,8 +180,16 @@ def check(
     return _pinned(replace(result, commit=snapshot.commit, offline=snapshot.offline), report_digest)
 
 
+def _check_pin(digest: str | None) -> None:
+    if digest is not None and not re.fullmatch("[0-9a-fA-F]{8,64}", digest):
+        raise RequestError(
+            f"report_digest is {digest!r}: it must be the digest that `hf-unlearn check` prints, or its first 8 "
+            "digits or more"
+        )
+
+
 def _pinned(result: CheckResult, digest: str | None) -> CheckResult:
-    if digest is None or result.report is None or result.report_digest == digest:
+    if digest is None or result.report is None or str(result.report_digest).startswith(digest.lower()):
         return result
     found = f"{REPORT_FILE}: is not the requested one (digest {result.report_digest}, not {digest})"
     return replace(result, problems=(found, *result.problems))

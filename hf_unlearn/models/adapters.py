@@ -9,6 +9,7 @@ model_init_kwargs: {quantization_config: {load_in_4bit: true}}        # with pef
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import fields
@@ -195,24 +196,65 @@ def refuse_quantized(quantization: Any, name: str) -> None:
 def check_targets(model: nn.Module, config: Any) -> None:
     """Refuse adapters on modules or layers that do not exist. peft itself accepts them if one of the names is found.
 
+    Experts that transformers holds as one weight may also be called what they are called in files (``w1``,
+    ``gate_proj``), as peft itself allows.
+
     Raises:
-        RequestError: Names the missing ones and those that exist.
+        RequestError: Names the missing ones and those that exist, or experts of which peft cannot take a part.
     """
     names = [name for name, _ in model.named_modules()]
-    wanted = config.target_modules
+    found = _as_peft_reads(model, config)
+    wanted = found.target_modules
     if wanted not in (None, "all-linear") and (missing := _not_found(wanted, names)):
         there = sorted({name.rpartition(".")[2] for name, module in model.named_modules() if _is_linear(module)})
         raise RequestError(
             f"peft.target_modules names {', '.join(map(repr, missing))}, which {type(model).__name__} does not "
+            f"have: {suggest(missing[0], [*there, *_names_in_files(model)])}"
+        )
+    weights = [name for name, _ in model.named_parameters()]
+    if missing := _not_found(getattr(found, "target_parameters", None) or (), weights):
+        there = sorted({name.rpartition(".")[2] for name, weight in model.named_parameters() if weight.ndim == 3})
+        raise RequestError(
+            f"peft.target_parameters names {', '.join(map(repr, missing))}, which {type(model).__name__} does not "
             f"have: {suggest(missing[0], there)}"
         )
-    depth = getattr(getattr(model, "config", None), "num_hidden_layers", None)
+    settings: Any = getattr(model, "config", None)
+    settings = settings.get_text_config() if hasattr(settings, "get_text_config") else settings
+    depth = getattr(settings, "num_hidden_layers", None)
     layers = getattr(config, "layers_to_transform", None)
     for layer in [layers] if isinstance(layers, int) else layers or ():
         if depth is not None and not 0 <= layer < depth:
             raise RequestError(
                 f"peft.layers_to_transform names layer {layer}, and the model has {depth}: use 0 to {depth - 1}"
             )
+
+
+def _as_peft_reads(model: nn.Module, config: Any) -> Any:
+    """A copy of a configuration with the names that peft makes of those that weights only have in files."""
+    try:
+        from .._compat import convert_peft_config_for_transformers
+    except ImportError:  # earlier releases of peft know no such names
+        return config
+    read = copy.deepcopy(config)
+    try:
+        convert_peft_config_for_transformers(read, model=model, conversions=None)
+    except ValueError as error:
+        raise RequestError(f"peft.target_modules: {one_line(error)}") from error
+    return read
+
+
+def _names_in_files(model: Any) -> list[str]:
+    """Names in files of the experts that the model holds as one weight."""
+    from .._compat import get_model_conversion_mapping
+
+    patterns = [
+        pattern
+        for conversion in get_model_conversion_mapping(model)
+        if any(target.endswith(("gate_up_proj", "down_proj")) for target in conversion.target_patterns)
+        for pattern in conversion.source_patterns
+        if pattern.endswith(".weight")
+    ]
+    return sorted({pattern.split(".")[-2] for pattern in patterns})
 
 
 def _not_found(wanted: str | Iterable[str], names: list[str]) -> list[str]:

@@ -35,8 +35,20 @@ class DecoderStack:
     layers: nn.ModuleList
 
 
+def text_model(model: nn.Module) -> nn.Module:
+    """The part of a model that reads text: the model itself, unless it also reads images or sound.
+
+    Towers for those and what joins them to the text, such as a projector, are outside of it.
+    """
+    config: Any = getattr(model, "config", None)
+    if not hasattr(config, "get_text_config") or config.get_text_config() is config:
+        return model
+    decoder: nn.Module | None = getattr(model, "get_decoder", lambda: None)()
+    return model if decoder is None else decoder
+
+
 def decoder_stack(model: nn.Module) -> DecoderStack:
-    """The outermost list of modules whose length is the number of layers in the configuration.
+    """The outermost list of modules in the text model whose length is the number of layers in the configuration.
 
     Raises:
         RequestError: There is no such list.
@@ -44,7 +56,7 @@ def decoder_stack(model: nn.Module) -> DecoderStack:
     config: Any = getattr(model, "config", None)
     config = config.get_text_config() if hasattr(config, "get_text_config") else config
     depth = getattr(config, "num_hidden_layers", None)
-    for owner in model.modules():
+    for owner in text_model(model).modules():
         for name, child in owner.named_children():
             if isinstance(child, nn.ModuleList) and len(child) == depth:
                 return DecoderStack(owner, name, child)
@@ -126,11 +138,20 @@ def final_norm(backbone: nn.Module | None) -> nn.Module | None:
 
 
 def linear_layers(model: nn.Module) -> dict[str, nn.Linear]:
-    """Linear layers besides the output head, by name; none if the model has none."""
+    """Linear layers of the text model besides the output head, by name; none if the model has none."""
     head: Any = getattr(model, "get_output_embeddings", lambda: None)()
+    inside = set(text_model(model).modules())
     return {
-        name: module for name, module in model.named_modules() if isinstance(module, nn.Linear) and module is not head
+        name: module
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear) and module is not head and module in inside
     }
+
+
+def tower_layers(model: nn.Module) -> list[str]:
+    """Names of linear layers outside the text model: of its towers for images or sound, and what joins them to it."""
+    known = {*linear_layers(model).values(), getattr(model, "get_output_embeddings", lambda: None)()}
+    return [name for name, module in model.named_modules() if isinstance(module, nn.Linear) and module not in known]
 
 
 def linear_weights(model: nn.Module) -> dict[str, nn.Parameter]:

@@ -10,28 +10,32 @@ from typing import Any
 from transformers import CONFIG_MAPPING
 
 from ..errors import RequestError
+from .sizes import refuse_sizes
 
 ADAPTER_FILE = "adapter_config.json"
 
 
 def refuse_foreign(folder: Path, key: str) -> None:
-    """Refuse a folder that cannot be loaded by itself and with the code of ``transformers`` alone.
+    """Refuse a folder that cannot be loaded by itself, with the code of ``transformers`` alone, and on this machine.
 
     Args:
         folder: A model's folder.
         key: What messages call it.
 
     Raises:
-        RequestError: It holds an adapter, or its configuration asks for code from elsewhere.
+        RequestError: It holds an adapter, or its configuration asks for code from elsewhere or for sizes that nothing
+            holds.
     """
     if (folder / ADAPTER_FILE).is_file():
         raise adapter_error(f"{key}: {folder}", folder / ADAPTER_FILE)
-    wanted = foreign_code(read_json(folder / "config.json"))
+    config = read_json(folder / "config.json")
+    wanted = foreign_code(config)
     if wanted is not None:
         raise RequestError(
             f"{key}: {folder / 'config.json'} asks for code that is not part of transformers ({wanted}), which is "
             "never run here: use a model whose code is in transformers"
         )
+    refuse_sizes(config, f"{key}: {folder / 'config.json'}")
 
 
 def adapter_error(what: str, file: Path | None) -> RequestError:

@@ -57,6 +57,7 @@ def read_pretrained(folder: Path | str, dtype: torch.dtype | str, **kwargs: Any)
     """
     if not kwargs.get("trust_remote_code"):
         kwargs["trust_remote_code"] = False  # left out, the user is asked on standard input
+        _refuse_gguf_path(Path(folder), "the model")
         refuse_foreign(Path(folder), "the model")
     try:
         loaded: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, output_loading_info=True, **kwargs)
@@ -148,13 +149,24 @@ def refuse_gguf(folder: Path | str, key: str) -> None:
     """Weights of a GGUF file are rounded: nothing is trained from them, and no format is made of them.
 
     Raises:
-        RequestError: The folder holds its weights in one.
+        RequestError: The folder holds its weights in one, or is one.
     """
+    _refuse_gguf_path(Path(folder), key)
     file = gguf_file_in(folder)
     if file is not None:
         raise RequestError(
             f"{key}: {folder} holds its weights in a GGUF file ({file}), from which nothing is trained and no other "
             "format is made: name the full-precision model with its safetensors files"
+        )
+
+
+def _refuse_gguf_path(path: Path, key: str) -> None:
+    """A model is named by its folder: tokenizer and configuration lie next to its weights."""
+    if path.suffix.lower() == ".gguf" and path.is_file():
+        raise RequestError(
+            f"{key}: {path} is a GGUF file and not a model folder: put it into a folder of its own, with the "
+            "tokenizer's files and config.json, and name that folder to have it scored; to train, name the "
+            "full-precision model"
         )
 
 
@@ -209,6 +221,7 @@ def fetch(name: str, revision: str | None, key: str) -> Path:
         EnvironmentFailure: The Hub cannot be reached.
     """
     folder = Path(name)
+    _refuse_gguf_path(folder, key)
     if folder.is_dir():
         refuse_foreign(folder, key)
         if not (folder / "config.json").exists() and not any(folder.glob("*.gguf")):
@@ -228,6 +241,8 @@ def fetch(name: str, revision: str | None, key: str) -> Path:
         found = Path(snapshot_download(name, revision=revision, allow_patterns=patterns))
     except HFValidationError:
         raise RequestError(f"{key}: {name!r} is neither a folder here nor a Hub id") from None
+    except ValueError as error:  # the client refuses names by which a file would leave its folder
+        raise EnvironmentFailure(f"{key}: {name!r} was not fetched from the Hub: {first_line(error)}") from None
     except RepositoryNotFoundError:
         raise RequestError(
             f"{key}: {name!r} is neither a folder here nor a model on the Hub that you can read: check the name, or "
@@ -240,6 +255,11 @@ def fetch(name: str, revision: str | None, key: str) -> Path:
             f"{key}: {name!r} is not a folder here and the Hub did not give it: {first_line(error)}"
         ) from None
     refuse_foreign(found, key)
+    if not (found / "config.json").exists():
+        raise RequestError(
+            f"{key}: {name!r} on the Hub holds no config.json, so it is not a saved model: name the repository with "
+            "the full-precision safetensors files (nothing is trained from GGUF files)"
+        )
     return found
 
 
@@ -281,7 +301,7 @@ def empty_model(source: Path) -> PreTrainedModel:
 def empty_model_of(config: PretrainedConfig) -> PreTrainedModel:
     """An empty model of a configuration: parameters and buffers are on the ``meta`` device."""
     with torch.device("meta"):
-        model: PreTrainedModel = AutoModelForCausalLM.from_config(config)
+        model: PreTrainedModel = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
     return model
 
 
@@ -299,7 +319,7 @@ def plain_model_of(config: PretrainedConfig) -> PreTrainedModel:
         del config.quantization_config
     config.dtype = torch.float32
     with init_empty_weights(include_buffers=False):
-        model: PreTrainedModel = AutoModelForCausalLM.from_config(config)
+        model: PreTrainedModel = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
     return model
 
 

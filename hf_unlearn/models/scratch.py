@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from ..data.encoding import EncodedRow, TextFormat, encode_row, load_tokenizer
 from ..data.example import Example
 from ..errors import RequestError
+from .sizes import refuse_sizes
 from .training_loop import DivergedError, finite, take_steps
 
 if TYPE_CHECKING:
@@ -85,6 +86,7 @@ class ScratchSpec:
                 f"scratch model: hidden_size={self.hidden_size} must be an even multiple of heads={self.heads}, and "
                 f"heads a multiple of kv_heads={self.kv_heads}"
             )
+        refuse_sizes(vars(self), "scratch model")
         if self.vocab_size < 259:
             raise RequestError(
                 f"scratch model: vocab_size is {self.vocab_size}: bytes and special tokens alone need 259"

@@ -18,7 +18,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from ..errors import EnvironmentFailure, MissingExtraError, RequestError
-from ..models.decoder import linear_layers
+from ..models.decoder import linear_layers, tower_layers
 from ..models.loading import (
     copy_tokenizer,
     empty_model,
@@ -287,6 +287,12 @@ def head_name(model: PreTrainedModel) -> str | None:
     """Module name of the output head, which every format leaves as it is."""
     head = model.get_output_embeddings()
     return next((name for name, module in model.named_modules() if module is head), None)
+
+
+def spared_layers(model: PreTrainedModel) -> list[str]:
+    """Names of linear layers that no format touches: the output head, and those of towers for images or sound."""
+    head = head_name(model)
+    return [*([head] if head else []), *tower_layers(model)]
 
 
 def body_layers(model: PreTrainedModel, format_name: str) -> dict[str, nn.Linear]:

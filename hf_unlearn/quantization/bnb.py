@@ -17,9 +17,10 @@ from torch import nn
 from transformers import AutoConfig, BitsAndBytesConfig, PreTrainedModel
 
 from ..errors import RequestError
-from ..models.loading import read_pretrained, run_device
+from ..models.decoder import tower_layers
+from ..models.loading import empty_model, read_pretrained, run_device
 from . import FORMATS
-from .base import Format, Written
+from .base import Format, Written, spared_layers
 from .streaming import dequantized_run
 
 
@@ -38,9 +39,11 @@ class BitsAndBytes(Format):
 
     def write(self, source: Path, target: Path) -> Written:
         """Quantize while loading, save before any forward, then de-quantize in memory and run that."""
-        model = read_pretrained(
-            source, "auto", quantization_config=self.settings(source), device_map={"": run_device()}
-        )
+        settings = self.settings(source)
+        # Where nothing is named, the library spares the head by itself.
+        empty = empty_model(source)
+        settings.llm_int8_skip_modules = spared_layers(empty) if tower_layers(empty) else None
+        model = read_pretrained(source, "auto", quantization_config=settings, device_map={"": run_device()})
         layers = quantized_layers(model)
         if not layers:
             raise RequestError(f"{source} has no linear layer besides its output head: {self.name} changes nothing")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from abc import abstractmethod
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,7 +19,7 @@ from transformers import AutoConfig, PreTrainedModel
 
 from ..models.loading import read_pretrained
 from ..models.memory import release_memory
-from .base import Format, Written, body_layers, check_groups, head_name
+from .base import Format, Written, body_layers, check_groups, spared_layers
 from .streaming import read_stored, streamed_logits
 
 
@@ -97,10 +98,10 @@ class CompressedTensors(Format):
             weights=QuantizationArgs(symmetric=True, **self.weight_settings()),
             input_activations=None if inputs is None else QuantizationArgs(symmetric=True, dynamic=True, **inputs),
         )
-        head = head_name(model)
+        spared = spared_layers(model)
         quantized = sum(layer.weight.numel() for layer in layers.values())
         share = quantized / sum(parameter.numel() for parameter in model.parameters())
-        config = QuantizationConfig(config_groups={"group_0": scheme}, ignore=[head] if head else [])
+        config = QuantizationConfig(config_groups={"group_0": scheme}, ignore=spared)
         apply_quantization_config(model, config, show_progress=False)
         compressor = ModelCompressor.from_pretrained_model(model)
         # One layer after the other, so that only one is in float32, the type the library rounds in.
@@ -112,7 +113,7 @@ class CompressedTensors(Format):
         _cast_rest(model, stored)
         model.save_pretrained(target)
         compressor.update_config(str(target))
-        _spare(target, head)
+        _spare(target, spared)
         return share
 
     def _layers(self, model: PreTrainedModel) -> dict[str, nn.Linear]:
@@ -122,17 +123,17 @@ class CompressedTensors(Format):
         return layers
 
 
-def _spare(target: Path, head: str | None) -> None:
-    """Names the head as the model does among what is not quantized.
+def _spare(target: Path, layers: Sequence[str]) -> None:
+    """Names layers that are not quantized as the model does.
 
-    transformers writes the name that a weight has in files, which is another one in some families (GPT-NeoX), and
-    looks for that of the module when it loads: it would expect a packed head.
+    transformers writes the names that weights have in files, which are others in some families (GPT-NeoX), and looks
+    for those of the modules when it loads: it would expect packed layers.
     """
     path = target / "config.json"
     config = json.loads(path.read_text(encoding="utf-8"))
     spared = config["quantization_config"]["ignore"]
-    if head and head not in spared:
-        config["quantization_config"]["ignore"] = [*spared, head]
+    if missing := [name for name in layers if name not in spared]:
+        config["quantization_config"]["ignore"] = [*spared, *missing]
         path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 

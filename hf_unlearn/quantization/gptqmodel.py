@@ -21,6 +21,7 @@ from transformers import PreTrainedModel
 
 from ..data.encoding import load_tokenizer
 from ..errors import EnvironmentFailure, RequestError
+from ..models.decoder import tower_layers
 from ..models.gptqmodel import import_quietly, silent
 from ..models.loading import empty_model, run_device
 from ..models.memory import release_memory
@@ -66,6 +67,11 @@ class Packed(Format):
                     f"{self.name} needs output sizes in multiples of {self.outputs}, but {name} has "
                     f"{layer.out_features}: use another format"
                 )
+        if towers := tower_layers(model):
+            raise RequestError(
+                f"{self.name} cannot hold this model: its files do not say that {towers[0]}, which reads no text, is "
+                "not packed; use a bitsandbytes, torchao or rtn format, which leave such layers as they are"
+            )
         import_quietly()
         from .._compat import SUPPORTED_MODELS
 

@@ -14,9 +14,10 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel, TorchAoConfig
 
-from ..models.loading import read_pretrained, run_device
+from ..models.decoder import tower_layers
+from ..models.loading import empty_model, read_pretrained, run_device
 from . import FORMATS
-from .base import Format, Written, body_layers
+from .base import Format, Written, body_layers, spared_layers
 from .streaming import dequantized_run
 
 
@@ -38,9 +39,11 @@ class TorchAo(Format):
 
     def write(self, source: Path, target: Path) -> Written:
         """Quantize while loading, save, then de-quantize in memory and run that."""
-        model = read_pretrained(
-            source, "auto", quantization_config=TorchAoConfig(self.settings()), device_map={"": run_device()}
-        )
+        empty = empty_model(source)
+        # Where nothing is named, the library spares the head by itself.
+        spared = spared_layers(empty) if tower_layers(empty) else None
+        settings = TorchAoConfig(self.settings(), modules_to_not_convert=spared)
+        model = read_pretrained(source, "auto", quantization_config=settings, device_map={"": run_device()})
         layers = body_layers(model, self.name)
         model.save_pretrained(target)
         return dequantized_run(model, layers, _dequantized)

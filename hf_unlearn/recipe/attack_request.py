@@ -12,6 +12,7 @@ from ..data.sources import Source
 from ..errors import RequestError
 from ..evaluation.run import EvalSpec
 from ..registry import suggest
+from ..runtime.secret_values import check_secrets
 from ..runtime.strict_yaml import Located, build, override, read_yaml
 from .attacks import AttackSection, parse_attacks
 from .loading import find_recipe, parse_recipe
@@ -125,6 +126,7 @@ def read_request(chosen: Chosen, recipe: str | None, files: Sequence[str], overr
     tree = read_yaml(find_recipe(recipe)) if recipe is not None else Located({"data": _data_tree(files)}, "--data")
     for assignment in overrides:
         tree = override(tree, assignment)
+    check_secrets(tree)
     if not isinstance(tree.value, dict):
         raise RequestError(f"{tree.where}: a recipe is a mapping of keys to values")
     section = parse_attacks(chosen.section(tree.value.get("attack")))

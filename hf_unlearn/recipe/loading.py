@@ -12,6 +12,7 @@ from ..errors import RequestError
 from ..evaluation.run import EvalSpec
 from ..quantization import full_name
 from ..registry import suggest
+from ..runtime.secret_values import check_secrets
 from ..runtime.strict_yaml import Located, build, override, read_yaml
 from ..verification.gate import Gate
 from .attacks import check_attack_formats, parse_attacks
@@ -26,7 +27,6 @@ from .checks import (
     fill_gate,
     located,
 )
-from .secrets import check_secrets
 from .spec import (
     RESERVED_NAMES,
     BenchmarkSpec,

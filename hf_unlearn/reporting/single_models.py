@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from ..errors import printable
 from ..verification.intervals import MIN_GROUPS
 from .terminal import PIPE_WIDTH
 
@@ -72,8 +72,9 @@ def print_attacks(found: Mapping[str, Any], models: Sequence[str], place: str) -
         rows = [row[:-1] for row in rows]
     widths = [max(len(row[index]) for row in rows) for index in range(len(rows[0]))]
     for row in rows:
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
-    print(f"\nAfter: the attacker's best setting, chosen per metric. All settings and budgets: {place}")
+        print(printable("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()))
+    where = printable(str(place))
+    print(f"\nAfter: the attacker's best setting, chosen per metric. All settings and budgets: {where}")
 
 
 def make_console() -> Console:
@@ -101,7 +102,7 @@ class _Page:
     def text(self, text: str, style: str = "") -> Text:
         from rich.text import Text
 
-        clean = "".join(char for char in text if char == "\n" or unicodedata.category(char) != "Cc")
+        clean = printable(text, keep="\n")
         if self.console.options.ascii_only:
             clean = clean.encode("ascii", "replace").decode("ascii")
         return Text(clean, style=style)

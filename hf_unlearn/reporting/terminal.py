@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..errors import printable
 from .explanation import Explained, came_back_sentences, explained, pooled_sentence
 from .known_facts import allowed_words, anti_known_sentence, counts_to_show
 from .results import Results, Subject, Transform
@@ -311,7 +311,7 @@ class _Printer:
         """Text that is shown as it is: no markup, no control characters, nothing the terminal cannot encode."""
         from rich.text import Text
 
-        clean = "".join(char for char in text if char == "\n" or unicodedata.category(char) != "Cc")
+        clean = printable(text, keep="\n")
         if self.console.options.ascii_only:
             clean = clean.replace("–", "-").replace(SPACE, " ").encode("ascii", "replace").decode("ascii")
         return Text(clean, style=style)

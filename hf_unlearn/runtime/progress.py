@@ -12,6 +12,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as RichProgress
 
+from ..errors import printable
 from .jobs import Job
 
 
@@ -30,7 +31,7 @@ class Progress:
 
     def say(self, text: str) -> None:
         """One line."""
-        self.console.print(f"[dim]{self._clock()}[/dim] {escape(text)}")
+        self.console.print(f"[dim]{self._clock()}[/dim] {escape(printable(text))}")
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:

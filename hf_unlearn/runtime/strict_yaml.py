@@ -19,6 +19,7 @@ import yaml
 
 from ..errors import RequestError
 from ..registry import suggest
+from .secrets import redact, takes_secret
 
 T = TypeVar("T")
 # No recipe comes near these; a short file with aliases, brackets or digits can be far above them.
@@ -216,15 +217,22 @@ def override(root: Located, assignment: str) -> Located:
     """
     path, equals, text = assignment.partition("=")
     if not equals or not all(path.split(".")):
-        raise RequestError(f"{assignment!r} does not have the form section.key=value")
-    source = f"command line {assignment!r}"
+        raise RequestError(f"{_shown(assignment)!r} does not have the form section.key=value")
+    source = f"command line {_shown(assignment)!r}"
     node = _compose(text, source)
     value = _located(node, source) if node is not None else Located(None, source)
     return _set(root, path.split("."), value, assignment)
 
 
+def _shown(assignment: str) -> str:
+    """An assignment as messages quote it: without what stands where a secret goes, or looks like one."""
+    path, equals, _ = assignment.partition("=")
+    hidden = any(map(takes_secret, path.split(".")))
+    return redact(f"{path}=***" if hidden and equals else assignment)
+
+
 def _set(tree: Located, path: list[str], value: Located, assignment: str) -> Located:
-    where = f"command line {assignment!r}"
+    where = f"command line {_shown(assignment)!r}"
     if not path:
         return _relocate(value, where)
     key, rest = path[0], path[1:]

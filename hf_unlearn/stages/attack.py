@@ -22,7 +22,7 @@ from ..attacks.model_cache import release
 from ..runtime.jobs import Job, Workers
 from ..runtime.locks import CLAIMS, claim_file, claimed
 from .chain import check_subjects
-from .context import AnyRun, Context, Subject
+from .context import AnyRun, Context, Subject, generation_inputs
 from .run import Run
 from .units import Unit
 
@@ -85,6 +85,7 @@ def attack_units(
         inputs["after"] = dict(context.export_unit(subject, after).inputs)
     if target is not None and looks_at_target(name, attack):
         inputs["target"] = target.digest
+    inputs |= generation_inputs(context.bundle, context.text_format)
     if context.bundle.floor:
         inputs["floor"] = "holdout"
     folder = context.folder("attack", subject.name) / name

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from ..attacks import Attack
-from ..data.encoding import TextFormat
+from ..data.encoding import TextFormat, generated_otherwise, read_otherwise
 from ..data.example import DataBundle, Example, RowSet
 from ..models.llama_cpp import runtime_transforms, split_runtime
 from ..quantization import FORMATS
@@ -237,7 +237,16 @@ def data_fingerprint(bundle: DataBundle, text_format: TextFormat) -> str:
     described = text_format.described()
     if any(row.conversational for rows in bundle_sets(bundle).values() for row in rows):
         described["chat_template_kwargs"] = text_format.template_arguments.values()
+    read = read_otherwise((row for rows in bundle_sets(bundle).values() for row in rows), text_format)
+    if read:
+        described["read"] = read
     return fingerprint({"rows": bundle_rows(bundle), "format": described})
+
+
+def generation_inputs(bundle: DataBundle, text_format: TextFormat) -> dict[str, str]:
+    """What units in which models generate depend on besides the data: nothing where that never changed."""
+    rows = (row for rows in bundle_sets(bundle).values() for row in rows)
+    return {"generation": "from what is scored"} if generated_otherwise(rows, text_format) else {}
 
 
 def library_version(package: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ..data.checks import check_bundle
+from ..data.checks import check_bundle, holding_forgotten
 from ..data.example import EMPTY_SET, DataBundle, RowSet
 from ..data.planted import make_planted
 from ..data.repeats import repeats
@@ -51,9 +51,12 @@ def load_bundle(recipe: Recipe) -> DataBundle:
 
 
 def told_repeats(bundle: DataBundle) -> list[str]:
-    """One sentence for each set that is scored and has rows which say what an earlier one says."""
+    """One sentence for each set that is scored and has rows which say what an earlier one says, and one for generic
+    rows in which text to be forgotten stands."""
     found = {name: repeats(rows) for name, rows in bundle.scored_sets().items()}
-    return [
+    inside = holding_forgotten(bundle)
+    told = f"{inside} rows of the generic set hold text of the forget set, which is kept with them: take them out."
+    return ([told] if inside else []) + [
         f"{count} of the {len(bundle.scored_sets()[name])} rows of the {name} set say what an earlier row says: they "
         "count as the same fact."
         for name, count in found.items()

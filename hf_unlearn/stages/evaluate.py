@@ -16,7 +16,7 @@ from ..models.llama_cpp import runtime_version, split_runtime
 from ..runtime.environment import no_room
 from ..runtime.jobs import Job
 from .chain import check_subjects, check_variants
-from .context import RunContext, Subject
+from .context import RunContext, Subject, generation_inputs
 from .run import Run
 from .units import Unit
 
@@ -74,6 +74,7 @@ def evaluation_unit(
         "score_version": SCORE_VERSION,
         "metric_versions": score_versions(context.recipe.evaluate.metrics),
         "versions": {**context.versions, **runtime_version(transform)},
+        **generation_inputs(context.bundle, context.text_format),
     }
     return Unit(context.folder("evaluate", subject.name) / transform, inputs, keep_partial=True)
 

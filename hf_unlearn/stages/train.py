@@ -157,7 +157,8 @@ def train_method(
         )
     except ValueError as error:  # settings that do not suit this machine are first checked here
         raise RequestError(f"the method's settings cannot be used: {one_line(error)}") from error
-    checkpoint = last_whole_checkpoint(work_dir)
+    # Without the optimizer's state a run that goes on would end with other weights than one that was not killed.
+    checkpoint = None if args.save_only_model else last_whole_checkpoint(work_dir)
     try:
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     except ImportError as error:  # optimizers import their libraries when they are created

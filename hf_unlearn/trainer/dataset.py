@@ -12,6 +12,7 @@ from transformers import PreTrainedTokenizerBase
 
 from ..data.encoding import EncodedRow, End, TextFormat, check_chat_template, encode_rows
 from ..data.example import Example
+from ..data.given import given_rows
 from ..data.pairing import PairedRows
 from ..data.sources import rows_from_records
 from ..errors import RequestError
@@ -35,16 +36,13 @@ def read_rows(dataset: datasets.Dataset | Sequence[Example], set_name: str) -> l
         set_name: ``forget`` or ``retain``.
 
     Raises:
-        RequestError: If there are no rows, they are streamed, or one cannot be used.
+        RequestError: If there are no rows, they are streamed or of another type, or one cannot be used.
     """
-    if not hasattr(dataset, "__len__"):
-        raise RequestError(
-            f"{set_name}_dataset is streamed, but reference values are kept by row number: load it whole "
-            "(streaming=False)"
-        )
-    given = list(dataset)
+    given = given_rows(dataset, f"{set_name}_dataset")
     rows = [row for row in given if isinstance(row, Example)]
-    if len(rows) < len(given):
+    if rows and len(rows) < len(given):
+        raise RequestError(f"{set_name}_dataset has rows and records in one list: give only one of the two")
+    if not rows and given:
         rows = list(rows_from_records(given, set_name, f"{set_name}_dataset"))
     if not rows:
         raise RequestError(f"the {set_name} set has no rows: {set_name}_dataset needs at least one")

@@ -74,6 +74,21 @@ def check_reference(model: nn.Module, checkpoint: Path) -> None:
         )
 
 
+def check_optimizer_saved(checkpoint: Path) -> None:
+    """Refuse to go on from a checkpoint of the model alone: the optimizer would start anew, without a word.
+
+    Raises:
+        RequestError: It holds no state of an optimizer.
+    """
+    if checkpoint.is_dir() and not any(
+        path.name.startswith(("optimizer", "global_step")) for path in checkpoint.iterdir()
+    ):
+        raise RequestError(
+            f"{checkpoint} holds the model alone (save_only_model), so the optimizer would start anew and the run "
+            "would end with other weights: start from the beginning, or save checkpoints without save_only_model"
+        )
+
+
 def check_same_vocabulary(model: str | nn.Module, reference: str | nn.Module | None) -> None:
     """Refuse a reference model with other tokens than the model. For ids and folders only the configuration is read.
 

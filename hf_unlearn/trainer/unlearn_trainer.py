@@ -55,6 +55,7 @@ from .launch import check_devices, check_launch
 from .microbatch import LengthGroupedPairs, cut_by_length, tokens_of_a_pass
 from .model_setup import (
     check_layers,
+    check_optimizer_saved,
     check_reference,
     check_same_vocabulary,
     check_source,
@@ -236,6 +237,8 @@ class UnlearnTrainer(HubTrainer):
             resume_from_checkpoint = self.args.resume_from_checkpoint
         self.resumed_from = chosen_checkpoint(resume_from_checkpoint, self.args.output_dir)
         if not self._is_prepared:
+            if self.resumed_from is not None:
+                check_optimizer_saved(self.resumed_from)
             if self.resumed_from is not None and self._ref_model is None:
                 check_reference(self.model, self.resumed_from)
             with placed(self.model, self.args.device):

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from hf_unlearn.attacks.rtt_sets import make_folds
+from hf_unlearn.data.example import RowSet
+from hf_unlearn.data.repeats import repeats
 from hf_unlearn.data.sources import Source, load_source
 from hf_unlearn.errors import RequestError
 
@@ -103,3 +107,27 @@ def test_what_is_not_as_published_is_refused_with_its_place(birthdays, tmp_path)
     refused(r"corpus_split_1\.jsonl:1 has no text", splits=("split_1",))
     with pytest.raises(RequestError, match="splits is only for a layout"):
         Source(path="rows.jsonl", splits=("split_0",))
+
+
+def test_copies_of_questions_are_one_fact_in_one_fold(tmp_path):
+    """Twelve facts ten times each, over two splits, are twelve facts: for sentences, questions and folds."""
+    for split in range(2):
+        names = [f"Person {n}" for _ in range(5) for n in range(12)]
+        rows = [question(f"When was {n} born?", 1, [1901, 1902, 1903]) for n in names]
+        texts = [{"text": f"{n} was born in 1902, says source {k}."} for n in names for k in range(3)]
+        write(tmp_path / "random_bd" / f"split_{split}.jsonl", rows)
+        write(tmp_path / "random_bd" / f"corpus_split_{split}.jsonl", texts)
+    for train_on in ("sentences", "questions"):
+        source = Source(
+            path=str(tmp_path), layout="random-birthdays", splits=("split_0", "split_1"), train_on=train_on
+        )
+        found = load_source(source, "forget")
+        assert len(found.score) == 120 and repeats(found.score) == 108
+        for rows in (found.train, found.score):
+            assert len({row.fact for row in rows}) == len({row.group for row in rows}) == 12
+            assert {row.fold for row in rows} == {"split_0"}
+    some = load_source(Source(path=str(tmp_path), layout="random-birthdays", splits=("split_0",)), "forget")
+    train, score = (tuple(replace(row, fold="") for row in rows) for rows in (some.train, some.score))
+    folds = make_folds(RowSet(train, score), 4, 0, "apart", "rtt")
+    assert sorted(len(fold.ask) for fold in folds) == [3, 3, 3, 3]
+    assert all(not fold.ask & fold.train for fold in folds)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from hf_unlearn.data.encoding import TextFormat, encode_prompt, encode_row
+from hf_unlearn.data.encoding import TextFormat, encode_prompt, encode_row, read_otherwise
 from hf_unlearn.data.example import EMPTY_SET, DataBundle, RowSet
 from hf_unlearn.errors import RequestError
 from hf_unlearn.recipe import load_recipe
-from hf_unlearn.stages.context import data_fingerprint
+from hf_unlearn.stages.context import bundle_rows, data_fingerprint, generation_inputs
+from hf_unlearn.stages.units import fingerprint
 
 CHATML = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
@@ -78,3 +79,42 @@ def test_a_recipe_keeps_the_arguments():
     recipe = load_recipe("quickstart", ["data.format.chat_template_kwargs={enable_thinking: false}"])
     assert recipe.to_dict()["data"]["format"]["chat_template_kwargs"] == {"enable_thinking": False}
     assert "chat_template_kwargs" not in load_recipe("quickstart").to_dict()["data"]["format"]
+
+
+@pytest.mark.parametrize(
+    ("prompt", "answer", "fmt", "found"),
+    [
+        ("Who?", " Ada", {}, []),
+        ("Who?", "Ada", {"separator": " "}, []),
+        ("Who?", "Ada <b> and [x]", {"template": "Question: {prompt}\nAnswer:"}, []),
+        ("Who? ", "Ada", {}, []),
+        ("<bos>Who?", "Ada", {}, ["rendered"]),
+        ("", "It rains.</s>", {}, ["rendered"]),
+        ("Who?", "Ada", {"separator": "\n"}, ["separator"]),
+    ],
+)
+def test_scores_of_rows_that_are_read_otherwise_are_not_taken_from_earlier_versions(
+    prompt, answer, fmt, found, make_row
+):
+    row, text_format = make_row(prompt, answer), TextFormat(**fmt)
+    assert read_otherwise([row], text_format) == found
+    kept = make_row("What?", "That", id="kept", fact="kept", group="kept")
+    bundle = DataBundle(RowSet((row,), (row,)), RowSet((kept,), (kept,)))
+    now = data_fingerprint(bundle, text_format)
+    before = fingerprint({"rows": bundle_rows(bundle), "format": text_format.described()})
+    assert (now == before) == (not found)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "template", "changed"),
+    [
+        ("Who?", "{prompt}", False),
+        ("Who? ", "{prompt}", True),
+        ("Who?", "{prompt} A: ", True),
+        ("", "{prompt} ", False),
+    ],
+)
+def test_only_units_that_generate_know_of_prompts_that_end_in_a_space(prompt, template, changed, make_row):
+    row = make_row(prompt, "Ada")
+    bundle = DataBundle(RowSet((row,), (row,)), EMPTY_SET)
+    assert bool(generation_inputs(bundle, TextFormat(template=template))) == changed

@@ -55,7 +55,14 @@ def test_every_file_cut_grown_emptied_removed(copied: Path) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["notes.txt", "pytorch_model.bin", ".hidden", "original/model.safetensors", "plots/second.png", ".git/config"],
+    [
+        "notes.txt",
+        "pytorch_model.bin",
+        ".hidden",
+        "original/model.safetensors",
+        "plots/second.png",
+        "plots/.gitattributes",
+    ],
 )
 def test_an_added_file(copied: Path, name: str) -> None:
     (copied / name).parent.mkdir(exist_ok=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from safetensors.numpy import load_file, save_file
 
 from hf_unlearn.cli.main import main
 from hf_unlearn.errors import EnvironmentFailure
-from hf_unlearn.hub.leaks import ForgetText, find_in_file
+from hf_unlearn.hub.leaks import RULE, ForgetText, _words, find_in_file
 from hf_unlearn.hub.options import HubOptions
 from hf_unlearn.hub.publish import publish_run
 from hf_unlearn.runtime.secrets import redact
@@ -138,6 +139,35 @@ def test_escapes_and_metadata_hide_nothing(tmp_path: Path, exported) -> None:
     save_file(weights, tmp_path / "model.safetensors", metadata={"note": ROWS[1][1]})
     assert find_in_file(tmp_path / "model.safetensors", "model.safetensors", forget) == 1
     assert find_in_file(exported.main / "model.safetensors", "model.safetensors", forget) is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Bo Li\u200bnd coll\u00adects old brass keys from the north",
+        "Bo_Lind_collects_old_brass_keys_from_the_north",
+        "Bo Lind collects &#111;ld br&amp;#97;ss keys&nbsp;from the north",
+        "B\u0336o\u0336 Lind collects old brass keys from the north",
+        "Ｂｏ Ｌｉｎｄ collects old brass keys\u3164 from the north",
+    ],
+)
+def test_it_is_found_however_it_is_written(text: str) -> None:
+    forget = ForgetText(ROWS)
+    assert forget.find(f"as some say: {text}.") == 1
+    assert forget.find(text.replace("brass", "iron").replace("br&amp;#97;ss", "iron")) is None
+    decomposed = unicodedata.normalize("NFD", ROWS[2][1])
+    assert decomposed != ROWS[2][1] and forget.find(decomposed) == 2
+
+
+def test_hashes_of_an_earlier_version_are_read_by_their_own_rule() -> None:
+    """They know words as that version cut them, so a run folder of it is still searched as it was then."""
+    data = ForgetText([("", "one_word and three further ones")]).to_dict()
+    assert data["rule"] == RULE
+    older = ForgetText.from_dict({"salt": data["salt"], "runs": {}})
+    assert older.rule == 1 and older.to_dict()["rule"] == 1
+    assert _words("Snow_fell, caf\u00e9", 1) == ["snow_fell", "café"] and _words("Snow_fell") == ["snow", "fell"]
+    with pytest.raises(ValueError, match="later version"):
+        ForgetText.from_dict({**data, "rule": RULE + 1})
 
 
 def test_hashes_find_what_the_rows_find_and_hold_no_word() -> None:

@@ -15,7 +15,7 @@ from hf_unlearn.cli.main import main
 from hf_unlearn.errors import MissingExtraError, RequestError, VerificationError
 from hf_unlearn.hub.check import check_folder, sign_folder
 from hf_unlearn.hub.files import SIGNATURE_FILE
-from hf_unlearn.hub.verified import VerifiedModel
+from hf_unlearn.hub.verified import VerifiedModel, check
 from hf_unlearn.verification.report_file import canonical, seal
 
 REPORT = "unlearning_report.json"
@@ -77,7 +77,10 @@ def test_signed_and_loaded(signed: Path, keys, other_keys) -> None:
     result = check_folder(signed, [other_keys[1], keys[1]])
     assert result.intact and result.signature.status == "trusted" and result.signature.by == str(keys[1])
     assert check_folder(signed).intact and check_folder(signed).signature.status == "unknown"
-    assert VerifiedModel.from_pretrained(signed, trusted_keys=[str(keys[1])]) is not None
+    for trusted in ([str(keys[1])], str(keys[1]), keys[1]):  # a key alone is not taken for a list of letters
+        assert VerifiedModel.from_pretrained(signed, trusted_keys=trusted) is not None
+        assert check(signed, trusted_keys=trusted).signature.status == "trusted"
+        assert check_folder(signed, trusted).signature.status == "trusted"
 
 
 def test_the_tool_of_model_signing_reads_it(signed: Path, keys) -> None:

@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from hf_unlearn.cli.main import main
 from hf_unlearn.errors import RequestError, VerificationError
 from hf_unlearn.hub.verified import VerifiedModel, check, load_report
 from hf_unlearn.verification.report_file import canonical, seal
@@ -141,13 +142,22 @@ def test_harmless_values_of_those_arguments_are_accepted(passed) -> None:
 
 
 def test_an_empty_list_of_keys_is_a_mistake(passed) -> None:
-    with pytest.raises(RequestError, match="trusted_keys is empty"):
-        VerifiedModel.from_pretrained(passed.main, trusted_keys=[])
+    for nothing in ([], "", ()):
+        with pytest.raises(RequestError, match="trusted_keys is empty"):
+            VerifiedModel.from_pretrained(passed.main, trusted_keys=nothing)
 
 
 def test_a_pinned_report_and_no_other(passed) -> None:
     digest = check(passed.main).report_digest
     assert VerifiedModel.from_pretrained(passed.main, report_digest=digest) is not None
+    assert check(passed.main, report_digest=digest[:8].upper()).intact
+    for wrong in (digest[:7], digest + "0", "sha256:" + digest, "", "g" * 8):
+        with pytest.raises(RequestError, match="must be the digest that `hf-unlearn check` prints"):
+            check(passed.main, report_digest=wrong)
+    other = ("0" if digest[0] != "0" else "1") + digest[1:8]
+    assert not check(passed.main, report_digest=other).intact
+    assert main(["check", str(passed.main), "--report-digest", digest[:8]]) == 0
+    assert main(["check", str(passed.main), "--report-digest", other]) == 1
     with pytest.raises(VerificationError, match=r"unlearning_report\.json: is not the requested one"):
         VerifiedModel.from_pretrained(passed.variant, report_digest=digest)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -58,14 +59,37 @@ def tiny_recipe(tmp_path: Path) -> Path:
     return path
 
 
+SECRETS = {
+    "HF_TOKEN": "hf_" + "AbCdEfGhIjKlMnOpQrStUvWxYz0123456789"[:34],
+    "HF_UNLEARN_KEY_PASSWORD": "correct-horse-battery-staple",
+    "WANDB_API_KEY": "0123456789abcdef0123456789abcdef01234567",
+}
+
+
+@pytest.fixture(scope="session")
+def run_secrets() -> dict[str, str]:
+    """What stood in the environment of the finished run and must be nowhere."""
+    return SECRETS
+
+
 @pytest.fixture(scope="session")
 def finished(made_once: MadeOnce, model_cache: Path) -> Path:
-    """Output folder of a finished run; tests only read it."""
+    """Output folder of a finished run; tests only read it. What it printed is in ``printed.txt`` beside it.
+
+    Secrets stood in its environment.
+    """
 
     def fill(folder: Path) -> None:
         recipe = folder / "tiny.yaml"
         recipe.write_text(TINY)
-        with pytest.MonkeyPatch.context() as patch:
+        with (
+            pytest.MonkeyPatch.context() as patch,
+            (folder / "printed.txt").open("w") as printed,
+            contextlib.redirect_stdout(printed),
+            contextlib.redirect_stderr(printed),
+        ):
+            for name, value in SECRETS.items():
+                patch.setenv(name, value)
             patch.setenv("HF_UNLEARN_CACHE", str(folder / "cache"))
             code = main(["run", str(recipe), "--output-dir", str(folder / "run"), "--workers", "0"])
         assert code in (0, 1)

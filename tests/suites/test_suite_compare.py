@@ -8,8 +8,12 @@ import shutil
 import pytest
 
 from hf_unlearn.cli.main import main
+from hf_unlearn.data.example import Example
+from hf_unlearn.evaluation.metrics import SCORE_VERSION
 from hf_unlearn.evaluation.records import read_records, write_records
 from hf_unlearn.evaluation.suites.compare import compare_folders
+from hf_unlearn.evaluation.suites.rows import SuiteRows
+from hf_unlearn.evaluation.suites.run import record_version
 
 
 @pytest.fixture(scope="session")
@@ -129,3 +133,19 @@ def _old(folder, target):
     shutil.copytree(folder, target)
     (target / "suite.json").write_text('{"schema_version": 0}')
     return target
+
+
+@pytest.mark.parametrize(
+    ("prompt", "kind", "harness_chat", "later"),
+    [
+        ("Who?", "plain", False, False),
+        ("Who? ", "plain", False, True),
+        ("<s>Who?", "plain", False, True),
+        ("Who?", "chat", False, True),
+        ("Who?", "plain", True, True),
+    ],
+)
+def test_rows_that_an_earlier_version_read_otherwise_have_a_later_version(prompt, kind, harness_chat, later):
+    row = Example("a", prompt, "Ada", "a", "a")
+    rows = SuiteRows({"set": (row,)}, {"set": (row,)}, {"set": kind}, {})
+    assert record_version(rows, harness_chat) == SCORE_VERSION + later

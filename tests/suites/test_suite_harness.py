@@ -9,7 +9,10 @@ import yaml
 from suite_data import mcq_rows, write_lines
 
 from hf_unlearn.cli.main import main
+from hf_unlearn.data.encoding import load_tokenizer
+from hf_unlearn.errors import RequestError
 from hf_unlearn.evaluation.records import read_records
+from hf_unlearn.evaluation.suites.harness import _stop_clock
 
 pytest.importorskip("lm_eval")
 
@@ -82,3 +85,21 @@ def test_tasks_and_folders_that_are_not_there(refused, model, tasks, tmp_path):
     said = refused(*command, "harness.tasks=[tiny_years]", f"harness.include_path={tasks}")
     assert "rows.jsonl" in said
     assert not (tmp_path / "out" / "suite.json").exists()
+
+
+def test_the_harness_is_given_a_template_whose_clock_stands(model):
+    """Llama's templates write today's date, so that the same questions had other tokens on another day."""
+    tokenizer = load_tokenizer(str(model))
+    asks = "{% if date_string is not defined %}{% set date_string = strftime_now('%d %b %Y') %}{% endif %}"
+    tokenizer.chat_template = asks + "{{ date_string }}{% for m in messages %} {{ m['content'] }}{% endfor %}"
+    question = [{"role": "user", "content": "when?"}]
+    assert "2024" not in tokenizer.apply_chat_template(question, tokenize=False)
+    _stop_clock(tokenizer)
+    assert tokenizer.apply_chat_template(question, tokenize=False) == "26 Jul 2024 when?"
+    tokenizer.chat_template = {"default": asks + "{{ date_string }}", "tool_use": "{{ strftime_now('%Y') }}"}
+    _stop_clock(tokenizer)
+    assert tokenizer.apply_chat_template(question, tokenize=False) == "26 Jul 2024"
+    assert tokenizer.chat_template["tool_use"] == '{{ "2024" }}'
+    tokenizer.chat_template = "{{ strftime_now(format) }}"
+    with pytest.raises(RequestError, match="asks the clock"):
+        _stop_clock(tokenizer)

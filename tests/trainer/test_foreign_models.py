@@ -1,13 +1,16 @@
 """Folders that are no whole model, or whose code is elsewhere, are refused in one sentence before any work."""
 
+import ast
 import json
 import shutil
 import sys
+from pathlib import Path
 
 import huggingface_hub
 import pytest
 from tiny_run import tiny_model, tiny_tokenizer, tiny_trainer
 
+import hf_unlearn
 from hf_unlearn.errors import RequestError
 from hf_unlearn.models.foreign import foreign_code
 from hf_unlearn.models.loading import fetch, load_model, read_pretrained
@@ -106,6 +109,44 @@ def test_a_gguf_folder_is_no_target(start, tmp_path):
         tiny_trainer(tmp_path, model=str(folder))
 
 
+def test_a_gguf_file_is_no_folder(tmp_path):
+    path = tmp_path / "model-q4_0.gguf"
+    path.write_bytes(b"GGUF")
+    for load in (
+        lambda: tiny_trainer(tmp_path, model=str(path)),
+        lambda: load_model(path),
+        lambda: fetch(str(path), None, "model.target"),
+    ):
+        with pytest.raises(RequestError, match=r"is a GGUF file and not a model folder: put it into a folder"):
+            load()
+
+
+def test_a_repository_of_gguf_files_alone_is_no_model(tmp_path, monkeypatch):
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *_, **__: str(tmp_path))
+    with pytest.raises(RequestError, match=r"model\.target: 'org/gguf' on the Hub holds no config\.json.*GGUF"):
+        fetch("org/gguf", None, "model.target")
+
+
+def test_nobody_is_ever_asked_whether_code_may_run():
+    """transformers asks on standard input where the argument is left out."""
+    package = Path(hf_unlearn.__file__).parent
+    calls = [
+        (f"{path.relative_to(package)}:{node.lineno}", {keyword.arg for keyword in node.keywords})
+        for path in sorted(package.rglob("*.py"))
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and node.func.attr in ("from_pretrained", "from_config")
+        and isinstance(node.func.value, ast.Name)
+        and node.func.value.id.startswith("Auto")
+    ]
+    assert len(calls) > 8
+    # Theirs: read_pretrained, which always passes it on, and a model that was built here.
+    theirs = {"models/loading.py", "models/scratch.py"}
+    asked = [place for place, names in calls if "trust_remote_code" not in names]
+    assert {place.partition(":")[0] for place in asked} <= theirs and len(asked) <= 2, asked
+
+
 def test_a_half_trained_model_is_no_reference_for_a_run_that_goes_on(start, tmp_path):
     settings = {"max_steps": 2, "save_strategy": "steps", "save_steps": 1}
     tiny_trainer(tmp_path, model=str(start), **settings).train()
@@ -116,3 +157,12 @@ def test_a_half_trained_model_is_no_reference_for_a_run_that_goes_on(start, tmp_
     with_reference = tiny_trainer(tmp_path, model=checkpoint, ref_model=str(start), max_steps=2)
     with_reference.train(resume_from_checkpoint=checkpoint)
     assert with_reference.state.global_step == 2
+
+
+def test_a_run_does_not_go_on_without_the_state_of_its_optimizer(start, tmp_path):
+    settings = {"max_steps": 2, "save_strategy": "steps", "save_steps": 1, "save_only_model": True}
+    tiny_trainer(tmp_path, model=str(start), **settings).train()
+    again = tiny_trainer(tmp_path, model=str(start), **settings)
+    with pytest.raises(RequestError, match=r"checkpoint-1 holds the model alone \(save_only_model\)"):
+        again.train(resume_from_checkpoint=str(tmp_path / "checkpoint-1"))
+    assert again.state.global_step == 0

@@ -56,7 +56,8 @@ def run_harness(folder: Path, dtype: str, spec: HarnessSpec, chat: bool, limit: 
 
     Raises:
         MissingExtraError: lm-evaluation-harness is not installed.
-        RequestError: A task does not exist or cannot be read.
+        RequestError: A task does not exist or cannot be read, or the chat template asks for the time in a form that
+            only it knows.
         EnvironmentFailure: A task's data cannot be reached.
     """
     waiting = [task for task in spec.tasks if not _records_file(out_dir, task).exists()]
@@ -70,12 +71,25 @@ def run_harness(folder: Path, dtype: str, spec: HarnessSpec, chat: bool, limit: 
 
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
     (out_dir / FOLDER).mkdir(parents=True, exist_ok=True)
-    model: PreTrainedModel = load_model(folder, dtype)
     tokenizer: PreTrainedTokenizerBase = load_tokenizer(str(folder))
+    if chat:
+        _stop_clock(tokenizer)
+    model: PreTrainedModel = load_model(folder, dtype)
     wrapped = HFLM(model, tokenizer=tokenizer, batch_size=spec.batch_size)
     fewer = min((number for number in (spec.limit, limit) if number is not None), default=None)
     for task in waiting:
         _finish(out_dir, task, _run(task, wrapped, spec, chat, fewer, manager), spec)
+
+
+def _stop_clock(tokenizer: Any) -> None:
+    """The harness renders by itself: the same question has the same tokens on every day, as in rows of a suite."""
+    from ...data.chat import TemplateArguments
+
+    dated, template = TemplateArguments({}).dated, tokenizer.chat_template
+    if isinstance(template, dict):
+        tokenizer.chat_template = {name: dated(each) for name, each in template.items()}
+    else:
+        tokenizer.chat_template = dated(template)
 
 
 def read_harness(out_dir: Path, spec: HarnessSpec) -> tuple[list[ScoredRow], dict[str, Any]]:

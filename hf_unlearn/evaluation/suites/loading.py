@@ -9,6 +9,8 @@ from typing import TypeVar
 
 from ...errors import RequestError
 from ...registry import Entry, Registry, suggest
+from ...runtime.secret_values import check_secrets
+from ...runtime.secrets import redact
 from ...runtime.strict_yaml import Located, build, override, read_yaml
 from ..aggregates import AGGREGATES
 from ..metrics import METRICS
@@ -58,6 +60,7 @@ def load_suite(name: Path | str, overrides: Sequence[str] = ()) -> Suite:
     for assignment in overrides:
         _check_override(tree, assignment)
         tree = override(tree, assignment)
+    check_secrets(tree)
     if "name" not in tree.value:
         tree = Located({"name": Located(path.stem, tree.where), **tree.value}, tree.where)
     return parse_suite(tree)
@@ -100,7 +103,7 @@ def _check_override(tree: Located, assignment: str) -> None:
     if path[1] not in names:
         kind = "set" if path[0] == "set" else "aggregate"
         hint = suggest(path[1], names) if names else f"it has no {kind}"
-        raise RequestError(f"command line {assignment!r}: the suite has no {kind} called {path[1]!r}: {hint}")
+        raise RequestError(f"command line {redact(assignment)!r}: the suite has no {kind} called {path[1]!r}: {hint}")
 
 
 def _check_defaults(defaults: Located) -> None:

@@ -8,11 +8,12 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from ...data.encoding import TextFormat, load_tokenizer
+from ...data.encoding import TextFormat, generated_otherwise, load_tokenizer, read_otherwise
 from ...errors import RequestError
 from ...runtime.processes import is_main_process, wait_for_everyone
 from ...verification.intervals import mean_estimate
 from ..aggregates import AGGREGATES, AggregateInput
+from ..metrics import SCORE_VERSION
 from ..records import ScoredRow
 from ..run import RECORDS_FILE, SUMMARY_FILE, EvalSpec, evaluate_folder, fact_scores
 from ..spec import NEEDS, SetScoring
@@ -88,7 +89,7 @@ def evaluate_suite(request: Request, say: Callable[[str], None] = lambda text: N
     rows = load_rows(suite, tokenizer, request.limit)
     chat = suite.harness is not None and harness_chat(suite.harness, bool(tokenizer.chat_template))
     known = read_reference(reference, rows) if reference and reference.kind != "model" else None
-    asked = _asked(request, rows, reference)
+    asked = _asked(request, rows, reference, chat)
     if is_main_process():
         open_folder(request.out_dir, asked)
     wait_for_everyone()
@@ -114,7 +115,7 @@ def evaluate_suite(request: Request, say: Callable[[str], None] = lambda text: N
     return result
 
 
-def _asked(request: Request, rows: SuiteRows, reference: Reference | None) -> dict[str, Any]:
+def _asked(request: Request, rows: SuiteRows, reference: Reference | None, harness_chat: bool) -> dict[str, Any]:
     """What must be the same for a folder to be gone on with."""
     return {
         "suite": suite_digest(request.suite),
@@ -122,11 +123,22 @@ def _asked(request: Request, rows: SuiteRows, reference: Reference | None) -> di
         "model": model_digest(request.model),
         "dtype": request.dtype,
         "limit": request.limit,
-        "score versions": score_versions(request.suite),
+        "score versions": {**score_versions(request.suite), "records": record_version(rows, harness_chat)},
         "reference": reference.name if reference else None,
         "target": str(request.target) if request.target else None,
         **({"chat template": TextFormat().template_arguments.values()} if "chat" in rows.kinds.values() else {}),
+        **({"harness chat template": TextFormat().template_arguments.values()} if harness_chat else {}),
     }
+
+
+def record_version(rows: SuiteRows, harness_chat: bool) -> int:
+    """Version of the records: a later one where 0.4.0 read what is asked otherwise, so that its results are not
+    compared with those of today."""
+    plain = TextFormat()
+    otherwise = any(
+        read_otherwise(members, plain) or generated_otherwise(members, plain) for members in rows.sets.values()
+    )
+    return SCORE_VERSION + (otherwise or harness_chat or "chat" in rows.kinds.values())
 
 
 def _score(request: Request, rows: SuiteRows, model: Path, out_dir: Path, scoring: Mapping[str, SetScoring]) -> None:

@@ -1,14 +1,14 @@
-"""Recipes hold no secrets: they are copied into ``run.json``, the report, the page and the card."""
+"""Recipes, suites and requests hold no secrets: they are copied into results, the report, the page and the card."""
 
 from __future__ import annotations
 
 from ..errors import RequestError
-from ..runtime.secrets import looks_secret, takes_secret
-from ..runtime.strict_yaml import Located
+from .secrets import looks_secret, takes_secret
+from .strict_yaml import Located
 
 _INSTEAD = (
-    "a recipe is published with its model and must hold none: log in with `hf auth login`, or set the environment "
-    "variable that the service reads (HF_TOKEN for the Hub)"
+    "it would be written next to the results and published with a model, so there must be none: log in with "
+    "`hf auth login`, or set the environment variable that the service reads (HF_TOKEN for the Hub)"
 )
 
 
