@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.validity.rows import ROWS, TRUTHS, Truth
+from hf_unlearn.verification.verdict import RULES
 
 SMALL_P = 0.025
 SHOWN_VERSIONS = ("hf_unlearn", "torch", "transformers", "bitsandbytes", "compressed-tensors")
@@ -136,9 +137,10 @@ def page(found: Sequence[Found], reports: Sequence[Mapping[str, Any]]) -> str:
     lines = [
         "# What the gate says of models whose truth is known",
         "",
-        f"Made by `python -m benchmarks.validity --write`, {datetime.date.today().isoformat()}; {named}; CPU. "
-        f"{len(found)} models over {len(seeds)} seeds, besides the targets and never-knew models they are compared "
-        "with. What the rows are and how they are made: `rows.py`; what was predicted: `docs/validity.md`.",
+        f"Made by `python -m benchmarks.validity --write`, {datetime.date.today().isoformat()}; {named}; CPU; rules "
+        f"{RULES} of the verdict. {len(found)} models over {len(seeds)} seed{'s' * (len(seeds) > 1)}, besides the "
+        "targets and never-knew models they are compared with. What the rows are and how they are made: `rows.py`; what "
+        "was predicted: `docs/validity.md`.",
         "",
         f"Gate: {', '.join(reports[0]['gate']['metrics'])} as each model stands, in "
         f"{', '.join(reports[0]['gate']['formats'])} and under RTT ({_words(budget)}). `rtn-int2-g32` is reported, "

@@ -201,3 +201,30 @@ def test_facts_that_cannot_be_paired_are_not_counted(facts) -> None:
 def test_salted_ids_say_nothing_without_the_salt() -> None:
     assert salted_id("forget0", b"one") != salted_id("forget0", b"two")
     assert len(salted_id("forget0", b"one")) == 12
+
+
+def test_other_wordings_are_combined_with_the_model_as_it_stands(facts, gate) -> None:
+    """Five facts are guessed by the questions as they are, by one metric, and by nothing else. In a format no other
+    wording was asked."""
+    table = ScoreTable(attacks={"few-shot": ""}, wordings={"few-shot", "not-in-the-gate"})
+    lucky = [0.9] * 5 + [0.1] * 67
+    for transform, subject in (("identity", lucky), ("bnb-nf4", lucky), ("few-shot", [0.1] * 72)):
+        for name, values in (("good", subject), ("target", [0.9] * 72), ("never_knew", [0.1] * 72)):
+            for metric in ("probability", "mc_accuracy"):
+                if transform == "few-shot" or metric == "probability":
+                    table.add(ScoreKey(name, transform, "forget", metric), facts(values, prefix="forget"))
+                    table.add(ScoreKey(name, transform, "retain", metric), facts([0.9] * 40, prefix="retain"))
+    judgement = judge(table, "good", replace(gate, metrics=("probability",), attacks=("few-shot",)))
+    counts = {(row.transform, row.metric): row.known for row in judgement.known_facts}
+    assert counts == {
+        ("identity", "probability"): 5,
+        ("identity", COMBINED): 5,  # half of what was known: by one of two wordings wholly
+        ("bnb-nf4", "probability"): 5,
+        ("few-shot", "probability"): 0,
+    }
+    weaker = replace(gate, metrics=("probability", "mc_accuracy"), formats=(), attacks=("few-shot",))
+    for name, values in (("good", [0.1] * 72), ("target", [0.9] * 72), ("never_knew", [0.1] * 72)):
+        table.add(ScoreKey(name, "identity", "forget", "mc_accuracy"), facts(values, prefix="forget"))
+    counts = {(row.transform, row.metric): row.known for row in judge(table, "good", weaker).known_facts}
+    assert counts["identity", "probability"] == 5
+    assert counts["identity", COMBINED] == 0  # one of four
