@@ -139,8 +139,8 @@ def page(found: Sequence[Found], reports: Sequence[Mapping[str, Any]]) -> str:
         "",
         f"Made by `python -m benchmarks.validity --write`, {datetime.date.today().isoformat()}; {named}; CPU; rules "
         f"{RULES} of the verdict. {len(found)} models over {len(seeds)} seed{'s' * (len(seeds) > 1)}, besides the "
-        "targets and never-knew models they are compared with. What the rows are and how they are made: `rows.py`; what "
-        "was predicted: `docs/validity.md`.",
+        "targets and never-knew models they are compared with. What the rows are and how they are made: `rows.py`; "
+        "what was predicted: `docs/validity.md`.",
         "",
         f"Gate: {', '.join(reports[0]['gate']['metrics'])} as each model stands, in "
         f"{', '.join(reports[0]['gate']['formats'])} and under RTT ({_words(budget)}). `rtn-int2-g32` is reported, "

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 _AT_ONCE = 2_000_000
+_PIECE = 512
 _ROUNDING = 1e-9
 
 
@@ -161,7 +162,9 @@ def _swapped(numbers: Sequence[Sums], draws: int, seed: int) -> _Excess:
         for name, (total, _) in each.judged.items():
             excess[groups[name], column] = total - each.other[name][0]
     spread = np.sqrt((excess**2).sum(axis=0))  # exactly, so that equal numbers stay equal
-    return excess.sum(axis=0), _signs(len(groups), draws, seed) @ excess, spread
+    signs = _signs(len(groups), draws, seed)
+    drawn = np.concatenate([signs[rows].astype(np.float64) @ excess for rows in _pieces(draws)])
+    return excess.sum(axis=0), drawn, spread
 
 
 def _dealt(numbers: Sequence[Sums], draws: int, seed: int) -> _Excess:
@@ -173,9 +176,9 @@ def _dealt(numbers: Sequence[Sums], draws: int, seed: int) -> _Excess:
         for start, names, found in ((0, judged, each.judged), (len(judged), other, each.other)):
             for place, name in enumerate(names, start):
                 totals[place, column], sizes[place, column] = found.get(name, (0.0, 0))
-    deals = _deals(len(judged), len(other), draws, seed).astype(np.float64)
+    deals = _deals(len(judged), len(other), draws, seed)
     first = (np.arange(len(totals)) < len(judged)).astype(np.float64)[None, :]
-    drawn = _gap(deals, totals, sizes)
+    drawn = np.concatenate([_gap(deals[rows].astype(np.float64), totals, sizes) for rows in _pieces(draws)])
     spread = drawn.std(axis=0)
     return _gap(first, totals, sizes)[0], drawn, np.where(spread > _ROUNDING, spread, 0.0)
 
@@ -208,19 +211,25 @@ def _numbered(groups: Sequence[str]) -> tuple[NDArray[np.int64], int]:
 
 
 @lru_cache(maxsize=4)
-def _signs(groups: int, draws: int, seed: int) -> NDArray[np.float64]:
+def _signs(groups: int, draws: int, seed: int) -> NDArray[np.int8]:
     """Who changes places: 1 stays, -1 does, ``[draws, groups]``; made once for a run."""
-    signs = np.random.default_rng([seed, groups]).integers(0, 2, (draws, groups)) * 2.0 - 1.0
+    signs = np.random.default_rng([seed, groups]).integers(0, 2, (draws, groups), dtype=np.int8) * 2 - 1
     signs.setflags(write=False)
-    return np.asarray(signs)
+    return np.asarray(signs, dtype=np.int8)
 
 
 @lru_cache(maxsize=4)
 def _deals(judged: int, other: int, draws: int, seed: int) -> NDArray[np.bool_]:
     """Which groups are on the judged side, ``[draws, judged + other]``; as many as there are, made once for a run."""
     generator = np.random.default_rng([seed, judged, other])
-    order = np.argsort(generator.random((draws, judged + other)), axis=1)
-    deals = np.zeros(order.shape, dtype=bool)
-    np.put_along_axis(deals, order[:, :judged], True, axis=1)
+    deals = np.zeros((draws, judged + other), dtype=bool)
+    for rows in _pieces(draws):
+        order = np.argsort(generator.random(deals[rows].shape), axis=1)
+        np.put_along_axis(deals[rows], order[:, :judged], True, axis=1)
     deals.setflags(write=False)
     return deals
+
+
+def _pieces(draws: int) -> list[slice]:
+    """Draws in pieces that fit into memory."""
+    return [slice(start, start + _PIECE) for start in range(0, draws, _PIECE)]
