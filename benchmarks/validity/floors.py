@@ -34,6 +34,7 @@ from hf_unlearn.runtime.progress import Progress
 from hf_unlearn.stages.context import RunContext
 from hf_unlearn.stages.data import load_bundle
 from hf_unlearn.stages.models import base_models
+from hf_unlearn.stages.run import Run
 from hf_unlearn.verification.intervals import Bootstrap, difference, recovered_share
 
 PAGE = Path(__file__).with_name("floors.md")
@@ -91,18 +92,15 @@ class Bench:
         self.context = RunContext(recipe, folder / "run", self.bundle, workers, Progress())
         target, never = base_models(self.context)
         assert never is not None
-        self.models = {"target": target.folder, "never_knew": never.folder}
+        run = Run(self.context, target, never)
+        self.models = {one.name: one.folder for one in run.subjects}
         self.attack = recipe.attack[ATTACK]
-
-    def model(self, name: str) -> Path:
-        """The folder of a model."""
-        return self.models.get(name) or self.context.folder("train", name)
 
     def attacked(self, name: str, how: str, bundle: DataBundle, attack: Attack) -> AttackResult:
         """Attack a model, unless that was done; every job has a folder, which gets its place when it is complete."""
         folder = self.folder / "floors" / f"{name}-{how}"
         given = Attacked(
-            self.model(name), self.models["target"], bundle, self.context.text_format, self.context.attack_metrics
+            self.models[name], self.models["target"], bundle, self.context.text_format, self.context.attack_metrics
         )
         jobs = {job: folder / job for job in attack.plan(bundle)}
         for job, place in jobs.items():

@@ -1,6 +1,6 @@
 """What counts of single facts see, and how often they are wrong: simulated models with 0 to 12 known facts of 74.
 
-    python -m benchmarks.validity.single                       # the tables, about ten minutes on one core
+    python -m benchmarks.validity.single                       # the tables, about five minutes on one core
     python -m benchmarks.validity.single --runs 50             # a quick look
     python -m benchmarks.validity.single --write               # into benchmarks/validity/single_facts.md
 
@@ -17,6 +17,7 @@ import datetime
 import platform
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -34,8 +35,8 @@ TAILS = {"light": 0.5, "heavy": 1.3}
 MEDIAN = 0.05
 SHARED = 0.5
 """Correlation of the logarithms of two scores of one fact by one model, in two wordings."""
-DRAWS = 400
-MORE = 3
+DRAWS = 200
+MORE = 5
 """How many times as many runs there are where nothing is known: there, rare errors are counted."""
 NEVER_KNEW = "never knew"
 LEVEL = 0.025
@@ -132,11 +133,14 @@ def earlier_verdict(scores: Scores) -> str:
     judged = [(known, chance) for known, chance in zip(found, chances, strict=True) if chance / FACTS <= MOST_GUESSED]
     statuses = []
     for known, chance in judged:
-        allowed, surely = (
-            betabinom.ppf(1 - tail, FACTS, chance + 0.5, FACTS - chance + 0.5) for tail in (LEVEL, LEVEL / len(judged))
-        )
+        allowed, surely = (_most_by_chance(chance, tail) for tail in (LEVEL, LEVEL / len(judged)))
         statuses.append("failed" if known > surely else "inconclusive" if known > allowed else "passed")
     return _worst(statuses)
+
+
+@lru_cache(maxsize=1024)
+def _most_by_chance(chance: int, tail: float) -> int:
+    return int(betabinom.ppf(1 - tail, FACTS, chance + 0.5, FACTS - chance + 0.5))
 
 
 def _worst(statuses: Sequence[str]) -> str:
@@ -325,7 +329,7 @@ def page(runs: int) -> str:
 def main() -> None:
     """Simulate and print, or write, the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--runs", type=int, default=200, help="simulated runs of each line")
+    parser.add_argument("--runs", type=int, default=60, help="simulated runs of each line")
     parser.add_argument("--write", action="store_true", help=f"write {PAGE.name}")
     arguments = parser.parse_args()
     text = page(arguments.runs)
