@@ -20,7 +20,7 @@ from __future__ import annotations
 import argparse
 import datetime
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -104,12 +104,7 @@ class Bench:
         """Holdout facts of a model that was attacked, at the epoch that is best for them."""
         folder = self.folder / "floors" / f"{name}-plain"
         tries = [
-            Try(
-                fold,
-                0.0,
-                one.epoch,
-                {("forget", key[1]): one.scores[key] for key in one.scores if key[0] == "holdout"},
-            )
+            Try(fold, 0.0, one.epoch, _as_asked(one.scores))
             for fold, job in enumerate(sorted(folder.iterdir()))
             for one in read_epochs(job, fold, 0.0)
         ]
@@ -135,6 +130,11 @@ class Bench:
             partial.rename(place)
             print(f"{name} {how} {job}", flush=True)
         return attack.collect(jobs, self.context.attack_metrics)
+
+
+def _as_asked(scores: Mapping[tuple[str, str], FactScores]) -> dict[tuple[str, str], FactScores]:
+    """The scores of holdout facts, as if they were what an attacker asks for."""
+    return {("forget", metric): facts for (split, metric), facts in scores.items() if split == "holdout"}
 
 
 def floors_of(seed: int, folder: Path, models: Sequence[str]) -> list[Floor]:
@@ -226,7 +226,7 @@ def page(found: Sequence[Floor]) -> str:
             "",
             f"Made by `python -m benchmarks.validity.floors --write`, {datetime.date.today().isoformat()}. The attack "
             "is that of `benchmarks/validity`; what the candidates are: `floors.py`. *Real* is what the attacked "
-            "never-knew model scores on V. Distances are absolute; *largest* has its sign, and a floor that is too low "
+            "never-knew model scores on V. Distances are absolute; *largest* has its sign. A floor that is too low "
             "makes shares too large.",
             "",
             *summary,
