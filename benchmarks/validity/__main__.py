@@ -1,12 +1,14 @@
 """The verifier, verified: at least forty small models with a known truth, and what the gate says of each.
 
     python -m benchmarks.validity                                  # everything, resumable
-    python -m benchmarks.validity --seeds 0 --rows never-knew-2 bin-hidden-nf4 depth-hidden
+    python -m benchmarks.validity --seeds 0 --rows never-knew-2 bin-hidden-nf4 depth-hidden --out runs/validity-part
     python -m benchmarks.validity --report                         # the table of what is there
     python -m benchmarks.validity --report --write                 # into benchmarks/validity/results.md
+    python -m benchmarks.validity --report --write PAGE.md         # into another page, for a part of the models
 
 One recipe per seed, run by the package's own stages: the models of a seed share target and never-knew model, and a
-killed run goes on where it was. Predictions stand in ``docs/validity.md``; they were written before the first run.
+killed run goes on where it was. A choice of rows is a recipe of its own, and so needs a folder of its own. Predictions
+stand in ``docs/validity.md``; they were written before the first run.
 """
 
 from __future__ import annotations
@@ -47,7 +49,7 @@ def main() -> None:
     parser.add_argument("--rows", nargs="+", choices=[row.name for row in ROWS], default=[row.name for row in ROWS])
     parser.add_argument("--workers", type=int, default=None, help="worker processes; 0 for none")
     parser.add_argument("--report", action="store_true", help="only show what is there")
-    parser.add_argument("--write", action="store_true", help=f"write {PAGE.name}")
+    parser.add_argument("--write", type=Path, nargs="?", const=PAGE, help=f"write this page, or {PAGE.name}")
     arguments = parser.parse_args()
     found: list[Found] = []
     reports: list[dict[str, Any]] = []
@@ -61,7 +63,7 @@ def main() -> None:
             reports.append(json.loads(path.read_text(encoding="utf-8")))
     text = page(found, reports)
     if arguments.write:
-        PAGE.write_text(text, encoding="utf-8")
+        arguments.write.write_text(text, encoding="utf-8")
     print(text)
 
 

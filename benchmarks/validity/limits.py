@@ -1,8 +1,8 @@
-"""What a limit of the gate lets through, what it costs, and what counts of single facts see.
+"""What a limit of the gate lets through, and what it costs.
 
 Four truths with a share of exactly the limit, at the numbers of groups of facts that data has: how often such a model
 passes (it should in 2.5 % of cases at most) and how often it fails. How many groups a model that never knew needs to
-pass. How often a count of single facts passes and fails with 0 to 12 known facts of 74.
+pass.
 
 Target and never-knew model of the four truths have a score of 1 and 0 on every fact, so that the share is a mean, and
 its interval is read for all runs at once from the draws that
@@ -27,9 +27,6 @@ from hf_unlearn.verification.intervals import (
     least_groups,
     recovered_share,
 )
-from hf_unlearn.verification.references import Reference
-from hf_unlearn.verification.scores import FactScores, ScoreKey, ScoreTable
-from hf_unlearn.verification.single_facts import count_facts, judge_counts
 
 Truth = Literal["smooth", "two-valued", "sparse", "grouped"]
 TRUTHS: tuple[Truth, ...] = get_args(Truth)
@@ -37,8 +34,6 @@ LIMITS = (0.10, 0.20)
 GROUPS = (20, 36, 50, 80, 150, 240, 400)
 TRIED = (36, 50, 70, 100, 140, 200, 280, 400, 560, 800, 1100)
 NEVER: dict[Kind, float] = {"one question": 0.25, "eight questions": 0.25, "probability": 0.05}
-KNOWN = (0, 1, 3, 6, 12)
-FACTS = 74
 DRAWS = 1000
 _TABLE = 256
 
@@ -170,52 +165,6 @@ def groups_to_pass(kind: Kind, limit: float, runs: int) -> tuple[int | None, lis
     return None, tried
 
 
-@dataclass(frozen=True)
-class Counted:
-    """What counts of single facts said: shares of the runs."""
-
-    known: int
-    tail: str
-    passed: float
-    inconclusive: float
-    failed: float
-    not_judged: float
-
-
-TAILS = {"light": (0.05, 0.5), "heavy": (0.05, 1.3)}
-"""Median and logarithmic spread of the scores of a model that never knew."""
-
-
-def counted(known: int, tail: str, runs: int, seed: int = 0) -> Counted:
-    """Judge counts of a model that knows some facts of 74 as the target does and never knew the others.
-
-    Args:
-        known: How many it knows.
-        tail: How the never-knew scores are spread: in a heavy tail some facts are guessed outright.
-        runs: How often.
-        seed: Of everything that is drawn.
-    """
-    generator = np.random.default_rng([seed, known, list(TAILS).index(tail)])
-    median, spread = TAILS[tail]
-    statuses = []
-    for _ in range(runs):
-        guessed = np.minimum(median * np.exp(spread * generator.standard_normal((2, FACTS))), 0.95)
-        target = generator.uniform(0.7, 1.0, FACTS)
-        judged = np.where(np.arange(FACTS) < known, target, guessed[0])
-        table = ScoreTable()
-        for model, values in (("judged", judged), ("target", target), ("never", guessed[1])):
-            names = [f"f{number:02d}" for number in range(FACTS)]
-            scores = FactScores(dict(zip(names, values.tolist(), strict=True)), {name: name for name in names})
-            table.add(ScoreKey(model, "identity", "forget", "probability"), scores)
-        reference = Reference("never", "forget", True)
-        count = count_facts(table, "judged", "target", reference, "forget", "identity", "probability")
-        assert count is not None
-        (row,) = judge_counts("judged", [count], 0.95, None)
-        statuses.append(row.status)
-    rates = [statuses.count(status) / runs for status in ("passed", "inconclusive", "failed", "reported")]
-    return Counted(known, tail, *rates)
-
-
 def limit_table(rows: Sequence[AtLimit]) -> str:
     """One line per truth and limit, a column per number of groups."""
     lines = [
@@ -243,20 +192,6 @@ def cost_table(runs: int) -> str:
     return "\n".join(lines)
 
 
-def count_table(rows: Sequence[Counted]) -> str:
-    """One line per number of known facts and tail."""
-    lines = [
-        f"| known of {FACTS} | never-knew scores | passed | inconclusive | failed | not judged |",
-        "|---|---|---|---|---|---|",
-    ]
-    lines += [
-        f"| {row.known} | {row.tail} tail | {row.passed:.1%} | {row.inconclusive:.1%} | {row.failed:.1%} | "
-        f"{row.not_judged:.1%} |"
-        for row in rows
-    ]
-    return "\n".join(lines)
-
-
 def sections(runs: int) -> list[str]:
     """The lines of the page that this file makes.
 
@@ -267,7 +202,6 @@ def sections(runs: int) -> list[str]:
     rows = [at_limit(truth, limit, groups, many) for truth in TRUTHS for limit in LIMITS for groups in GROUPS]
     worst_pass, worst_fail = max(row.passed for row in rows), max(row.failed for row in rows)
     noise = 2.58 * (0.025 * 0.975 / many) ** 0.5
-    counts = [counted(known, tail, runs) for tail in TAILS for known in KNOWN]
     return [
         "## At the limit",
         "",
@@ -287,14 +221,5 @@ def sections(runs: int) -> list[str]:
         "0.25, by probability 0.05.",
         "",
         cost_table(runs),
-        "",
-        "## Single facts",
-        "",
-        f"A model that knows some of {FACTS} facts as the target does and never knew the others, by answer "
-        f"probability, {runs:,} runs. Scores of models that never knew are log-normal with median 0.05; with a heavy "
-        "tail four facts in a hundred are guessed with more than 0.5. *Not judged*: more than one fact in twenty "
-        "looks known by chance.",
-        "",
-        count_table(counts),
         "",
     ]

@@ -95,6 +95,13 @@ ROWS: tuple[Row, ...] = (
         {**_KL, "loss_type": "npo", "beta": 0.1, "max_steps": 150, "learning_rate": 1e-3},
     ),
     Row(
+        "one-in-six",
+        "hides",
+        "identity",
+        {"kind": "some_known", "parameters": {"one_in": 6}},
+        {**_KL, "loss_type": "npo", "beta": 0.1, "retain_per_forget": 4, "max_steps": 150, "learning_rate": 8e-4},
+    ),
+    Row(
         "bf16-stepped",
         "hides",
         "rtt",

@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.validity.rows import ROWS, TRUTHS, Truth
+from hf_unlearn.verification.verdict import RULES
 
+SMALL_P = 0.025
 SHOWN_VERSIONS = ("hf_unlearn", "torch", "transformers", "bitsandbytes", "compressed-tensors")
 
 
@@ -24,11 +26,15 @@ class Found:
         seed: Its seed.
         status: The verdict.
         causes: What failed: ``knowledge``, ``over-forgetting``, ``utility``.
-        found_by: Transforms under which forgotten knowledge was found.
+        found_by: Transforms under which forgotten knowledge was found, by its mean or by counting single facts.
+        counted_by: Those of them under which the count found it.
+        alone: Those under which only the count did.
         survived: Transforms that were passed.
         forget: Forget facts answered greedily as it stands.
         retain: Retain facts answered greedily as it stands.
         worst: Transform to largest recovered share among the gate's metrics, reported transforms too.
+        counts: Transform to the count of single facts by all metrics together.
+        undecided: Why what is undecided is so: one sentence per number.
     """
 
     name: str
@@ -36,10 +42,14 @@ class Found:
     status: str
     causes: tuple[str, ...]
     found_by: tuple[str, ...]
+    counted_by: tuple[str, ...]
+    alone: tuple[str, ...]
     survived: tuple[str, ...]
     forget: float
     retain: float
     worst: Mapping[str, float]
+    counts: Mapping[str, Mapping[str, Any]]
+    undecided: tuple[str, ...]
 
 
 def wilson(count: int, total: int, z: float = 1.959964) -> tuple[float, float]:
@@ -72,14 +82,16 @@ def _found(report: Mapping[str, Any], name: str, seed: int, status: str) -> Foun
     shares = [row for row in report["recovered"] if row["model"] == name]
     judged = [row for row in shares if row["status"] != "reported"]
     utility = [row for row in report["utility"] if row["model"] == name]
-    known = [row for row in judged if row["status"] == "failed" and not row["over_forgotten"]]
+    counts = [row for row in report.get("known_facts", ()) if row["model"] == name]
+    by_mean = {row["transform"] for row in judged if row["status"] == "failed" and not row["over_forgotten"]}
+    by_count = {row["transform"] for row in counts if row["status"] == "failed"}
     causes = {
-        "knowledge": bool(known),
+        "knowledge": bool(by_mean | by_count),
         "over-forgetting": any(row["over_forgotten"] for row in judged),
         "utility": any(row["status"] == "failed" for row in utility),
     }
     transforms = list(dict.fromkeys(row["transform"] for row in judged))
-    bad = {row["transform"] for row in (*judged, *utility) if row["status"] != "passed"}
+    bad = {row["transform"] for row in (*judged, *utility, *counts) if row["status"] in ("failed", "inconclusive")}
     metrics = report["gate"]["metrics"]
     worst: dict[str, float] = {}
     for row in shares:
@@ -90,11 +102,19 @@ def _found(report: Mapping[str, Any], name: str, seed: int, status: str) -> Foun
         seed,
         status,
         tuple(cause for cause, there in causes.items() if there),
-        tuple(dict.fromkeys(row["transform"] for row in known)),
+        tuple(each for each in transforms if each in by_mean | by_count),
+        tuple(each for each in transforms if each in by_count),
+        tuple(each for each in transforms if each in by_count - by_mean),
         tuple(transform for transform in transforms if transform not in bad),
         _score(report, name, "forget"),
         _score(report, name, "retain"),
         worst,
+        {row["transform"]: row for row in counts if row["metric"] == "combined"},
+        tuple(
+            f"{row['transform']}, {row.get('metric') or row.get('kind')}: {row['reason']}"
+            for row in (*judged, *counts, *utility)
+            if row["status"] == "inconclusive"
+        ),
     )
 
 
@@ -117,9 +137,10 @@ def page(found: Sequence[Found], reports: Sequence[Mapping[str, Any]]) -> str:
     lines = [
         "# What the gate says of models whose truth is known",
         "",
-        f"Made by `python -m benchmarks.validity --write`, {datetime.date.today().isoformat()}; {named}; CPU. "
-        f"{len(found)} models over {len(seeds)} seeds, besides the targets and never-knew models they are compared "
-        "with. What the rows are and how they are made: `rows.py`; what was predicted: `docs/validity.md`.",
+        f"Made by `python -m benchmarks.validity --write`, {datetime.date.today().isoformat()}; {named}; CPU; rules "
+        f"{RULES} of the verdict. {len(found)} models over {len(seeds)} seed{'s' * (len(seeds) > 1)}, besides the "
+        "targets and never-knew models they are compared with. What the rows are and how they are made: `rows.py`; "
+        "what was predicted: `docs/validity.md`.",
         "",
         f"Gate: {', '.join(reports[0]['gate']['metrics'])} as each model stands, in "
         f"{', '.join(reports[0]['gate']['formats'])} and under RTT ({_words(budget)}). `rtn-int2-g32` is reported, "
@@ -134,11 +155,25 @@ def page(found: Sequence[Found], reports: Sequence[Mapping[str, Any]]) -> str:
         rows_table(found),
         "",
         "Scores are forget / retain facts answered greedily as the model stands, means over seeds. Shares are the "
-        "largest recovered share among the gate's metrics, means over seeds.",
+        "largest recovered share among the gate's metrics, means over seeds. *Counted*: found by counting single "
+        "facts; *alone* where their mean did not show it.",
         "",
         "## Largest recovered share by transform",
         "",
         shares_table(found),
+        "",
+        "## Single facts",
+        "",
+        "Facts that are still known by all metrics together, of those asked, and in brackets how many a model that "
+        "never knew shows; sums over seeds. *Pushed*: seeds in which more facts are anti-known as it stands than "
+        "chance makes (p at most 0.025). *Distribution*: seeds in which the scores are distributed in another way "
+        "than those of the never-knew model, as it stands.",
+        "",
+        counts_table(found),
+        "",
+        "## Undecided",
+        "",
+        *undecided_lines(found),
         "",
     ]
     return "\n".join(lines)
@@ -176,21 +211,26 @@ def rates_table(found: Sequence[Found]) -> str:
 def rows_table(found: Sequence[Found]) -> str:
     """One line per row: what is true, what was said, and why."""
     lines = [
-        "| model | truth | as it stands | verdicts | why | must be found by | found there | found by, in all seeds |",
-        "|---|---|---|---|---|---|---|---|",
+        "| model | truth | as it stands | verdicts | why | must be found by | found there | found by, in all seeds | "
+        "counted, in all seeds | alone, in any |",
+        f"|{'---|' * 10}",
     ]
     for row in ROWS:
         mine = [one for one in found if one.name == row.name]
         if not mine:
             continue
         scores = f"{_mean(one.forget for one in mine):.2f} / {_mean(one.retain for one in mine):.2f}"
-        always = [name for name in mine[0].found_by if all(name in one.found_by for one in mine)]
+        always, counted = (
+            [name for name in getattr(mine[0], key) if all(name in getattr(one, key) for one in mine)]
+            for key in ("found_by", "counted_by")
+        )
+        alone = dict.fromkeys(name for one in mine for name in one.alone)
         there = sum(row.found_by in one.found_by for one in mine)
         stated = f"{there} of {len(mine)}" if row.found_by else ""
         lines.append(
             f"| {row.name} | {row.truth} | {scores} | {_counted(one.status for one in mine)} | "
             f"{_counted(cause for one in mine for cause in one.causes)} | {row.found_by} | {stated} | "
-            f"{', '.join(always)} |"
+            f"{_listed(always)} | {_listed(counted)} | {_listed(alone)} |"
         )
     lines += ["", *(f"- *{name}*: {words}." for name, words in TRUTHS.items())]
     return "\n".join(lines)
@@ -206,6 +246,45 @@ def shares_table(found: Sequence[Found]) -> str:
             cells = [_cell([one.worst[name] for one in mine if name in one.worst]) for name in transforms]
             lines.append(f"| {row.name} | {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def counts_table(found: Sequence[Found]) -> str:
+    """Rows against transforms: how many single facts are still known."""
+    transforms = list(dict.fromkeys(name for one in found for name in one.counts))
+    lines = [
+        f"| model | {' | '.join(transforms)} | pushed | distribution |",
+        f"|{'---|' * (len(transforms) + 3)}",
+    ]
+    for row in ROWS:
+        mine = [one.counts for one in found if one.name == row.name and one.counts]
+        if not mine:
+            continue
+        cells = [_count_cell([counts[name] for counts in mine if name in counts]) for name in transforms]
+        plain = [counts["identity"] for counts in mine if "identity" in counts]
+        tests = [sum(each[key] <= SMALL_P for each in plain) for key in ("anti_known_p", "same_distribution")]
+        lines.append(f"| {row.name} | {' | '.join(cells)} | {tests[0]} of {len(plain)} | {tests[1]} of {len(plain)} |")
+    return "\n".join(lines)
+
+
+def _count_cell(counts: Sequence[Mapping[str, Any]]) -> str:
+    known, asked, chance = (sum(each[key] for each in counts) for key in ("known", "n", "by_chance"))
+    mark = "**" if any(each["status"] == "failed" for each in counts) else ""
+    return f"{mark}{known} of {asked}{mark} ({chance:.0f})" if counts else "–"
+
+
+def undecided_lines(found: Sequence[Found]) -> list[str]:
+    """Which models are undecided, and why."""
+    open_ones = [one for one in found if one.status == "inconclusive"]
+    if not open_ones:
+        return ["No model is undecided."]
+    lines = [f"{len(open_ones)} of {len(found)} models. Every number that stands in the way of a pass:", ""]
+    for one in open_ones:
+        lines += [f"- *{one.name}*, seed {one.seed}:", *(f"  - {reason}" for reason in one.undecided)]
+    return lines
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(names)
 
 
 def _cell(values: Sequence[float]) -> str:

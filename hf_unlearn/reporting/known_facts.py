@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from ..verification.references import IDENTITY
 from ..verification.single_facts import KnownFactsRow
 from .results import Results, severity
-from .words import metric_phrase, show
+from .words import metric_phrase, p_value, show
 
 _SHOWN_IDS = 12
 
@@ -58,7 +60,7 @@ def known_facts_sentence(results: Results, model: str) -> str:
 
 def anti_known_sentence(results: Results, model: str) -> str:
     """How many facts lie far below the never-knew model, where these are more than chance makes; empty otherwise."""
-    rows = [row for row in results.known_facts(model) if (row.anti_known or 0) > (row.anti_known_by_chance or 0)]
+    rows = [row for row in results.known_facts(model) if _is_pushed(row)]
     if not rows:
         return ""
     row = max(rows, key=lambda each: (each.anti_known or 0) - (each.anti_known_by_chance or 0))
@@ -71,13 +73,36 @@ def anti_known_sentence(results: Results, model: str) -> str:
 
 def allowed_words(row: KnownFactsRow) -> str:
     """How many known facts are allowed, for a table."""
+    if row.status == "failed" and not _is_over(row):
+        return f"p {p_value(row.known_p)}"
     return "not judged" if row.allowed is None else str(row.allowed)
+
+
+def bound_words(rows: Sequence[KnownFactsRow]) -> str:
+    """In brackets, what these counts are held against: the number that is allowed, or what chance makes."""
+    allowed = sorted({row.allowed for row in rows if row.allowed is not None})
+    if rows[0].status == "failed" and not all(map(_is_over, rows)):
+        largest = max((row.known_p for row in rows if row.known_p is not None), default=None)
+        return f"more than a model that never knew shows, p {p_value(largest)}"
+    most = "–" if not allowed else " to ".join(map(str, dict.fromkeys((allowed[0], allowed[-1]))))
+    return f"at most {most} allowed"
 
 
 def salted_ids(row: KnownFactsRow) -> str:
     """The salted ids of the known facts, the first dozen of many."""
     more = len(row.facts) - _SHOWN_IDS
     return ", ".join(row.facts[:_SHOWN_IDS]) + (f" and {more} more in the report" if more > 0 else "")
+
+
+def _is_over(row: KnownFactsRow) -> bool:
+    """Whether the number alone is too large. Fewer facts can be too much where all of them are known for sure."""
+    return row.allowed is not None and (row.known or 0) > row.allowed
+
+
+def _is_pushed(row: KnownFactsRow) -> bool:
+    """Whether more facts are anti-known than chance makes; older reports have no p value."""
+    more = (row.anti_known or 0) > (row.anti_known_by_chance or 0)
+    return more and (row.anti_known_p is None or row.anti_known_p <= 0.025)
 
 
 def _is_telling(row: KnownFactsRow) -> bool:
@@ -97,6 +122,6 @@ def _everywhere(rows: list[KnownFactsRow]) -> str:
 
 
 def _bound(row: KnownFactsRow) -> str:
-    if row.allowed is None:
+    if row.allowed is None and row.status != "failed":
         return f" (not judged: a model that never knew shows about {show(row.by_chance, 1)})"
-    return f" (at most {row.allowed} allowed)"
+    return f" ({bound_words([row])})"

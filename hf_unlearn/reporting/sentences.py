@@ -10,7 +10,7 @@ from ..verification.recovered import RecoveredRow
 from ..verification.references import IDENTITY
 from ..verification.single_facts import KnownFactsRow
 from ..verification.utility import UtilityRow
-from .known_facts import counts_to_show, known_facts_sentence
+from .known_facts import bound_words, counts_to_show, known_facts_sentence
 from .results import Results, Subject
 from .words import listed, metric_phrase, show
 
@@ -289,11 +289,11 @@ def _known_groups(results: Results, rows: Sequence[KnownFactsRow]) -> list[str]:
 
 def _known_sentence(results: Results, metric: str, rows: Sequence[KnownFactsRow]) -> str:
     where = where_words(results, [row.transform for row in rows])
-    counts, facts, allowed = (_whole_span([getattr(row, key) for row in rows]) for key in ("known", "n", "allowed"))
+    counts, facts = (_whole_span([getattr(row, key) for row in rows]) for key in ("known", "n"))
     chance = "" if rows[0].status == "failed" else ", which a model that never knew may show by chance"
     return (
         f"{where[:1].upper()}{where[1:]}, single facts are still known by {metric_phrase(metric)}: {counts} of "
-        f"{facts} (at most {allowed} allowed{chance})."
+        f"{facts} ({bound_words(rows)}{chance})."
     )
 
 

@@ -16,6 +16,7 @@ METRIC_LABELS = {
     "mc_probability": "multiple-choice probability",
     "kl_to_target": "KL to target (nats per token)",
     "fluency": "fluency (n-gram entropy)",
+    "combined": "all metrics together",
 }
 
 

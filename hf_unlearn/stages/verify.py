@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from ..attacks.prompting import PromptAttack
 from ..errors import RequestError
 from ..evaluation.records import read_records
 from ..evaluation.run import fact_scores
@@ -110,6 +111,8 @@ def collect_scores(
         for name, attack in context.recipe.attack.items():
             result = attack_result(context, target, subject, name, attack)
             table.attacks[name] = attack.no_floor
+            if isinstance(attack, PromptAttack):  # not one that is done after a format: that asks other weights
+                table.wordings.add(name)
             for split, metric, facts in result.by_set():
                 table.add(ScoreKey(subject.name, name, split, metric), facts)
             budget = attack.budget(context.bundle)

@@ -75,10 +75,12 @@ class ScoreTable:
         scores: The scores.
         attacks: The transforms that are attacks: for each why holdout facts cannot stand in for a never-knew model
             under it, as half a sentence, which is empty where they can.
+        wordings: Those of them that ask the model as it stands in other words.
     """
 
     scores: dict[ScoreKey, FactScores] = field(default_factory=dict)
     attacks: dict[str, str] = field(default_factory=dict)
+    wordings: set[str] = field(default_factory=set)
 
     def get(self, model: str, transform: str, split: str, metric: str) -> FactScores | None:
         """The scores under this key, or ``None`` if they were not measured."""

@@ -22,11 +22,11 @@ from .references import (
 )
 from .scores import ScoreTable
 from .simultaneous import Family, family_of
-from .single_facts import KnownFactsRow, count_facts, judge_counts
+from .single_facts import COMBINED, CountedFacts, KnownFactsRow, ask, combine, count_facts, judge_counts
 from .utility import UtilityRow, judge_utility, utility_metrics
 from .values import Status
 
-RULES = 2
+RULES = 3
 """Raised whenever the same scores would be judged differently, so that finished verdicts are made again."""
 
 JudgedRow = RecoveredRow | KnownFactsRow | UtilityRow
@@ -126,14 +126,12 @@ def judge(
         for row in judge_utility(table, subject, target, name, gate, asked_for=name not in gate.attacks)
     ]
     counts = [
-        count_facts(table, subject, target, floors.under(transform), reference_split, transform, metric)
+        count
         for transform in tested
         if not floors.problem(table, transform)
-        for metric in asked[transform]
+        for count in _counts(table, subject, target, floors, reference_split, transform, asked)
     ]
-    known_facts = judge_counts(
-        subject, [count for count in counts if count is not None], gate.confidence, gate.max_known_facts
-    )
+    known_facts = judge_counts(subject, counts, gate.max_known_facts, settings)
     outcomes = outcomes_of(tested, gate.attacks, recovered, known_facts, utility)
     recovered += _reported_only(table, measure, {(row.transform, row.metric) for row in recovered})
 
@@ -175,6 +173,34 @@ def _limits(gate: Gate, transform: str) -> Limits:
     if transform in gate.attacks:
         return Limits(gate.max_recovered_share_attacks)
     return Limits(gate.max_recovered_share_formats, gate.min_recovered_share)
+
+
+def _counts(
+    table: ScoreTable,
+    subject: str,
+    target: str,
+    floors: Floors,
+    split: str,
+    transform: str,
+    metrics: Mapping[str, Sequence[str]],
+) -> Iterable[CountedFacts]:
+    """Counts of known facts under a transform, by each metric and by all combined.
+
+    As it stands a model was also asked in other words, by the attacks that only do that.
+    """
+    found = {
+        (name, metric): asked
+        for name in (transform, *(sorted(table.wordings & metrics.keys()) if transform == IDENTITY else ()))
+        if not floors.problem(table, name)
+        for metric in metrics[name]
+        if (asked := ask(table, subject, target, floors.under(name), split, name, metric)) is not None
+    }
+    for (name, metric), asked in found.items():
+        if name == transform:
+            yield count_facts(asked, transform, metric)
+    together = combine(list(found.values()))
+    if together is not None:
+        yield count_facts(together, transform, COMBINED)
 
 
 def _has_scores(table: ScoreTable, subject: str, transform: str, split: str) -> bool:

@@ -109,6 +109,28 @@ def test_reasons_are_said_once_for_all_transforms(counting_report) -> None:
     ]
 
 
+def test_a_count_that_fails_for_being_sure_says_by_which_p_value(counting_report) -> None:
+    """Eight known facts with ten allowed: all of them are known for sure, which guesses are not."""
+    sure = {"allowed": 10, "status": "failed", "reason": "8 of 74 facts are still known.", "known_p": 0.0042}
+    counting_report["known_facts"] = [counted("identity", "combined", 8, **sure)]
+    counting_report["verdict"]["reasons"] = ["As it stands: combined: 8 of 74 facts are still known."]
+    results = Results(counting_report)
+    said = "more than a model that never knew shows, p 0.004"
+    assert grouped_reasons(results, "npo-kl", results.reasons) == [
+        f"As it stands, single facts are still known by all metrics together: 8 of 74 ({said})."
+    ]
+    assert summarize(results).endswith(f"8 of 74 facts are still known as it stands ({said}).")
+    assert "8 of 74 by all metrics together, allowed p 0.004" in printed(counting_report)
+
+
+@pytest.mark.parametrize(("p", "said"), [(0.3, False), (0.001, True), (None, True)])
+def test_anti_known_facts_are_told_where_chance_does_not_make_them(counting_report, p: float | None, said) -> None:
+    counting_report["known_facts"] = [
+        counted("identity", "probability", 0, **({} if p is None else {"anti_known_p": p}))
+    ]
+    assert ("facts are anti-known" in printed(counting_report)) == said
+
+
 def test_a_failed_count_marks_the_forget_cell(counting_report) -> None:
     results = Results(counting_report)
     assert results.forget_status("npo-kl", "bnb-nf4") == "failed"

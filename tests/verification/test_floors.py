@@ -11,7 +11,7 @@ from hf_unlearn.verification.intervals import Bootstrap
 from hf_unlearn.verification.recovered import ShareMeter
 from hf_unlearn.verification.references import AttackFloor, Reference, find_floors
 from hf_unlearn.verification.scores import ScoreKey, ScoreTable
-from hf_unlearn.verification.single_facts import count_facts
+from hf_unlearn.verification.single_facts import ask, count_facts
 from hf_unlearn.verification.verdict import judge
 
 HIGH, LOW = [0.9] * 60, [0.1] * 60
@@ -134,7 +134,9 @@ def test_single_facts_are_counted_above_the_floor_of_the_attack(table, facts) ->
     table.scores[ScoreKey("good", "rtt", "forget", "probability")] = facts(values, prefix="forget")
     counts = {
         choice: count_facts(
-            table, "good", "target", floors_of(table, choice).under("rtt"), "forget", "rtt", "probability"
+            ask(table, "good", "target", floors_of(table, choice).under("rtt"), "forget", "rtt", "probability"),
+            "rtt",
+            "probability",
         )
         for choice in AttackFloor
     }

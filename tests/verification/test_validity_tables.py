@@ -87,6 +87,26 @@ def report(**statuses: str) -> dict:
             share("collapsed", "identity", -0.4, "failed", over=True),
         ],
         "utility": [{"model": "collapsed", "transform": "identity", "status": "failed"}],
+        "known_facts": [
+            count("bin-hidden-nf4", "identity", 40, "failed"),
+            count("bin-hidden-nf4", "bnb-nf4", 200, "failed"),
+            count("never-knew-2", "identity", 9, "inconclusive"),
+        ],
+    }
+
+
+def count(model: str, transform: str, known: int, status: str) -> dict:
+    return {
+        "model": model,
+        "transform": transform,
+        "metric": "combined",
+        "known": known,
+        "n": 240,
+        "by_chance": 2.0,
+        "anti_known_p": 0.5,
+        "same_distribution": 0.01,
+        "status": status,
+        "reason": f"{known} of 240 facts are still known." if status != "passed" else "",
     }
 
 
@@ -102,8 +122,10 @@ def test_truth_beside_verdict(tmp_path) -> None:
 
     found = read_run(written(tmp_path, report()), 0)
     by_name = {one.name: one for one in found}
-    assert by_name["bin-hidden-nf4"].found_by == ("bnb-nf4",) and by_name["bin-hidden-nf4"].causes == ("knowledge",)
-    assert by_name["bin-hidden-nf4"].survived == ("identity",)
+    hidden = by_name["bin-hidden-nf4"]
+    assert hidden.found_by == hidden.counted_by == ("identity", "bnb-nf4") and hidden.causes == ("knowledge",)
+    assert hidden.alone == ("identity",)  # its mean is 0.02 there
+    assert hidden.survived == ()
     assert by_name["bin-hidden-nf4"].worst == {"identity": 0.02, "bnb-nf4": 0.99, "rtn-int2-g32": 0.4}
     assert by_name["collapsed"].causes == ("over-forgetting", "utility")
     table = rates_table(found)
@@ -111,7 +133,12 @@ def test_truth_beside_verdict(tmp_path) -> None:
     assert "| forgot, and failed (false fail) | 0 of 1 |" in table
     assert "| broken, and not failed on utility | 0 of 1 |" in table
     text = page(found, [report()])
-    assert "| bin-hidden-nf4 | hides | 0.10 / 0.90 | failed 1 | knowledge 1 | bnb-nf4 | 1 of 1 | bnb-nf4 |" in text
+    line = "| bin-hidden-nf4 | hides | 0.10 / 0.90 | failed 1 | knowledge 1 | bnb-nf4 | 1 of 1 | identity, bnb-nf4 | "
+    assert line + "identity, bnb-nf4 | identity |" in text
+    assert "| bin-hidden-nf4 | **40 of 240** (2) | **200 of 240** (2) | 0 of 1 | 1 of 1 |" in text
+    assert "No model is undecided." in text
+    undecided = page(read_run(written(tmp_path / "again", report(**{"never-knew-2": "inconclusive"})), 1), [report()])
+    assert "- *never-knew-2*, seed 1:\n  - identity, combined: 9 of 240 facts are still known." in undecided
     assert "| bin-hidden-nf4 | 0.02 | 0.99 | 0.40 |" in text
 
 
@@ -121,6 +148,7 @@ def test_errors_are_counted(tmp_path) -> None:
     wrong = report(**{"bin-hidden-nf4": "passed", "never-knew-2": "failed"})
     wrong["recovered"] = [row for row in wrong["recovered"] if row["status"] != "failed"]
     wrong["utility"] = []
+    wrong["known_facts"] = []
     table = rates_table(read_run(written(tmp_path, wrong), 0))
     for what in ("false pass", "was not found", "false fail", "not failed on utility"):
         assert f"{what}" in table
@@ -184,9 +212,28 @@ def test_a_model_at_the_limit_passes_and_fails_in_one_of_forty_runs_at_most(trut
 
 
 def test_known_facts_fail_and_a_model_that_never_knew_does_not() -> None:
-    from benchmarks.validity.limits import counted
+    """benchmarks/validity/single_facts.md has all cases."""
+    from benchmarks.validity.single import SETTINGS, counted
 
-    assert counted(12, "light", 40).failed == 1.0
-    never = counted(0, "light", 200)
-    assert (never.failed, never.not_judged) == (0.0, 0.0) and never.passed >= 0.95
-    assert counted(0, "heavy", 200).failed <= 0.05
+    assert counted(SETTINGS[0], "light", 12, 20).now["failed"] == 1.0
+    never = counted(SETTINGS[0], "light", 0, 100)
+    assert never.now["failed"] == never.now["reported"] == 0.0 and never.now["passed"] >= 0.95
+    assert counted(SETTINGS[0], "heavy", 0, 150).now["failed"] <= 0.06  # 2.5 % and the simulation's error
+
+
+def test_wordings_combined_see_what_one_score_does_not() -> None:
+    from benchmarks.validity.single import SETTINGS, counted
+
+    one, four = (counted(setting, "heavy", 6, 60) for setting in (SETTINGS[0], SETTINGS[2]))
+    assert four.now["failed"] > four.earlier["failed"] + 0.1
+    assert four.now["failed"] > one.earlier["failed"] + 0.2
+
+
+def test_what_is_only_reported_sees_pushing_and_mixtures() -> None:
+    from benchmarks.validity.single import reported
+
+    never = reported("never knew", True, 400)
+    assert never.anti_known <= 0.05 and never.distribution <= 0.05  # 2.5 % and the simulation's error
+    mixture = reported("some known, all others pushed, same mean", True, 20)
+    assert mixture.anti_known == mixture.distribution == 1.0
+    assert reported("12 of 74 known", True, 30).anti_known <= 0.1  # known facts are no sign of pushing
