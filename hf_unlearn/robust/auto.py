@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -100,6 +100,11 @@ class Auto(TrainingPart):
         """Only a rehearsal uses whole tensors."""
         return self.rehearse_passes > 0
 
+    @property
+    def rules(self) -> int:  # type: ignore[override]
+        """Those of :class:`~.cycles.Cycles`."""
+        return 2 if self.until_gone and self.rehearse_passes > 0 else 1
+
     def arrange(self, rows: PairedRows, epochs: float) -> PairedRows:
         """Records the length of the run and the number of retain rows; the rows stay as they are."""
         self._epochs = epochs
@@ -155,6 +160,10 @@ class Auto(TrainingPart):
     def term_weights(self, step: int) -> TermWeights:
         """Forget alone, then retain alone."""
         return self._cycles.term_weights(step)
+
+    def forget_rows(self, step: int, count: int) -> Sequence[int] | None:
+        """Those that are left."""
+        return self._cycles.forget_rows(step, count)
 
     def before_step(self, context: StepContext) -> None:
         """The round's rehearsal and its end; in the last phase the learning rate falls."""

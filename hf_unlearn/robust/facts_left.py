@@ -1,0 +1,129 @@
+"""Which facts a model still knows, fact by fact, from looks at their right answers and at false ones."""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from statistics import NormalDist, fmean
+
+FALSE_SHARE = 0.2
+"""Of the single facts that are found, on average at most this share is not known."""
+MANY_ERROR = 0.05
+"""How often it is found that many facts have a little left, if none has."""
+MEMORY = 0.5
+"""What earlier looks at a fact count, all of them together, in its pooled values."""
+LEAST_RANK = 0.05
+"""A fact whose right answer is less likely than this share of false ones is below chance."""
+NEGLIGIBLE = 0.01
+"""A score that is not above this is not above 0."""
+MOST_FALSE = 4096
+"""Scores of false pairs that are kept, the latest."""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What one look says of a fact.
+
+    Attributes:
+        score: How much more likely the right answer is after its own question than after others, in units of what
+            false pairs differ by.
+        rank: Share of the false pairs whose answer is less likely than this one, from 0 to 1.
+    """
+
+    score: float
+    rank: float
+
+
+@dataclass
+class FactsLeft:
+    r"""Scores of single facts, pooled over looks, and what follows from all of them.
+
+    If no question reveals its answer, right pairs of question and answer are like false ones, whatever the
+    distribution of their scores. So the p-value of a fact is the share of false pairs that score as high. Looks at one
+    fact are pooled, :math:`\bar z \leftarrow m \bar z + (1 - m) z` with :math:`m` = :data:`MEMORY`. They depend on
+    each other in a way that nobody knows, but a mean of scores has no wider distribution than one of them, so the
+    p-value of a pooled score is too large if anything.
+
+    Two questions find what is left. Facts below chance cannot pay for others in the first, and hardly in the second,
+    because no score says how far below chance a fact is:
+
+    * Is a single fact known? Found are those of the procedure of Benjamini and Hochberg (1995) at
+      :data:`FALSE_SHARE`.
+    * Do many facts have a little left? If the mean of all pooled scores is above what chance reaches in
+      :data:`MANY_ERROR` of cases, all facts with a score above 0 are left.
+
+    If nothing is left, the first one finds something in at most :data:`FALSE_SHARE` of looks. A fact that was never
+    looked at counts as left.
+
+    Attributes:
+        count: Number of facts; they are named by their positions, from 0.
+        pooled: By fact, as far as they were looked at.
+        false: Scores of false pairs.
+    """
+
+    count: int
+    pooled: dict[int, Seen] = field(default_factory=dict)
+    false: list[float] = field(default_factory=list)
+
+    def add(self, found: Mapping[int, Seen], false: Sequence[float]) -> None:
+        """Pools a further look.
+
+        Args:
+            found: By fact.
+            false: Scores of the look's false pairs.
+        """
+        for number, now in found.items():
+            before = self.pooled.get(number, now)
+            self.pooled[number] = replace(
+                now,
+                score=MEMORY * before.score + (1 - MEMORY) * now.score,
+                rank=MEMORY * before.rank + (1 - MEMORY) * now.rank,
+            )
+        self.false = [*self.false, *false][-MOST_FALSE:]
+
+    @property
+    def left(self) -> frozenset[int]:
+        """Facts that are still known, as far as that can be told from chance."""
+        never_seen = frozenset(range(self.count)) - self.pooled.keys()
+        return never_seen | self._single() | self._many()
+
+    def _single(self) -> frozenset[int]:
+        false = sorted(self.false)
+        p_values = {
+            number: (1 + len(false) - bisect_left(false, seen.score)) / (1 + len(false))
+            for number, seen in self.pooled.items()
+        }
+        return discoveries(p_values, FALSE_SHARE)
+
+    def _many(self) -> frozenset[int]:
+        if not self.pooled:
+            return frozenset()
+        by_chance = NormalDist().inv_cdf(1 - MANY_ERROR) / math.sqrt(len(self.pooled))
+        if fmean(seen.score for seen in self.pooled.values()) <= by_chance:
+            return frozenset()
+        return frozenset(number for number, seen in self.pooled.items() if seen.score > NEGLIGIBLE)
+
+    @property
+    def below(self) -> frozenset[int]:
+        """Facts whose right answer is less likely than nearly all false ones (:data:`LEAST_RANK`)."""
+        return frozenset(number for number, seen in self.pooled.items() if seen.rank < LEAST_RANK)
+
+    @property
+    def to_forget(self) -> frozenset[int]:
+        """What unlearning is on: what is left; if nothing is, all but what is below chance."""
+        every = frozenset(range(self.count))
+        return self.left or every - self.below or every
+
+
+def discoveries(p_values: Mapping[int, float], share: float) -> frozenset[int]:
+    """The procedure of Benjamini and Hochberg: on average at most ``share`` of what it finds is false.
+
+    Args:
+        p_values: By fact.
+        share: The false discovery rate.
+    """
+    order = sorted(p_values, key=lambda number: (p_values[number], number))
+    found = [rank for rank, number in enumerate(order, start=1) if p_values[number] <= share * rank / len(order)]
+    return frozenset(order[: max(found, default=0)])
