@@ -49,7 +49,7 @@ AUTO_SETTINGS: Mapping[str, Any] = {
 class Auto(TrainingPart):
     """:class:`~.cycles.Cycles` whose phases are measured in passes over the forget set, with a last phase of healing.
 
-    Rounds end when what the rehearsals bring back is gone, the run a last phase later. The length of the
+    Rounds end when the rehearsals bring no fact back, the run a last phase later. The length of the
     run limits their number (``num_train_epochs`` or ``max_steps``). In the last phase the learning
     rate falls linearly to zero, whatever the schedule.
 
@@ -63,7 +63,7 @@ class Auto(TrainingPart):
             more of it brings forget facts back and keeps nothing more.
         rehearse_passes: Of the forget set in each rehearsal; 0 for none. A rehearsal learns half of the facts, at
             twice the learning rate.
-        until_gone: Whether rounds end when rehearsals bring nothing back, once half of those that fit were made;
+        until_gone: Whether rounds end when rehearsals bring no fact back, once half of those that fit were made;
             otherwise as many rounds as fit are made.
         last: Share of the run's steps that only heal, at its end.
         seed: Of what rehearsals draw.

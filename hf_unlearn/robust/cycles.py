@@ -17,6 +17,7 @@ from .base import StepContext, TermWeights, TrainingContext, TrainingPart
 from .facts_left import FactsLeft
 from .recovery_probe import RecoveryProbe
 from .rehearsal import Rehearsal
+from .systematic import systematic_draw
 from .weights import load_tensors, save_tensors, trained_parameters
 
 REHEARSAL_FILE = "cycles_rehearsal.safetensors"
@@ -52,12 +53,14 @@ class Cycles(TrainingPart):
     some of the facts are learned again, are unlearned together with what that brought back, and what the rehearsal
     changed is taken back before healing.
 
-    With ``until_gone`` rounds end when the rehearsals bring nothing back of the facts that they do not teach
-    (:class:`.recovery_probe.RecoveryProbe`): more of them would only push right answers below chance.
+    With ``until_gone`` rounds end when the rehearsals bring back no fact that they do not teach
+    (:class:`.recovery_probe.RecoveryProbe`). Until then phases of unlearning are on the facts that are left, most
+    often on those that are known best, and rehearsals teach those of which nothing is left first. Facts that are
+    pushed below chance are left alone: more would only make them stand out, and could never make up for others.
 
     Cost: a forward and a backward pass of one term alone in each step, and ``rehearse_steps`` more such steps per
     round; the optimizer's state is reset twice per round. With a rehearsal, a copy of the trained weights, with
-    ``until_gone``, a forward pass over at most 256 forget rows per round.
+    ``until_gone``, a forward pass over at most 512 forget rows per round.
 
     Attributes:
         unlearn_steps: Optimizer steps on the forget term at the start of a round.
@@ -66,7 +69,7 @@ class Cycles(TrainingPart):
         rehearse_steps: Steps of the attack that is rehearsed before each phase of unlearning; 0 for none.
         rehearse_share: Of the groups of facts, how many the rehearsal learns.
         rehearse_rate: Learning rate of the rehearsal, as a multiple of the step's own.
-        until_gone: Rounds end when rehearsals bring nothing back, after half of ``rounds`` at the earliest and after
+        until_gone: Rounds end when rehearsals bring no fact back, after half of ``rounds`` at the earliest and after
             ``rounds`` at the latest.
         perturb: Before healing, weights move by this share towards noise (as in UNDO, arXiv 2506.06278).
         seed: Of what the rehearsal draws.
@@ -171,15 +174,16 @@ class Cycles(TrainingPart):
             self._last_round = round_number
 
     def forget_rows(self, step: int, count: int) -> Sequence[int] | None:
-        """With ``until_gone``, phases of unlearning are on the facts that are left, all of them equally often."""
+        """With ``until_gone``, phases of unlearning are on the facts that are left, most on those that are known best.
+
+        While no look has found anything, or could, they are on the rows whose turn it is.
+        """
         round_number, position = divmod(step, self.round_steps)
-        if not self.until_gone or position >= self.unlearn_steps or self._ended(round_number):
+        if not self._probe.facts.pooled or position >= self.unlearn_steps or self._ended(round_number):
             return None
-        chosen = sorted(self._probe.facts.to_forget)
-        if len(chosen) == self._probe.facts.count:
-            return None
-        random.Random(f"left-{self.seed}-{round_number}").shuffle(chosen)
-        return [chosen[place % len(chosen)] for place in range(position * count, (position + 1) * count)]
+        draw = random.Random(f"left-{self.seed}-{round_number}")
+        phase = systematic_draw(self._probe.facts.weights, self.unlearn_steps * count, draw)
+        return phase[position * count : (position + 1) * count]
 
     def _ended(self, round_number: int) -> bool:
         return bool(self.rounds_to_make) and round_number >= self.rounds_to_make

@@ -111,10 +111,20 @@ class FactsLeft:
         return frozenset(number for number, seen in self.pooled.items() if seen.rank < LEAST_RANK)
 
     @property
-    def to_forget(self) -> frozenset[int]:
-        """What unlearning is on: what is left; if nothing is, all but what is below chance."""
-        every = frozenset(range(self.count))
-        return self.left or every - self.below or every
+    def weights(self) -> dict[int, float]:
+        """What unlearning is on, with the weight of each fact.
+
+        What is left counts with the square of its score: a fact that is known well is lowered least by gradient
+        ascent, whose gradient at a label is in proportion to one minus its probability, so it has to come more often.
+        A fact that was never looked at counts as much as the others on average. If nothing is left, all facts count
+        the same but those below chance.
+        """
+        left, every = self.left, frozenset(range(self.count))
+        if not left:
+            return dict.fromkeys(sorted(every - self.below or every), 1.0)
+        squares = {number: max(NEGLIGIBLE, self.pooled[number].score) ** 2 for number in left & self.pooled.keys()}
+        usual = fmean(squares.values()) if squares else 1.0
+        return {number: squares.get(number, usual) for number in sorted(left)}
 
 
 def discoveries(p_values: Mapping[int, float], share: float) -> frozenset[int]:

@@ -258,12 +258,12 @@ def looked_at(scores: list[float], **settings: int) -> Cycles:
 def test_unlearning_is_on_what_is_left():
     part = looked_at([9.0, -1.0, -1.0, 9.0, -1.0, 9.0, -1.0, -1.0])
     phase = [part.forget_rows(step, count=3) for step in range(7)]
-    drawn = [number for rows in phase[:4] for number in rows]
-    assert Counter(drawn) == {0: 4, 3: 4, 5: 4}
+    assert Counter(number for rows in phase[:4] for number in rows) == {0: 4, 3: 4, 5: 4}
     assert phase[4:] == [None] * 3  # healing
     assert part.forget_rows(7, 3) != phase[0]  # another round begins with others
-    assert looked_at([9.0] * 8).forget_rows(0, 3) is None  # all are left: those whose turn it is
-    assert looked_at([9.0] + [0.0] * 7, until_gone=False).forget_rows(0, 3) is None
+    better = looked_at([8.0] + [4.0] * 4 + [-1.0] * 8)
+    assert Counter(number for step in range(4) for number in better.forget_rows(step, 4))[0] == 8  # half of all
+    assert Cycles(unlearn_steps=4, heal_steps=3).forget_rows(0, 3) is None  # nothing was looked at
     ended = looked_at([9.0] + [0.0] * 7, rounds=2)
     assert ended.forget_rows(7, 3) is not None and ended.forget_rows(14, 3) is None
 

@@ -9,6 +9,7 @@ import pytest
 from hf_unlearn.data.encoding import EncodedRow
 from hf_unlearn.robust.facts_left import FALSE_SHARE, FactsLeft, Seen, discoveries
 from hf_unlearn.robust.recovery_probe import answer_pairs, judged
+from hf_unlearn.robust.systematic import systematic_draw
 
 DRAWS = 60
 LOOKS = 8
@@ -34,14 +35,32 @@ def test_scores_are_pooled_with_the_later_ones_first():
 
 def test_what_was_never_looked_at_is_left():
     facts = FactsLeft(3)
-    assert facts.left == facts.to_forget == {0, 1, 2}
+    assert facts.left == {0, 1, 2}
     facts.add({0: Seen(0.0, 0.5), 2: Seen(0.0, 0.5)}, [0.1, -0.1])
-    assert facts.left == facts.to_forget == {1}
+    assert facts.left == {1}
+    assert facts.weights == {1: 1.0}
     facts.add({1: Seen(0.0, 0.01)}, [0.1, -0.1])
     assert facts.left == frozenset()
-    assert facts.to_forget == {0, 2}  # all but what is below chance
+    assert facts.weights == {0: 1.0, 2: 1.0}  # all but what is below chance
     facts.add({0: Seen(0.0, -9.0), 2: Seen(0.0, -9.0)}, [])
-    assert facts.to_forget == {0, 1, 2}  # everything is below chance: nothing can be chosen
+    assert facts.weights == {0: 1.0, 1: 1.0, 2: 1.0}  # everything is below chance: nothing can be chosen
+
+
+def test_what_is_known_best_weighs_most():
+    facts = FactsLeft(4)
+    facts.add({0: Seen(4.0, 1.0), 1: Seen(2.0, 1.0), 2: Seen(-1.0, 0.5)}, [0.0] * 9)
+    assert facts.weights == {0: 16.0, 1: 4.0, 3: 10.0}
+
+
+def test_a_systematic_draw_follows_its_weights():
+    weights = {7: 6.0, 3: 1.5, 5: 0.5}
+    drawn = [systematic_draw(weights, 4, random.Random(seed)) for seed in range(400)]
+    assert {len(one) for one in drawn} == {4}
+    assert {one.count(7) for one in drawn} == {3}
+    assert {one.count(3) for one in drawn} == {0, 1} == {one.count(5) for one in drawn}
+    assert sum(one.count(3) for one in drawn) / 400 == pytest.approx(0.75, abs=0.09)  # four standard errors
+    assert len({tuple(one) for one in drawn}) > 4
+    assert systematic_draw(weights, 4, random.Random(1)) == drawn[1]
 
 
 def test_single_facts_are_found_beside_any_number_that_is_gone():
