@@ -13,6 +13,7 @@ from torch import nn
 
 from ..data.pairing import PairedRows
 from ..errors import RequestError
+from ..losses.base import Loss
 from . import ROBUST
 from .base import StepContext, TermWeights, TrainingContext, TrainingPart
 from .cycles import Cycles
@@ -160,6 +161,10 @@ class Auto(TrainingPart):
     def term_weights(self, step: int) -> TermWeights:
         """Forget alone, then retain alone."""
         return self._cycles.term_weights(step)
+
+    def forget_loss(self, loss: Loss, step: int, steps: int) -> Loss:
+        """On those that are left."""
+        return self._cycles.forget_loss(loss, step, steps)
 
     def forget_rows(self, step: int, count: int) -> Sequence[int] | None:
         """Those that are left."""

@@ -12,7 +12,9 @@ import torch
 from torch import nn
 
 from ..errors import RequestError
+from ..losses.base import Loss
 from . import ROBUST
+from .above_chance import above_chance
 from .base import StepContext, TermWeights, TrainingContext, TrainingPart
 from .facts_left import FactsLeft
 from .recovery_probe import RecoveryProbe
@@ -172,6 +174,10 @@ class Cycles(TrainingPart):
         # A model that healing does not restore prefers nothing, whatever it still knows.
         if self._probe.gone and 2 * (round_number + 1) >= self.rounds:
             self._last_round = round_number
+
+    def forget_loss(self, loss: Loss, step: int, steps: int) -> Loss:
+        """With ``until_gone``, rows that have fallen below chance add nothing for the rest of their phase."""
+        return above_chance(loss, self._probe.least)
 
     def forget_rows(self, step: int, count: int) -> Sequence[int] | None:
         """With ``until_gone``, phases of unlearning are on the facts that are left, most on those that are known best.

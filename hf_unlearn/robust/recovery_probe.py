@@ -25,6 +25,8 @@ OTHERS = 3
 """Answers of other rows that each question is put together with, and questions of other rows that each answer is."""
 LEAST_LOOKS = 3
 """Before this many probes nothing is reported as gone."""
+QUIET_SHARE = 0.25
+"""Of false answers; a right one that is less likely than these need not be lowered further."""
 LEAST_SPREAD = 0.01
 """Nats per token: differences far below this are rounding."""
 
@@ -76,6 +78,8 @@ class RecoveryProbe:
             rows of a look, in nats per token; one per look.
         left: How many facts were left after each look.
         below: How many were below chance.
+        least: Mean log-probability per token that :data:`QUIET_SHARE` of the false answers of the latest look have at
+            most; ``None`` before any.
         floating_point_ops: Of all looks so far, as transformers counts them.
     """
 
@@ -83,6 +87,7 @@ class RecoveryProbe:
     preferences: list[float] = field(default_factory=list)
     left: list[int] = field(default_factory=list)
     below: list[int] = field(default_factory=list)
+    least: float | None = None
     floating_point_ops: int = 0
 
     @property
@@ -109,6 +114,7 @@ class RecoveryProbe:
         seen = judged(pairs, self._logps(context, rows, pairs), lengths)
         self.facts.add({chosen[place]: found for place, found in seen.right.items()}, seen.false)
         self.preferences.append(seen.preference)
+        self.least = seen.least
         self.left.append(len(self.facts.left))
         self.below.append(len(self.facts.below))
 
@@ -117,6 +123,7 @@ class RecoveryProbe:
         pooled = self.facts.pooled
         return {
             "look_operations": torch.tensor(self.floating_point_ops),
+            "least_logp": torch.tensor(math.nan if self.least is None else self.least, dtype=torch.float64),
             "preferences": torch.tensor(self.preferences, dtype=torch.float64),
             "facts_left": torch.tensor(self.left, dtype=torch.int64),
             "facts_below": torch.tensor(self.below, dtype=torch.int64),
@@ -129,6 +136,8 @@ class RecoveryProbe:
     def restore(self, saved: Mapping[str, torch.Tensor]) -> None:
         """Takes back what :meth:`saved` gave."""
         self.floating_point_ops = int(saved["look_operations"])
+        least = float(saved["least_logp"])
+        self.least = None if math.isnan(least) else least
         self.preferences = saved["preferences"].tolist()
         self.left, self.below = saved["facts_left"].tolist(), saved["facts_below"].tolist()
         columns = (saved[name].tolist() for name in ("facts_seen", "fact_scores", "fact_ranks"))
@@ -208,11 +217,13 @@ class Look:
         right: By row.
         false: Scores of the false pairs.
         preference: See :attr:`RecoveryProbe.preferences`.
+        least: See :attr:`RecoveryProbe.least`.
     """
 
     right: Mapping[int, Seen]
     false: Sequence[float]
     preference: float
+    least: float
 
 
 def judged(pairs: Sequence[Pair], logps: Sequence[float], lengths: Sequence[int]) -> Look:
@@ -246,6 +257,7 @@ def judged(pairs: Sequence[Pair], logps: Sequence[float], lengths: Sequence[int]
         {place: replace(seen, score=seen.score / unit) for place, seen in right.items()},
         [each / unit for each in false],
         fmean(preferences),
+        false_logps[int(QUIET_SHARE * len(false_logps))],
     )
 
 

@@ -271,6 +271,7 @@ def test_unlearning_is_on_what_is_left():
 def test_what_looks_found_goes_into_checkpoints(tmp_path):
     part, other = looked_at([9.0, -1.0, 0.1 + 0.2, 9.0]), looked_at([0.0] * 4)
     part._probe.left, part._probe.below, part._probe.preferences = [3, 2], [0, 1], [0.5, 1 / 3]
+    part._probe.least = -1 / 3
     part.save_state(tmp_path)
     other.load_state(tmp_path)
     assert other._probe == part._probe

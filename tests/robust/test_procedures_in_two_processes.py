@@ -42,7 +42,7 @@ def test_two_processes_end_as_one(tmp_path, settings):
             assert two.get(key) == one.get(key)
     if settings["robust"] == [REHEARSED]:
         (left,) = looks[0]["facts_left"]
-        assert 4 <= left < 8  # one look saw half of the facts: unlearning is on some of them
+        assert 4 <= left <= 8  # one look saw half of the facts; unlearning is on rows drawn by what it found
     both = load_file(tmp_path / "both" / "model.safetensors")
     moved = 0.0
     for name, value in weights(alone.model).items():

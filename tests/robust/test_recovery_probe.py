@@ -123,6 +123,7 @@ def test_scores_are_those_of_a_plain_computation():
     assert [seen.right[place].score for place in range(4)] == pytest.approx([one / unit for one in right], abs=1e-12)
     assert sorted(seen.false) == pytest.approx(sorted(one / unit for one in false), abs=1e-12)
     assert [seen.right[place].rank for place in range(4)] == [1.0, (8 + 9) / 24, 0.0, 11 / 12]
+    assert seen.least == -6.5  # three of twelve are lower
     assert seen.preference == pytest.approx(np.mean([-1 + 5, -4 + 6, -9 + 3.5, -2.5 + 18.5 / 3]), abs=1e-12)
 
 

@@ -1,7 +1,8 @@
 """What finished folders are recognised by, held against values that an earlier version gave.
 
 If one of them changes, people's run folders are made again: a change has to be meant. ``verify`` is that of the rules
-of the verdict as they are now (``verification.verdict.RULES``), and ``train`` that of ``auto`` (``TrainingPart.rules``).
+of the verdict as they are now (``verification.verdict.RULES``), and ``train`` that of the rules of ``auto``
+(``TrainingPart.rules``).
 """
 
 from __future__ import annotations
