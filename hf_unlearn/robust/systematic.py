@@ -17,7 +17,8 @@ def systematic_draw(weights: Mapping[int, float], size: int, draw: random.Random
     """
     order = draw.sample(sorted(weights), len(weights))
     whole = math.fsum(weights.values())
-    start, reached, drawn = draw.random(), 0.0, []
+    drawn: list[int] = []
+    start, reached = draw.random(), 0.0
     for name in order:
         reached += size * weights[name] / whole
         while len(drawn) < size and start + len(drawn) < reached:
