@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from statistics import NormalDist, fmean
 
 FALSE_SHARE = 0.2
@@ -30,10 +30,12 @@ class Seen:
         score: How much more likely the right answer is after its own question than after others, in units of what
             false pairs differ by.
         rank: Share of the false pairs whose answer is less likely than this one, from 0 to 1.
+        look: Number of the latest look at the fact.
     """
 
     score: float
     rank: float
+    look: int = 0
 
 
 @dataclass
@@ -51,8 +53,8 @@ class FactsLeft:
 
     * Is a single fact known? Found are those of the procedure of Benjamini and Hochberg (1995) at
       :data:`FALSE_SHARE`.
-    * Do many facts have a little left? If the mean of all pooled scores is above what chance reaches in
-      :data:`MANY_ERROR` of cases, all facts with a score above 0 are left.
+    * Do many facts have a little left? If the mean score of the facts of a look, pooled over looks in the same way, is
+      above what chance reaches in :data:`MANY_ERROR` of cases, all facts with a score above 0 are left.
 
     If nothing is left, the first one finds something in at most :data:`FALSE_SHARE` of looks. A fact that was never
     looked at counts as left.
@@ -61,27 +63,33 @@ class FactsLeft:
         count: Number of facts; they are named by their positions, from 0.
         pooled: By fact, as far as they were looked at.
         false: Scores of false pairs.
+        looks: How many there were.
+        mean: Pooled mean score of a look's facts.
+        by_chance: What chance rarely exceeds in the mean of as many facts as the latest look had.
     """
 
     count: int
     pooled: dict[int, Seen] = field(default_factory=dict)
     false: list[float] = field(default_factory=list)
+    looks: int = 0
+    mean: float = 0.0
+    by_chance: float = 0.0
 
     def add(self, found: Mapping[int, Seen], false: Sequence[float]) -> None:
         """Pools a further look.
 
         Args:
-            found: By fact.
+            found: By fact, at least one.
             false: Scores of the look's false pairs.
         """
         for number, now in found.items():
             before = self.pooled.get(number, now)
-            self.pooled[number] = replace(
-                now,
-                score=MEMORY * before.score + (1 - MEMORY) * now.score,
-                rank=MEMORY * before.rank + (1 - MEMORY) * now.rank,
-            )
+            self.pooled[number] = Seen(_pooled(before.score, now.score), _pooled(before.rank, now.rank), self.looks)
+        mean = fmean(seen.score for seen in found.values())
+        self.mean = _pooled(self.mean, mean) if self.looks else mean
+        self.by_chance = NormalDist().inv_cdf(1 - MANY_ERROR) / math.sqrt(len(found))
         self.false = [*self.false, *false][-MOST_FALSE:]
+        self.looks += 1
 
     @property
     def left(self) -> frozenset[int]:
@@ -98,10 +106,7 @@ class FactsLeft:
         return discoveries(p_values, FALSE_SHARE)
 
     def _many(self) -> frozenset[int]:
-        if not self.pooled:
-            return frozenset()
-        by_chance = NormalDist().inv_cdf(1 - MANY_ERROR) / math.sqrt(len(self.pooled))
-        if fmean(seen.score for seen in self.pooled.values()) <= by_chance:
+        if self.mean <= self.by_chance:
             return frozenset()
         return frozenset(number for number, seen in self.pooled.items() if seen.score > NEGLIGIBLE)
 
@@ -125,6 +130,10 @@ class FactsLeft:
         squares = {number: max(NEGLIGIBLE, self.pooled[number].score) ** 2 for number in left & self.pooled.keys()}
         usual = fmean(squares.values()) if squares else 1.0
         return {number: squares.get(number, usual) for number in sorted(left)}
+
+
+def _pooled(before: float, now: float) -> float:
+    return MEMORY * before + (1 - MEMORY) * now
 
 
 def discoveries(p_values: Mapping[int, float], share: float) -> frozenset[int]:

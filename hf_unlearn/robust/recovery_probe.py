@@ -120,7 +120,7 @@ class RecoveryProbe:
 
     def saved(self) -> dict[str, torch.Tensor]:
         """All that looks have found, for :meth:`restore`; bit for bit."""
-        pooled = self.facts.pooled
+        facts, pooled = self.facts, self.facts.pooled
         return {
             "look_operations": torch.tensor(self.floating_point_ops),
             "least_logp": torch.tensor(math.nan if self.least is None else self.least, dtype=torch.float64),
@@ -130,7 +130,10 @@ class RecoveryProbe:
             "facts_seen": torch.tensor(sorted(pooled), dtype=torch.int64),
             "fact_scores": torch.tensor([pooled[number].score for number in sorted(pooled)], dtype=torch.float64),
             "fact_ranks": torch.tensor([pooled[number].rank for number in sorted(pooled)], dtype=torch.float64),
-            "false_scores": torch.tensor(self.facts.false, dtype=torch.float64),
+            "fact_looks": torch.tensor([pooled[number].look for number in sorted(pooled)], dtype=torch.int64),
+            "false_scores": torch.tensor(facts.false, dtype=torch.float64),
+            "looks": torch.tensor(facts.looks),
+            "look_means": torch.tensor([facts.mean, facts.by_chance], dtype=torch.float64),
         }
 
     def restore(self, saved: Mapping[str, torch.Tensor]) -> None:
@@ -140,15 +143,17 @@ class RecoveryProbe:
         self.least = None if math.isnan(least) else least
         self.preferences = saved["preferences"].tolist()
         self.left, self.below = saved["facts_left"].tolist(), saved["facts_below"].tolist()
-        columns = (saved[name].tolist() for name in ("facts_seen", "fact_scores", "fact_ranks"))
-        self.facts.pooled = {number: Seen(score, rank) for number, score, rank in zip(*columns, strict=True)}
-        self.facts.false = saved["false_scores"].tolist()
+        numbers, *columns = (saved[f"fact{name}"].tolist() for name in ("s_seen", "_scores", "_ranks", "_looks"))
+        self.facts.pooled = {number: Seen(*found) for number, *found in zip(numbers, *columns, strict=True)}
+        self.facts.false, self.facts.looks = saved["false_scores"].tolist(), int(saved["looks"])
+        self.facts.mean, self.facts.by_chance = saved["look_means"].tolist()
 
     def _chosen(self, numbers: Sequence[int], draw: random.Random) -> list[int]:
-        """At most :data:`MOST_ROWS`, those that are left first."""
-        left = self.facts.left
+        """At most :data:`MOST_ROWS`: those that are left first, and of them those of which least is known."""
+        left, pooled = self.facts.left, self.facts.pooled
         order = draw.sample(list(numbers), len(numbers))
-        return sorted(order, key=lambda number: number not in left)[:MOST_ROWS]
+        latest = {number: pooled[number].look if number in pooled else -1 for number in order}
+        return sorted(order, key=lambda number: (number not in left, latest[number]))[:MOST_ROWS]
 
     @torch.no_grad()
     def _logps(self, context: TrainingContext, rows: Sequence[EncodedRow], pairs: Sequence[Pair]) -> list[float]:
@@ -254,7 +259,7 @@ def judged(pairs: Sequence[Pair], logps: Sequence[float], lengths: Sequence[int]
             false.append(score - (math.fsum(terms) - score) / (len(terms) - 1))
     unit = max(LEAST_SPREAD, math.sqrt(fmean(each * each for each in false)))
     return Look(
-        {place: replace(seen, score=seen.score / unit) for place, seen in right.items()},
+        {place: Seen(seen.score / unit, seen.rank) for place, seen in right.items()},
         [each / unit for each in false],
         fmean(preferences),
         false_logps[int(QUIET_SHARE * len(false_logps))],

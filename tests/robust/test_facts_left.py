@@ -28,8 +28,10 @@ def test_scores_are_pooled_with_the_later_ones_first():
     facts = FactsLeft(3)
     facts.add({0: Seen(2.0, 1.0)}, [0.0])
     facts.add({0: Seen(1.0, 0.5), 1: Seen(-1.0, 0.01)}, [0.5])
-    assert facts.pooled == {0: Seen(1.5, 0.75), 1: Seen(-1.0, 0.01)}
+    assert facts.pooled == {0: Seen(1.5, 0.75, look=1), 1: Seen(-1.0, 0.01, look=1)}
     assert facts.false == [0.0, 0.5]
+    assert facts.mean == 0.5 * 2.0 + 0.5 * 0.0
+    assert facts.by_chance == pytest.approx(1.6449 / 2**0.5, abs=1e-4)
     assert facts.below == {1}
 
 

@@ -142,6 +142,10 @@ def test_so_many_rows_are_looked_at_and_those_that_are_left_first(tmp_path):
     chosen = probe._chosen(range(2 * MOST_ROWS), random.Random(0))
     assert len(set(chosen)) == len(chosen) == MOST_ROWS
     assert set(chosen) >= set(range(MOST_ROWS + 10, 2 * MOST_ROWS))
+    probe.facts.add({number: Seen(9.0, 1.0) for number in range(MOST_ROWS, 2 * MOST_ROWS)}, [0.0] * 999)
+    probe.facts.add({number: Seen(9.0, 1.0) for number in range(30)}, [])
+    # Of those that are left, the ones that were not just looked at come first.
+    assert set(probe._chosen(range(MOST_ROWS + 20), random.Random(0))[:20]) == set(range(MOST_ROWS, MOST_ROWS + 20))
 
 
 def test_a_look_scores_answers_after_questions(tmp_path):
