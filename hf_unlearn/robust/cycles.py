@@ -226,12 +226,14 @@ class Cycles(TrainingPart):
             self._rehearsal.floating_point_ops = int(tensors.pop("floating_point_ops"))
             last_round = int(tensors.pop("last_round"))
             self._last_round = None if last_round < 0 else last_round
-            if not self._probe.saved().keys() <= tensors.keys():
-                raise RequestError(
-                    f"{folder.parent} was made by a version whose rounds ended by another rule: delete that folder to "
-                    "start anew"
-                )
-            self._probe.restore({name: tensors.pop(name) for name in self._probe.saved()})
+            looks = {name: tensors.pop(name) for name in self._probe.saved() if name in tensors}
+            if self.until_gone:
+                if looks.keys() != self._probe.saved().keys():
+                    raise RequestError(
+                        f"{folder.parent} was made by a version whose rounds ended by another rule: delete that "
+                        "folder to start anew"
+                    )
+                self._probe.restore(looks)
             self._rehearsal.learned = tensors
 
 
