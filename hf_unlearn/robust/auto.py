@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -13,6 +13,7 @@ from torch import nn
 
 from ..data.pairing import PairedRows
 from ..errors import RequestError
+from ..losses.base import Loss
 from . import ROBUST
 from .base import StepContext, TermWeights, TrainingContext, TrainingPart
 from .cycles import Cycles
@@ -49,7 +50,7 @@ AUTO_SETTINGS: Mapping[str, Any] = {
 class Auto(TrainingPart):
     """:class:`~.cycles.Cycles` whose phases are measured in passes over the forget set, with a last phase of healing.
 
-    Rounds end when what the rehearsals bring back is gone, the run a last phase later. The length of the
+    Rounds end when the rehearsals bring no fact back, the run a last phase later. The length of the
     run limits their number (``num_train_epochs`` or ``max_steps``). In the last phase the learning
     rate falls linearly to zero, whatever the schedule.
 
@@ -63,7 +64,7 @@ class Auto(TrainingPart):
             more of it brings forget facts back and keeps nothing more.
         rehearse_passes: Of the forget set in each rehearsal; 0 for none. A rehearsal learns half of the facts, at
             twice the learning rate.
-        until_gone: Whether rounds end when rehearsals bring nothing back, once half of those that fit were made;
+        until_gone: Whether rounds end when rehearsals bring no fact back, once half of those that fit were made;
             otherwise as many rounds as fit are made.
         last: Share of the run's steps that only heal, at its end.
         seed: Of what rehearsals draw.
@@ -99,6 +100,11 @@ class Auto(TrainingPart):
     def needs_whole_weights(self) -> bool:  # type: ignore[override]
         """Only a rehearsal uses whole tensors."""
         return self.rehearse_passes > 0
+
+    @property
+    def rules(self) -> int:  # type: ignore[override]
+        """Those of :class:`~.cycles.Cycles`."""
+        return 2 if self.until_gone and self.rehearse_passes > 0 else 1
 
     def arrange(self, rows: PairedRows, epochs: float) -> PairedRows:
         """Records the length of the run and the number of retain rows; the rows stay as they are."""
@@ -155,6 +161,14 @@ class Auto(TrainingPart):
     def term_weights(self, step: int) -> TermWeights:
         """Forget alone, then retain alone."""
         return self._cycles.term_weights(step)
+
+    def forget_loss(self, loss: Loss, step: int, steps: int) -> Loss:
+        """On those that are left."""
+        return self._cycles.forget_loss(loss, step, steps)
+
+    def forget_rows(self, step: int, count: int) -> Sequence[int] | None:
+        """Those that are left."""
+        return self._cycles.forget_rows(step, count)
 
     def before_step(self, context: StepContext) -> None:
         """The round's rehearsal and its end; in the last phase the learning rate falls."""

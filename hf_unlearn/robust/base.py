@@ -143,6 +143,7 @@ class TrainingPart:
         uses_retain_rows: Whether it uses the retain rows, so that they are read even without a retain loss.
         uses_kl: Whether it uses :attr:`TrainingContext.retain_kl`, for which reference values of the target are kept.
         acts_at_end: Whether :meth:`finish` makes sense without any training before it (``max_steps: 0``).
+        rules: Raised whenever the same settings lead to other weights, so that runs of before are not continued.
     """
 
     needs_retain: ClassVar[bool] = False
@@ -152,6 +153,7 @@ class TrainingPart:
     uses_retain_rows: ClassVar[bool] = False
     uses_kl: ClassVar[bool] = False
     acts_at_end: ClassVar[bool] = False
+    rules: ClassVar[int] = 1
 
     def check(self, config: Any) -> None:
         """Called when a recipe is checked, before any model is loaded: refuses settings that do not go together.
@@ -215,6 +217,18 @@ class TrainingPart:
 
     def before_step(self, context: StepContext) -> None:
         """Called before every optimizer step's first forward pass."""
+
+    def forget_rows(self, step: int, count: int) -> Sequence[int] | None:
+        """Called after :meth:`before_step`: the forget rows that the step is on.
+
+        Args:
+            step: Optimizer steps taken so far.
+            count: Rows of the step, those of all micro-batches on all processes.
+
+        Returns:
+            So many positions in :attr:`TrainingContext.forget_rows`; ``None`` for the rows whose turn it is.
+        """
+        return None
 
     def views(self, term: TermName) -> Sequence[View]:
         """Views of a term in the step that :meth:`before_step` was last called for; none for the weights as they are.

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import random
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -11,10 +12,14 @@ import torch
 from torch import nn
 
 from ..errors import RequestError
+from ..losses.base import Loss
 from . import ROBUST
+from .above_chance import above_chance
 from .base import StepContext, TermWeights, TrainingContext, TrainingPart
+from .facts_left import FactsLeft
 from .recovery_probe import RecoveryProbe
 from .rehearsal import Rehearsal
+from .systematic import systematic_draw
 from .weights import load_tensors, save_tensors, trained_parameters
 
 REHEARSAL_FILE = "cycles_rehearsal.safetensors"
@@ -50,12 +55,14 @@ class Cycles(TrainingPart):
     some of the facts are learned again, are unlearned together with what that brought back, and what the rehearsal
     changed is taken back before healing.
 
-    With ``until_gone`` rounds end when the rehearsals bring nothing back of the facts that they do not teach
-    (:class:`.recovery_probe.RecoveryProbe`): more of them would only push right answers below chance.
+    With ``until_gone`` rounds end when the rehearsals bring back no fact that they do not teach
+    (:class:`.recovery_probe.RecoveryProbe`). Until then phases of unlearning are on the facts that are left, most
+    often on those that are known best, and rehearsals teach those of which nothing is left first. Facts that are
+    pushed below chance are left alone: more would only make them stand out, and could never make up for others.
 
     Cost: a forward and a backward pass of one term alone in each step, and ``rehearse_steps`` more such steps per
     round; the optimizer's state is reset twice per round. With a rehearsal, a copy of the trained weights, with
-    ``until_gone``, a forward pass over at most 256 forget rows per round.
+    ``until_gone``, a forward pass over at most 512 forget rows per round.
 
     Attributes:
         unlearn_steps: Optimizer steps on the forget term at the start of a round.
@@ -64,7 +71,7 @@ class Cycles(TrainingPart):
         rehearse_steps: Steps of the attack that is rehearsed before each phase of unlearning; 0 for none.
         rehearse_share: Of the groups of facts, how many the rehearsal learns.
         rehearse_rate: Learning rate of the rehearsal, as a multiple of the step's own.
-        until_gone: Rounds end when rehearsals bring nothing back, after half of ``rounds`` at the earliest and after
+        until_gone: Rounds end when rehearsals bring no fact back, after half of ``rounds`` at the earliest and after
             ``rounds`` at the latest.
         perturb: Before healing, weights move by this share towards noise (as in UNDO, arXiv 2506.06278).
         seed: Of what the rehearsal draws.
@@ -86,7 +93,7 @@ class Cycles(TrainingPart):
     seed: int = 0
     _context: TrainingContext | None = field(default=None, init=False, repr=False)
     _rehearsal: Rehearsal = field(init=False, repr=False)
-    _probe: RecoveryProbe = field(default_factory=RecoveryProbe, init=False, repr=False)
+    _probe: RecoveryProbe = field(init=False, repr=False)
     _last_round: int | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -109,11 +116,17 @@ class Cycles(TrainingPart):
                 "cycles: until_gone measures what rehearsals bring back: set rehearse_steps, or leave it out"
             )
         self._rehearsal = Rehearsal(self.rehearse_steps, self.rehearse_share, self.seed)
+        self._probe = RecoveryProbe(FactsLeft(0))
 
     @property
     def needs_whole_weights(self) -> bool:  # type: ignore[override]
         """Only a rehearsal and noise use whole tensors."""
         return self.rehearse_steps > 0 or self.perturb > 0
+
+    @property
+    def rules(self) -> int:  # type: ignore[override]
+        """What ends rounds, and what they are on, has changed once."""
+        return 2 if self.until_gone else 1
 
     @property
     def round_steps(self) -> int:
@@ -126,8 +139,9 @@ class Cycles(TrainingPart):
         return self.rounds if self._last_round is None else self._last_round + 1
 
     def prepare(self, context: TrainingContext) -> None:
-        """Keeps what a rehearsal needs."""
+        """Keeps what a rehearsal needs; nothing is known of any fact yet."""
         self._context = context
+        self._probe = RecoveryProbe(FactsLeft(len(context.forget_rows)))
 
     def term_weights(self, step: int) -> TermWeights:
         """Forget alone, then retain alone."""
@@ -145,20 +159,37 @@ class Cycles(TrainingPart):
         if position == 0 and self.rehearse_steps:
             assert self._context is not None  # `prepare` comes before the first step
             rate = self.rehearse_rate * context.optimizer.param_groups[0]["lr"]
-            self._rehearsal.learn(self._context, context.model, rate, round_number)
+            spared = self._probe.facts.left if self.until_gone else frozenset()
+            self._rehearsal.learn(self._context, context.model, rate, round_number, spared)
             if self.until_gone:
-                self._look(self._context, round_number)
+                self._look(self._context, round_number, spared)
         if position == self.unlearn_steps:
             self._rehearsal.take_back(context.model)
             if self.perturb:
                 perturb_weights(context.model, self.perturb, seed=context.step)
 
-    def _look(self, context: TrainingContext, round_number: int) -> None:
-        others = self._rehearsal.others(context, round_number)
+    def _look(self, context: TrainingContext, round_number: int, spared: frozenset[int]) -> None:
+        others = self._rehearsal.others(context, round_number, spared)
         self._probe.look(context, others, seed=f"brought-back-{self.seed}-{round_number}")
         # A model that healing does not restore prefers nothing, whatever it still knows.
         if self._probe.gone and 2 * (round_number + 1) >= self.rounds:
             self._last_round = round_number
+
+    def forget_loss(self, loss: Loss, step: int, steps: int) -> Loss:
+        """With ``until_gone``, rows that have fallen below chance add nothing for the rest of their phase."""
+        return above_chance(loss, self._probe.least)
+
+    def forget_rows(self, step: int, count: int) -> Sequence[int] | None:
+        """With ``until_gone``, phases of unlearning are on the facts that are left, most on those that are known best.
+
+        While no look has found anything, or could, they are on the rows whose turn it is.
+        """
+        round_number, position = divmod(step, self.round_steps)
+        if not self._probe.facts.pooled or position >= self.unlearn_steps or self._ended(round_number):
+            return None
+        draw = random.Random(f"left-{self.seed}-{round_number}")
+        phase = systematic_draw(self._probe.facts.weights, self.unlearn_steps * count, draw)
+        return phase[position * count : (position + 1) * count]
 
     def _ended(self, round_number: int) -> bool:
         return bool(self.rounds_to_make) and round_number >= self.rounds_to_make
@@ -172,17 +203,19 @@ class Cycles(TrainingPart):
         if not self.rehearse_steps:
             return {}
         operations = self._rehearsal.floating_point_ops + self._probe.floating_point_ops
-        found = self._probe.preferences
-        return {"floating_point_ops": operations, **({"brought_back": found} if found else {})}
+        probe = self._probe
+        if not probe.preferences:
+            return {"floating_point_ops": operations}
+        found = {"brought_back": probe.preferences, "facts_left": probe.left, "facts_below_chance": probe.below}
+        return {"floating_point_ops": operations, **found}
 
     def save_state(self, folder: Path) -> None:
         """What the rehearsal of the current phase changed, and what rehearsals brought back."""
         if self.rehearse_steps:
             kept = {
                 "floating_point_ops": torch.tensor(self._rehearsal.floating_point_ops),
-                "look_operations": torch.tensor(self._probe.floating_point_ops),
-                "preferences": torch.tensor(self._probe.preferences, dtype=torch.float64),
                 "last_round": torch.tensor(-1 if self._last_round is None else self._last_round),
+                **self._probe.saved(),
             }
             save_tensors(folder / REHEARSAL_FILE, {**self._rehearsal.learned, **kept})
 
@@ -191,10 +224,16 @@ class Cycles(TrainingPart):
         if self.rehearse_steps:
             tensors = load_tensors(folder / REHEARSAL_FILE, "cycles")
             self._rehearsal.floating_point_ops = int(tensors.pop("floating_point_ops"))
-            operations, preferences = int(tensors.pop("look_operations")), tensors.pop("preferences").tolist()
-            self._probe = RecoveryProbe(preferences, operations)
             last_round = int(tensors.pop("last_round"))
             self._last_round = None if last_round < 0 else last_round
+            looks = {name: tensors.pop(name) for name in self._probe.saved() if name in tensors}
+            if self.until_gone:
+                if looks.keys() != self._probe.saved().keys():
+                    raise RequestError(
+                        f"{folder.parent} was made by a version whose rounds ended by another rule: delete that "
+                        "folder to start anew"
+                    )
+                self._probe.restore(looks)
             self._rehearsal.learned = tensors
 
 

@@ -1,12 +1,15 @@
-"""What rehearsed attacks bring back of the facts that they do not teach, round by round."""
+"""What rehearsed attacks bring back of the facts that they do not teach, fact by fact."""
 
 from __future__ import annotations
 
+import math
 import random
-from collections import defaultdict
-from collections.abc import Sequence
+from bisect import bisect_left, bisect_right
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from statistics import fmean
+from statistics import fmean, median
+from typing import NamedTuple
 
 import torch
 from accelerate.utils import reduce
@@ -14,111 +17,262 @@ from accelerate.utils import reduce
 from ..data.encoding import EncodedRow
 from ..runtime.processes import rank, world_size
 from .base import TrainingContext
+from .facts_left import FactsLeft, Seen
 
 MOST_ROWS = 128
-"""Rows scored per round: few enough to cost little."""
+"""Facts looked at per round: few enough to cost little."""
+OTHERS = 3
+"""Answers of other rows that each question is put together with, and questions of other rows that each answer is."""
 LEAST_LOOKS = 3
 """Before this many probes nothing is reported as gone."""
-LATER_FRACTION = 0.6
-"""The last fraction of all probes, whose mean decides."""
+QUIET_SHARE = 0.25
+"""Of false answers; a right one that is less likely than these need not be lowered further."""
+LEAST_SPREAD = 0.01
+"""Nats per token: differences far below this are rounding."""
+
+
+class Pair(NamedTuple):
+    """The answer of one row after the question of another one, or of the same.
+
+    Attributes:
+        question: Position of the row in a list.
+        answer: Position of the other one in the same list.
+    """
+
+    question: int
+    answer: int
+
+    @property
+    def right(self) -> bool:
+        """Whether they belong together."""
+        return self.question == self.answer
 
 
 @dataclass
 class RecoveryProbe:
-    r"""How much more the model prefers right answers to those of other rows than it would by chance.
+    r"""How much more likely an answer is after its own question than after others, fact by fact.
 
-    .. math:: \frac{1}{n} \sum_i \left( \frac{\log p(y_i \mid x_i)}{|y_i|}
-              - \frac{\log p(y_{j(i)} \mid x_i)}{|y_{j(i)}|} \right)
+    A look scores the right pairs of question and answer, and as false pairs each question with the answers of
+    :data:`OTHERS` other rows, and so each answer after as many other questions: of the same group where it has enough
+    rows, so that a name in question and answer does not give the right one away. With :math:`\ell_{ij}` the mean
+    log-probability per token of answer :math:`j` after question :math:`i`, :math:`n_j` its tokens and
+    :math:`\ell_0` the median of the false pairs,
 
-    with another row :math:`j(i)` whose prompt and answer are others: of the same group where there is one, so that a
-    name in question and answer does not give the right one away. It is 0 if a question does not reveal which answer
-    is right. A model that never knew can be above 0, as far as questions and answers of a kind fit each other;
-    here no such model is available to measure that. If prompts do not differ (plain text), the first half of a row
-    serves as its prompt.
+    .. math:: s_{ij} = \sqrt{n_j} \max(\ell_{ij}, \ell_0), \qquad d_{ij} = s_{ij} - \bar s_{\cdot j}
 
-    Cost: a forward pass over twice :data:`MOST_ROWS` rows each time.
+    with the mean over the false questions of answer :math:`j` without :math:`i`: how likely an answer is anyway is
+    taken out. A right answer that is less likely than a false one usually is counts as that, however far it was pushed
+    down: what it would show otherwise is what unlearning did to the answer's words, and not what the question reveals.
+    The root makes long and short answers differ by about as much. The score of a fact is :math:`d_{ii}` in units of
+    the root mean square of the false pairs, and :class:`~.facts_left.FactsLeft` says what is left.
+
+    A model that never knew can be above chance, as far as questions and answers of a kind fit each other; here no such
+    model is available to measure that. If prompts do not differ (plain text), the first half of a row serves as its
+    prompt.
+
+    Cost: a forward pass over at most ``1 + OTHERS`` times :data:`MOST_ROWS` rows each time.
 
     Attributes:
-        preferences: In nats per token, one per probe.
-        floating_point_ops: Of all probes so far, as transformers counts them.
+        facts: The forget rows, by their positions in the context.
+        preferences: By how much a right answer is more likely than false ones after the same question, mean over the
+            rows of a look, in nats per token; one per look.
+        left: How many facts were left after each look.
+        below: How many were below chance.
+        least: Mean log-probability per token that :data:`QUIET_SHARE` of the false answers of the latest look have at
+            most; ``None`` before any.
+        floating_point_ops: Of all looks so far, as transformers counts them.
     """
 
+    facts: FactsLeft
     preferences: list[float] = field(default_factory=list)
+    left: list[int] = field(default_factory=list)
+    below: list[int] = field(default_factory=list)
+    least: float | None = None
     floating_point_ops: int = 0
 
     @property
     def gone(self) -> bool:
-        """Whether the later probes (:data:`LATER_FRACTION`) found nothing on average.
+        """Whether nothing was left in the latest look."""
+        return len(self.left) >= LEAST_LOOKS and not self.left[-1]
 
-        An attack that goes on for longer than a rehearsal brings back more: what is gone has to stay gone, and for
-        longer the longer it took.
-        """
-        looks = len(self.preferences)
-        later = self.preferences[looks - round(LATER_FRACTION * looks) :]
-        return looks >= LEAST_LOOKS and fmean(later) <= 0
-
-    def look(self, context: TrainingContext, rows: Sequence[EncodedRow], seed: str) -> None:
+    def look(self, context: TrainingContext, numbers: Sequence[int], seed: str) -> None:
         """Probe the model as it is. All processes call this together, and share the rows.
 
         Args:
             context: Of the run.
-            rows: Facts that were not just taught. If there are no two to compare, nothing is recorded.
+            numbers: Positions of the forget rows that were not just taught. If there are no two to compare, nothing is
+                recorded.
             seed: Of what is drawn.
         """
-        pairs = answer_pairs(rows, random.Random(seed))
+        draw = random.Random(seed)
+        chosen = self._chosen(numbers, draw)
+        rows = with_prompts([context.forget_rows[number] for number in chosen])
+        pairs = answer_pairs(rows, draw)
         if not pairs:
             return
-        mine = pairs[rank() :: world_size()]
-        difference = self._mean_logps(context, [right for right, _ in mine]) - self._mean_logps(
-            context, [wrong for _, wrong in mine]
-        )
-        device = next(context.model.parameters()).device
-        sums = torch.tensor([difference, len(mine)], dtype=torch.float64, device=device)
-        total, count = reduce(sums, "sum").tolist()
-        self.preferences.append(total / count)
+        lengths = [len(row.input_ids) - row.n_prompt for row in rows]
+        seen = judged(pairs, self._logps(context, rows, pairs), lengths)
+        self.facts.add({chosen[place]: found for place, found in seen.right.items()}, seen.false)
+        self.preferences.append(seen.preference)
+        self.least = seen.least
+        self.left.append(len(self.facts.left))
+        self.below.append(len(self.facts.below))
+
+    def saved(self) -> dict[str, torch.Tensor]:
+        """All that looks have found, for :meth:`restore`; bit for bit."""
+        facts, pooled = self.facts, self.facts.pooled
+        return {
+            "look_operations": torch.tensor(self.floating_point_ops),
+            "least_logp": torch.tensor(math.nan if self.least is None else self.least, dtype=torch.float64),
+            "preferences": torch.tensor(self.preferences, dtype=torch.float64),
+            "facts_left": torch.tensor(self.left, dtype=torch.int64),
+            "facts_below": torch.tensor(self.below, dtype=torch.int64),
+            "facts_seen": torch.tensor(sorted(pooled), dtype=torch.int64),
+            "fact_scores": torch.tensor([pooled[number].score for number in sorted(pooled)], dtype=torch.float64),
+            "fact_ranks": torch.tensor([pooled[number].rank for number in sorted(pooled)], dtype=torch.float64),
+            "fact_looks": torch.tensor([pooled[number].look for number in sorted(pooled)], dtype=torch.int64),
+            "false_scores": torch.tensor(facts.false, dtype=torch.float64),
+            "looks": torch.tensor(facts.looks),
+            "look_means": torch.tensor([facts.mean, facts.by_chance], dtype=torch.float64),
+        }
+
+    def restore(self, saved: Mapping[str, torch.Tensor]) -> None:
+        """Takes back what :meth:`saved` gave."""
+        self.floating_point_ops = int(saved["look_operations"])
+        least = float(saved["least_logp"])
+        self.least = None if math.isnan(least) else least
+        self.preferences = saved["preferences"].tolist()
+        self.left, self.below = saved["facts_left"].tolist(), saved["facts_below"].tolist()
+        numbers, *columns = (saved[f"fact{name}"].tolist() for name in ("s_seen", "_scores", "_ranks", "_looks"))
+        self.facts.pooled = {number: Seen(*found) for number, *found in zip(numbers, *columns, strict=True)}
+        self.facts.false, self.facts.looks = saved["false_scores"].tolist(), int(saved["looks"])
+        self.facts.mean, self.facts.by_chance = saved["look_means"].tolist()
+
+    def _chosen(self, numbers: Sequence[int], draw: random.Random) -> list[int]:
+        """At most :data:`MOST_ROWS`: those that are left first, and of them those of which least is known."""
+        left, pooled = self.facts.left, self.facts.pooled
+        order = draw.sample(list(numbers), len(numbers))
+        latest = {number: pooled[number].look if number in pooled else -1 for number in order}
+        return sorted(order, key=lambda number: (number not in left, latest[number]))[:MOST_ROWS]
 
     @torch.no_grad()
-    def _mean_logps(self, context: TrainingContext, rows: Sequence[EncodedRow]) -> float:
-        """The sum over rows of the mean label log-probability of each."""
-        total = 0.0
-        for batch in context.batches(rows) if rows else ():
+    def _logps(self, context: TrainingContext, rows: Sequence[EncodedRow], pairs: Sequence[Pair]) -> list[float]:
+        """The mean label log-probability of each pair."""
+        device = next(context.model.parameters()).device
+        found = torch.zeros(len(pairs), dtype=torch.float64, device=device)
+        mine = range(rank(), len(pairs), world_size())
+        longest = max(len(row.input_ids) for row in rows)
+        asked = [put_together(rows[pairs[place].question], rows[pairs[place].answer], longest) for place in mine]
+        means: list[torch.Tensor] = []
+        for batch in context.batches(asked) if asked else ():
             scores = context.score(batch)
             logps = scores.logps.double()
-            sums, labels = (
-                torch.zeros(scores.n_rows, dtype=torch.float64, device=logps.device).index_add_(0, scores.rows, each)
-                for each in (logps, torch.ones_like(logps))
-            )
-            total += float((sums / labels).sum())
+            sums = torch.zeros(scores.n_rows, dtype=torch.float64, device=device).index_add_(0, scores.rows, logps)
+            means.append(sums / scores.row_lengths)
             self.floating_point_ops += context.floating_point_ops(batch) // 3  # no backward pass
-        return total
+        if means:
+            found[torch.tensor(list(mine), device=device)] = torch.cat(means)
+        return reduce(found, "sum").tolist()
 
 
-def answer_pairs(rows: Sequence[EncodedRow], draw: random.Random) -> list[tuple[EncodedRow, EncodedRow]]:
-    """Rows, and the same rows with the answer of another one: :data:`MOST_ROWS` at most.
+def with_prompts(rows: Sequence[EncodedRow]) -> list[EncodedRow]:
+    """The rows with what their answers follow; of plain text, whose prompts do not differ, the first half."""
+    if len({_prompt(row) for row in rows}) > 1:
+        return [replace(row, labels=None) for row in rows]
+    return [replace(row, n_prompt=len(row.input_ids) // 2, labels=None) for row in rows if len(row.input_ids) > 1]
 
-    An answer that would make a row longer than the longest of these rows is cut.
+
+def answer_pairs(rows: Sequence[EncodedRow], draw: random.Random) -> list[Pair]:
+    """Right pairs of question and answer, and false ones: as many for each question as for each answer.
+
+    Groups with more than :data:`OTHERS` rows are each dealt among themselves, all other rows together. A pair whose
+    question or answer is the same as that of the right pair is no comparison. A row has a right pair
+    if it has a false answer, and its answer two false questions.
 
     Args:
-        rows: Of one set.
-        draw: Chooses the rows, and whose answer each gets.
+        rows: Those that are looked at.
+        draw: Deals them.
     """
-    longest = max((len(row.input_ids) for row in rows), default=0)
-    if len({_prompt(row) for row in rows}) == 1:
-        rows = [_halved(row) for row in rows if len(row.input_ids) > 1]
-    by_group: dict[str, list[EncodedRow]] = defaultdict(list)
-    for row in rows:
-        by_group[row.group].append(row)
+    by_group: dict[str, list[int]] = defaultdict(list)
+    for place, row in enumerate(rows):
+        by_group[row.group].append(place)
+    decks = [members for members in by_group.values() if len(members) > OTHERS]
+    decks.append([place for members in by_group.values() if len(members) <= OTHERS for place in members])
     pairs = []
-    for row in draw.sample(rows, min(MOST_ROWS, len(rows))):
-        others = _others(row, by_group[row.group]) or _others(row, rows)
-        if others:
-            swapped = (_prompt(row) + _answer(draw.choice(others)))[:longest]
-            pairs.append((row, replace(row, input_ids=swapped, labels=None)))
-    return pairs
+    for deck in decks:
+        dealt = draw.sample(deck, len(deck))
+        shifts = range(1, min(OTHERS, len(deck) - 1) + 1)
+        dealt_pairs = (
+            Pair(question, dealt[(place + shift) % len(deck)])
+            for shift in shifts
+            for place, question in enumerate(dealt)
+        )
+        false = [pair for pair in dealt_pairs if _differ(rows[pair.question], rows[pair.answer])]
+        asked, answers = Counter(pair.question for pair in false), Counter(pair.answer for pair in false)
+        pairs += [Pair(place, place) for place in deck if asked[place] and answers[place] > 1]
+        pairs += false
+    return pairs if any(pair.right for pair in pairs) else []
 
 
-def _others(row: EncodedRow, rows: Sequence[EncodedRow]) -> list[EncodedRow]:
-    return [other for other in rows if _prompt(other) != _prompt(row) and _answer(other) != _answer(row)]
+@dataclass(frozen=True)
+class Look:
+    """What one look says.
+
+    Attributes:
+        right: By row.
+        false: Scores of the false pairs.
+        preference: See :attr:`RecoveryProbe.preferences`.
+        least: See :attr:`RecoveryProbe.least`.
+    """
+
+    right: Mapping[int, Seen]
+    false: Sequence[float]
+    preference: float
+    least: float
+
+
+def judged(pairs: Sequence[Pair], logps: Sequence[float], lengths: Sequence[int]) -> Look:
+    """Scores of right and false pairs: see :class:`RecoveryProbe`.
+
+    Args:
+        pairs: See :func:`answer_pairs`.
+        logps: Mean label log-probability of each, in nats per token.
+        lengths: Of the rows' answers, in tokens.
+    """
+    false_logps = sorted(logp for pair, logp in zip(pairs, logps, strict=True) if not pair.right)
+    least = median(false_logps)
+    by_question: dict[int, list[float]] = defaultdict(list)
+    by_answer: dict[int, list[float]] = defaultdict(list)
+    scores = [math.sqrt(lengths[pair.answer]) * max(logp, least) for pair, logp in zip(pairs, logps, strict=True)]
+    for pair, logp, score in zip(pairs, logps, scores, strict=True):
+        if not pair.right:
+            by_question[pair.question].append(logp)
+            by_answer[pair.answer].append(score)
+    right, false, preferences = {}, [], []
+    for pair, logp, score in zip(pairs, logps, scores, strict=True):
+        terms = by_answer[pair.answer]
+        if pair.right:
+            rank = (bisect_left(false_logps, logp) + bisect_right(false_logps, logp)) / (2 * len(false_logps))
+            right[pair.question] = Seen(score - fmean(terms), rank)
+            preferences.append(logp - fmean(by_question[pair.question]))
+        elif len(terms) > 1:
+            false.append(score - (math.fsum(terms) - score) / (len(terms) - 1))
+    unit = max(LEAST_SPREAD, math.sqrt(fmean(each * each for each in false)))
+    return Look(
+        {place: Seen(seen.score / unit, seen.rank) for place, seen in right.items()},
+        [each / unit for each in false],
+        fmean(preferences),
+        false_logps[int(QUIET_SHARE * len(false_logps))],
+    )
+
+
+def put_together(question: EncodedRow, answer: EncodedRow, longest: int) -> EncodedRow:
+    """The answer of one row after the prompt of another; an answer that would make it longer is cut."""
+    return replace(question, input_ids=(_prompt(question) + _answer(answer))[:longest], labels=None)
+
+
+def _differ(first: EncodedRow, second: EncodedRow) -> bool:
+    return _prompt(first) != _prompt(second) and _answer(first) != _answer(second)
 
 
 def _prompt(row: EncodedRow) -> tuple[int, ...]:
@@ -127,7 +281,3 @@ def _prompt(row: EncodedRow) -> tuple[int, ...]:
 
 def _answer(row: EncodedRow) -> tuple[int, ...]:
     return row.input_ids[row.n_prompt :]
-
-
-def _halved(row: EncodedRow) -> EncodedRow:
-    return replace(row, n_prompt=len(row.input_ids) // 2, labels=None)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -49,7 +49,9 @@ class Rehearsal:
     learned: Mapping[str, Tensor] = field(default_factory=dict)
     floating_point_ops: int = 0
 
-    def learn(self, context: TrainingContext, model: nn.Module, rate: float, number: int) -> None:
+    def learn(
+        self, context: TrainingContext, model: nn.Module, rate: float, number: int, spared: Collection[int] = ()
+    ) -> None:
         """Gives the model some forget facts again.
 
         Processes share the rows of each step and add their gradients up, so their number changes nothing.
@@ -59,6 +61,7 @@ class Rehearsal:
             model: The model, not wrapped; changed in place.
             rate: Learning rate of AdamW, without weight decay.
             number: Which rehearsal of the run this is: decides what is drawn.
+            spared: Positions of forget rows whose groups are only taught if there are too few others.
         """
         before, trained = Weights(model), trained_parameters(model)
         optimizer = torch.optim.AdamW(trained.values(), lr=rate, weight_decay=0.0)
@@ -66,7 +69,7 @@ class Rehearsal:
         model.train()
         take_steps(
             optimizer,
-            self._batches(context, number),
+            self._batches(context, number, spared),
             lambda rows: self._add_gradients(context, trained, rows[rank() :: world_size()]),
             max_grad_norm=1.0,
         )
@@ -100,19 +103,22 @@ class Rehearsal:
                 parameter.sub_(self.learned[name].to(parameter))
         self.learned = {}
 
-    def others(self, context: TrainingContext, number: int) -> list[EncodedRow]:
-        """Forget rows that a rehearsal does not teach.
+    def others(self, context: TrainingContext, number: int, spared: Collection[int] = ()) -> list[int]:
+        """Positions of the forget rows that a rehearsal does not teach.
 
         Args:
             context: Of the run.
             number: Which rehearsal of the run it is.
+            spared: See :meth:`learn`.
         """
-        chosen = self._chosen(context, self._draw(number))
-        return [row for row in context.forget_rows if _group(row) not in chosen]
+        chosen = self._chosen(context, self._draw(number), spared)
+        return [place for place, row in enumerate(context.forget_rows) if _group(row) not in chosen]
 
-    def _batches(self, context: TrainingContext, number: int) -> Iterator[Sequence[EncodedRow]]:
+    def _batches(
+        self, context: TrainingContext, number: int, spared: Collection[int] = ()
+    ) -> Iterator[Sequence[EncodedRow]]:
         draw = self._draw(number)
-        chosen = self._chosen(context, draw)
+        chosen = self._chosen(context, draw, spared)
         rows = [row for row in context.forget_rows if _group(row) in chosen]
         left = self.steps
         while left:
@@ -124,9 +130,12 @@ class Rehearsal:
     def _draw(self, number: int) -> random.Random:
         return random.Random(f"rehearsal-{self.seed}-{number}")
 
-    def _chosen(self, context: TrainingContext, draw: random.Random) -> set[str]:
-        groups = sorted({_group(row) for row in context.forget_rows})
-        return set(draw.sample(groups, max(1, round(self.share * len(groups)))))
+    def _chosen(self, context: TrainingContext, draw: random.Random, spared: Collection[int]) -> set[str]:
+        groups = {_group(row) for row in context.forget_rows}
+        last = {_group(context.forget_rows[place]) for place in spared}
+        wanted = max(1, round(self.share * len(groups)))
+        first = draw.sample(sorted(groups - last), min(wanted, len(groups - last)))
+        return {*first, *draw.sample(sorted(last), wanted - len(first))}
 
 
 def _group(row: EncodedRow) -> str:

@@ -13,6 +13,8 @@ from ..errors import RequestError
 from ..recipe import ControlSpec, MethodSpec
 from ..recipe.checks import UNTRAINED_CONTROLS
 from ..recipe.method_settings import completed
+from ..registry import build_part, part_name
+from ..robust import ROBUST
 from .context import RunContext, Subject
 from .retain_rows import SelfGenerated, named_inputs, named_rows, self_generated_texts
 from .units import Unit, fingerprint
@@ -93,8 +95,6 @@ def _learning_plan(context: RunContext, control: ControlSpec, never: Subject) ->
 
 def control_part(control: ControlSpec, **given: Any) -> Any:
     """The training part of a positive control."""
-    from ..registry import build_part
-
     return build_part(CONTROLS, {"name": control.kind, **control.parameters, **given})
 
 
@@ -122,6 +122,18 @@ def _unit(
         "versions": context.versions,
     }
     inputs |= named_inputs(context)
+    if changed := changed_rules(settings):
+        inputs["rules"] = changed
     if generated is not None:
         inputs["keep_drawn"] = generated
     return Unit(context.folder(stage, name), inputs, keep_partial=True)
+
+
+def changed_rules(settings: Mapping[str, Any]) -> dict[str, int]:
+    """Robust parts that lead to other weights than they once did, with the number of their rules.
+
+    Args:
+        settings: Of a method or a control.
+    """
+    rules = {part_name(spec): build_part(ROBUST, spec).rules for spec in completed(settings).get("robust") or ()}
+    return {name: number for name, number in rules.items() if number > 1}

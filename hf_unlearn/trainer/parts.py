@@ -59,6 +59,18 @@ def term_factors(parts: Sequence[TrainingPart], step: int) -> dict[TermName, flo
     return factors
 
 
+def drawn_rows(parts: Sequence[TrainingPart], step: int, count: int) -> Sequence[int] | None:
+    """Positions of the forget rows that a part draws for a step; ``None`` if none does.
+
+    Args:
+        parts: Of the run.
+        step: Optimizer steps taken so far.
+        count: Rows of the step, on all processes.
+    """
+    drawn = (part.forget_rows(step, count) for part in parts)
+    return next((numbers for numbers in drawn if numbers is not None), None)
+
+
 def save_parts(parts: Sequence[TrainingPart], checkpoint: Path) -> None:
     """Write what parts keep besides the weights into a checkpoint's folder, which is created if missing."""
     folder = checkpoint / PARTS_FOLDER

@@ -47,6 +47,7 @@ from .checkpoints import (
 )
 from .config import UnlearnConfig
 from .dataset import pair_rows, read_rows, refuse_unreadable, settle_end
+from .drawn_rows import take_drawn
 from .finite import check_weights
 from .forward import LabelForward
 from .hub import HubTrainer
@@ -64,7 +65,7 @@ from .model_setup import (
     made_ready,
 )
 from .objective import Objective
-from .parts import arranged, check_steps, load_parts, save_parts, steps_of_run
+from .parts import arranged, check_steps, drawn_rows, load_parts, save_parts, steps_of_run
 from .references import RunReferences, TargetModel, in_batches, mean_kl, on_device, target_model
 from .term_passes import TermPasses, check_parts
 
@@ -373,6 +374,15 @@ class UnlearnTrainer(HubTrainer):
             set_reference=self._refer_to_now,
         )
 
+    def take_drawn_rows(self) -> None:
+        """The step's forget rows are those that a part draws, if one does."""
+        batches, args = self.objective.batches, self.args
+        count = len(batches) * args.per_device_train_batch_size * args.world_size
+        numbers = drawn_rows(self.parts, self.state.global_step, count)
+        if numbers is not None:
+            take_drawn(batches, numbers, self.train_dataset, PairedCollator(self.objective.pad_token_id))
+            self.objective.begin_step(batches, args.device)
+
     def _term_gradients(self, term: TermName) -> Gradients:
         batches: Any = (self._prepare_inputs(dict(batch)) for batch in self.objective.batches)
         return self._passes.gradients(term, batches, self.objective.counts)
@@ -391,11 +401,13 @@ class UnlearnTrainer(HubTrainer):
         Returns:
             What the micro-batch adds to the objective, detached, a scalar.
         """
+        if num_items_in_batch is not None:
+            # The loop counted before parts had drawn their rows.
+            num_items_in_batch = self.objective.counts
         if self._passes.needed:
             model.train()
-            counts = self.objective.counts if num_items_in_batch is None else torch.as_tensor(num_items_in_batch)
             prepared: dict[str, Any] = self._prepare_inputs(inputs)
-            return self._passes.run(prepared, counts)
+            return self._passes.run(prepared, self.objective.counts)
         slices = [inputs]
         if num_items_in_batch is not None and not taken_over(self.accelerator):
             most = tokens_of_a_pass(self.args.pass_tokens, self.args.device)
@@ -567,6 +579,7 @@ class RunEvents(TrainerCallback):
         self._trainer.objective.clear_step_means()
         for part in self._trainer.parts:
             part.before_step(self._trainer.step_context())
+        self._trainer.take_drawn_rows()
 
     def on_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any

@@ -1,13 +1,22 @@
 """Cycles: forget alone, then retain alone, each with a fresh optimizer."""
 
+from collections import Counter
+from types import SimpleNamespace
+
 import pytest
 import torch
 from peft import LoraConfig
+from safetensors.torch import load_file, save_file
 from tiny_run import tiny_model, tiny_trainer, weights
 from transformers import TrainerCallback
 
+from hf_unlearn.data.encoding import EncodedRow
 from hf_unlearn.errors import RequestError
-from hf_unlearn.robust.cycles import Cycles
+from hf_unlearn.robust.auto import Auto
+from hf_unlearn.robust.cycles import REHEARSAL_FILE, Cycles
+from hf_unlearn.robust.facts_left import FactsLeft, Seen
+from hf_unlearn.robust.recovery_probe import RecoveryProbe
+from hf_unlearn.robust.rehearsal import Rehearsal
 
 
 class Watch(TrainerCallback):
@@ -101,7 +110,7 @@ def rehearsed(folder, monkeypatch, max_steps=5):
     seen = {}
     learn, take_back = part._rehearsal.learn, part._rehearsal.take_back
 
-    def watched_learn(context, model, rate, number):
+    def watched_learn(context, model, rate, number, spared=()):
         seen["before"], seen["rate"] = weights(model), rate
         learn(context, model, rate, number)
         seen["learned"], seen["learned_model"] = dict(part._rehearsal.learned), weights(model)
@@ -217,3 +226,73 @@ WRONG = [
 def test_numbers_out_of_range_are_refused(settings):
     with pytest.raises(RequestError, match="cycles: "):
         Cycles(**settings)
+
+
+def row(number: int, group: str = "") -> EncodedRow:
+    return EncodedRow(str(number), (1, number), 1, group)
+
+
+def test_facts_that_are_left_are_taught_last():
+    """Half of six groups are taught: those of which nothing is left, then others."""
+    rows = [row(number, group=f"group {number // 2}") for number in range(12)]
+    context = SimpleNamespace(forget_rows=rows)
+    part = Rehearsal(steps=1, share=0.5, seed=3)
+    plain = [part.others(context, number) for number in range(8)]
+    assert len({tuple(others) for others in plain}) > 2
+    assert [part.others(context, number, range(12)) for number in range(8)] == plain  # all are left: any
+    for number in range(8):
+        others = part.others(context, number, spared=[2, 9])
+        assert len(others) == 6 and {2, 3, 8, 9} <= set(others)
+        assert set(part.others(context, number, spared=range(8))) < set(range(8))  # two groups are gone, one more
+
+
+def looked_at(scores: list[float], **settings: int) -> Cycles:
+    """Cycles of four and three steps, after a look that found these scores."""
+    part = Cycles(**{"unlearn_steps": 4, "heal_steps": 3, "rehearse_steps": 1, "until_gone": True, **settings})
+    part._probe = RecoveryProbe(FactsLeft(len(scores)))
+    false = [place / 10 for place in range(-30, 30)]
+    part._probe.facts.add({number: Seen(score, 0.5) for number, score in enumerate(scores)}, false)
+    return part
+
+
+def test_unlearning_is_on_what_is_left():
+    part = looked_at([9.0, -1.0, -1.0, 9.0, -1.0, 9.0, -1.0, -1.0])
+    phase = [part.forget_rows(step, count=3) for step in range(7)]
+    assert Counter(number for rows in phase[:4] for number in rows) == {0: 4, 3: 4, 5: 4}
+    assert phase[4:] == [None] * 3  # healing
+    assert part.forget_rows(7, 3) != phase[0]  # another round begins with others
+    better = looked_at([8.0] + [4.0] * 4 + [-1.0] * 8)
+    assert Counter(number for step in range(4) for number in better.forget_rows(step, 4))[0] == 8  # half of all
+    assert Cycles(unlearn_steps=4, heal_steps=3).forget_rows(0, 3) is None  # nothing was looked at
+    ended = looked_at([9.0] + [0.0] * 7, rounds=2)
+    assert ended.forget_rows(7, 3) is not None and ended.forget_rows(14, 3) is None
+
+
+def test_what_looks_found_goes_into_checkpoints(tmp_path):
+    part, other = looked_at([9.0, -1.0, 0.1 + 0.2, 9.0]), looked_at([0.0] * 4)
+    part._probe.left, part._probe.below, part._probe.preferences = [3, 2], [0, 1], [0.5, 1 / 3]
+    part._probe.least = -1 / 3
+    part.save_state(tmp_path)
+    other.load_state(tmp_path)
+    assert other._probe == part._probe
+    assert other.outcome() == part.outcome()
+    assert other.forget_rows(1, 3) == part.forget_rows(1, 3)
+
+
+def test_a_checkpoint_of_other_rules_is_refused(tmp_path):
+    part = looked_at([9.0, 0.0])
+    part.save_state(tmp_path / "parts")
+    file = tmp_path / "parts" / REHEARSAL_FILE
+    kept = {name: value for name, value in load_file(file).items() if name != "fact_scores"}
+    save_file(kept, file)
+    with pytest.raises(RequestError, match="made by a version whose rounds ended by another rule: delete"):
+        part.load_state(tmp_path / "parts")
+    steady = Cycles(rehearse_steps=1)  # looks do not matter to it
+    steady.load_state(tmp_path / "parts")
+    assert steady._rehearsal.learned == {}
+
+
+def test_rules_are_those_of_the_settings():
+    assert Cycles().rules == Cycles(rehearse_steps=3).rules == Auto(until_gone=False).rules == 1
+    assert Auto().rules == Cycles(rehearse_steps=3, until_gone=True).rules == 2
+    assert Auto(rehearse_passes=0).rules == 1

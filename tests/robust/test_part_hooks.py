@@ -21,10 +21,12 @@ SGD = {"optim": "sgd", "learning_rate": 0.1, "max_grad_norm": 0.0, "train_sampli
 ACCUMULATION = [(4, 1), (2, 2), (1, 4)]
 
 
-def term_by_hand(model, trainer, term, rows=4):
-    """A term's mean over the first rows by one float64 forward pass per row, without padding or any loss class."""
+def term_by_hand(model, trainer, term, rows=4, numbers=None):
+    """A term's mean over the first rows (or those of these numbers) by one float64 forward pass per row, without
+    padding or any loss class."""
     exact = copy.deepcopy(model).double().requires_grad_(True)
-    items = [trainer.train_dataset[index] for index in range(rows)]
+    numbers = range(rows) if numbers is None else numbers
+    items = [trainer.train_dataset[index] for index in numbers]
     encoded = [item["forget"] for item in items] if term == "forget" else [r for item in items for r in item["retain"]]
     total, tokens = 0.0, 0
     for row in encoded:
@@ -62,6 +64,47 @@ def one_step(folder, *parts, batch_size=4, accumulation=1, **settings):
 def assert_near(found, expected, scale=1.0):
     for name, value in expected.items():
         torch.testing.assert_close(found[name].double(), scale * value, rtol=1e-3, atol=1e-6)
+
+
+# ---- drawn rows ----
+
+
+class Draws(TrainingPart):
+    """Every step is on these forget rows."""
+
+    def __init__(self, numbers: list[int], **settings: bool) -> None:
+        self.numbers, self.counts, self.makes_views = numbers, [], settings.get("apart", False)
+
+    def forget_rows(self, step, count):
+        self.counts.append((step, count))
+        return self.numbers
+
+
+@pytest.mark.parametrize("apart", [False, True], ids=["together", "apart"])
+@pytest.mark.parametrize(("batch_size", "accumulation"), [(4, 1), (2, 2)])
+def test_a_step_is_on_the_rows_that_a_part_draws(tmp_path, batch_size, accumulation, apart):
+    """Their labels are what the forget loss counts, and retain rows stay those of the items whose turn it is."""
+    part = Draws([6, 2, 6, 5], apart=apart)
+    trainer = one_step(tmp_path, part, model=tiny_model(), batch_size=batch_size, accumulation=accumulation)
+    assert part.counts == [(0, 4)]
+    forget = term_by_hand(tiny_model(), trainer, "forget", numbers=part.numbers)
+    retain = term_by_hand(tiny_model(), trainer, "retain")
+    after = weights(trainer.model)
+    for name, value in weights(tiny_model()).items():
+        gradient = forget[1][name] + retain[1][name]
+        torch.testing.assert_close(after[name].double(), value - 0.1 * gradient, rtol=1e-4, atol=1e-6)
+    assert logged(trainer)[0]["loss/forget"] == pytest.approx(forget[0], rel=1e-4)
+
+
+def test_drawn_rows_bring_their_other_answers_and_references(tmp_path):
+    """What NPO's relative, DPO, compares with is that of the same rows."""
+    settings = {"loss_type": "dpo", "alternates": "other-answers"}
+    drawn = one_step(tmp_path, Draws([0, 1, 2, 3]), model=tiny_model(), **settings)
+    by_turn = one_step(tmp_path, model=tiny_model(), **settings)
+    assert_same(weights(drawn.model), weights(by_turn.model))
+    others = one_step(tmp_path, Draws([4, 5, 6, 7]), model=tiny_model(), **settings)
+    assert logged(others)[0]["loss/forget"] == pytest.approx(logged(drawn)[0]["loss/forget"], rel=1e-5)  # log 2
+    assert logged(others)[0]["logps/forget"] != pytest.approx(logged(drawn)[0]["logps/forget"], rel=1e-3)
 
 
 # ---- views ----

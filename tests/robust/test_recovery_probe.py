@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 
+import numpy as np
 import pytest
 import torch
 from tiny_run import tiny_model, tiny_trainer, weights
@@ -13,7 +15,18 @@ from hf_unlearn.data.encoding import EncodedRow
 from hf_unlearn.errors import RequestError
 from hf_unlearn.robust.auto import Auto
 from hf_unlearn.robust.cycles import Cycles
-from hf_unlearn.robust.recovery_probe import LATER_FRACTION, LEAST_LOOKS, MOST_ROWS, RecoveryProbe, answer_pairs
+from hf_unlearn.robust.facts_left import FactsLeft, Seen
+from hf_unlearn.robust.recovery_probe import (
+    LEAST_LOOKS,
+    MOST_ROWS,
+    OTHERS,
+    Pair,
+    RecoveryProbe,
+    answer_pairs,
+    judged,
+    put_together,
+    with_prompts,
+)
 from hf_unlearn.trainer.unlearn_trainer import FINAL_STEP
 
 STANDS_STILL = 1e-12
@@ -24,59 +37,128 @@ def row(name: str, prompt: tuple[int, ...], answer: tuple[int, ...], group: str 
     return EncodedRow(name, prompt + answer, len(prompt), group or name)
 
 
-def pairs_of(*rows: EncodedRow) -> dict[str, list[tuple[int, ...]]]:
-    """The answers that each row was given in place of its own, over many draws."""
-    given: dict[str, set[tuple[int, ...]]] = {}
-    for seed in range(20):
-        for right, wrong in answer_pairs(rows, random.Random(seed)):
-            assert right.id == wrong.id and right.input_ids[: right.n_prompt] == wrong.input_ids[: wrong.n_prompt]
-            given.setdefault(right.id, set()).add(wrong.input_ids[wrong.n_prompt :])
-    return {name: sorted(answers) for name, answers in given.items()}
+def named(rows: Sequence[EncodedRow], seed: int = 0) -> tuple[list[str], dict[str, set[str]]]:
+    """The rows with a right pair, and whose answers each question is put together with besides."""
+    pairs = answer_pairs(rows, random.Random(seed))
+    false: dict[str, set[str]] = {}
+    for pair in pairs:
+        if not pair.right:
+            false.setdefault(rows[pair.question].id, set()).add(rows[pair.answer].id)
+    return [rows[pair.question].id for pair in pairs if pair.right], false
 
 
-def test_answers_are_those_of_other_rows_of_the_group_where_there_are_some():
-    ann = [row("ann-1", (1, 2), (10,), "ann"), row("ann-2", (1, 3), (11,), "ann")]
-    bob = [row("bob-1", (4,), (12,), "bob")]
-    assert pairs_of(*ann, *bob) == {"ann-1": [(11,)], "ann-2": [(10,)], "bob-1": [(10,), (11,)]}
+def people(count: int, group: str = "") -> list[EncodedRow]:
+    return [row(f"{group}{n}", (100 + n,), (ord(group or "z"), n), group) for n in range(count)]
+
+
+def test_every_question_and_every_answer_is_in_as_many_false_pairs():
+    rows = people(9)
+    pairs = answer_pairs(rows, random.Random(1))
+    assert [pair.question for pair in pairs if pair.right] == list(range(9))
+    false = [pair for pair in pairs if not pair.right]
+    assert len(set(false)) == len(false) == 9 * OTHERS
+    for place in range(9):
+        assert sum(pair.question == place for pair in false) == sum(pair.answer == place for pair in false) == OTHERS
+
+
+def test_answers_are_those_of_other_rows_of_the_group_if_it_has_enough():
+    ann, bob, eve = people(5, "a"), people(4, "b"), people(3, "e")
+    compared, false = named([*ann, *bob, *eve, *people(2)])
+    assert len(compared) == 14
+    for name, answers in false.items():
+        assert {answer[0] for answer in answers} <= ({name[0]} if name[0] in "ab" else {"e", *"01"})
 
 
 def test_the_same_answer_and_the_same_question_are_no_comparison():
     rows = [row("a", (1,), (10,)), row("b", (2,), (10,)), row("c", (1,), (11,)), row("d", (3,), (12,))]
-    assert pairs_of(*rows) == {"a": [(12,)], "b": [(11,), (12,)], "c": [(10,), (12,)], "d": [(10,), (11,)]}
+    for seed in range(5):
+        assert all(other not in answers for name, answers in named(rows, seed)[1].items() for other in SAME[name])
     assert answer_pairs([row("a", (1,), (10,)), row("b", (2,), (10,))], random.Random(0)) == []
-    assert answer_pairs([row("a", (1,), (10,))], random.Random(0)) == []
+    assert answer_pairs([row("a", (1,), (10,)), row("b", (2,), (11,))], random.Random(0)) == []  # too few to compare
     assert answer_pairs([], random.Random(0)) == []
+
+
+SAME = {"a": "bc", "b": "a", "c": "a", "d": ""}
 
 
 def test_no_pair_is_longer_than_the_longest_row():
     long_question, long_answer = row("q", (1, 2, 3, 4), (10,)), row("a", (5,), (11, 12, 13))
-    assert pairs_of(long_question, long_answer) == {"q": [(11,)], "a": [(10,)]}
+    assert put_together(long_question, long_answer, 5).input_ids == (1, 2, 3, 4, 11)
+    assert put_together(long_answer, long_question, 5).input_ids == (5, 10)
 
 
 def test_of_plain_text_the_first_half_is_the_prompt():
     first, second = row("a", (1,), (2, 3, 4)), row("b", (1,), (5, 6, 7, 8, 9))
-    assert pairs_of(first, second) == {"a": [(7, 8, 9)], "b": [(3, 4)]}
+    assert [each.n_prompt for each in with_prompts([first, second])] == [2, 3]
+    assert [each.n_prompt for each in with_prompts([first, row("c", (2,), (3,))])] == [1, 1]
 
 
 def test_labels_of_another_training_do_not_count():
     relabelled = EncodedRow("a", (1, 10), 1, "a", labels=(30,))
-    (_, wrong), *_ = answer_pairs([relabelled, row("b", (2,), (11,))], random.Random(1))
-    assert wrong.labels is None
+    rows = with_prompts([relabelled, row("b", (2,), (11,))])
+    assert put_together(rows[0], rows[0], 9) == row("a", (1,), (10,))
 
 
-def test_so_many_rows_are_looked_at_and_no_more():
-    rows = [row(str(number), (number,), (1000 + number,)) for number in range(2 * MOST_ROWS)]
-    assert len(answer_pairs(rows, random.Random(0))) == MOST_ROWS
+def test_scores_are_those_of_a_plain_computation():
+    """Four facts, all false pairs of them, answers of one, two, one and four tokens."""
+    logps = {
+        (0, 0): -1.0, (1, 1): -4.0, (2, 2): -9.0, (3, 3): -2.5,
+        (0, 1): -5.0, (0, 2): -7.0, (0, 3): -3.0, (1, 0): -4.0, (1, 2): -8.0, (1, 3): -6.0,
+        (2, 0): -3.0, (2, 1): -5.5, (2, 3): -2.0, (3, 0): -7.5, (3, 1): -4.5, (3, 2): -6.5,
+    }  # fmt: skip
+    lengths = [1, 2, 1, 4]
+    seen = judged([Pair(*key) for key in logps], list(logps.values()), lengths)
+
+    off = np.array([[logps[i, j] for j in range(4)] for i in range(4)])
+    wrong = ~np.eye(4, dtype=bool)
+    least = np.median(off[wrong])
+    assert least == -5.25
+    score = np.maximum(off, least) * np.sqrt(lengths)
+    false, right = [], []
+    for j in range(4):
+        column = score[wrong[:, j], j]
+        right.append(score[j, j] - column.mean())
+        false += [one - np.delete(column, place).mean() for place, one in enumerate(column)]
+    unit = np.sqrt(np.mean(np.square(false)))
+    assert [seen.right[place].score for place in range(4)] == pytest.approx([one / unit for one in right], abs=1e-12)
+    assert sorted(seen.false) == pytest.approx(sorted(one / unit for one in false), abs=1e-12)
+    assert [seen.right[place].rank for place in range(4)] == [1.0, (8 + 9) / 24, 0.0, 11 / 12]
+    assert seen.least == -6.5  # three of twelve are lower
+    assert seen.preference == pytest.approx(np.mean([-1 + 5, -4 + 6, -9 + 3.5, -2.5 + 18.5 / 3]), abs=1e-12)
 
 
-def test_the_preference_is_the_difference_of_mean_log_probabilities(tmp_path):
+def test_how_far_below_chance_a_fact_is_changes_nothing():
+    pairs = answer_pairs(people(8), random.Random(3))
+    draw = random.Random(4)
+    logps = [draw.gauss(-6, 1) for _ in pairs]
+    lower = [-100.0 if pair.right and pair.question % 2 else logp for pair, logp in zip(pairs, logps, strict=True)]
+    lowest = [-500.0 if logp == -100.0 else logp for logp in lower]
+    assert judged(pairs, lower, [2] * 8).right == judged(pairs, lowest, [2] * 8).right
+
+
+def test_so_many_rows_are_looked_at_and_those_that_are_left_first(tmp_path):
+    probe = RecoveryProbe(FactsLeft(2 * MOST_ROWS))
+    probe.facts.add({number: Seen(0.0, 0.5) for number in range(MOST_ROWS + 10)}, [0.0])
+    chosen = probe._chosen(range(2 * MOST_ROWS), random.Random(0))
+    assert len(set(chosen)) == len(chosen) == MOST_ROWS
+    assert set(chosen) >= set(range(MOST_ROWS + 10, 2 * MOST_ROWS))
+    probe.facts.add({number: Seen(9.0, 1.0) for number in range(MOST_ROWS, 2 * MOST_ROWS)}, [0.0] * 999)
+    probe.facts.add({number: Seen(9.0, 1.0) for number in range(30)}, [])
+    # Of those that are left, the ones that were not just looked at come first.
+    assert set(probe._chosen(range(MOST_ROWS + 20), random.Random(0))[:20]) == set(range(MOST_ROWS, MOST_ROWS + 20))
+
+
+def test_a_look_scores_answers_after_questions(tmp_path):
     trainer = tiny_trainer(tmp_path, per_device_train_batch_size=3)
     context = trainer.training_context(resuming=False)
-    probe = RecoveryProbe()
-    probe.look(context, context.forget_rows, "seed")
-    pairs = answer_pairs(context.forget_rows, random.Random("seed"))
-    assert len(pairs) == len(context.forget_rows) == 8
+    probe = RecoveryProbe(FactsLeft(8))
+    probe.look(context, range(8), "seed")
+    draw = random.Random("seed")
+    chosen = probe_order(draw)
+    rows = with_prompts([context.forget_rows[number] for number in chosen])
+    pairs = answer_pairs(rows, draw)
     model = trainer.model.double().eval()
+    longest = max(len(each.input_ids) for each in rows)
 
     def mean_logp(one: EncodedRow) -> float:
         ids = torch.tensor([one.input_ids])
@@ -85,27 +167,32 @@ def test_the_preference_is_the_difference_of_mean_log_probabilities(tmp_path):
         own = logps[torch.arange(ids.shape[1] - 1), ids[0, 1:]]
         return float(own[one.n_prompt - 1 :].mean())
 
-    by_hand = sum(mean_logp(right) - mean_logp(wrong) for right, wrong in pairs) / len(pairs)
-    assert abs(by_hand) > 0.01
-    assert probe.preferences == pytest.approx([by_hand], abs=1e-5)
+    logps = [mean_logp(put_together(rows[pair.question], rows[pair.answer], longest)) for pair in pairs]
+    by_hand = judged(pairs, logps, [len(each.input_ids) - each.n_prompt for each in rows])
+    assert probe.preferences == pytest.approx([by_hand.preference], abs=1e-5)
+    scores = {chosen[place]: seen.score for place, seen in by_hand.right.items()}
+    assert {number: seen.score for number, seen in probe.facts.pooled.items()} == pytest.approx(scores, abs=1e-4)
+    assert max(map(abs, scores.values())) > 0.3
     assert probe.floating_point_ops > 0
+
+
+def probe_order(draw: random.Random) -> list[int]:
+    """Of eight facts, none of which was looked at."""
+    return draw.sample(list(range(8)), 8)
 
 
 def test_nothing_is_noted_where_nothing_can_be_compared(tmp_path):
     context = tiny_trainer(tmp_path).training_context(resuming=False)
-    probe = RecoveryProbe()
-    probe.look(context, context.forget_rows[:1], "seed")
-    assert probe.preferences == [] and not probe.gone
+    probe = RecoveryProbe(FactsLeft(8))
+    probe.look(context, [0], "seed")
+    assert probe.preferences == probe.left == [] and not probe.gone
 
 
-def test_what_is_gone_has_to_stay_gone_for_longer_than_it_took():
-    assert (LEAST_LOOKS, LATER_FRACTION) == (3, 0.6)
-    assert not RecoveryProbe([-1.0, -1.0]).gone
-    assert RecoveryProbe([2.0, 0.2, -0.4]).gone  # the later two
-    assert not RecoveryProbe([3.0, 2.0, 1.0, 0.0, -0.5]).gone  # the later three: 1, 0 and -0.5
-    assert not RecoveryProbe([3.0, 2.0, 1.0, 0.0, -0.5, -0.2]).gone  # 1, 0, -0.5, -0.2
-    assert RecoveryProbe([3.0, 2.0, 1.0, 0.0, -0.5, -0.5]).gone
-    assert not RecoveryProbe([3.0, 2.0, -1.0, -0.5, 0.1, 1.6]).gone  # what had gone came back
+def test_nothing_is_gone_before_some_looks():
+    assert LEAST_LOOKS == 3
+    assert not RecoveryProbe(FactsLeft(1), left=[0, 0]).gone
+    assert RecoveryProbe(FactsLeft(1), left=[5, 1, 0]).gone
+    assert not RecoveryProbe(FactsLeft(1), left=[0, 0, 1]).gone  # what had gone came back
 
 
 def test_without_rehearsals_nothing_can_be_brought_back():

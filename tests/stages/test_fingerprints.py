@@ -1,7 +1,8 @@
 """What finished folders are recognised by, held against values that an earlier version gave.
 
 If one of them changes, people's run folders are made again: a change has to be meant. ``verify`` is that of the rules
-of the verdict as they are now (``verification.verdict.RULES``).
+of the verdict as they are now (``verification.verdict.RULES``), and ``train`` that of the rules of ``auto``
+(``TrainingPart.rules``).
 """
 
 from __future__ import annotations
@@ -41,14 +42,14 @@ VERSIONS = {"hf_unlearn": "1", "torch": "2", "transformers": "3"}
 
 EXPECTED = {
     "quickstart": {
-        "train": "65e78953ddcdcdc7131ef762",
+        "train": "3a9faf8d247faa5be382c484",
         "export": "68845634590863fecc3db26c",
         "evaluate": "0164a49828a45dd21ce39919",
         "attack": "ebd150912604cde047515c82",
         "verify": "c982147448a8bd598dd88150",
     },
     "frontier": {
-        "train": "88ed39218173c01b1dcbbf21",
+        "train": "4929c7613bb73cd21a118424",
         "export": "a3103e424b0c0de157d85962",
         "evaluate": "ae35b91d0e6b47745f13a3b2",
         "attack": "1c6f683e5591b84ee34f9796",
