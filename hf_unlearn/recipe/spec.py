@@ -41,8 +41,11 @@ class ModelSpec:
     """The models of a run.
 
     Attributes:
-        target: Model that knows (Hub id or folder). Left out when ``scratch`` builds it.
+        target: Model that knows (Hub id, folder, GGUF file, or ``package:NAME`` for the GGUF file in an installed
+            Python package). Left out when ``scratch`` builds it.
         target_revision: Its revision on the Hub.
+        gguf_file: Name of the target's GGUF file in that folder, repository or package. It is converted once into a
+            plain folder (see docs/real-models.md).
         never_knew: Control that was trained without the forget set (Hub id or folder); optional.
         never_knew_revision: Its revision on the Hub.
         dtype: Precision in which models are scored and the unlearned model is saved.
@@ -58,13 +61,18 @@ class ModelSpec:
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     scratch: ScratchSpec | None = None
     min_known: float = 0.95
+    gguf_file: str | None = field(default=None, metadata={"left_out_at_default": True})
 
     def __post_init__(self) -> None:
         if (self.target is None) == (self.scratch is None):
             raise RequestError("model needs either target (a Hub id or folder) or scratch (build one from the data)")
         if self.scratch is not None and self.never_knew is not None:
             raise RequestError("model.never_knew cannot be given with model.scratch, which builds its own")
-        for key, needed in (("target_revision", "target"), ("never_knew_revision", "never_knew")):
+        for key, needed in (
+            ("target_revision", "target"),
+            ("gguf_file", "target"),
+            ("never_knew_revision", "never_knew"),
+        ):
             if getattr(self, key) is not None and getattr(self, needed) is None:
                 raise RequestError(f"model.{key} is given without model.{needed}: remove it or set model.{needed}")
         if not 0 <= self.min_known <= 1:

@@ -61,6 +61,7 @@ from .model_setup import (
     choose_trained,
     load_causal_lm,
     made_ready,
+    plain_source,
 )
 from .objective import Objective
 from .parts import arranged, check_steps, load_parts, save_parts, steps_of_run
@@ -155,6 +156,7 @@ class UnlearnTrainer(HubTrainer):
         set_seed(args.seed)
         forget_dataset = read_rows(forget_dataset, "forget")
         alternates = RunAlternates(args, forget_dataset, retain_dataset)
+        model, ref_model = plain_source(model, "model"), plain_source(ref_model, "ref_model")
         for given in (model, ref_model):
             check_source(given, args.model_init_kwargs)
         check_same_vocabulary(model, ref_model)
