@@ -22,7 +22,7 @@ from .runtime.progress import Progress
 from .stages import Stage, stage_named, stages_of
 from .stages.attack import say_cost
 from .stages.context import AnyRun, RunContext
-from .stages.data import load_bundle, told_repeats
+from .stages.data import load_bundle, notes_on
 from .stages.ends import settle_ends
 from .stages.models import base_models
 from .stages.preflight import check_after, check_attacks, check_models, check_recipe, check_rows
@@ -90,8 +90,8 @@ def run_pipeline(
     main = is_main_process()
     progress = progress or Progress(Console(highlight=False, quiet=not main))
     check_recipe(recipe, only)
-    bundle = load_bundle(recipe)
-    for sentence in told_repeats(bundle):
+    bundle = load_bundle(recipe, progress.say)
+    for sentence in notes_on(bundle):
         progress.say(sentence)
     recipe, left_out = fit_to_data(recipe, bundle)
     for name, reason in left_out.items():
@@ -176,7 +176,7 @@ def attack_model(
     """
     main = is_main_process()
     bundle = load_rows(request)
-    for sentence in told_repeats(bundle):
+    for sentence in notes_on(bundle):
         progress.say(sentence)
     attacks, left_out = fitting(request.section, bundle)
     for name, reason in left_out.items():
