@@ -162,9 +162,21 @@ def _further(target: TargetAnswers, name: str, spec: WorldSpec) -> list[Asked]:
     facts = FURTHER[name]()
     some = facts if len(facts) <= 2 * spec.others else facts[: 2 * spec.others]
     known = [item for item in _asked(target, some, spec.seed) if item.knows]
-    if not known:
+    kept = without_surplus(known, spec.others)
+    if not kept:
         raise RequestError(f"data.world: the target knows none of the facts in {name}: set others to 0")
-    return known[: spec.others]
+    return kept
+
+
+def without_surplus(members: Sequence[Asked], most: int) -> list[Asked]:
+    """At most so many facts, the first ones, no more of them picked without the question than by chance.
+
+    The target's own choice of facts shifts what the draw of options had balanced.
+    """
+    blind = [item for item in members if item.blind]
+    others = [item for item in members if not item.blind][: most - min(len(blind), most // OPTIONS)]
+    chosen = {*others, *blind[: min(most - len(others), len(others) // (OPTIONS - 1))]}
+    return [item for item in members if item in chosen]
 
 
 def _rows(name: str, members: Sequence[Asked]) -> RowSet:

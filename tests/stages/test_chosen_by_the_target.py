@@ -14,7 +14,7 @@ from hf_unlearn.errors import RequestError
 from hf_unlearn.recipe import load_recipe
 from hf_unlearn.stages.data import load_bundle
 from hf_unlearn.stages.known_rows import only_known
-from hf_unlearn.stages.world import make_world
+from hf_unlearn.stages.world import Asked, make_world, without_surplus
 
 SPEC = WorldSpec(forget=30, retain=20, holdout=12, others=10, generic=12)
 
@@ -116,6 +116,15 @@ def test_options_that_leak_are_refused():
     spec = WorldSpec(kind="symbols", forget=3, retain=90, holdout=5, others=0, generic=0, max_blind=0.25)
     with pytest.raises(RequestError, match=r"can be picked without the question .*the options leak"):
         make_world(spec, Leaky(right))
+
+
+@pytest.mark.parametrize(("blind", "other", "most"), [(9, 3, 8), (1, 9, 8), (20, 60, 40), (8, 0, 4)])
+def test_further_sets_are_not_picked_without_the_question_more_often_than_by_chance(blind, other, most):
+    facts = KINDS["symbols"].facts()
+    members = [Asked(fact, (), 0.5, True, number < blind) for number, fact in enumerate(facts[: blind + other])]
+    kept = without_surplus(members, most)
+    assert len(kept) == {(9, 3, 8): 4, (1, 9, 8): 8, (20, 60, 40): 40, (8, 0, 4): 0}[blind, other, most]
+    assert sum(item.blind for item in kept) <= len(kept) / 4
 
 
 def rows(count: int) -> tuple[Example, ...]:
