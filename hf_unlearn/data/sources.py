@@ -146,7 +146,7 @@ def load_source(source: Source, set_name: str) -> RowSet:
         EnvironmentFailure: The Hub cannot be reached.
     """
     if source.known is not None:
-        raise RequestError("known asks the target, and there is none here: it is for the sets of a recipe's run")
+        raise RequestError("known asks a recipe's target, and is only for its data.forget and data.retain: remove it")
     if source.layout and source.path:
         found = read_layout(source.layout, source.path, source.splits, source.train_on, set_name, source.limit)
         if not found.train:

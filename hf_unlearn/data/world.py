@@ -30,6 +30,7 @@ OPTIONS = 4
 CHANCE = 1 / OPTIONS
 _SUBJECT = "{}"
 _SHARED = 4
+_MOST_INVENTED = 160
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,10 @@ class WorldSpec:
         for key in ("forget", "retain", "holdout"):
             if getattr(self, key) < 1:
                 raise RequestError(f"world.{key} is {getattr(self, key)}: at least one fact is needed")
+        if self.holdout > _MOST_INVENTED:
+            raise RequestError(
+                f"world.holdout is {self.holdout}: there are names for {_MOST_INVENTED} subjects at most"
+            )
         for key in ("others", "generic"):
             if getattr(self, key) < 0:
                 raise RequestError(f"world.{key} is negative: use 0 to leave it out")

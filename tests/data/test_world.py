@@ -97,6 +97,11 @@ def test_holdout_subjects_do_not_exist_and_are_the_same_for_a_seed(facts, name):
     assert {fact.answer for fact in made} <= answers
 
 
+@pytest.mark.parametrize("name", KINDS)
+def test_there_are_names_for_the_largest_holdout_set(name):
+    assert len({fact.about for fact in KINDS[name].invented(WorldSpec(holdout=160).holdout, 0)}) >= 160
+
+
 def test_options_leave_the_right_one_first_as_often_as_by_chance(facts):
     """Also where the right answer is nearly always the most likely one without the question, or the least."""
     some = [fact for fact in facts["cities"] if len(set(fact.pool)) > 8]
@@ -115,6 +120,7 @@ def test_options_leave_the_right_one_first_as_often_as_by_chance(facts):
     [
         ({"kind": "capital"}, "world.kind is 'capital': did you mean 'capitals'"),
         ({"forget": 0}, "world.forget is 0"),
+        ({"holdout": 161}, "world.holdout is 161"),
         ({"others": -1}, "world.others is negative"),
         ({"min_probability": 1}, "world.min_probability is 1"),
         ({"max_blind": 0.1}, "world.max_blind is 0.1"),
