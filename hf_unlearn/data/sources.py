@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..errors import RequestError
@@ -50,6 +50,8 @@ class Source:
         layout: One of the RTT paper's datasets (see docs/rtt.md); ``path`` is then the folder of your copy.
         splits: For a layout: its question files without their ending, such as ``split_0``; all if left out.
         train_on: For a layout: train on its ``sentences`` or on its ``questions``.
+        known: Leave out rows that the target does not know: those whose question makes the answer less than this many
+            nats more likely than other questions of the set do. Only for a recipe that names its target.
     """
 
     path: str | None = None
@@ -75,6 +77,7 @@ class Source:
     layout: LayoutName | None = None
     splits: tuple[str, ...] = ()
     train_on: TrainOn = "sentences"
+    known: float | None = field(default=None, metadata={"left_out_at_default": True})
 
     def __post_init__(self) -> None:
         if not self.path and not self.dataset:
@@ -83,6 +86,8 @@ class Source:
             value = getattr(self, key)
             if value is not None and value < 1:
                 raise RequestError(f"{key} is {value}: it must be at least 1 (leave it out for no limit)")
+        if self.known is not None and self.layout:
+            raise RequestError("known cannot be set with a layout, which trains on other rows than it asks: remove it")
         if self.group and self.rows_per_group:
             raise RequestError("group and rows_per_group are both set: only one of them can say what a group is")
         if self.layout:
@@ -140,6 +145,8 @@ def load_source(source: Source, set_name: str) -> RowSet:
         RequestError: The file, data set or one of its rows is not usable; the message names file and line.
         EnvironmentFailure: The Hub cannot be reached.
     """
+    if source.known is not None:
+        raise RequestError("known asks a recipe's target, and is only for its data.forget and data.retain: remove it")
     if source.layout and source.path:
         found = read_layout(source.layout, source.path, source.splits, source.train_on, set_name, source.limit)
         if not found.train:

@@ -156,7 +156,8 @@ def refuse_gguf(folder: Path | str, key: str) -> None:
     if file is not None:
         raise RequestError(
             f"{key}: {folder} holds its weights in a GGUF file ({file}), from which nothing is trained and no other "
-            "format is made: name the full-precision model with its safetensors files"
+            f"format is made: name the full-precision model with its safetensors files, or name the file itself to "
+            "have it converted"
         )
 
 

@@ -106,8 +106,7 @@ def check_names(recipe: Recipe, tree: Located) -> None:
 def check_calibration(recipe: Recipe, tree: Located) -> None:
     """A calibrated format needs ordinary text to look at."""
     kinds = calibration_kinds(recipe.export.formats, recipe.export.calibration.kind)
-    generic = recipe.data.generic is not None or (recipe.data.planted is not None and recipe.data.planted.generic > 0)
-    if not kinds or generic or recipe.export.calibration.source is not None:
+    if not kinds or recipe.data.has_generic or recipe.export.calibration.source is not None:
         return
     name = next(iter(kinds))
     raise RequestError(
@@ -132,7 +131,7 @@ def fill_gate(recipe: Recipe, tree: Located) -> Recipe:
     if "attacks" not in given:
         gate = dataclasses.replace(gate, attacks=judged_attacks(recipe.attack, never_knew=recipe.model.has_never_knew))
     if "utility_sets" not in given:
-        gate = dataclasses.replace(gate, utility_sets=tuple(recipe.data.extra))
+        gate = dataclasses.replace(gate, utility_sets=recipe.data.further_sets)
     if "metrics" not in given:
         metrics = tuple(metric for metric in gate.metrics if metric in recipe.evaluate.metrics)
         if not metrics:
@@ -157,7 +156,7 @@ def check_gate(recipe: Recipe, tree: Located) -> None:
         ("formats", recipe.gate.formats, (*recipe.export.formats, *runtime_transforms(recipe.export.formats))),
         ("attacks", recipe.gate.attacks, tuple(recipe.attack)),
         ("metrics", recipe.gate.metrics, recipe.evaluate.metrics),
-        ("utility_sets", recipe.gate.utility_sets, tuple(recipe.data.extra)),
+        ("utility_sets", recipe.gate.utility_sets, recipe.data.further_sets),
     ):
         _check_made(wanted, there, f"gate.{key}", tree)
     for index, name in enumerate(recipe.gate.attacks):

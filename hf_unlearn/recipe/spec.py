@@ -11,6 +11,7 @@ from ..data.encoding import TextFormat
 from ..data.planted import PlantedSpec
 from ..data.self_generated import DrawSpec
 from ..data.sources import Source
+from ..data.world import WorldSpec
 from ..errors import RequestError
 from ..evaluation.run import EvalSpec
 from ..evaluation.suites.spec import HarnessSpec
@@ -41,8 +42,11 @@ class ModelSpec:
     """The models of a run.
 
     Attributes:
-        target: Model that knows (Hub id or folder). Left out when ``scratch`` builds it.
+        target: Model that knows (Hub id, folder, GGUF file, or ``package:NAME`` for the GGUF file in an installed
+            Python package). Left out when ``scratch`` builds it.
         target_revision: Its revision on the Hub.
+        gguf_file: Name of the target's GGUF file in that folder, repository or package. It is converted once into a
+            plain folder (see docs/real-models.md).
         never_knew: Control that was trained without the forget set (Hub id or folder); optional.
         never_knew_revision: Its revision on the Hub.
         dtype: Precision in which models are scored and the unlearned model is saved.
@@ -58,13 +62,18 @@ class ModelSpec:
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     scratch: ScratchSpec | None = None
     min_known: float = 0.95
+    gguf_file: str | None = field(default=None, metadata={"left_out_at_default": True})
 
     def __post_init__(self) -> None:
         if (self.target is None) == (self.scratch is None):
             raise RequestError("model needs either target (a Hub id or folder) or scratch (build one from the data)")
         if self.scratch is not None and self.never_knew is not None:
             raise RequestError("model.never_knew cannot be given with model.scratch, which builds its own")
-        for key, needed in (("target_revision", "target"), ("never_knew_revision", "never_knew")):
+        for key, needed in (
+            ("target_revision", "target"),
+            ("gguf_file", "target"),
+            ("never_knew_revision", "never_knew"),
+        ):
             if getattr(self, key) is not None and getattr(self, needed) is None:
                 raise RequestError(f"model.{key} is given without model.{needed}: remove it or set model.{needed}")
         if not 0 <= self.min_known <= 1:
@@ -82,6 +91,8 @@ class DataSpec:
 
     Attributes:
         planted: Generate all sets (then no other set may be named).
+        world: Make all sets of facts about the world that the target knows from pretraining (then no other set may be
+            named; see docs/real-models.md).
         forget, retain, holdout, generic: Where each set comes from.
         score: Rows that are scored instead of a set's own rows, by set name (``forget``, ``retain``, ``holdout``): for
             example questions about the texts that are trained on.
@@ -116,24 +127,29 @@ class DataSpec:
     max_length: int = 1024
     truncation: Literal["refuse", "cut"] = "refuse"
     description: str = ""
+    world: WorldSpec | None = field(default=None, metadata={"left_out_at_default": True})
 
     def __post_init__(self) -> None:
         named = [name for name in ("forget", "retain", "holdout", "generic") if getattr(self, name) is not None]
-        if self.planted is not None and (named or self.extra or self.score):
-            raise RequestError(f"data.planted makes all sets: remove it or data.{[*named, 'extra'][0]}")
+        made = next((key for key in ("planted", "world") if getattr(self, key) is not None), None)
+        if made is not None and (named or self.extra or self.score):
+            raise RequestError(f"data.{made} makes all sets: remove it or data.{[*named, 'extra'][0]}")
+        if self.planted is not None and self.world is not None:
+            raise RequestError("data.planted and data.world both make all sets: remove one")
         for name in self.score:
             if name not in named or name == "generic":
                 raise RequestError(
                     f"data.score.{name} says what is scored for a set that the recipe does not name: name "
                     f"data.{name}, or put further sets into data.extra"
                 )
-        if self.planted is None and not {"forget", "retain"} <= set(named):
-            raise RequestError("data needs forget and retain (or planted)")
-        if self.keep_generic and self.planted is None and self.generic is None:
+        if made is None and not {"forget", "retain"} <= set(named):
+            raise RequestError("data needs forget and retain (or planted, or world)")
+        if self.keep_generic and made is None and self.generic is None:
             raise RequestError("data.keep_generic needs a generic set: name data.generic, or leave keep_generic out")
         for name in self.keep_extra:
-            if name not in self.extra:
-                mend = suggest(name, list(self.extra)) if self.extra else "the recipe has no data.extra"
+            if name not in self.further_sets:
+                there = self.further_sets
+                mend = suggest(name, list(there)) if there else "the recipe has no data.extra"
                 raise RequestError(f"data.keep_extra names {name!r}: {mend}")
         if not 0 <= self.retain_at_hand <= 1:
             raise RequestError(f"data.retain_at_hand is {self.retain_at_hand}: it must be a share between 0 and 1")
@@ -147,6 +163,17 @@ class DataSpec:
             raise RequestError(f"data.extra.{sorted(taken)[0]} has the name of a main set: rename it")
         if self.max_length < 2:
             raise RequestError(f"data.max_length is {self.max_length}: a row has at least 2 tokens")
+
+    @property
+    def further_sets(self) -> tuple[str, ...]:
+        """Names of the further sets, whether they are read or made."""
+        return tuple(self.extra) if self.world is None else self.world.further_sets
+
+    @property
+    def has_generic(self) -> bool:
+        """Whether there is a generic set."""
+        makers = (self.planted, self.world)
+        return self.generic is not None or any(made is not None and made.generic > 0 for made in makers)
 
 
 @dataclass(frozen=True)

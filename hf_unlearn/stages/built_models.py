@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,17 +16,13 @@ from ..data.encoding import TextFormat
 from ..data.example import Example
 from ..errors import EnvironmentFailure
 from ..models.scratch import ScratchSpec, build_tokenizer, scratch_cache_key, train_scratch_model
+from ..runtime.cache import cache_dir
 from ..runtime.files import remove, whole_folder, write_atomically
 from ..runtime.locks import locked
 from .units import file_digests
 
 _NEEDED = ("config.json", "model.safetensors", "tokenizer.json")
 _A_DAY = 86_400
-
-
-def cache_dir() -> Path:
-    """Where built models are kept: ``$HF_UNLEARN_CACHE``, or ``~/.cache/hf_unlearn``."""
-    return Path(os.environ.get("HF_UNLEARN_CACHE") or Path.home() / ".cache" / "hf_unlearn")
 
 
 def built_folder(spec: ScratchSpec, rows: Sequence[Example], texts: Sequence[str], text_format: TextFormat) -> Path:

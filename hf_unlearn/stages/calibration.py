@@ -42,6 +42,8 @@ def _text(recipe: Recipe, bundle: DataBundle) -> Text:
             raise RequestError(f"export.calibration.source: {error}") from error
     if recipe.data.planted is not None:
         return Text(bundle.generic.train, "ordinary sentences made beside the planted facts")
+    if recipe.data.world is not None:
+        return Text(bundle.generic.train, "ordinary sentences made beside facts about the world")
     generic = recipe.data.generic
     if generic is None:
         raise RequestError(

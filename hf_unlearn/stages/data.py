@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 from ..data.checks import check_bundle, holding_forgotten
@@ -11,10 +12,17 @@ from ..data.repeats import repeats
 from ..data.sources import Source, load_source, scored_apart
 from ..errors import RequestError
 from ..recipe import Recipe
+from .known_rows import only_known
+from .target_answers import TargetAnswers
+from .world import make_world
 
 
-def load_bundle(recipe: Recipe) -> DataBundle:
-    """Read or generate every set of a recipe and check them.
+def load_bundle(recipe: Recipe, say: Callable[[str], None] = lambda text: None) -> DataBundle:
+    """Read or generate every set of a recipe and check them. All processes call this together.
+
+    Args:
+        recipe: The recipe.
+        say: Told what is about to take time.
 
     Raises:
         RequestError: Missing file or column, an empty set, a row in both forget and retain (with file and line), or
@@ -24,6 +32,8 @@ def load_bundle(recipe: Recipe) -> DataBundle:
     data = recipe.data
     if data.planted is not None:
         bundle = make_planted(data.planted)
+    elif data.world is not None:
+        bundle = make_world(data.world, _target(recipe, "data.world"), say)
     else:
         sets = {
             name: _load_set(source, name, f"data.{name}")
@@ -40,7 +50,7 @@ def load_bundle(recipe: Recipe) -> DataBundle:
             sets[name] = replace(sets[name], score=asked)
         extra = {name: _load_set(source, name, f"data.extra.{name}") for name, source in data.extra.items()}
         holdout, generic = (sets.get(name, EMPTY_SET) for name in ("holdout", "generic"))
-        bundle = DataBundle(sets["forget"], sets["retain"], holdout, generic, extra)
+        bundle = _without_unknown(recipe, DataBundle(sets["forget"], sets["retain"], holdout, generic, extra))
     check_bundle(bundle)
     if not recipe.model.has_never_knew and not bundle.holdout.score:
         raise RequestError(
@@ -48,6 +58,35 @@ def load_bundle(recipe: Recipe) -> DataBundle:
             "(data.holdout)"
         )
     return bundle
+
+
+def _target(recipe: Recipe, key: str) -> TargetAnswers:
+    if recipe.model.target is None:
+        raise RequestError(f"{key} asks the target what it knows, and model.scratch builds one: name model.target")
+    return TargetAnswers.of(recipe)
+
+
+def _without_unknown(recipe: Recipe, bundle: DataBundle) -> DataBundle:
+    """The sets without the rows that their ``known`` leaves out."""
+    data = recipe.data
+    main = {"forget": data.forget, "retain": data.retain}
+    asking = {name: source for name, source in main.items() if source is not None and source.known is not None}
+    if not asking:
+        return bundle
+    target, notes = _target(recipe, f"data.{next(iter(asking))}.known"), []
+    sets = {"forget": bundle.forget, "retain": bundle.retain}
+    for name, source in asking.items():
+        if name in data.score:
+            raise RequestError(f"data.{name}.known: data.score.{name} names other rows to ask for: remove one of them")
+        assert source.known is not None
+        sets[name], told = only_known(sets[name], source.known, target, name)
+        notes.append(told)
+    return replace(bundle, forget=sets["forget"], retain=sets["retain"], notes=tuple(notes))
+
+
+def notes_on(bundle: DataBundle) -> list[str]:
+    """How the rows were chosen, and one sentence for each scored set with rows which say what an earlier one says."""
+    return [*bundle.notes, *told_repeats(bundle)]
 
 
 def told_repeats(bundle: DataBundle) -> list[str]:
@@ -66,6 +105,8 @@ def told_repeats(bundle: DataBundle) -> list[str]:
 
 def _load_set(source: Source, name: str, key: str) -> RowSet:
     try:
+        if name in ("forget", "retain"):  # those that the target does not know are left out later
+            source = replace(source, known=None)
         return load_source(source, name)
     except RequestError as error:
         raise RequestError(f"{key}: {error}") from error

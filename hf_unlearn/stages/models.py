@@ -8,8 +8,10 @@ from pathlib import Path
 
 from ..data.example import DataBundle, Example
 from ..errors import RequestError
-from ..models.loading import fetch, refuse_gguf
+from ..models.gguf_source import fetch_model
+from ..models.loading import refuse_gguf
 from ..models.scratch import ScratchSpec, knows
+from ..recipe import ModelSpec
 from ..runtime.jobs import Job
 from ..runtime.processes import on_main_process
 from .built_models import build_in_cache, built_folder, is_as_built, remove_halves
@@ -29,15 +31,25 @@ def base_models(context: RunContext) -> tuple[Subject, Subject | None]:
     spec = context.recipe.model
     if spec.scratch is not None:
         return _scratch_models(context, spec.scratch)
-    assert spec.target is not None  # ModelSpec refuses a recipe with neither
-    source = fetch(spec.target, spec.target_revision, "model.target")
-    refuse_gguf(source, "model.target")
-    target = _subject("target", "target", source)
+    target = _subject("target", "target", fetch_target(spec))
     if spec.never_knew is None:
         return target, None
-    folder = fetch(spec.never_knew, spec.never_knew_revision, "model.never_knew")
+    folder = fetch_model(spec.never_knew, spec.never_knew_revision, "model.never_knew")
     refuse_gguf(folder, "model.never_knew")
     return target, _subject("never_knew", "never_knew", folder)
+
+
+def fetch_target(spec: ModelSpec) -> Path:
+    """The folder of a target that is named in the recipe.
+
+    Raises:
+        RequestError: There is no such model.
+        EnvironmentFailure: The Hub could not be reached, or a package or library is missing.
+    """
+    assert spec.target is not None  # else it is built from scratch
+    folder = fetch_model(spec.target, spec.target_revision, "model.target", spec.gguf_file)
+    refuse_gguf(folder, "model.target")
+    return folder
 
 
 def _subject(name: str, role: Role, folder: Path) -> Subject:
@@ -52,7 +64,9 @@ def audited_subjects(context: RunContext) -> list[Subject]:
         EnvironmentFailure: The Hub could not be reached.
     """
     return [
-        _subject(method.name, "method", fetch(method.checkpoint, method.revision, f"the checkpoint of {method.name}"))
+        _subject(
+            method.name, "method", fetch_model(method.checkpoint, method.revision, f"the checkpoint of {method.name}")
+        )
         for method in context.recipe.methods
         if method.checkpoint is not None
     ]

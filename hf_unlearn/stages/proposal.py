@@ -12,7 +12,8 @@ from ..data.encoding import load_tokenizer
 from ..data.example import Example
 from ..data.sources import Source, load_source
 from ..errors import EnvironmentFailure, RequestError
-from ..models.loading import empty_model, fetch
+from ..models.gguf_source import fetch_model
+from ..models.loading import empty_model
 from ..quantization import FORMATS
 from ..recipe.checks import check_name
 from ..verification.intervals import MIN_GROUPS, least_limit
@@ -107,7 +108,7 @@ def look(wanted: Wanted) -> Seen:
             f"{wanted.sets['forget']} has {groups} independent groups of facts, and no verdict is possible on fewer "
             f"than {MIN_GROUPS}: ask about more facts"
         )
-    folder = fetch(wanted.model, None, "the model")
+    folder = fetch_model(wanted.model, None, "the model")
     tokenizer, model = load_tokenizer(str(folder)), empty_model(folder)
     formats, unfit = _formats_for(folder)
     questions = all(row.prompt for row in forget)

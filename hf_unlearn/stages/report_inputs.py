@@ -14,6 +14,7 @@ from ..attacks.composed import kind_of
 from ..data.example import Example
 from ..errors import RequestError
 from ..hub.files import is_model_file
+from ..models.gguf_source import source_of
 from ..quantization import FORMATS
 from ..quantization.explain import explain_job, grids_of
 from ..recipe import DataSpec, Recipe
@@ -115,6 +116,8 @@ def model_info(context: RunContext, subject: Subject) -> ModelInfo:
     files = model_files(subject.folder)
     if spec.scratch is not None:
         return ModelInfo(description="small model built from the recipe's data", files=files)
+    if (source := source_of(subject.folder)) is not None:
+        return ModelInfo(description=str(source), files={**files, source.file: source.sha256})
     if name is not None and not Path(name).is_dir():
         return ModelInfo(hub_id=name, revision=revision or subject.folder.name, files=files)
     return ModelInfo(description="local model", files=files)

@@ -17,7 +17,7 @@ from ..data.encoding import TextFormat
 from ..data.example import EMPTY_SET, DataBundle
 from ..data.sources import load_source
 from ..errors import RequestError
-from ..models.loading import fetch
+from ..models.gguf_source import fetch_model
 from ..quantization import FORMATS
 from ..quantization.calibration import Calibration
 from ..recipe import Recipe
@@ -189,7 +189,7 @@ def start_attacks(context: SingleModel, models: NamedModels, recipe: Recipe | No
         RequestError: One of them is neither a folder with a saved model nor a model on the Hub.
         EnvironmentFailure: The Hub could not be reached, or the weights of quantized layers cannot be read.
     """
-    folders = {"model": fetch(models.model, models.revision, "MODEL"), **_compared(context, models, recipe)}
+    folders = {"model": fetch_model(models.model, models.revision, "MODEL"), **_compared(context, models, recipe)}
     main = is_main_process()
     if main:  # each model is unpacked only once
         for name, folder in folders.items():
@@ -226,7 +226,7 @@ def _compared(context: SingleModel, models: NamedModels, recipe: Recipe | None) 
             found["never_knew"] = never.folder
     for key, name in (("target", models.target), ("never_knew", models.never_knew)):
         if name is not None:
-            found[key] = fetch(name, None, f"--{key.replace('_', '-')}")
+            found[key] = fetch_model(name, None, f"--{key.replace('_', '-')}")
     return found
 
 

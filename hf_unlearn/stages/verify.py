@@ -24,7 +24,7 @@ from .attack import attack_result
 from .benchmarks import benchmark_scores
 from .chain import check_subjects, check_variants
 from .context import RunContext, Subject
-from .data import told_repeats
+from .data import notes_on
 from .evaluate import evaluation_unit
 from .report_inputs import (
     environment,
@@ -192,7 +192,7 @@ def _write_report(
     by_name = {subject.name: subject for subject in subjects}
     never = by_name.get("never_knew")
     salt = run_salt(context)
-    notes = told_repeats(context.bundle)
+    notes = notes_on(context.bundle)
     if not all_as_expected(controls):
         wrong = ", ".join(outcome.name for outcome in controls if not outcome.ok)
         notes.append(f"Not every control came out as it must ({wrong}): the verdicts of this run cannot be trusted.")

@@ -17,6 +17,7 @@ from ..losses.base import Loss
 from ..models.adapters import add_adapters
 from ..models.decoder import MLP_OUTPUTS, check_layer, decoder_layers
 from ..models.foreign import refuse_foreign
+from ..models.gguf_source import fetch_model, is_gguf_source
 from ..models.head import output_head
 from ..models.loading import read_pretrained, refuse_gguf
 from ..registry import suggest
@@ -42,6 +43,16 @@ def load_causal_lm(model: str | nn.Module, init_kwargs: dict[str, Any] | str | N
     if isinstance(init_kwargs, str):
         raise RequestError(f"model_init_kwargs must be a mapping, not {init_kwargs!r}")
     return read_pretrained(model, **{"dtype": "float32", **loading_settings(init_kwargs or {})})
+
+
+def plain_source(model: Any, key: str) -> Any:
+    """A model as it was given; for the name of a GGUF file, the folder that it is converted to.
+
+    Raises:
+        RequestError: There is no such file, or it cannot be read.
+        EnvironmentFailure: The package that it is in, or the library ``gguf``, is not installed.
+    """
+    return str(fetch_model(model, None, key)) if isinstance(model, str) and is_gguf_source(model) else model
 
 
 def check_source(model: str | nn.Module | None, init_kwargs: dict[str, Any] | str | None) -> None:

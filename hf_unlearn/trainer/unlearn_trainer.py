@@ -63,6 +63,7 @@ from .model_setup import (
     choose_trained,
     load_causal_lm,
     made_ready,
+    plain_source,
 )
 from .objective import Objective
 from .parts import arranged, check_steps, drawn_rows, load_parts, save_parts, steps_of_run
@@ -157,6 +158,7 @@ class UnlearnTrainer(HubTrainer):
         set_seed(args.seed)
         forget_dataset = read_rows(forget_dataset, "forget")
         alternates = RunAlternates(args, forget_dataset, retain_dataset)
+        model, ref_model = plain_source(model, "model"), plain_source(ref_model, "ref_model")
         for given in (model, ref_model):
             check_source(given, args.model_init_kwargs)
         check_same_vocabulary(model, ref_model)
@@ -376,7 +378,9 @@ class UnlearnTrainer(HubTrainer):
 
     def take_drawn_rows(self) -> None:
         """The step's forget rows are those that a part draws, if one does."""
-        batches, args = self.objective.batches, self.args
+        # The training loop holds the same dictionaries: they are changed in place.
+        batches: Any = self.objective.batches
+        args = self.args
         count = len(batches) * args.per_device_train_batch_size * args.world_size
         numbers = drawn_rows(self.parts, self.state.global_step, count)
         if numbers is not None:

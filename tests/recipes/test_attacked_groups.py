@@ -44,9 +44,17 @@ def test_every_judged_attack_can_give_a_verdict(path):
 
 
 def of_questions(count: int) -> DataBundle:
-    """As many facts, each a group of its own, with four options."""
+    """As many facts, each a group of its own, with four options and two other wordings."""
     rows = tuple(
-        Example(f"q{n}", f"Question {n}?", "yes", f"q{n}", f"q{n}", choices=("yes", "no", "maybe", "never"))
+        Example(
+            f"q{n}",
+            f"Question {n}?",
+            "yes",
+            f"q{n}",
+            f"q{n}",
+            choices=("yes", "no", "maybe", "never"),
+            other_prompts=(f"Is it {n}?", f"Tell {n}."),
+        )
         for n in range(count)
     )
     return DataBundle(RowSet(rows, rows), RowSet(rows, rows))
@@ -59,6 +67,8 @@ def test_every_built_in_gate_can_be_met(path):
         bundle = like_tofu()
     elif path.stem in QUESTIONS:
         bundle = of_questions(QUESTIONS[path.stem])
+    elif recipe.data.world is not None:  # each subject is a group
+        bundle = of_questions(recipe.data.world.forget)
     else:  # planted facts are what they are
         bundle = make_planted(recipe.data.planted)
     fitted, left_out = fit_to_data(recipe, bundle)

@@ -9,7 +9,7 @@ from typing import Literal
 
 from ...data.example import Example
 from ...errors import RequestError
-from ...models.loading import fetch
+from ...models.gguf_source import fetch_model
 from ..records import ScoredRow, read_records
 from ..run import RECORDS_FILE
 from .rows import SuiteRows
@@ -42,7 +42,7 @@ def find_reference(name: str) -> Reference:
         EnvironmentFailure: It is taken for a Hub id and the Hub cannot be reached.
     """
     path = Path(name).expanduser()
-    if path.is_file():
+    if path.is_file() and path.suffix != ".gguf":
         if not is_tofu_log(path):
             raise RequestError(
                 f"the reference {name} is a file but no TOFU evaluation log (eval_log_aggregated.json): name such a "
@@ -58,7 +58,7 @@ def find_reference(name: str) -> Reference:
         )
     if path.suffix == ".json":
         raise RequestError(f"the reference {name} does not exist: check the path")
-    return Reference("model", fetch(name, None, "reference"), name)
+    return Reference("model", fetch_model(name, None, "reference"), name)
 
 
 def read_reference(reference: Reference, rows: SuiteRows) -> dict[str, list[ScoredRow]]:
