@@ -45,7 +45,7 @@ class WorldSpec:
         holdout: Number of subjects that do not exist: what a model says about them is a guess.
         others: Most facts of each further set (languages, continents, US states, element names), which are only
             scored and must keep their scores; 0 for none.
-        generic: Number of ordinary sentences for training; a third as many more are kept for scoring.
+        generic: Number of ordinary sentences for training; a quarter as many more are kept for scoring.
         min_probability: The target knows a fact if it gives the whole answer at least this probability and ranks it
             first of four options, beyond what the options are worth without the question.
         max_blind: Refused if more of the answers than this can be picked without the question (a guess is 0.25).
@@ -53,10 +53,10 @@ class WorldSpec:
     """
 
     kind: str = "capitals"
-    forget: int = 50
-    retain: int = 50
-    holdout: int = 50
-    others: int = 40
+    forget: int = 45
+    retain: int = 45
+    holdout: int = 40
+    others: int = 30
     generic: int = 120
     min_probability: float = 0.02
     max_blind: float = 0.35
