@@ -241,13 +241,15 @@ def symbol_facts() -> list[WorldFact]:
 
 
 def city_facts() -> list[WorldFact]:
-    """Large cities and the countries they are in."""
+    """Large cities and the countries they are in. A continent of too few countries has all of them as options."""
     cities = [city for city in sources.cities() if not gives_away(city.country, city.name)]
     countries = {
         name: tuple(sorted({city.country for city in members}))
         for name, members in _by(cities, lambda city: city.continent).items()
     }
-    return [WorldFact(city.name, CITY, city.name, city.country, countries[city.continent]) for city in cities]
+    everything = tuple(sorted({city.country for city in cities}))
+    pools = {name: found if len(found) > OPTIONS else everything for name, found in countries.items()}
+    return [WorldFact(city.name, CITY, city.name, city.country, pools[city.continent]) for city in cities]
 
 
 def language_facts() -> list[WorldFact]:
