@@ -45,7 +45,7 @@ class WorldSpec:
         holdout: Number of subjects that do not exist: what a model says about them is a guess.
         others: Most facts of each further set (languages, continents, US states, element names), which are only
             scored and must keep their scores; 0 for none.
-        generic: Number of ordinary sentences for training; a third as many more are kept for scoring.
+        generic: Number of ordinary sentences for training; a quarter as many more are kept for scoring.
         min_probability: The target knows a fact if it gives the whole answer at least this probability and ranks it
             first of four options, beyond what the options are worth without the question.
         max_blind: Refused if more of the answers than this can be picked without the question (a guess is 0.25).
@@ -53,10 +53,10 @@ class WorldSpec:
     """
 
     kind: str = "capitals"
-    forget: int = 50
-    retain: int = 50
-    holdout: int = 50
-    others: int = 40
+    forget: int = 45
+    retain: int = 45
+    holdout: int = 40
+    others: int = 30
     generic: int = 120
     min_probability: float = 0.02
     max_blind: float = 0.35
@@ -241,13 +241,15 @@ def symbol_facts() -> list[WorldFact]:
 
 
 def city_facts() -> list[WorldFact]:
-    """Large cities and the countries they are in."""
+    """Large cities and the countries they are in. A continent of too few countries has all of them as options."""
     cities = [city for city in sources.cities() if not gives_away(city.country, city.name)]
     countries = {
         name: tuple(sorted({city.country for city in members}))
         for name, members in _by(cities, lambda city: city.continent).items()
     }
-    return [WorldFact(city.name, CITY, city.name, city.country, countries[city.continent]) for city in cities]
+    everything = tuple(sorted({city.country for city in cities}))
+    pools = {name: found if len(found) > OPTIONS else everything for name, found in countries.items()}
+    return [WorldFact(city.name, CITY, city.name, city.country, pools[city.continent]) for city in cities]
 
 
 def language_facts() -> list[WorldFact]:

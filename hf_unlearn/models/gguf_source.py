@@ -25,13 +25,14 @@ from ..runtime.locks import locked
 from ..runtime.log_filters import hidden_library_bars
 from ..verification.digests import sha256_file
 from .foreign import refuse_foreign
-from .loading import fetch, plain_model_of, read_pretrained
+from .loading import arguments_for_gguf, fetch, plain_model_of, read_pretrained
 
 PACKAGE = "package:"
 SOURCE_FILE = "gguf_source.json"
 # Part of the cache's folder names: raise it when the same file gives another folder.
 CONVERSION = 1
 _PROBE_TOKENS = 24
+_FREQUENCIES = "rope_freqs.weight"
 _MODULE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
@@ -98,7 +99,7 @@ def converted(file: Path, key: str, package: str = "") -> Path:
         EnvironmentFailure: The library ``gguf`` is not installed.
     """
     digest = sha256_file(file)
-    folder = cache_dir() / "gguf" / f"{digest[:32]}-{CONVERSION}"
+    folder = cache_dir() / "gguf" / f"{digest[:32]}{_config_part(file)}-{CONVERSION}"
     if folder.is_dir():
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -107,6 +108,12 @@ def converted(file: Path, key: str, package: str = "") -> Path:
             with whole_folder(folder) as partial:
                 _convert(file, digest, partial, key, package)
     return folder
+
+
+def _config_part(file: Path) -> str:
+    """Part of the folder's name for a config beside the file, which may be used in place of the file's own."""
+    config = file.parent / "config.json"
+    return f"-{sha256_file(config)[:16]}" if config.is_file() else ""
 
 
 def _file_of(name: str, revision: str | None, key: str, gguf_file: str | None) -> Path:
@@ -219,12 +226,34 @@ def _read(file: Path, key: str) -> PreTrainedModel:
     if importlib.util.find_spec("gguf") is None:
         raise MissingExtraError(f"{key}: reading {file.name}", "gguf", "gguf")
     try:
+        arguments = arguments_for_gguf(file.parent, file.name)
+        _refuse_unread_frequencies(file, key, has_config="config" in arguments)
         with hidden_library_bars():
-            return read_pretrained(file.parent, torch.float32, gguf_file=file.name)
+            return read_pretrained(file.parent, torch.float32, **arguments)
+    except UnreadFrequencies:
+        raise
     except RequestError as error:
         raise RequestError(f"{key}: {file.name}: {_reason(error)}") from None
-    except (KeyError, IndexError, NotImplementedError) as error:
+    except (KeyError, IndexError, ValueError, NotImplementedError) as error:  # of gguf's reader, at a damaged file
         raise RequestError(f"{key}: {file.name} is no GGUF file that can be read: {first_line(error)}") from error
+
+
+class UnreadFrequencies(RequestError):
+    """The file holds rotary frequencies that transformers does not read."""
+
+
+def _refuse_unread_frequencies(file: Path, key: str, *, has_config: bool) -> None:
+    """Refuse a file with scaled rotary positions (Llama 3) and no config that tells how they are scaled.
+
+    llama.cpp stores them as a tensor, which transformers skips: the model would read other positions than it learned.
+    """
+    import gguf
+
+    if not has_config and any(tensor.name == _FREQUENCIES for tensor in gguf.GGUFReader(file).tensors):
+        raise UnreadFrequencies(
+            f"{key}: {file.name} holds scaled rotary positions ({_FREQUENCIES}), which transformers does not read: "
+            "put the model's config.json beside the file"
+        )
 
 
 def _reason(error: RequestError) -> str:

@@ -172,14 +172,17 @@ def _refuse_gguf_path(path: Path, key: str) -> None:
 
 
 def gguf_arguments(folder: Path | str) -> dict[str, Any]:
-    """Arguments that ``from_pretrained`` needs for a GGUF folder; none for others.
+    """Arguments that ``from_pretrained`` needs for a GGUF folder; none for others."""
+    file = gguf_file_in(folder)
+    return {} if file is None else arguments_for_gguf(folder, file)
+
+
+def arguments_for_gguf(folder: Path | str, file: str) -> dict[str, Any]:
+    """Arguments that ``from_pretrained`` needs for a GGUF file in a folder.
 
     The folder's own config is used if it is of the same family: the one that transformers derives from the file's
     metadata lacks some settings, such as the rotary scaling of Llama 3.
     """
-    file = gguf_file_in(folder)
-    if file is None:
-        return {}
     try:
         arguments: dict[str, Any] = {"gguf_file": file}
         if (Path(folder) / "config.json").is_file():

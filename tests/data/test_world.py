@@ -63,7 +63,9 @@ def test_wrong_answers_come_from_the_same_region_or_initial(facts):
             assert {region[option] for option in fact.pool} == {region[fact.answer]}
     continent = {city.country: city.continent for city in cities()}
     for fact in facts["cities"]:
-        assert {continent[option] for option in fact.pool} == {continent[fact.answer]}
+        if continent[fact.answer] != "Oceania":  # it has too few countries with large cities
+            assert {continent[option] for option in fact.pool} == {continent[fact.answer]}
+        assert len(set(fact.pool)) > 4
     counts = {symbol[0]: sum(other[0] == symbol[0] for _, other in elements()) for _, symbol in elements()}
     for fact in facts["symbols"]:
         if fact.relation.name == "symbol" and counts[fact.answer[0]] >= 4:
@@ -104,7 +106,7 @@ def test_there_are_names_for_the_largest_holdout_set(name):
 
 def test_options_leave_the_right_one_first_as_often_as_by_chance(facts):
     """Also where the right answer is nearly always the most likely one without the question, or the least."""
-    some = [fact for fact in facts["cities"] if len(set(fact.pool)) > 8]
+    some = facts["cities"]
     for worth in (lambda fact, option: (len(option) * 7919) % 31, lambda fact, option: -len(option)):
         drawn = draw_options(some, worth, seed=0)
         first = 0

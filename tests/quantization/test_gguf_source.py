@@ -109,7 +109,7 @@ def test_what_is_not_there_is_named(file, name, gguf_file, kind, said):
 
 def test_a_file_that_is_no_gguf_file(tmp_path):
     (tmp_path / "a.gguf").write_bytes(b"GGML" + bytes(400))
-    with pytest.raises(RequestError, match=r"^model\.target: a\.gguf: this is no GGUF file of a language model"):
+    with pytest.raises(RequestError, match=r"^model\.target: a\.gguf is no GGUF file that can be read"):
         fetch_model(str(tmp_path / "a.gguf"), None, "model.target")
     with pytest.raises(RequestError, match=r"^model\.target: a\.gguf"):
         fetch_model(str(tmp_path / "a.gguf"), None, "model.target")  # nothing half-made stays in the cache
@@ -126,6 +126,22 @@ def test_an_architecture_that_transformers_cannot_read(tmp_path):
     writer.close()
     with pytest.raises(RequestError, match="transformers cannot read GGUF files of the architecture plamo"):
         fetch_model(str(tmp_path / "a.gguf"), None, "model.target")
+
+
+def test_scaled_rotary_positions_need_the_config_beside_the_file(tmp_path, exported):
+    source = save_family(tmp_path / "model", "llama3")
+    folder, _ = exported("gguf-q8_0", source)
+    name = next(folder.glob("*.gguf")).name
+    scaled = AutoModelForCausalLM.from_pretrained(
+        fetch_model(str(folder), None, "model.target", name), dtype=torch.float32
+    )
+    assert scaled.config.rope_parameters["rope_type"] == "llama3"
+    original = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32)
+    assert (logits(scaled) - logits(original)).norm() < 0.02 * logits(original).norm()
+    alone = tmp_path / name
+    alone.write_bytes((folder / name).read_bytes() + b"\0")
+    with pytest.raises(RequestError, match=r"holds scaled rotary positions .* put the model's config\.json beside"):
+        fetch_model(str(alone), None, "model.target")
 
 
 def test_a_missing_library_names_the_extra(file, tmp_path, monkeypatch):

@@ -9,7 +9,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from hf_unlearn.data.chat import TemplateArguments, render_chat
+from hf_unlearn.data.chat import render_chat
 from hf_unlearn.data.encoding import TextFormat, load_tokenizer
 from hf_unlearn.data.example import Example
 from hf_unlearn.evaluation.scoring import score_rows
@@ -105,7 +105,7 @@ def test_what_is_unlearned_keeps_tied_embeddings_and_the_chat_template(run, targ
     assert model.get_input_embeddings().weight is model.get_output_embeddings().weight
     question = Example("q", "Hello?", "Hi.", "q", "q", conversational=True)
     for folder in (run / "train", target):
-        chat = render_chat(question, load_tokenizer(str(folder)), TemplateArguments())
+        chat = render_chat(question, load_tokenizer(str(folder)), TextFormat().template_arguments)
         assert chat.head.endswith("<|im_start|>assistant\n") and "Hello?" in chat.prompt
 
 
@@ -115,10 +115,12 @@ def test_half_precision_keeps_what_is_known(target, tmp_path):
     model.save_pretrained(tmp_path)
     load_tokenizer(str(target)).save_pretrained(tmp_path)
     assert probability(tmp_path) == pytest.approx(probability(target), abs=0.03)
+    assert probability(target) > 0.4
 
 
-def probability(folder, model=None) -> float:
-    asked = {"asked": capital_rows(FORGET)}
+def probability(folder, model=None, pairs: str = RETAIN) -> float:
+    """Mean probability of the answers; of facts that were kept, about a half."""
+    asked = {"asked": capital_rows(pairs)}
     records = score_rows(model or load_model(folder), load_tokenizer(str(folder)), asked, TextFormat())
     return float(torch.tensor([sum(record.logps) for record in records]).exp().mean())
 
