@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import MutableMapping, Sequence
 
-from ..data.pairing import PairedCollator, PairedItem, PairedRows
+from ..data.pairing import PaddedRows, PairedCollator, PairedItem, PairedRows
 from ..runtime.processes import rank, world_size
 
 
 def take_drawn(
-    batches: Sequence[MutableMapping[str, object]], numbers: Sequence[int], data: PairedRows, collator: PairedCollator
+    batches: Sequence[MutableMapping[str, PaddedRows]],
+    numbers: Sequence[int],
+    data: PairedRows,
+    collator: PairedCollator,
 ) -> None:
     """Put the drawn rows into the micro-batches of a step; their retain rows stay.
 

@@ -6,7 +6,7 @@ losses count in all micro-batches of the step on all processes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -82,7 +82,7 @@ class Objective:
     accelerator: Accelerator
     model: Callable[[], nn.Module]
     steps_taken: Callable[[], int]
-    batches: Sequence[Mapping[str, PaddedRows]] = ()
+    batches: Sequence[MutableMapping[str, PaddedRows]] = ()
     counts: Tensor = field(default_factory=lambda: torch.zeros(len(TERMS), dtype=torch.int64))
 
     def __post_init__(self) -> None:
@@ -91,7 +91,7 @@ class Objective:
 
     # ---- The step ----
 
-    def begin_step(self, batches: Sequence[Mapping[str, PaddedRows]], device: torch.device) -> Tensor:
+    def begin_step(self, batches: Sequence[MutableMapping[str, PaddedRows]], device: torch.device) -> Tensor:
         """Takes the micro-batches that this process has in the step; returns :attr:`counts`."""
         self.batches = batches
         self.counts = self.accelerator.reduce(self.count(batches, device), reduction="sum")
