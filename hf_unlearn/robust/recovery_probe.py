@@ -24,7 +24,7 @@ MOST_ROWS = 128
 OTHERS = 3
 """Answers of other rows that each question is put together with, and questions of other rows that each answer is."""
 LEAST_LOOKS = 3
-"""Before this many probes nothing is reported as gone."""
+"""So many looks in a row must find nothing left: one of them misses facts of which little is left."""
 QUIET_SHARE = 0.25
 """Of false answers; a right one that is less likely than these need not be lowered further."""
 LEAST_SPREAD = 0.01
@@ -92,8 +92,8 @@ class RecoveryProbe:
 
     @property
     def gone(self) -> bool:
-        """Whether nothing was left in the latest look."""
-        return len(self.left) >= LEAST_LOOKS and not self.left[-1]
+        """Whether nothing was left in the latest looks."""
+        return len(self.left) >= LEAST_LOOKS and not any(self.left[-LEAST_LOOKS:])
 
     def look(self, context: TrainingContext, numbers: Sequence[int], seed: str) -> None:
         """Probe the model as it is. All processes call this together, and share the rows.
