@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..attacks import tier_names
 from ..errors import RequestError
 from ..runtime.files import (
     files_within,
@@ -230,12 +231,30 @@ def claim_output_dir(output_dir: Path, name: str, recipe: Mapping[str, Any]) -> 
         raise RequestError(
             f"{output_dir} belongs to the recipe {found.get('name')!r}, not {name!r}: choose another --output-dir"
         )
-    changed = sorted(_differences(found.get("recipe"), expected))
+    as_it_was = _of_that_tier(expected, found.get("recipe"))
+    changed = sorted(_differences(found.get("recipe"), as_it_was))
+    if not changed and as_it_was is not expected:
+        write_atomically(marker, json.dumps({"name": name, "recipe": expected}, indent=1, sort_keys=True))
     if changed:
         raise RequestError(
             f"{output_dir} belongs to the recipe {name!r} with other values ({', '.join(changed[:5])}): "
             "choose another --output-dir, or undo the change"
         )
+
+
+def _of_that_tier(recipe: dict[str, Any], before: Any) -> dict[str, Any]:
+    """The recipe without attacks that its tier did not have when the folder was made: they are run in addition."""
+    attacks = recipe.get("attack") or {}
+    had = before.get("attack") if isinstance(before, dict) else None
+    if not isinstance(had, dict) or not attacks.get("tier") or attacks["tier"] != had.get("tier"):
+        return recipe
+    new = [name for name in tier_names(attacks["tier"]) if name in attacks and name not in had]
+    gate = recipe["gate"]
+    if not new:
+        return recipe
+    kept = {key: value for key, value in attacks.items() if key not in new}
+    judged = [name for name in gate["attacks"] if name not in new]
+    return {**recipe, "attack": kept, "gate": {**gate, "attacks": judged}}
 
 
 def _differences(a: Any, b: Any, path: str = "") -> Iterator[str]:

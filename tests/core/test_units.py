@@ -83,6 +83,28 @@ def test_an_output_folder_belongs_to_one_recipe(tmp_path):
         claim_output_dir(tmp_path / "run", "first", {"seed": 0, "data": {"limit": 4}})
 
 
+def test_a_folder_of_a_tier_that_has_grown_since_goes_on(tmp_path):
+    """An attack that is new in the tier is run in addition; whatever else differs is refused."""
+    prune, noise, new = {"shares": [0.1]}, {"draws": 1}, {"template": "{prompt}"}
+    before = {"attack": {"tier": "quick", "prune": prune, "noise": noise}, "gate": {"attacks": ["prune", "noise"]}}
+    now = {
+        "attack": {"tier": "quick", "prune": prune, "noise": noise, "other-form": new},
+        "gate": {"attacks": ["prune", "noise", "other-form"]},
+    }
+    claim_output_dir(tmp_path, "first", before)
+    (tmp_path / "train").mkdir()
+    changed = {**now, "attack": {**now["attack"], "prune": {"shares": [0.2]}}}
+    with pytest.raises(RequestError, match=r"attack\.prune\.shares"):
+        claim_output_dir(tmp_path, "first", changed)
+    added = {**before, "attack": {**before["attack"], "relearn-all": {}}}
+    with pytest.raises(RequestError, match=r"attack\.relearn-all"):
+        claim_output_dir(tmp_path, "first", added)
+    claim_output_dir(tmp_path, "first", now)
+    assert json.loads((tmp_path / "run.json").read_text())["recipe"] == now
+    with pytest.raises(RequestError, match=r"attack\.other-form"):
+        claim_output_dir(tmp_path, "first", before)
+
+
 def test_a_request_can_be_mended_in_a_folder_in_which_nothing_was_made(tmp_path):
     claim_output_dir(tmp_path, "first", {"seed": 0})
     claim_output_dir(tmp_path, "first", {"seed": 1})

@@ -46,14 +46,14 @@ EXPECTED = {
         "export": "68845634590863fecc3db26c",
         "evaluate": "0164a49828a45dd21ce39919",
         "attack": "ebd150912604cde047515c82",
-        "verify": "c982147448a8bd598dd88150",
+        "verify": "f44107868ec70dc937950b92",
     },
     "frontier": {
         "train": "4929c7613bb73cd21a118424",
         "export": "a3103e424b0c0de157d85962",
         "evaluate": "ae35b91d0e6b47745f13a3b2",
         "attack": "1c6f683e5591b84ee34f9796",
-        "verify": "ee822b6c5dd936b868db1126",
+        "verify": "31f64654113be8bf5e81cfbe",
     },
     "one model": {"export": "5de02dc29dd7b55c292956e9", "attack": "5c420b8823ca2413f307d864"},
 }
