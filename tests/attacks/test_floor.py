@@ -21,6 +21,7 @@ from hf_unlearn.attacks.interpolate import Interpolate
 from hf_unlearn.attacks.lens import LogitLensAttack
 from hf_unlearn.attacks.merge import Merge
 from hf_unlearn.attacks.noise import Noise
+from hf_unlearn.attacks.other_form import OtherForm
 from hf_unlearn.attacks.paraphrase import Paraphrase
 from hf_unlearn.attacks.prefix import Prefix
 from hf_unlearn.attacks.probe import LinearProbe
@@ -47,6 +48,7 @@ ONE = {"learning_rates": (1e-3,), "epochs": 1}
 SETTINGS: dict[str, Attack] = {
     "ablate-direction": AblateDirection(depths=(0.5,), examples=8),
     "few-shot": FewShot(shots=2, draws=1),
+    "other-form": OtherForm(),
     "finetune-generic": FinetuneGeneric(**ONE),
     "finetune-retain": FinetuneRetain(**ONE),
     "interpolate": Interpolate(shares=(0.5,)),
