@@ -54,15 +54,16 @@ class TargetAnswers:
         Raises:
             RequestError: A row cannot be tokenized, or is too long for the model.
         """
+        if not rows:
+            return []
         asked = [plain_row(row) for row in rows]
         described = self.text_format.described()
         inputs = {"target": self._digest, "rows": asked, "format": described, "versions": library_versions()}
         path = cache_dir() / "answers" / f"{fingerprint(inputs)[:32]}.json"
-        on_main_process(lambda: None if path.is_file() else self._ask(rows, path))
-        if not path.is_file():  # a machine with a cache of its own
+        on_main_process(lambda: None if _kept(path) else self._ask(rows, path))
+        if not _kept(path):  # a machine with a cache of its own
             self._ask(rows, path)
-        found: list[float] = json.loads(path.read_text(encoding="utf-8"))
-        return found
+        return _kept(path)
 
     @cached_property
     def _digest(self) -> str:
@@ -76,4 +77,15 @@ class TargetAnswers:
         model, tokenizer = self._loaded
         records = score_rows(model, tokenizer, {"asked": rows}, self.text_format, needs={"asked": ()})
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, json.dumps([sum(record.logps) for record in records]))
+        logps = [sum(record.logps) for record in records]
+        write_atomically(path, json.dumps({"logps": logps, "digest": fingerprint(logps)}))
+
+
+def _kept(path: Path) -> list[float]:
+    """Answers as they were written; none where there are none, or where they were damaged since."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        logps: list[float] = found["logps"]
+        return logps if found["digest"] == fingerprint(logps) else []
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return []

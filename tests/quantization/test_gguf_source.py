@@ -65,6 +65,21 @@ def test_it_is_converted_once_and_the_file_is_recorded(file, monkeypatch):
     assert fetch_model(str(file.parent), None, "model.target", file.name) == folder
 
 
+def test_a_converted_folder_that_was_changed_is_converted_again(file):
+    folder = fetch_model(str(file), None, "model.target")
+    weights, config = folder / "model.safetensors", folder / "config.json"
+    whole, settings = weights.read_bytes(), config.read_bytes()
+    for damage in (
+        lambda: weights.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1])),
+        lambda: weights.write_bytes(whole[:100]),
+        config.unlink,
+        lambda: folder.with_name(f"{folder.name}.json").write_text("[]"),
+    ):
+        damage()
+        assert fetch_model(str(file), None, "model.target") == folder
+        assert (weights.read_bytes(), config.read_bytes()) == (whole, settings)
+
+
 def test_a_file_of_an_installed_package(file, tmp_path, monkeypatch):
     package = tmp_path / "tinywheel"
     package.mkdir()

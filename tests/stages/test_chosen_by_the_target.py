@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import zlib
 
@@ -14,6 +15,8 @@ from hf_unlearn.errors import RequestError
 from hf_unlearn.recipe import load_recipe
 from hf_unlearn.stages.data import load_bundle
 from hf_unlearn.stages.known_rows import only_known
+from hf_unlearn.stages.target_answers import _kept
+from hf_unlearn.stages.units import fingerprint
 from hf_unlearn.stages.world import Asked, make_world, without_surplus
 
 SPEC = WorldSpec(forget=30, retain=20, holdout=12, others=10, generic=12)
@@ -187,3 +190,13 @@ def test_sets_of_world_facts_can_be_kept_and_gated(tmp_path):
     assert recipe.gate.utility_sets == ("languages", "continents", "us_states", "element_names")
     with pytest.raises(RequestError, match=r"data\.world makes all sets: remove it or data\.retain"):
         load_recipe(tmp_path / "asks.yaml", ["data.retain.path=b.jsonl"])
+
+
+@pytest.mark.parametrize("damage", ["", "[", "[-1.0]", '{"logps": [-2.0, -3.0], "digest": "0"}', '{"logps": 3}'])
+def test_answers_in_the_cache_that_were_damaged_are_not_taken(damage, tmp_path):
+    path = tmp_path / "answers.json"
+    logps = [-1.0, -3.0]
+    path.write_text(json.dumps({"logps": logps, "digest": fingerprint(logps)}))
+    assert _kept(path) == logps
+    path.write_text(damage)
+    assert _kept(path) == []

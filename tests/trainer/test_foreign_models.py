@@ -112,8 +112,10 @@ def test_a_gguf_folder_is_no_target(start, tmp_path):
 def test_a_gguf_file_is_no_folder(tmp_path):
     path = tmp_path / "model-q4_0.gguf"
     path.write_bytes(b"GGUF")
+    with pytest.raises(RequestError, match=r"model-q4_0\.gguf is no GGUF file that can be read"):
+        tiny_trainer(tmp_path, model=str(path))
+    # Where a folder is meant, no file is converted.
     for load in (
-        lambda: tiny_trainer(tmp_path, model=str(path)),
         lambda: load_model(path),
         lambda: fetch(str(path), None, "model.target"),
     ):
