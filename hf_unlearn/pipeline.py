@@ -14,7 +14,7 @@ from rich.console import Console
 
 from .errors import RequestError
 from .recipe import Recipe, load_recipe
-from .recipe.attack_request import AttackRequest
+from .recipe.attack_request import AttackRequest, spaced
 from .recipe.attacks import fit_to_data, fitting
 from .runtime.environment import environment_failures
 from .runtime.files import whole_file, write_atomically
@@ -189,6 +189,9 @@ def attack_model(
     bundle = load_rows(request)
     for sentence in notes_on(bundle):
         progress.say(sentence)
+    text_format = request.text_format if request.format_given else spaced(request.text_format, bundle.forget.score)
+    if text_format != request.text_format:
+        progress.say("a space is put between question and answer; data.format.separator sets something else")
     attacks, left_out = fitting(request.section, bundle)
     for name, reason in left_out.items():
         progress.say(f"{name} is left out of the tier {request.section.tier}: {reason}")
@@ -198,7 +201,7 @@ def attack_model(
             claim_for_attacks(output_dir, models.model)
         with _lock(output_dir, main), Workers(workers, output_dir / "workers.log") as pool:
             metrics = tuple(request.evaluate.metrics)
-            context = SingleModel(output_dir, bundle, pool, progress, attacks, request.text_format, metrics)
+            context = SingleModel(output_dir, bundle, pool, progress, attacks, text_format, metrics)
             run = start_attacks(context, models, request.recipe)
             check_attacks(context, run.subjects, run.target)
             run_stages(run, [] if only_cost else [stage_named("export"), stage_named("attack")])
@@ -275,13 +278,13 @@ def propose(wanted: Wanted, output: Path) -> list[str]:
         EnvironmentFailure: The Hub could not be reached.
     """
     seen = look(wanted)
-    write_atomically(output, recipe_text(wanted, seen))
-    recipe = load_recipe(output)
-    bundle = load_bundle(recipe)
-    _, left_out = fit_to_data(recipe, bundle)
-    said = [
-        f"{output}: {seen.facts} facts in {seen.groups} groups to forget, {len(bundle.retain.score)} rows to keep."
-    ]
+    with whole_file(output) as work:
+        work.write_text(recipe_text(wanted, seen), encoding="utf-8")
+        recipe = load_recipe(work)
+        bundle = load_bundle(recipe)
+        _, left_out = fit_to_data(recipe, bundle)
+    kept = len(bundle.retain.score)
+    said = [f"{output}: {seen.facts} facts in {seen.groups} groups to forget, {kept} rows to keep."]
     said += notes_on(bundle)
     said += [f"{name} is left out of the tier {recipe.attack_tier}: {reason}" for name, reason in left_out.items()]
     said += [f"{name} is left out of the formats: {reason}" for name, reason in seen.unfit.items()]
@@ -297,6 +300,7 @@ def forget(
     holdout: Rows | None = None,
     never_knew: str | None = None,
     generic: Rows | None = None,
+    description: str | None = None,
     overrides: Sequence[str] = (),
     workers: int | None = None,
 ) -> RunResult:
@@ -307,10 +311,12 @@ def forget(
         rows: What to forget: mappings such as ``{"prompt": ..., "completion": ...}``, or a file of them.
         retain: What must stay.
         output_dir: Gets ``recipe.yaml``, ``data/`` (the rows, readable by their owner only) and ``run/``. What is
-            finished there is not repeated; a recipe that is there is run as it is.
+            finished there is not repeated. A ``recipe.yaml`` that is there is run as it is, whatever the rows: for
+            other rows or arguments remove it, or take another folder.
         holdout: Rows of the same kind that no model was trained on. Needed without ``never_knew``.
         never_knew: A model that was trained without the rows to forget.
         generic: Ordinary text.
+        description: In your words, for the model card: what is removed, never the rows themselves.
         overrides: ``section.key=value`` assignments.
         workers: Worker processes; ``None`` chooses, 0 runs everything in this process.
 
@@ -326,7 +332,7 @@ def forget(
     recipe = place / "recipe.yaml"
     if not recipe.exists():
         sets = {name: _as_file(these, place / "data", name) for name, these in given.items() if these is not None}
-        propose(Wanted("forget", model, sets, never_knew), recipe)
+        propose(Wanted("forget", model, sets, never_knew, description), recipe)
     return run_pipeline(load_recipe(recipe, overrides), place / "run", workers=workers)
 
 

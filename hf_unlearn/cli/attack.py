@@ -57,6 +57,11 @@ def _wants_model(arguments: argparse.Namespace) -> bool:
     if given:
         option = "recipe" if given[0] == "from_recipe" else given[0].replace("_", "-")
         raise RequestError(f"--{option} goes with one model: name the attack too, as in --attack rtt")
+    if Path(arguments.recipe).is_dir():
+        raise RequestError(
+            f"{arguments.recipe} is a folder and not a recipe: to attack a model add --attack NAME (or --tier TIER) "
+            "and --data FORGET_FILE (or --recipe RECIPE)"
+        )
     return False
 
 
@@ -102,7 +107,7 @@ COMMANDS = (
         (
             "RECIPE [section.key=value ...] [options]",
             "MODEL --attack NAME --data FILE [options]",
-            "MODEL --tier TIER --from-recipe RECIPE [options]",
+            "MODEL --tier TIER --recipe RECIPE [options]",
         ),
     ),
 )

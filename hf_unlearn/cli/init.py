@@ -15,19 +15,21 @@ _ASKED = {
     "holdout": "Rows of the same kind that no model was trained on (they show what 'never knew' looks like)? A file: ",
 }
 _MENDS = {
-    "retain": "--retain is missing: name a file of rows that must stay, of the same kind as the forget set (hundreds "
-    "are better than tens)",
-    "holdout": "there is nothing to compare with: name with --holdout a file of rows of the same kind that no model "
-    "was trained on, or with --never-knew a model that was trained without the forget set",
+    "retain": "--retain FILE: rows that must stay, of the same kind as the forget set (hundreds are better than tens)",
+    "holdout": "--holdout FILE: rows of the same kind that no model was trained on (or --never-knew MODEL: one that "
+    "was trained without the forget set)",
 }
 
 
 def _add_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("model", metavar="MODEL", help="the model that knows: Hub id or folder")
     command.add_argument("--forget", metavar="FILE", type=Path, required=True, help="rows to forget")
-    command.add_argument("--retain", metavar="FILE", type=Path, help="rows that must stay")
-    command.add_argument("--holdout", metavar="FILE", type=Path, help="rows of the same kind that nobody trained on")
+    command.add_argument("--retain", metavar="FILE", type=Path, help="rows that must stay (asked for if missing)")
+    command.add_argument(
+        "--holdout", metavar="FILE", type=Path, help="rows of the same kind that nobody trained on; or:"
+    )
     command.add_argument("--never-knew", metavar="MODEL", help="a model that was trained without the forget set")
+    command.add_argument("--description", help="in your words, for the model card: what is removed")
     command.add_argument("--generic", metavar="FILE", type=Path, help="ordinary text")
     command.add_argument("--name", help="name of the recipe (default: that of the forget file)")
     command.add_argument("--output", metavar="FILE", type=Path, default=Path("recipe.yaml"), help="where to write it")
@@ -37,29 +39,39 @@ def _init(arguments: argparse.Namespace) -> int:
     from ..pipeline import propose
     from ..stages.proposal import Wanted
 
+    if not arguments.forget.is_file():
+        raise RequestError(f"--forget {arguments.forget}: there is no such file")
     if arguments.output.exists():
         raise RequestError(f"{arguments.output} exists: choose another --output, or remove it")
-    given = {"forget": arguments.forget, "retain": arguments.retain or _ask("retain")}
-    if arguments.holdout is not None or arguments.never_knew is None:
-        given["holdout"] = arguments.holdout or _ask("holdout")
+    given = {"forget": arguments.forget, **_further_sets(arguments)}
     if arguments.generic is not None:
         given["generic"] = arguments.generic
     name = arguments.name or re.sub(r"[^\w.-]+", "-", arguments.forget.stem).strip("-.") or "unlearning"
-    sentences = propose(Wanted(name, arguments.model, given, arguments.never_knew), arguments.output)
+    if arguments.output.absolute().parent != Path.cwd():
+        given = {key: path.absolute() for key, path in given.items()}  # it may be run from there
+    wanted = Wanted(name, arguments.model, given, arguments.never_knew, arguments.description)
+    sentences = propose(wanted, arguments.output)
     print("\n".join(sentences))
     return 0
 
 
-def _ask(name: str) -> Path:
-    """The file of a set, asked for at a terminal.
+def _further_sets(arguments: argparse.Namespace) -> dict[str, Path]:
+    """The sets that a recipe needs besides the forget set, asked for at a terminal if they are missing.
 
     Raises:
-        RequestError: There is nobody to ask, or the answer is empty.
+        RequestError: There is nobody to ask, or an answer is empty; names all that is missing.
     """
+    wanted = ["retain"] if arguments.never_knew is not None and arguments.holdout is None else ["retain", "holdout"]
+    sets = {name: getattr(arguments, name) or _asked(name) for name in wanted}
+    missing = [_MENDS[name] for name, path in sets.items() if path is None]
+    if missing:
+        raise RequestError(f"a recipe needs more than the rows to forget: add {', and '.join(missing)}")
+    return {name: path for name, path in sets.items() if path is not None}
+
+
+def _asked(name: str) -> Path | None:
     answer = input(_ASKED[name]).strip() if sys.stdin.isatty() and sys.stdout.isatty() else ""
-    if not answer:
-        raise RequestError(_MENDS[name])
-    return Path(answer)
+    return Path(answer) if answer else None
 
 
 COMMANDS = (Command("init", "write a first recipe for a model and its rows", _add_arguments, _init),)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ..attacks import tier_names
 from ..data.encoding import TextFormat
+from ..data.example import Example
 from ..data.sources import Source
 from ..errors import RequestError
 from ..evaluation.run import EvalSpec
@@ -55,6 +56,7 @@ class AttackRequest:
         text_format: How rows become text.
         recipe: The recipe that rows and models come from, or
         data: rows of the user's own.
+        format_given: Whether the user said how rows become text.
     """
 
     section: AttackSection
@@ -62,6 +64,7 @@ class AttackRequest:
     text_format: TextFormat
     recipe: Recipe | None = None
     data: OwnData | None = None
+    format_given: bool = True
 
 
 @dataclass(frozen=True)
@@ -119,7 +122,9 @@ def read_request(chosen: Chosen, recipe: str | None, files: Sequence[str], overr
     Raises:
         RequestError: Neither or both of recipe and files are given, or something in them is wrong.
     """
-    if (recipe is None) == (not files):
+    if recipe is not None and files:
+        raise RequestError("--recipe and --data are both given: the recipe names its rows, so leave one of them out")
+    if recipe is None and not files:
         raise RequestError(
             "attacking a model needs rows to ask for: give either --recipe RECIPE or --data FORGET_FILE"
         )
@@ -137,7 +142,16 @@ def read_request(chosen: Chosen, recipe: str | None, files: Sequence[str], overr
     given = build(_Given, Located(rest, tree.where))
     if given.data.forget is None:
         raise RequestError("there are no rows to ask for: give --data FILE for the forget set")
-    return AttackRequest(section, given.evaluate, given.data.format, data=given.data)
+    format_given = any(assignment.startswith("data.format") for assignment in overrides)
+    return AttackRequest(section, given.evaluate, given.data.format, data=given.data, format_given=format_given)
+
+
+def spaced(text_format: TextFormat, rows: Sequence[Example]) -> TextFormat:
+    """The format with a space before answers where neither questions nor answers bring one: else a model is asked for
+    words that no text has."""
+    plain = [row for row in rows if row.prompt and not row.conversational]
+    joined = any(not row.answer[:1].isspace() and not row.prompt[-1:].isspace() for row in plain)
+    return replace(text_format, separator=" ") if joined and text_format == TextFormat() else text_format
 
 
 @dataclass(frozen=True)

@@ -34,12 +34,14 @@ class Wanted:
         model: The model that knows: Hub id or folder.
         sets: Files of rows by set: ``forget`` and ``retain``, and ``holdout`` or ``generic``.
         never_knew: A model that was trained without the forget set, if there is one.
+        description: In the publisher's words, what is removed.
     """
 
     name: str
     model: str
     sets: Mapping[str, Path]
     never_knew: str | None = None
+    description: str | None = None
 
 
 @dataclass(frozen=True)
@@ -176,7 +178,8 @@ def _head(wanted: Wanted, seen: Seen) -> list[str]:
 def _data(wanted: Wanted, seen: Seen) -> list[str]:
     lines = [
         "data:",
-        '  description: ""    # in your words, for the model card: what is removed, never the rows themselves',
+        f"  description: {_quoted(wanted.description or f'{seen.facts} facts, not described by the publisher')}"
+        "    # for the model card, in your words; never the rows themselves",
         f"  max_length: {max(64, 2 ** math.ceil(math.log2(seen.tokens + 16)))}    # the longest row has about "
         f"{seen.tokens} tokens",
     ]
@@ -225,12 +228,12 @@ def _work(seen: Seen) -> list[str]:
 def _gate(wanted: Wanted, seen: Seen) -> list[str]:
     chosen = bool(seen.options | seen.drawable)
     metrics = "probability, mc_accuracy" if chosen else "probability, extraction_strength"
+    least = least_limit(seen.groups, CONFIDENCE) or 1
     return [
         "gate:",
         f"  metrics: [{metrics}]",
-        f"  # {seen.groups} groups can show a share as small as {least_limit(seen.groups, CONFIDENCE) or 1:g}. "
-        "With a limit below this one, a model that",
-        "  # never knew would often be undecided.",
+        f"  # {seen.groups} groups can show a share of {least:g} at best, and chance moves even a model that never knew:",
+        "  # with a smaller limit than this one it would often be undecided. More facts allow a smaller one; 0.10 is usual.",
         f"  max_recovered_share_formats: {seen.limit:g}",
         f"  max_recovered_share_attacks: {max(0.20, seen.limit):g}",
     ]

@@ -55,6 +55,23 @@ def test_one_model_with_rows_of_ones_own(finished, rows, tmp_path, capsys):
     assert not any(json.loads(line)["prompt"] in text for line in rows.read_text().splitlines())
 
 
+def test_answers_without_a_space_are_asked_after_one(finished, tmp_path, capsys):
+    """Rows such as question/answer bring none, and nobody writes the two without a space between them."""
+    members = [
+        {"question": row.prompt, "answer": row.answer.strip(), "group": row.group}
+        for row in make_planted(SPEC).forget.score
+    ]
+    spaceless = write_rows(tmp_path / "rows.jsonl", members)
+    spaced = write_rows(tmp_path / "spaced.jsonl", [{**row, "answer": f" {row['answer']}"} for row in members])
+    scores = []
+    for rows, told in ((spaceless, True), (spaced, False)):
+        out = tmp_path / rows.stem
+        assert attack(finished / "train", out, "--attack", "prune", "--data", rows, "attack.prune.shares=[0.2]") == 0
+        assert ("a space is put between question and answer" in capsys.readouterr().out) is told
+        scores.append({row["metric"]: row["scores"] for row in found(out)["prune"]["metrics"]})
+    assert scores[0] == scores[1]
+
+
 def test_a_recipe_gives_rows_settings_and_the_models_to_compare_with(finished, recipe, tmp_path, capsys):
     out = tmp_path / "out"
     words = ["--attack", "noise", "--recipe", recipe, "attack.noise.draws=1", "attack.noise.amounts=[0.3]", "--json"]
@@ -167,7 +184,7 @@ def test_jobs_over_workers_make_the_same(finished, rows, tmp_path):
     ("words", "sentence"),
     [
         (["--attack", "prune"], "needs rows to ask for: give either --recipe RECIPE or --data FORGET_FILE"),
-        (["--attack", "prune", "--data", "ROWS", "--recipe", "quickstart"], "give either --recipe RECIPE or --data"),
+        (["--attack", "prune", "--data", "ROWS", "--recipe", "quickstart"], "--recipe and --data are both given"),
         (
             ["--attack", "prun", "--data", "ROWS"],
             "attack.prun: there is no attack called 'prun': did you mean 'prune'",
@@ -180,6 +197,7 @@ def test_jobs_over_workers_make_the_same(finished, rows, tmp_path):
         (["--attack", "interpolate", "--data", "ROWS"], "interpolate uses the model before unlearning"),
         (["--attack", "finetune-retain", "--data", "ROWS"], "name data.retain"),
         (["--tier", "quick", "--after", "bnb-nf4", "--data", "ROWS"], "--after goes with attacks by name"),
+        ([], "is a folder and not a recipe: to attack a model add --attack NAME"),
         (["--attack", "prune", "--after", "gptq-int4", "--data", "ROWS"], "is calibrated on text"),
         (["--attack", "prune", "--data", "ROWS", "attack.prune.shares=[2]"], "prune.shares must name shares"),
         (["--attack", "prune", "--data", "ROWS", "data.forget.answer=nothing"], "nothing"),

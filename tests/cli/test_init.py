@@ -45,6 +45,7 @@ def test_the_recipe_fits_model_and_rows(files, target, tmp_path, capsys, refused
     assert (recipe.name, recipe.model.target) == ("forget-rows", str(target))
     assert recipe.method("auto").settings["robust"] == "auto"
     assert recipe.method("auto").settings["learning_rate"] == 1e-3
+    assert recipe.data.description == "40 facts, not described by the publisher"
     assert recipe.data.forget.draw_choices == 3 and recipe.data.format.kind == "plain"
     assert recipe.data.format.separator == " "
     assert "other-form" in recipe.attack and "rtt" in recipe.attack
@@ -71,9 +72,25 @@ def test_a_chat_template_is_used(files, target, tmp_path):
 
 def test_what_is_missing_is_said_and_nothing_is_asked_in_a_pipe(files, target, tmp_path, refused):
     output = ("--output", str(tmp_path / "mine.yaml"))
-    assert "--retain is missing" in refused(2, "init", target, *words(files, "forget"), *output)
+    sentence = refused(2, "init", target, *words(files, "forget"), *output)
+    assert "--retain FILE" in sentence and "--holdout FILE" in sentence and "--never-knew" in sentence
     sentence = refused(2, "init", target, *words(files, "forget", "retain"), *output)
-    assert "--holdout" in sentence and "--never-knew" in sentence
+    assert "--holdout FILE" in sentence and "--retain" not in sentence
+    sentence = refused(2, "init", target, "--forget", tmp_path / "no.jsonl", *output)
+    assert sentence == f"--forget {tmp_path / 'no.jsonl'}: there is no such file"
+    sentence = refused(
+        2,
+        "init",
+        target,
+        "--forget",
+        files["forget"],
+        "--retain",
+        files["forget"],
+        *output,
+        "--holdout",
+        files["holdout"],
+    )
+    assert "are in both the forget and the retain set" in sentence
     few = write_rows(tmp_path / "few.jsonl", people(0, 4))
     sentence = refused(2, "init", target, "--forget", few, *words(files, "retain", "holdout"), *output)
     assert "few.jsonl has 4 independent groups of facts, and no verdict is possible on fewer than 10" in sentence
@@ -112,12 +129,20 @@ def test_one_call_does_it_all(target, tmp_path):
     small = [
         *("methods.0.max_steps=6", "methods.0.save_steps=4", "export.formats=[bf16]", "gate.formats=[]"),
         *("attack={prune: {shares: [0.1]}}", "evaluate.metrics=[probability]", "gate.metrics=[probability]"),
-        *("evaluate.generate_limit=2", "evaluate.fluency_tokens=4", "gate.draws=100", "data.description=people"),
+        *("evaluate.generate_limit=2", "evaluate.fluency_tokens=4", "gate.draws=100"),
     ]
     out = tmp_path / "out"
     result = hf_unlearn.forget(
-        str(target), forgotten, retain=kept, holdout=unknown, output_dir=out, overrides=small, workers=0
+        str(target),
+        forgotten,
+        retain=kept,
+        holdout=unknown,
+        output_dir=out,
+        description="people",
+        overrides=small,
+        workers=0,
     )
+    assert load_recipe(out / "recipe.yaml").data.description == "people"
     assert result.verified.report["verdict"]["status"] in ("passed", "failed", "inconclusive")
     assert (out / "run" / "train" / "model.safetensors").is_file()
     assert (out / "data" / "forget.jsonl").stat().st_mode & 0o777 == 0o600
