@@ -232,7 +232,7 @@ def _gate(wanted: Wanted, seen: Seen) -> list[str]:
     return [
         "gate:",
         f"  metrics: [{metrics}]",
-        f"  # {seen.groups} groups can show a share of {least:g} at best, and chance moves even a model that never knew.",
+        f"  # {seen.groups} groups can show a share of {least:g} at best; chance moves even a model that never knew.",
         "  # With a smaller limit than this one it would often be undecided; more facts allow the usual 0.10.",
         f"  max_recovered_share_formats: {seen.limit:g}",
         f"  max_recovered_share_attacks: {max(0.20, seen.limit):g}",
