@@ -13,7 +13,7 @@ AltPOLoss CrossEntropyUnlearningLoss DPOLoss EnvironmentFailure FixedIncorrectLo
 HiddenRetainLoss IdkDPOLoss IdkNLLLoss JensenShannonLoss JensenShannonRetainLoss KLRetainLoss LearningLoss MarginLoss
 MarginToReferenceLoss MaxEntropyLoss MissingExtraError NLLRetainLoss NPOLoss NoRetainLoss PDULoss RMULoss
 RandomIncorrectLoss RequestError SatImpLoss SimNPOLoss UndialLoss UnlearnConfig UnlearnTrainer VerificationError
-VerifiedModel WeightedGradientAscentLoss __version__ audit load_report
+VerifiedModel WeightedGradientAscentLoss __version__ audit forget load_report
 """.split()
 
 

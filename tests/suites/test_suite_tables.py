@@ -54,4 +54,4 @@ def test_markup_in_names_is_shown_as_it_stands(evaluated):
     result = read_result(evaluated)
     result["model"]["name"] = "[red]model[/red]\x1b[31m"
     text = printed(lambda console: print_evaluation(result, "out", console), 80)
-    assert "[red]model[/red][31m" in text
+    assert r"[red]model[/red]\x1b[31m" in text and "\x1b" not in text  # spelled out
