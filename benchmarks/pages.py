@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import platform
 import re
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 
@@ -31,6 +32,25 @@ def made_by(command: str, *packages: str, timed: bool = True) -> str:
     if timed:
         machine += f", threads: {torch.get_num_threads()}, load {os.getloadavg()[0]:.1f} at the start"
     return f"`{command}`, {time.strftime('%Y-%m-%d')}: {machine}; Python {platform.python_version()}, {versions}."
+
+
+def run_simulation(description: str | None, page: Path, make: Callable[[int], str], runs: int) -> None:
+    """The command line of a simulation: print its page, or write it.
+
+    Args:
+        description: What ``--help`` says.
+        page: Where ``--write`` writes to.
+        make: Makes the page from the number of simulated runs of each case.
+        runs: That number, unless ``--runs`` says otherwise.
+    """
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", type=int, default=runs, help="simulated runs of each case")
+    parser.add_argument("--write", action="store_true", help=f"write {page.name}")
+    arguments = parser.parse_args()
+    text = make(arguments.runs)
+    if arguments.write:
+        page.write_text(text, encoding="utf-8")
+    print(text)
 
 
 def command_line(script: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -17,7 +16,7 @@ from .recipe import Recipe, load_recipe
 from .recipe.attack_request import AttackRequest, spaced
 from .recipe.attacks import fit_to_data, fitting
 from .runtime.environment import environment_failures
-from .runtime.files import whole_file, write_atomically
+from .runtime.files import whole_file, write_atomically, write_private
 from .runtime.jobs import Workers, default_workers
 from .runtime.processes import is_main_process, leave_group, world_size
 from .runtime.progress import Progress
@@ -341,11 +340,5 @@ def _as_file(rows: Rows, folder: Path, name: str) -> Path:
     if isinstance(rows, str | Path):
         return Path(rows).absolute()
     path = folder.absolute() / f"{name}.jsonl"
-    folder.mkdir(parents=True, exist_ok=True)
-    with whole_file(path) as partial, open(partial, "w", encoding="utf-8", opener=_private) as out:
-        out.writelines(json.dumps(dict(row), ensure_ascii=False) + "\n" for row in rows)
+    write_private(path, "".join(json.dumps(dict(row), ensure_ascii=False) + "\n" for row in rows))
     return path
-
-
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)

@@ -13,7 +13,6 @@ the limit whose facts are known whole, sparsely or by groups, what passing costs
 
 from __future__ import annotations
 
-import argparse
 import datetime
 import itertools
 import platform
@@ -23,6 +22,7 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.pages import run_simulation
 from benchmarks.validity.limits import sections
 from benchmarks.validity.simulate import Kind, Scenario, draw
 from hf_unlearn.verification.intervals import Bootstrap, drawn_share, least_groups, recovered_share
@@ -239,14 +239,7 @@ def page(runs: int) -> str:
 
 def main() -> None:
     """Simulate and print, or write, the tables."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--runs", type=int, default=300, help="simulated runs of each case")
-    parser.add_argument("--write", action="store_true", help=f"write {PAGE.name}")
-    arguments = parser.parse_args()
-    text = page(arguments.runs)
-    if arguments.write:
-        PAGE.write_text(text, encoding="utf-8")
-    print(text)
+    run_simulation(__doc__, PAGE, page, 300)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ two tests that are only reported.
 
 from __future__ import annotations
 
-import argparse
 import datetime
 import platform
 from collections.abc import Callable, Sequence
@@ -24,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import betabinom, ks_2samp
 
+from benchmarks.pages import run_simulation
 from hf_unlearn.verification.intervals import Bootstrap
 from hf_unlearn.verification.single_facts import COMBINED, MOST_GUESSED, Asked, combine, count_facts, judge_counts
 
@@ -328,14 +328,7 @@ def page(runs: int) -> str:
 
 def main() -> None:
     """Simulate and print, or write, the tables."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--runs", type=int, default=60, help="simulated runs of each line")
-    parser.add_argument("--write", action="store_true", help=f"write {PAGE.name}")
-    arguments = parser.parse_args()
-    text = page(arguments.runs)
-    if arguments.write:
-        PAGE.write_text(text, encoding="utf-8")
-    print(text)
+    run_simulation(__doc__, PAGE, page, 60)
 
 
 if __name__ == "__main__":

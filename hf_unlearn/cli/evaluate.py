@@ -8,7 +8,6 @@ import json
 from pathlib import Path
 
 from ..errors import RequestError
-from ..registry import suggest
 from ..stages import stage_named
 from .command import Command
 from .run import add_recipe_arguments, run_recipe
@@ -40,15 +39,11 @@ def _check_no_model(name: str) -> None:
     """Refuse a model where a recipe is meant, and say what is missing."""
     from ..evaluation.suites import builtin_suites
     from ..hub.metadata import is_hub_id
-    from ..recipe import builtin_recipes
 
     path = Path(name)
     if path.is_dir() or (is_hub_id(name) and "/" in name and path.suffix not in (".yaml", ".yml")):
         suites = ", ".join(builtin_suites())
         raise RequestError(f"{name} is not a recipe: to evaluate a model add --suite ({suites}, or a YAML file)")
-    if not path.exists() and name not in builtin_recipes() and path.suffix not in (".yaml", ".yml"):
-        known = suggest(name, list(builtin_recipes()))
-        raise RequestError(f"there is no recipe {name!r}: {known}; to evaluate a model add --suite")
 
 
 def _check_without_suite(arguments: argparse.Namespace) -> None:

@@ -260,6 +260,15 @@ def encode_rows(
     return encoded
 
 
+def lacks_space(rows: Iterable[Example]) -> bool:
+    """Whether a question and its answer would be written without a space between them in plain text."""
+    return any(
+        not row.answer[:1].isspace() and not row.prompt[-1:].isspace()
+        for row in rows
+        if row.prompt and not row.conversational
+    )
+
+
 def check_chat_template(tokenizer: PreTrainedTokenizerBase, fmt: TextFormat, rows: Iterable[Example]) -> None:
     """Refuse rows that need a chat template if the tokenizer has none.
 

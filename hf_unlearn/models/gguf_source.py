@@ -19,8 +19,8 @@ import torch
 from transformers import PreTrainedModel
 
 from ..errors import EnvironmentFailure, MissingExtraError, RequestError, first_line
-from ..runtime.cache import cache_dir
-from ..runtime.files import whole_folder, write_atomically
+from ..runtime.cache import cache_dir, is_as_listed, lock_of, make_places, write_list
+from ..runtime.files import whole_folder
 from ..runtime.locks import locked
 from ..runtime.log_filters import hidden_library_bars
 from ..verification.digests import sha256_file
@@ -100,33 +100,15 @@ def converted(file: Path, key: str, package: str = "") -> Path:
     """
     digest = sha256_file(file)
     folder = cache_dir() / "gguf" / f"{digest[:32]}{_config_part(file)}-{CONVERSION}"
-    if _is_as_converted(folder):
+    if is_as_listed(folder):
         return folder
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with locked(folder.with_suffix(".lock"), before_waiting=lambda: None):
-        if not _is_as_converted(folder):
+    make_places(folder)
+    with locked(lock_of(folder), before_waiting=lambda: None):
+        if not is_as_listed(folder):
             with whole_folder(folder) as partial:
                 _convert(file, digest, partial, key, package)
-            write_atomically(_list_of(folder), json.dumps(_digests(folder), indent=1, sort_keys=True))
+            write_list(folder)
     return folder
-
-
-def _is_as_converted(folder: Path) -> bool:
-    """Whether every file of a converted model is what was written. What is not is converted again."""
-    try:
-        listed = json.loads(_list_of(folder).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return False
-    return folder.is_dir() and bool(listed == _digests(folder))
-
-
-def _list_of(folder: Path) -> Path:
-    """The digests of the files of a converted model, beside it."""
-    return folder.with_name(f"{folder.name}.json")
-
-
-def _digests(folder: Path) -> dict[str, str]:
-    return {path.relative_to(folder).as_posix(): sha256_file(path) for path in folder.rglob("*") if path.is_file()}
 
 
 def _config_part(file: Path) -> str:

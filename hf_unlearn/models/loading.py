@@ -262,7 +262,7 @@ def fetch(name: str, revision: str | None, key: str) -> Path:
     if not (found / "config.json").exists():
         raise RequestError(
             f"{key}: {name!r} on the Hub holds no config.json, so it is not a saved model: name the repository with "
-            "the full-precision safetensors files (nothing is trained from GGUF files)"
+            "the full-precision safetensors files, or its GGUF file too (model.gguf_file)"
         )
     return found
 

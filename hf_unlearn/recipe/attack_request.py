@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ..attacks import tier_names
-from ..data.encoding import TextFormat
+from ..data.encoding import TextFormat, lacks_space
 from ..data.example import Example
 from ..data.sources import Source
 from ..errors import RequestError
@@ -149,9 +149,7 @@ def read_request(chosen: Chosen, recipe: str | None, files: Sequence[str], overr
 def spaced(text_format: TextFormat, rows: Sequence[Example]) -> TextFormat:
     """The format with a space before answers where neither questions nor answers bring one: else a model is asked for
     words that no text has."""
-    plain = [row for row in rows if row.prompt and not row.conversational]
-    joined = any(not row.answer[:1].isspace() and not row.prompt[-1:].isspace() for row in plain)
-    return replace(text_format, separator=" ") if joined and text_format == TextFormat() else text_format
+    return replace(text_format, separator=" ") if text_format == TextFormat() and lacks_space(rows) else text_format
 
 
 @dataclass(frozen=True)

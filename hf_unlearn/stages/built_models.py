@@ -1,7 +1,7 @@
 """Small models that were built from the data of a run, kept by what decides them, for the next run with the same.
 
-``scratch/<key>`` in the cache holds a model, ``lists/<key>.json`` the digests of its files as they were built. At each
-use they are compared, and a model that is not what was built is built again. ``locks/<key>`` is held by who builds it.
+They are in ``scratch`` in the cache (:mod:`~hf_unlearn.runtime.cache`). At each use their files are compared with what
+was built, and a model that is not that is built again.
 """
 
 from __future__ import annotations
@@ -14,12 +14,10 @@ from pathlib import Path
 
 from ..data.encoding import TextFormat
 from ..data.example import Example
-from ..errors import EnvironmentFailure
 from ..models.scratch import ScratchSpec, build_tokenizer, scratch_cache_key, train_scratch_model
-from ..runtime.cache import cache_dir
-from ..runtime.files import remove, whole_folder, write_atomically
+from ..runtime.cache import cache_dir, is_as_listed, list_of, lock_of, make_places, write_list
+from ..runtime.files import remove, whole_folder
 from ..runtime.locks import locked
-from .units import file_digests
 
 _NEEDED = ("config.json", "model.safetensors", "tokenizer.json")
 _A_DAY = 86_400
@@ -43,18 +41,13 @@ def is_as_built(folder: Path) -> bool:
     """
     if not folder.is_dir():
         return False
-    found = file_digests(folder)
-    try:
-        listed = json.loads(_list_of(folder).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        if not _can_be_read(folder):
-            return False
-        with contextlib.suppress(OSError):  # a cache that others fill may be read-only
-            _write_list(folder, found)
-        return True
-    except (OSError, ValueError, RecursionError):
+    if list_of(folder).exists():
+        return is_as_listed(folder)
+    if not _can_be_read(folder):
         return False
-    return bool(listed == found)
+    with contextlib.suppress(OSError):  # a cache that others fill may be read-only
+        write_list(folder)
+    return True
 
 
 def build_scratch(
@@ -74,21 +67,14 @@ def build_in_cache(
     Raises:
         EnvironmentFailure: The cache is no folder.
     """
-    lock = _lock_of(folder)
-    for place in (folder.parent, lock.parent):
-        try:
-            place.mkdir(parents=True, exist_ok=True)
-        except (FileExistsError, NotADirectoryError):
-            raise EnvironmentFailure(
-                f"{place} cannot be made, because a file is in the way: set HF_UNLEARN_CACHE to a folder"
-            ) from None
-    with locked(lock, before_waiting=lambda: None):
+    make_places(folder)
+    with locked(lock_of(folder), before_waiting=lambda: None):
         if is_as_built(folder):
             return
         remove(folder)
-        _list_of(folder).unlink(missing_ok=True)
+        list_of(folder).unlink(missing_ok=True)
         build_scratch(spec, rows, texts, text_format, folder, title)
-        _write_list(folder, file_digests(folder))
+        write_list(folder)
 
 
 def remove_halves() -> None:
@@ -101,7 +87,7 @@ def remove_halves() -> None:
             # Earlier versions built in folders with random names, and held no lock.
             if kind not in ("partial", "gone") and time.time() - left.stat().st_mtime < _A_DAY:
                 continue
-            lock = _lock_of(left.with_name(key))
+            lock = lock_of(left.with_name(key))
             lock.parent.mkdir(exist_ok=True)
             with locked(lock) as mine:
                 if mine:
@@ -117,15 +103,3 @@ def _can_be_read(folder: Path) -> bool:
             return all((folder / name).is_file() for name in _NEEDED)
     except (OSError, ValueError, RecursionError, SafetensorError):
         return False
-
-
-def _write_list(folder: Path, digests: dict[str, str]) -> None:
-    write_atomically(_list_of(folder), json.dumps(digests, indent=1, sort_keys=True))
-
-
-def _list_of(folder: Path) -> Path:
-    return folder.parent.parent / "lists" / f"{folder.name}.json"
-
-
-def _lock_of(folder: Path) -> Path:
-    return folder.parent.parent / "locks" / folder.name

@@ -7,8 +7,9 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from ..data.encoding import load_tokenizer
+from ..data.encoding import lacks_space, load_tokenizer
 from ..data.example import Example
 from ..data.sources import Source, load_source
 from ..errors import EnvironmentFailure, RequestError
@@ -17,6 +18,9 @@ from ..models.loading import empty_model
 from ..quantization import FORMATS
 from ..recipe.checks import check_name
 from ..verification.intervals import MIN_GROUPS, least_limit
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 CANDIDATES = ("bf16", "bnb-int8", "bnb-nf4", "rtn-int4-g128", "rtn-int4-g32")
 """Formats that people download, or that stand for them, and that need no calibration."""
@@ -112,17 +116,16 @@ def look(wanted: Wanted) -> Seen:
         )
     folder = fetch_model(wanted.model, None, "the model")
     tokenizer, model = load_tokenizer(str(folder)), empty_model(folder)
-    formats, unfit = _formats_for(folder)
+    formats, unfit = _formats_for(model)
     questions = all(row.prompt for row in forget)
     asked = [row for name in ("forget", "retain", "holdout") for row in rows.get(name, ())]
-    plain = [row for row in asked if row.prompt and not row.conversational]
     texts = [f"{row.prompt} {row.answer}" for row in asked]
     return Seen(
         parameters=sum(weight.numel() for weight in model.parameters()),
         dtype=str(getattr(model.config, "dtype", None) or "float32").removeprefix("torch."),
         chat=bool(tokenizer.chat_template) and questions,
         questions=questions,
-        spaced=any(not row.answer[:1].isspace() for row in plain),
+        spaced=lacks_space(asked),
         groups=groups,
         facts=len({row.fact for row in forget}),
         options=frozenset(name for name, those in rows.items() if those and all(row.choices for row in those)),
@@ -133,10 +136,9 @@ def look(wanted: Wanted) -> Seen:
     )
 
 
-def _formats_for(folder: Path) -> tuple[tuple[str, ...], dict[str, str]]:
+def _formats_for(model: PreTrainedModel) -> tuple[tuple[str, ...], dict[str, str]]:
     """The candidates that the model's sizes and the installed libraries allow, and what is wrong with the others."""
     unfit: dict[str, str] = {}
-    model = empty_model(folder)
     for name in CANDIDATES:
         kind = FORMATS.get(name).value()
         try:

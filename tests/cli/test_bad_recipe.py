@@ -298,7 +298,6 @@ def test_recipes_of_the_package_parse_by_name(name, refused, tmp_path, monkeypat
         (("run", "quickstart", "methods.0.lr=3"), "unknown key 'methods.0.lr': did you mean 'learning_rate'?"),
         (("run", "quickstart", "methods.0.epochs=3"), "did you mean 'num_train_epochs'?"),
         (("evaluate", "owner/model"), "owner/model is not a recipe: to evaluate a model add --suite"),
-        (("evaluate", "quikstart"), "did you mean 'quickstart'?; to evaluate a model add --suite"),
     ],
 )
 def test_words_that_do_not_fit(words, message, refused):

@@ -18,6 +18,7 @@ from hf_unlearn.models import gguf_source
 from hf_unlearn.models.gguf_source import GgufSource, fetch_model, holding_dtype, source_of
 from hf_unlearn.models.loading import fetch
 from hf_unlearn.recipe import ModelSpec
+from hf_unlearn.runtime.cache import list_of
 from hf_unlearn.verification.digests import sha256_file
 
 
@@ -73,7 +74,7 @@ def test_a_converted_folder_that_was_changed_is_converted_again(file):
         lambda: weights.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1])),
         lambda: weights.write_bytes(whole[:100]),
         config.unlink,
-        lambda: folder.with_name(f"{folder.name}.json").write_text("[]"),
+        lambda: list_of(folder).write_text("[]"),
     ):
         damage()
         assert fetch_model(str(file), None, "model.target") == folder
