@@ -23,6 +23,8 @@ MOST_ROWS = 128
 """Facts looked at per round: few enough to cost little."""
 OTHERS = 3
 """Answers of other rows that each question is put together with, and questions of other rows that each answer is."""
+LATER_FRACTION = 0.6
+"""The last fraction of all looks, whose mean preference decides."""
 LEAST_LOOKS = 3
 """So many looks in a row must find nothing left: one of them misses facts of which little is left."""
 QUIET_SHARE = 0.25
@@ -92,8 +94,14 @@ class RecoveryProbe:
 
     @property
     def gone(self) -> bool:
-        """Whether nothing was left in the latest looks."""
-        return len(self.left) >= LEAST_LOOKS and not any(self.left[-LEAST_LOOKS:])
+        """Whether no fact was left in the latest looks, and the later ones (:data:`LATER_FRACTION`) prefer nothing.
+
+        Each finds what the other misses: facts below chance cannot make up for a known one in the first, and a little
+        of very many facts, too little to be told from chance in a few looks, adds up in the second.
+        """
+        looks = len(self.preferences)
+        later = self.preferences[looks - round(LATER_FRACTION * looks) :]
+        return looks >= LEAST_LOOKS and not any(self.left[-LEAST_LOOKS:]) and fmean(later) <= 0
 
     def look(self, context: TrainingContext, numbers: Sequence[int], seed: str) -> None:
         """Probe the model as it is. All processes call this together, and share the rows.
