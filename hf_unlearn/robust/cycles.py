@@ -71,8 +71,8 @@ class Cycles(TrainingPart):
         rehearse_steps: Steps of the attack that is rehearsed before each phase of unlearning; 0 for none.
         rehearse_share: Of the groups of facts, how many the rehearsal learns.
         rehearse_rate: Learning rate of the rehearsal, as a multiple of the step's own.
-        until_gone: Rounds end when rehearsals bring no fact back, after half of ``rounds`` at the earliest and after
-            ``rounds`` at the latest.
+        until_gone: Rounds end when rehearsals bring no fact back, nor anything on average, after half of ``rounds``
+            at the earliest and after ``rounds`` at the latest.
         perturb: Before healing, weights move by this share towards noise (as in UNDO, arXiv 2506.06278).
         seed: Of what the rehearsal draws.
 

@@ -190,10 +190,22 @@ def test_nothing_is_noted_where_nothing_can_be_compared(tmp_path):
 
 def test_nothing_is_gone_before_some_looks():
     assert LEAST_LOOKS == 3
-    assert not RecoveryProbe(FactsLeft(1), left=[0, 0]).gone
-    assert not RecoveryProbe(FactsLeft(1), left=[5, 1, 0, 0]).gone
-    assert RecoveryProbe(FactsLeft(1), left=[5, 1, 0, 0, 0]).gone
-    assert not RecoveryProbe(FactsLeft(1), left=[0, 0, 1]).gone  # what had gone came back
+    assert not gone([0, 0])
+    assert not gone([5, 1, 0, 0])
+    assert gone([5, 1, 0, 0, 0])
+    assert not gone([0, 0, 1])  # what had gone came back
+
+
+def test_a_little_of_all_facts_is_not_gone_and_no_mean_makes_up_for_a_fact():
+    """Of ten looks the last six decide: their mean, and that none of the last three found a fact."""
+    none = [9] * 4 + [0] * 6
+    assert gone(none, [1.0] * 4 + [0.1, -0.2, 0.1, 0.1, -0.1, 0.0])
+    assert not gone(none, [-9.0] * 4 + [0.1, -0.2, 0.1, 0.1, -0.1, 0.01])
+    assert not gone([*none[:-1], 1], [-9.0] * 10)
+
+
+def gone(left, preferences=None):
+    return RecoveryProbe(FactsLeft(1), preferences=preferences or [0.0] * len(left), left=left).gone
 
 
 def test_without_rehearsals_nothing_can_be_brought_back():
