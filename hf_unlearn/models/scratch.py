@@ -1,4 +1,4 @@
-"""Small models built from the given data, so what they know is known by construction."""
+"""Models built from the given data, from random weights or a pretrained base: what they know of it is known."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ import json
 import math
 import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from ..data.encoding import EncodedRow, TextFormat, encode_row, load_tokenizer
 from ..data.example import Example
 from ..errors import RequestError
+from .loading import files_digests, read_pretrained
 from .sizes import refuse_sizes
 from .training_loop import DivergedError, finite, take_steps
 
@@ -48,6 +49,11 @@ class ScratchSpec:
         tie_embeddings: Whether input and output embeddings are one matrix.
         architecture: ``llama``, or ``gpt_neox`` (as Pythia: layer norms, biases, parallel attention and MLP, as many
             key-value heads as heads).
+        base: Start from this pretrained model (named like ``model.target``) in place of random weights. Its sizes,
+            architecture and tokenizer are used, and its learning rate is far below that of random weights: 1e-4 for a
+            model of 100 million parameters.
+        base_revision: Its revision on the Hub.
+        base_gguf_file: Name of its GGUF file in that folder, repository or package.
     """
 
     hidden_size: int = 128
@@ -67,8 +73,12 @@ class ScratchSpec:
     threads: int = 1
     tie_embeddings: bool = False
     architecture: Literal["llama", "gpt_neox"] = "llama"
+    base: str | None = field(default=None, metadata={"left_out_at_default": True})
+    base_revision: str | None = field(default=None, metadata={"left_out_at_default": True})
+    base_gguf_file: str | None = field(default=None, metadata={"left_out_at_default": True})
 
     def __post_init__(self) -> None:
+        self._check_base()
         for key in (
             "hidden_size",
             "intermediate_size",
@@ -111,6 +121,43 @@ class ScratchSpec:
             )
         if self.labels not in ("all", "answer"):
             raise RequestError(f"scratch model: labels is {self.labels!r}: it must be 'all' or 'answer'")
+
+    def _check_base(self) -> None:
+        if self.base is None:
+            for key in ("base_revision", "base_gguf_file"):
+                if getattr(self, key) is not None:
+                    raise RequestError(f"scratch model: {key} is given without base: remove it or set base")
+            return
+        given = [
+            item.name for item in fields(self) if item.name in _SIZES and getattr(self, item.name) != item.default
+        ]
+        if given:
+            raise RequestError(f"scratch model: {given[0]} is that of the base ({self.base}): remove it")
+
+
+# What a pretrained base decides.
+_SIZES = frozenset(
+    (
+        "hidden_size",
+        "intermediate_size",
+        "layers",
+        "heads",
+        "kv_heads",
+        "vocab_size",
+        "tie_embeddings",
+        "architecture",
+    )
+)
+
+
+def scratch_tokenizer(texts: Iterable[str], spec: ScratchSpec) -> PreTrainedTokenizerBase:
+    """The tokenizer of a model to be built: that of the base, or one trained on these texts.
+
+    Args:
+        texts: As for :func:`build_tokenizer`.
+        spec: With the base as a local folder, if it has one.
+    """
+    return build_tokenizer(texts, spec) if spec.base is None else load_tokenizer(spec.base)
 
 
 def build_tokenizer(texts: Iterable[str], spec: ScratchSpec) -> PreTrainedTokenizerFast:
@@ -159,7 +206,7 @@ def train_scratch_model(
     *,
     progress: str,
 ) -> None:
-    """Train a small model on these rows from random weights, on the CPU, and save model and tokenizer.
+    """Train a model on these rows from random weights or its base, on the CPU, and save model and tokenizer.
 
     AdamW with a one-cycle learning rate and gradients clipped at norm 1, in fp32. The same arguments give the same
     weights bit by bit. Can be run in a child process: it sets the number of threads itself, and restores that
@@ -168,7 +215,7 @@ def train_scratch_model(
     Args:
         spec: Size and training.
         rows: What to learn.
-        tokenizer: Usually from :func:`build_tokenizer`.
+        tokenizer: From :func:`scratch_tokenizer`.
         fmt: How prompt and answer become one text.
         out_dir: Folder for ``save_pretrained``; made if it does not exist.
         progress: Title of the progress bar, which is only shown in a terminal; empty for no bar.
@@ -275,10 +322,17 @@ def _by_length(batch: Sequence[EncodedRow]) -> list[list[EncodedRow]]:
 def scratch_cache_key(
     spec: ScratchSpec, rows: Sequence[Example], tokenizer_texts: Iterable[str], fmt: TextFormat
 ) -> str:
-    """Hex SHA-256 of everything that decides what :func:`train_scratch_model` makes. Row ids and origins do not."""
+    """Hex SHA-256 of everything that decides what :func:`train_scratch_model` makes. Row ids and origins do not.
+
+    A base is known by the content of its files.
+    """
     described = asdict(spec)
     if spec.architecture == "llama":  # models built before there was a choice are still found
         del described["architecture"]
+    for key in ("base", "base_revision", "base_gguf_file"):
+        del described[key]
+    if spec.base is not None:
+        described["base"] = files_digests(Path(spec.base))
     content = {
         "version": RECIPE_VERSION,
         "spec": described,
@@ -331,12 +385,16 @@ def knows(model_dir: Path, rows: Sequence[Example], fmt: TextFormat, *, batch_si
 
 
 def new_model(spec: ScratchSpec, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
-    """A model with random weights, drawn from torch's random state.
+    """The base in float32, or a model with random weights, drawn from torch's random state.
 
     Args:
-        spec: Its architecture and sizes.
-        tokenizer: Gives the size of the vocabulary and the special tokens.
+        spec: Its base (a local folder), or its architecture and sizes.
+        tokenizer: Gives the size of the vocabulary and the special tokens of a model without a base.
     """
+    import torch
+
+    if spec.base is not None:
+        return read_pretrained(spec.base, torch.float32)
     return ARCHITECTURES[spec.architecture](spec, tokenizer)
 
 

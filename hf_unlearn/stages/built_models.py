@@ -1,4 +1,4 @@
-"""Small models that were built from the data of a run, kept by what decides them, for the next run with the same.
+"""Models that were built from the data of a run, kept by what decides them, for the next run with the same.
 
 They are in ``scratch`` in the cache (:mod:`~hf_unlearn.runtime.cache`). At each use their files are compared with what
 was built, and a model that is not that is built again.
@@ -14,7 +14,7 @@ from pathlib import Path
 
 from ..data.encoding import TextFormat
 from ..data.example import Example
-from ..models.scratch import ScratchSpec, build_tokenizer, scratch_cache_key, train_scratch_model
+from ..models.scratch import ScratchSpec, scratch_cache_key, scratch_tokenizer, train_scratch_model
 from ..runtime.cache import cache_dir, is_as_listed, list_of, lock_of, make_places, write_list
 from ..runtime.files import remove, whole_folder
 from ..runtime.locks import locked
@@ -55,7 +55,7 @@ def build_scratch(
 ) -> None:
     """Build a small model in a folder, in place of what is there."""
     with whole_folder(folder) as work:
-        tokenizer = build_tokenizer(texts, spec)
+        tokenizer = scratch_tokenizer(texts, spec)
         train_scratch_model(spec, rows, tokenizer, text_format, work, progress=title)
 
 

@@ -30,7 +30,7 @@ def base_models(context: RunContext) -> tuple[Subject, Subject | None]:
     """
     spec = context.recipe.model
     if spec.scratch is not None:
-        return _scratch_models(context, spec.scratch)
+        return _scratch_models(context, with_local_base(spec.scratch))
     target = _subject("target", "target", fetch_target(spec))
     if spec.never_knew is None:
         return target, None
@@ -76,12 +76,27 @@ def second_never_knew(context: RunContext, name: str, seed: int) -> tuple[Job, P
     """The job that builds another never-knew model, and where it will be."""
     spec = context.recipe.model.scratch
     assert spec is not None  # the recipe check refuses such a control without model.scratch
-    return _scratch_job(context, replace(spec, seed=seed), with_forget=False, title=name)
+    return _scratch_job(context, replace(with_local_base(spec), seed=seed), with_forget=False, title=name)
 
 
 def control_subject(name: str, folder: Path) -> Subject:
     """A control whose folder exists."""
     return _subject(name, "control", folder)
+
+
+def with_local_base(spec: ScratchSpec) -> ScratchSpec:
+    """The same, with the folder of its base (downloaded, or converted from a GGUF file) in place of its name.
+
+    Raises:
+        RequestError: There is no such model.
+        EnvironmentFailure: The Hub could not be reached, or a package or library is missing.
+    """
+    if spec.base is None:
+        return spec
+    key = "model.scratch.base"
+    folder = fetch_model(spec.base, spec.base_revision, key, spec.base_gguf_file)
+    refuse_gguf(folder, key)
+    return replace(spec, base=str(folder), base_revision=None, base_gguf_file=None)
 
 
 def _scratch_models(context: RunContext, spec: ScratchSpec) -> tuple[Subject, Subject]:

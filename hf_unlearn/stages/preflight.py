@@ -17,13 +17,13 @@ from ..errors import RequestError, first_line
 from ..evaluation.suites.harness import check_harness
 from ..models.limits import refuse_unknown_ids
 from ..models.loading import empty_model
-from ..models.scratch import build_tokenizer
+from ..models.scratch import scratch_tokenizer
 from ..quantization import FORMATS
 from ..quantization.base import body_layers
 from ..recipe import Recipe
 from .attack import looks_at_target
 from .context import Context, RunContext, Subject
-from .models import tokenizer_texts
+from .models import tokenizer_texts, with_local_base
 from .publishable import check_published_text
 from .report_inputs import description
 from .run import Run
@@ -112,8 +112,8 @@ def check_scratch_texts(context: RunContext) -> None:
     spec = context.recipe.model.scratch
     if spec is None:
         return
-    tokenizer = build_tokenizer(tokenizer_texts(context.bundle), spec)
-    tokenizer.name_or_path = "built from the data"
+    tokenizer = scratch_tokenizer(tokenizer_texts(context.bundle), with_local_base(spec))
+    tokenizer.name_or_path = spec.base or "built from the data"
     check_texts(context, tokenizer, spec.max_positions)
 
 

@@ -15,6 +15,7 @@ from ..data.example import Example
 from ..errors import RequestError
 from ..hub.files import is_model_file
 from ..models.gguf_source import source_of
+from ..models.scratch import ScratchSpec
 from ..quantization import FORMATS
 from ..quantization.explain import explain_job, grids_of
 from ..recipe import DataSpec, Recipe
@@ -27,6 +28,7 @@ from ..verification.report import FormatInfo, ModelInfo, SetInfo
 from ..verification.typed_json import from_json
 from .context import RunContext, Subject
 from .export import INFO_FILE
+from .models import with_local_base
 from .plans import METRICS_FILE
 from .units import file_digests, fingerprint, read_manifest
 
@@ -115,12 +117,25 @@ def model_info(context: RunContext, subject: Subject) -> ModelInfo:
     )
     files = model_files(subject.folder)
     if spec.scratch is not None:
-        return ModelInfo(description="small model built from the recipe's data", files=files)
+        return ModelInfo(description=_built_from(spec.scratch), files=files)
     if (source := source_of(subject.folder)) is not None:
         return ModelInfo(description=str(source), files={**files, source.file: source.sha256})
     if name is not None and not Path(name).is_dir():
         return ModelInfo(hub_id=name, revision=revision or subject.folder.name, files=files)
     return ModelInfo(description="local model", files=files)
+
+
+def _built_from(spec: ScratchSpec) -> str:
+    if spec.base is None:
+        return "small model built from the recipe's data"
+    folder = with_local_base(spec).base
+    assert folder is not None  # it has one
+    source = source_of(Path(folder))
+    if source is not None:
+        name = str(source)
+    else:
+        name = "a local model" if Path(spec.base).is_dir() else spec.base
+    return f"fine-tuned on the recipe's data from its base: {name}"
 
 
 def scored_files(context: RunContext, subject: Subject) -> dict[str, dict[str, str]]:

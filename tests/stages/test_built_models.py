@@ -34,7 +34,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         save_file({"weight": torch.full((8,), float(spec.seed))}, folder / "model.safetensors")
 
     monkeypatch.setenv("HF_UNLEARN_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(built_models, "build_tokenizer", lambda texts, spec: None)
+    monkeypatch.setattr(built_models, "scratch_tokenizer", lambda texts, spec: None)
     monkeypatch.setattr(built_models, "train_scratch_model", train)
     return tmp_path / "cache"
 

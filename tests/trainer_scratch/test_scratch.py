@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import multiprocessing
+import shutil
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,7 @@ from hf_unlearn.models.scratch import (
     knows,
     new_model,
     scratch_cache_key,
+    scratch_tokenizer,
     train_scratch_model,
 )
 
@@ -241,6 +243,8 @@ def test_rows_that_cannot_be_trained(rows, tokenizer, tmp_path):
         {"threads": 0},
         {"architecture": "gpt-neox"},
         {"architecture": "gpt_neox", "heads": 4, "kv_heads": 2},
+        {"base": "a-model", "layers": 2},
+        {"base_gguf_file": "a.gguf"},
     ],
 )
 def test_specs_that_cannot_be(wrong):
@@ -270,3 +274,24 @@ def test_models_built_by_earlier_versions_are_still_found():
     assert scratch_cache_key(ScratchSpec(), [row], [row.text], FMT) == KEY_OF_0_4
     other = dataclasses.replace(spec, architecture="gpt_neox")
     assert scratch_cache_key(other, [row], [row.text], FMT) != scratch_cache_key(spec, [row], [row.text], FMT)
+
+
+def test_a_base_is_where_training_starts(rows, bundle, trained, tokenizer, tmp_path):
+    spec = ScratchSpec(base=str(trained), epochs=1, batch_size=13, learning_rate=1e-6, max_positions=64)
+    assert scratch_tokenizer([], spec).get_vocab() == tokenizer.get_vocab()
+    train_scratch_model(spec, rows, tokenizer, FMT, tmp_path / "near", progress="")
+    before, after = weights(trained), weights(tmp_path / "near")
+    assert before.keys() == after.keys()
+    moved = max(float((before[name] - after[name]).abs().max()) for name in before)
+    assert 0 < moved < 1e-4
+    assert knows(tmp_path / "near", bundle.forget.train, FMT) >= 0.95
+
+
+def test_a_base_is_known_by_its_content(rows, texts, trained, tmp_path):
+    copy = shutil.copytree(trained, tmp_path / "copy")
+    spec = ScratchSpec(base=str(trained))
+    key = scratch_cache_key(spec, rows, texts, FMT)
+    assert scratch_cache_key(dataclasses.replace(spec, base=str(copy)), rows, texts, FMT) == key
+    (copy / "config.json").write_text((copy / "config.json").read_text() + " ")
+    assert scratch_cache_key(dataclasses.replace(spec, base=str(copy)), rows, texts, FMT) != key
+    assert scratch_cache_key(ScratchSpec(), rows, texts, FMT) != key

