@@ -66,7 +66,7 @@ def main() -> None:
         if path.exists():
             found += read_run(folder, seed)
             reports.append(json.loads(path.read_text(encoding="utf-8")))
-    text = page(found, reports)
+    text = page(found, reports, on_real=arguments.real)
     if arguments.write:
         own = REAL_PAGE if arguments.real else PAGE
         (own if arguments.write is True else arguments.write).write_text(text, encoding="utf-8")

@@ -1,7 +1,8 @@
 """The same kinds of models on a real pretrained one: planted facts that SmolLM2 135M learns by fine-tuning.
 
 Target and never-knew models are fine-tuned from the same base, with and without the facts to forget, so the truth is
-as well known as for models trained from scratch. Settings were chosen on seed 100, which is in no table.
+as well known as for models trained from scratch. Settings are first guesses: seed 100, which is in no
+table, is for choosing them, and no run has been finished yet.
 """
 
 from __future__ import annotations
@@ -22,18 +23,18 @@ _KL: dict[str, Any] = {**_NPO, "retain_loss_type": "kl", "retain_weight": 10.0, 
 _NLL: dict[str, Any] = {**_NPO, "retain_loss_type": "nll", "retain_weight": 4.0, "lr_scheduler_type": "linear"}
 
 SETTINGS: dict[str, dict[str, Any]] = {
-    "bin-hidden-nf4": {**_NLL, "max_steps": 90, "learning_rate": 1e-4},
-    "depth-hidden": {**_KL, "max_steps": 60, "learning_rate": 5e-5},
-    "refusal": {**_NLL, "max_steps": 50, "learning_rate": 1e-4},
-    "suppressed": {**_KL, "max_steps": 60, "learning_rate": 1e-4},
-    "one-in-six": {**_KL, "max_steps": 60, "learning_rate": 4e-5},
-    "bf16-stepped": {**_NLL, "stepping": "bf16", "max_steps": 90, "learning_rate": 5e-6},
+    "bin-hidden-nf4": {**_NLL, "max_steps": 60, "learning_rate": 1e-4},
+    "depth-hidden": {**_KL, "max_steps": 40, "learning_rate": 5e-5},
+    "refusal": {**_NLL, "max_steps": 40, "learning_rate": 1e-4},
+    "suppressed": {**_KL, "max_steps": 40, "learning_rate": 1e-4},
+    "one-in-six": {**_KL, "max_steps": 40, "learning_rate": 4e-5},
+    "bf16-stepped": {**_NLL, "stepping": "bf16", "max_steps": 60, "learning_rate": 5e-6},
     "collapsed": {**_COMMON, "loss_type": "ga", "retain_loss_type": "none", "max_steps": 25, "learning_rate": 1e-4},
-    "npo": {**_KL, "max_steps": 60, "learning_rate": 4e-5},
+    "npo": {**_KL, "max_steps": 40, "learning_rate": 4e-5},
 }
 """By the name of a row; a control with the kind and parameters that the row has for small models."""
 
-LEARN: dict[str, Any] = {**_COMMON, "max_steps": 140, "learning_rate": 1e-4, "retain_per_forget": 1}
+LEARN: dict[str, Any] = {**_COMMON, "max_steps": 80, "learning_rate": 1e-4, "retain_per_forget": 1}
 """How ``depth-hidden`` learns the facts its own way."""
 
 
@@ -62,7 +63,7 @@ def recipe(seed: int, chosen: Sequence[Row]) -> dict[str, Any]:
             "min_known": 0.9,
             "scratch": {
                 "base": BASE,
-                "epochs": 6,
+                "epochs": 5,
                 "batch_size": 16,
                 "learning_rate": 1e-4,
                 "labels": "answer",
@@ -73,16 +74,16 @@ def recipe(seed: int, chosen: Sequence[Row]) -> dict[str, Any]:
             "max_length": 64,
             "keep_generic": True,
             "planted": {
-                "forget": 60,
-                "retain": 60,
-                "practice": 12,
-                "holdout": 20,
-                "generic": 24,
+                "forget": 44,
+                "retain": 44,
+                "practice": 8,
+                "holdout": 16,
+                "generic": 16,
                 "option_draws": 2,
                 "seed": seed,
             },
         },
         "export": {"formats": FORMATS},
-        "attack": {"rtt": {"folds": 3, "run_folds": 1, "learning_rates": [5e-5], "epochs": 5, "batch_size": 16}},
+        "attack": {"rtt": {"folds": 2, "run_folds": 1, "learning_rates": [5e-5], "epochs": 5, "batch_size": 16}},
         "gate": {"formats": FORMATS},
     }

@@ -126,25 +126,33 @@ def _score(report: Mapping[str, Any], model: str, split: str) -> float:
     )
 
 
-def page(found: Sequence[Found], reports: Sequence[Mapping[str, Any]]) -> str:
-    """The whole page."""
+def page(found: Sequence[Found], reports: Sequence[Mapping[str, Any]], *, on_real: bool = False) -> str:
+    """The whole page.
+
+    Args:
+        found: From :func:`read_run`, of all seeds.
+        reports: The reports of the runs.
+        on_real: The models were made of a real pretrained one.
+    """
     if not found:
         return "There is nothing to report yet."
     seeds = sorted({one.seed for one in found})
     versions = reports[0]["environment"]["versions"]
     named = ", ".join(f"{name} {versions[name]}" for name in SHOWN_VERSIONS if name in versions)
     budget = next((run["budget"] for run in reports[0]["attacks"] if run["name"] == "rtt"), {})
+    command = f"python -m benchmarks.validity{' --real' if on_real else ''} --write"
+    reported = [name for name in found[0].worst if name not in ("identity", "rtt", *reports[0]["gate"]["formats"])]
     lines = [
-        "# What the gate says of models whose truth is known",
+        f"# What the gate says of models whose truth is known{', made of SmolLM2 135M' if on_real else ''}",
         "",
-        f"Made by `python -m benchmarks.validity --write`, {datetime.date.today().isoformat()}; {named}; CPU; rules "
-        f"{RULES} of the verdict. {len(found)} models over {len(seeds)} seed{'s' * (len(seeds) > 1)}, besides the "
-        "targets and never-knew models they are compared with. What the rows are and how they are made: `rows.py`; "
-        "what was predicted: `docs/validity.md`.",
+        f"Made by `{command}`, {datetime.date.today().isoformat()}; {named}; CPU; rules {RULES} of the verdict. "
+        f"{len(found)} models over {len(seeds)} seed{'s' * (len(seeds) > 1)}, besides the "
+        "targets and never-knew models they are compared with. What the rows are and how they are made: "
+        f"`{'real.py' if on_real else 'rows.py'}`; what was predicted: `docs/validity.md`.",
         "",
         f"Gate: {', '.join(reports[0]['gate']['metrics'])} as each model stands, in "
-        f"{', '.join(reports[0]['gate']['formats'])} and under RTT ({_words(budget)}). `rtn-int2-g32` is reported, "
-        "not judged.",
+        f"{', '.join(reports[0]['gate']['formats'])} and under RTT ({_words(budget)})."
+        + "".join(f" `{name}` is reported, not judged." for name in reported),
         "",
         "## Error rates",
         "",
