@@ -117,7 +117,7 @@ def trains(name, folder, model, number):
     recipe = tiny(name, folder, model, number)
     out = folder / "out"
     made = train_method(
-        model, out, folder / "work", load_bundle(recipe), recipe.data.format, recipe.methods[number].settings, 0
+        model, out, folder / "work", load_bundle(recipe), TextFormat(), recipe.methods[number].settings, 0
     )
     assert made["steps"] == few_steps(recipe.methods[number].settings)
     losses = [value for key, value in made.items() if key.startswith("loss/")]  # of the last steps: auto ends healing
