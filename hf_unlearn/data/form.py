@@ -120,7 +120,7 @@ def decide_form(
     if sum(map(is_rendered, prompts)) >= LEAST_ASKING * len(prompts):
         return FormDecision("plain", "the prompts hold special tokens and were rendered before")
     if column is not None and "question" in column.lower():
-        return FormDecision("chat", f"the tokenizer has one, and the rows come from the column {column!r}")
+        return FormDecision("chat", "the tokenizer has one, and the rows come from a column of questions")
     asking = sum(map(asks, prompts))
     counted = f"{asking} of {len(prompts)} prompts of the forget set ask"
     if asking >= LEAST_ASKING * len(prompts):

@@ -13,7 +13,7 @@ from ..data.sources import Source, load_source, scored_apart
 from ..errors import RequestError
 from ..recipe import Recipe
 from .known_rows import only_known
-from .settled import Begun, settle_dtype, settle_form, with_other_form
+from .settled import Begun, Target, settle_dtype, settle_form, with_other_form
 from .target_answers import TargetAnswers
 from .world import make_world
 
@@ -43,12 +43,12 @@ def load_data(
             neither a never-knew model nor a holdout set to compare with.
         EnvironmentFailure: The Hub could not be reached.
     """
-    data, begun = recipe.data, begun or {}
+    data, target, begun = recipe.data, Target(recipe.model), begun or {}
     if data.planted is not None:
-        recipe, told = settle_form(recipe, None, begun)
+        recipe, told = settle_form(recipe, None, target, begun)
         bundle = make_planted(data.planted)
     elif data.world is not None:
-        recipe, told = settle_form(recipe, None, begun)
+        recipe, told = settle_form(recipe, None, target, begun)
         bundle = make_world(data.world, _target(recipe, "data.world"), say)
     else:
         sets = {
@@ -66,7 +66,7 @@ def load_data(
             sets[name] = replace(sets[name], score=asked)
         extra = {name: _load_set(source, name, f"data.extra.{name}") for name, source in data.extra.items()}
         holdout, generic = (sets.get(name, EMPTY_SET) for name in ("holdout", "generic"))
-        recipe, told = settle_form(recipe, sets["forget"], begun)
+        recipe, told = settle_form(recipe, sets["forget"], target, begun)
         bundle = _without_unknown(recipe, DataBundle(sets["forget"], sets["retain"], holdout, generic, extra))
     check_bundle(bundle)
     if not recipe.model.has_never_knew and not bundle.holdout.score:
@@ -74,8 +74,8 @@ def load_data(
             "there is nothing to compare with: give a never-knew model (model.never_knew) or a holdout set "
             "(data.holdout)"
         )
-    recipe, of_dtype = settle_dtype(recipe, begun)
-    recipe, of_attacks = with_other_form(recipe, bundle, begun)
+    recipe, of_dtype = settle_dtype(recipe, target, begun)
+    recipe, of_attacks = with_other_form(recipe, bundle, target, begun)
     return recipe, replace(bundle, notes=(*bundle.notes, *told, *of_dtype, *of_attacks))
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..data.encoding import lacks_space, load_tokenizer
+from ..data.encoding import TextFormat, encode_row, lacks_space, load_tokenizer
 from ..data.example import Example
 from ..data.form import decide_form
 from ..data.sources import Source, load_source, prompt_column
@@ -128,19 +128,19 @@ def look(wanted: Wanted) -> Seen:
     formats, unfit = _formats_for(model)
     questions = all(row.prompt for row in forget)
     asked = [row for name in ("forget", "retain", "holdout") for row in rows.get(name, ())]
-    texts = [f"{row.prompt} {row.answer}" for row in asked]
+    form = decide_form(forget, tokenizer, column=prompt_column(Source(path=str(wanted.sets["forget"]))))
+    encoded = [encode_row(row, tokenizer, TextFormat(kind=form.kind), eos=False) for row in asked]
     return Seen(
         parameters=sum(weight.numel() for weight in model.parameters()),
         dtype=own_dtype(folder),
-        chat=decide_form(forget, tokenizer, column=prompt_column(Source(path=str(wanted.sets["forget"])))).kind
-        == "chat",
+        chat=form.kind == "chat",
         questions=questions,
         spaced=lacks_space(asked),
         groups=groups,
         facts=len({row.fact for row in forget}),
         options=frozenset(name for name, those in rows.items() if those and all(row.choices for row in those)),
         drawable=frozenset(name for name in ("forget", "retain", "holdout") if _drawable(rows.get(name, ()))),
-        tokens=max(len(tokenizer(text)["input_ids"]) for text in texts),
+        tokens=max(len(row.input_ids) for row in encoded),
         formats=formats,
         unfit=unfit,
         gpu=_computes_in_bfloat16(),

@@ -36,6 +36,7 @@ from .context import VERSIONED, Role, RunContext, Subject, data_fingerprint, lib
 from .data import load_data
 from .ends import settle_ends
 from .models import base_models
+from .settled import OTHER_FORM
 from .units import RUN_FILE, Unit, file_digests, fingerprint, prepare_output_dir
 
 RESULT_FILE = "attacks.json"
@@ -152,7 +153,9 @@ def load_rows(request: AttackRequest, models: NamedModels) -> tuple[AttackReques
         EnvironmentFailure: The Hub could not be reached.
     """
     if request.recipe is not None:
-        recipe, bundle = load_data(request.recipe)
+        # Attacks are those that were asked for, and they widen what is saved in 16 bits.
+        model = replace(request.recipe.model, dtype="float32")
+        recipe, bundle = load_data(replace(request.recipe, model=model, attack_left_out=(OTHER_FORM,)))
         return replace(request, recipe=recipe, text_format=recipe.data.format), bundle
     assert request.data is not None  # a request has one of the two
     sets = {name: load_source(source, name) for name, source in request.data.sources.items()}
