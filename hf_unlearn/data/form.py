@@ -21,14 +21,8 @@ Kind = Literal["plain", "chat"]
 
 LEAST_ASKING = 0.5
 """Share of the prompts that must ask for all of them to be put as a user's messages."""
-_QUESTION_MARKS = (
-    "?",
-    "\uff1f",
-    "\u061f",
-    "\u037e",
-    "\u055e",
-    "\u1367",
-)  # full-width, Arabic, Greek, Armenian, Ethiopic
+# Also full-width, Arabic, Greek, Armenian and Ethiopic.
+_QUESTION_MARKS = ("?", "\uff1f", "\u061f", "\u037e", "\u055e", "\u1367")
 _CLOSING = "\"'\u201d\u2019\u00bb)]}*_ \t\r\n"
 # How people lead over to the answer after a question.
 _CUES = ("answer:", "a:", "response:", "assistant:")
@@ -67,7 +61,7 @@ class FormatSpec:
         """How rows become text.
 
         Raises:
-            ValueError: ``auto`` has not been settled: see :func:`hf_unlearn.stages.settled.load_data`.
+            ValueError: ``auto`` has not been settled: see :func:`hf_unlearn.stages.data.load_data`.
         """
         if self.kind == "auto":
             raise ValueError("data.format.kind is auto and was not settled before it was used")
