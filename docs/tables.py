@@ -115,19 +115,20 @@ def suites_table() -> str:
     return _table(("name", "what it is", "sets", "over sets", "source"), rows)
 
 
-def keys_table(cls: Any, without: Any = None) -> str:
+def keys_table(cls: Any, without: Any = None, like: type | None = None) -> str:
     """Keys of one section of a recipe, from the fields and the docstring of its dataclass.
 
     Args:
         cls: The dataclass.
         without: A dataclass it is made from, whose keys stand in a table of their own.
+        like: Another dataclass whose docstring says what keys mean that have the same name there.
     """
     inherited = {field.name for field in dataclasses.fields(without)} if without else set()
     own = inspect.get_annotations(cls)
     fields = [field for field in dataclasses.fields(cls) if field.init and field.name not in inherited - own.keys()]
     if without is None:  # what a section has to itself comes before what it shares with others
         fields.sort(key=lambda field: max(n for n, base in enumerate(cls.__mro__) if _declares(base, field.name)))
-    meanings = attribute_docs(cls)
+    meanings = (attribute_docs(like) if like else {}) | attribute_docs(cls)
     if len(fields) == 1:  # then the class and its only field say the same
         meanings.setdefault(fields[0].name, (inspect.getdoc(cls) or "").splitlines()[0])
     rows = [(f"`{field.name}`", _default(field), meanings.get(field.name, "")) for field in fields]
@@ -180,6 +181,7 @@ def blocks() -> dict[str, Callable[[], str]]:
     from hf_unlearn import recipe
     from hf_unlearn.attacks import ATTACKS
     from hf_unlearn.data.encoding import TextFormat
+    from hf_unlearn.data.form import FormatSpec
     from hf_unlearn.data.planted import PlantedSpec
     from hf_unlearn.data.self_generated import DrawSpec
     from hf_unlearn.data.sources import Source
@@ -195,7 +197,6 @@ def blocks() -> dict[str, Callable[[], str]]:
         "scratch": ScratchSpec,
         "data": recipe.DataSpec,
         "source": Source,
-        "format": TextFormat,
         "planted": PlantedSpec,
         "world": WorldSpec,
         "drawn": DrawSpec,
@@ -215,6 +216,7 @@ def blocks() -> dict[str, Callable[[], str]]:
     }
     return made | {
         "keys:method": method_table,
+        "keys:format": lambda: keys_table(FormatSpec, like=TextFormat),
         "forget-losses": lambda: registry_table("losses", "forget"),
         "retain-losses": lambda: registry_table("losses", "retain"),
         "alternates": lambda: registry_table("alternates"),

@@ -24,7 +24,7 @@ from .runtime.signals import refuse_if_stopped
 from .stages import Stage, stage_named, stages_of
 from .stages.attack import say_cost
 from .stages.context import AnyRun, RunContext
-from .stages.data import load_bundle, notes_on
+from .stages.data import load_data, notes_on
 from .stages.ends import settle_ends
 from .stages.models import base_models
 from .stages.preflight import check_after, check_attacks, check_models, check_recipe, check_rows
@@ -41,7 +41,7 @@ from .stages.single_model import (
     load_rows,
     start_attacks,
 )
-from .stages.units import claim_output_dir, output_lock, prepare_output_dir
+from .stages.units import begun_recipe, claim_output_dir, output_lock, prepare_output_dir
 
 Rows = str | Path | Iterable[Mapping[str, Any]]
 """Rows as mappings, or a file of them."""
@@ -97,7 +97,8 @@ def run_pipeline(
     main = is_main_process()
     progress = progress or Progress(Console(highlight=False, quiet=not main))
     check_recipe(recipe, only)
-    bundle = load_bundle(recipe, progress.say)
+    with environment_failures(output_dir):
+        recipe, bundle = load_data(recipe, progress.say, begun_recipe(output_dir))
     check_words(recipe, bundle, only)
     for sentence in notes_on(bundle):
         progress.say(sentence)
@@ -185,11 +186,12 @@ def attack_model(
         EnvironmentFailure: Memory, disk, network or a library failed.
     """
     main = is_main_process()
-    bundle = load_rows(request)
+    request, bundle = load_rows(request, models)
     for sentence in notes_on(bundle):
         progress.say(sentence)
-    text_format = request.text_format if request.format_given else spaced(request.text_format, bundle.forget.score)
-    if text_format != request.text_format:
+    text_format = request.text_format.text_format()
+    if not request.format_given and (wider := spaced(text_format, bundle.forget.score)) != text_format:
+        text_format = wider
         progress.say("a space is put between question and answer; data.format.separator sets something else")
     attacks, left_out = fitting(request.section, bundle)
     for name, reason in left_out.items():
@@ -279,8 +281,7 @@ def propose(wanted: Wanted, output: Path) -> list[str]:
     seen = look(wanted)
     with whole_file(output) as work:
         work.write_text(recipe_text(wanted, seen), encoding="utf-8")
-        recipe = load_recipe(work)
-        bundle = load_bundle(recipe)
+        recipe, bundle = load_data(load_recipe(work))
         _, left_out = fit_to_data(recipe, bundle)
     kept = len(bundle.retain.score)
     said = [f"{output}: {seen.facts} facts in {seen.groups} groups to forget, {kept} rows to keep."]

@@ -25,5 +25,5 @@ def operations_anew(recipe_path: Path) -> int:
     assert spec is not None  # every cell's models are trained from nothing
     tokenizer = build_tokenizer(tokenizer_texts(bundle), spec)
     rows = scratch_rows(bundle, with_forget=False, with_extra=recipe.data.extra_is_known)
-    tokens = sum(len(encode_row(row, tokenizer, recipe.data.format, eos=True).input_ids) for row in rows)
+    tokens = sum(len(encode_row(row, tokenizer, recipe.data.format.text_format(), eos=True).input_ids) for row in rows)
     return 6 * spec.epochs * tokens * new_model(spec, tokenizer).num_parameters(exclude_embeddings=True)

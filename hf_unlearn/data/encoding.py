@@ -132,6 +132,11 @@ class _Text:
     end: str = ""  # the last characters, where they end an answer
 
 
+def is_rendered(text: str) -> bool:
+    """Whether a text begins or ends with what may be a special token: it was rendered before."""
+    return _RENDERED.search(text) is not None
+
+
 def uses_chat(row: Example, fmt: TextFormat) -> bool:
     """Whether this row is rendered with the tokenizer's chat template."""
     return row.conversational or (fmt.kind == "chat" and bool(row.prompt))
@@ -301,7 +306,7 @@ def read_otherwise(rows: Iterable[Example], fmt: TextFormat) -> list[str]:
     """
     plain = [row for row in rows if not uses_chat(row, fmt)]
     found = {
-        "rendered": any(_RENDERED.search(text) for row in plain for text in (row.prompt, row.answer)),
+        "rendered": any(is_rendered(text) for row in plain for text in (row.prompt, row.answer)),
         "separator": fmt.separator not in ("", " ") and any(row.prompt for row in plain),
     }
     return [kind for kind, there in found.items() if there]

@@ -169,6 +169,24 @@ def load_source(source: Source, set_name: str) -> RowSet:
     return RowSet(rows, rows[: source.score_limit])
 
 
+def prompt_column(source: Source) -> str | None:
+    """The column that a set's prompts come from; ``None`` where rows have none.
+
+    Raises:
+        RequestError: The source cannot be read.
+        EnvironmentFailure: The Hub cannot be reached.
+    """
+    if source.layout:
+        return "question"
+    if source.path:
+        numbered = read_file(source.path)
+    else:
+        assert source.dataset is not None
+        numbered = read_hub(source.dataset, source.config, source.split, source.revision)
+    first = next(iter(numbered), None)
+    return None if first is None else find_columns(first[1], source.columns, f"{source.label}:{first[0]}").prompt
+
+
 def scored_apart(rows: Iterable[Example]) -> tuple[Example, ...]:
     """Rows of a set that are only scored, with ids, facts and groups that no training row has."""
 

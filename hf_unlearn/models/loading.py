@@ -329,9 +329,13 @@ def plain_model_of(config: PretrainedConfig) -> PreTrainedModel:
 
 def copy_tokenizer(source: Path, target: Path) -> None:
     """Copy tokenizer and chat template files byte by byte."""
-    for pattern in _TOKENIZER_FILES:
-        for item in source.glob(pattern):
-            if item.is_dir():
-                shutil.copytree(item, target / item.name, dirs_exist_ok=True)
-            else:
-                shutil.copyfile(item, target / item.name)
+    for item in tokenizer_files(source):
+        if item.is_dir():
+            shutil.copytree(item, target / item.name, dirs_exist_ok=True)
+        else:
+            shutil.copyfile(item, target / item.name)
+
+
+def tokenizer_files(folder: Path) -> list[Path]:
+    """Tokenizer and chat template files of a folder, and the folder of further templates if there is one."""
+    return sorted({item for pattern in _TOKENIZER_FILES for item in folder.glob(pattern)})

@@ -9,6 +9,7 @@ from pathlib import Path
 from ..attacks import tier_names
 from ..data.encoding import TextFormat, lacks_space
 from ..data.example import Example
+from ..data.form import FormatSpec
 from ..data.sources import Source
 from ..errors import RequestError
 from ..evaluation.run import EvalSpec
@@ -37,7 +38,7 @@ class OwnData:
     retain: Source | None = None
     holdout: Source | None = None
     generic: Source | None = None
-    format: TextFormat = field(default_factory=TextFormat)
+    format: FormatSpec = field(default_factory=FormatSpec)
 
     @property
     def sources(self) -> dict[str, Source]:
@@ -53,7 +54,7 @@ class AttackRequest:
     Attributes:
         section: The attacks.
         evaluate: Names the metrics.
-        text_format: How rows become text.
+        text_format: How the request says that rows become text.
         recipe: The recipe that rows and models come from, or
         data: rows of the user's own.
         format_given: Whether the user said how rows become text.
@@ -61,7 +62,7 @@ class AttackRequest:
 
     section: AttackSection
     evaluate: EvalSpec
-    text_format: TextFormat
+    text_format: FormatSpec
     recipe: Recipe | None = None
     data: OwnData | None = None
     format_given: bool = True

@@ -6,6 +6,7 @@
     attack:
       tier: release
       prune: false                                    # of the tier, but not here
+      other-form: false                               # nor what is added for a chat model, with or without a tier
       rtt: {folds: 3}                                 # an attack with settings
       rtt-nf4: {attack: rtt, after: bnb-nf4}          # the attack on the weights of the NF4 file
       rtt-then-nf4: {attack: rtt, then: bnb-nf4}      # what comes of the attack, in NF4
@@ -29,6 +30,8 @@ from .checks import check_name, located
 from .enough_groups import check_forget_groups, too_few_groups
 from .spec import Recipe
 
+ADDED = ("other-form",)
+"""Attacks that are added where the target calls for them, unless the recipe says ``false``."""
 # Folders and transforms of a run that are not attacks.
 _TAKEN = ("identity", "tier")
 
@@ -40,10 +43,12 @@ class AttackSection:
     Attributes:
         attacks: Attacks by name.
         tier: The tier that some of them come from. Those are left out if the data does not fit them.
+        left_out: Attacks of no tier that are not to be added for the target.
     """
 
     attacks: dict[str, Attack] = field(default_factory=dict)
     tier: str | None = None
+    left_out: tuple[str, ...] = ()
 
 
 def parse_attacks(tree: Located) -> AttackSection:
@@ -65,13 +70,14 @@ def parse_attacks(tree: Located) -> AttackSection:
     tier = _parse_tier(items.pop("tier", None))
     of_tier = tier_names(tier) if tier else []
     section: dict[str, Attack] = {name: ATTACKS.get(name).value() for name in of_tier if name not in items}
+    refused = tuple(name for name in ADDED if name not in of_tier and name in items and items[name].value is False)
     for name, item in items.items():
         if item.value is not False:
             section[name] = _parse_attack(name, item)
-        elif name not in of_tier:
+        elif name not in (*of_tier, *refused):
             where = f"the tier {tier} does not include it" if tier else "no tier is set that could include it"
             raise RequestError(f"{item.where}: attack.{name} is left out with false, and {where}: remove the line")
-    return AttackSection({name: section[name] for name in _ordered(of_tier, items) if name in section}, tier)
+    return AttackSection({name: section[name] for name in _ordered(of_tier, items) if name in section}, tier, refused)
 
 
 def _ordered(of_tier: list[str], items: Mapping[str, Located]) -> list[str]:

@@ -81,7 +81,7 @@ def parse_recipe(tree: Located) -> Recipe:
         raise RequestError(f"{tree.where}: a recipe is a mapping of keys to values")
     check_secrets(tree)
     tree = with_full_names(tree)
-    known = [item.name for item in dataclasses.fields(Recipe) if item.name != "attack_tier"]
+    known = [item.name for item in dataclasses.fields(Recipe) if not item.name.startswith("attack_")]
     for key, item in tree.value.items():
         if key not in known:
             raise RequestError(f"{item.where}: unknown key {key!r}: {_suggest_key(key, known)}")
@@ -95,8 +95,10 @@ def parse_recipe(tree: Located) -> Recipe:
         methods=methods,
         attack=section.attacks,
         attack_tier=section.tier,
+        attack_left_out=section.left_out,
         **{f.name: getattr(rest, f.name) for f in dataclasses.fields(rest)},
     )
+    recipe = settle_without_target(recipe)
     check_names(recipe, tree)
     check_attack_formats(recipe, tree)
     check_calibration(recipe, tree)
@@ -105,6 +107,18 @@ def parse_recipe(tree: Located) -> Recipe:
     check_publish(recipe, tree)
     check_controls(recipe, tree)
     return recipe
+
+
+def settle_without_target(recipe: Recipe) -> Recipe:
+    """A model that is built from the data has float32 weights and no chat template: ``auto`` leaves nothing open."""
+    model, data = recipe.model, recipe.data
+    if model.scratch is None:
+        return recipe
+    if model.dtype == "auto":
+        model = dataclasses.replace(model, dtype="float32")
+    if data.format.kind == "auto":
+        data = dataclasses.replace(data, format=dataclasses.replace(data.format, kind="plain"))
+    return dataclasses.replace(recipe, model=model, data=data)
 
 
 def _suggest_key(wrong: str, sections: Sequence[str]) -> str:

@@ -27,16 +27,17 @@ def _left_out(item: dataclasses.Field[Any], value: Any) -> bool:
     return bool(item.metadata.get("left_out_at_default")) and getattr(value, item.name) == item.default
 
 
-def plain_attacks(attacks: Mapping[str, Attack], tier: str | None) -> dict[str, Any]:
+def plain_attacks(attacks: Mapping[str, Attack], tier: str | None, without: tuple[str, ...] = ()) -> dict[str, Any]:
     """The attack section.
 
     Args:
         attacks: Attacks by name.
         tier: The tier that some come from; attacks of the tier that are not among them are written as ``false``.
+        without: Attacks of no tier that are written as ``false``.
     """
     section: dict[str, Any] = {"tier": tier} if tier else {}
     for name, attack in attacks.items():
         order = attack.order if isinstance(attack, OrderedAttack) else {}
         section[name] = {**order, **plain(bare(attack))}
     left_out = [name for name in (tier_names(tier) if tier else ()) if name not in attacks]
-    return {**section, **dict.fromkeys(left_out, False)}
+    return {**section, **dict.fromkeys((*left_out, *without), False)}

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from ..data.encoding import TextFormat
+from ..data.form import FormatSpec
 from ..data.planted import PlantedSpec
 from ..data.self_generated import DrawSpec
 from ..data.sources import Source
@@ -47,9 +47,14 @@ class ModelSpec:
         target_revision: Its revision on the Hub.
         gguf_file: Name of the target's GGUF file in that folder, repository or package. It is converted once into a
             plain folder (see docs/real-models.md).
+        tokenizer: Tokenizer to use in place of the target's own (Hub id or folder): in training, scoring, exports,
+            attacks, and with every model of the run, the published one too.
+        tokenizer_revision: Its revision on the Hub.
         never_knew: Control that was trained without the forget set (Hub id or folder); optional.
         never_knew_revision: Its revision on the Hub.
-        dtype: Precision in which models are scored and the unlearned model is saved.
+        dtype: Precision in which models are scored and the unlearned model is saved, exported and published; training
+            steps in float32 whatever it is. ``auto`` is the target's own: that of its checkpoint if it has 16 bits,
+            otherwise float32.
         scratch: Build a small target and never-knew model from the recipe's own data instead.
         min_known: Minimum share of the forget facts and of the retain facts that a model built from scratch must
             answer.
@@ -59,10 +64,12 @@ class ModelSpec:
     target_revision: str | None = None
     never_knew: str | None = None
     never_knew_revision: str | None = None
-    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     scratch: ScratchSpec | None = None
     min_known: float = 0.95
     gguf_file: str | None = field(default=None, metadata={"left_out_at_default": True})
+    tokenizer: str | None = field(default=None, metadata={"left_out_at_default": True})
+    tokenizer_revision: str | None = field(default=None, metadata={"left_out_at_default": True})
 
     def __post_init__(self) -> None:
         if (self.target is None) == (self.scratch is None):
@@ -72,6 +79,8 @@ class ModelSpec:
         for key, needed in (
             ("target_revision", "target"),
             ("gguf_file", "target"),
+            ("tokenizer", "target"),
+            ("tokenizer_revision", "tokenizer"),
             ("never_knew_revision", "never_knew"),
         ):
             if getattr(self, key) is not None and getattr(self, needed) is None:
@@ -123,7 +132,7 @@ class DataSpec:
     keep_extra: tuple[str, ...] = ()
     retain_at_hand: float = 1.0
     keep_drawn: DrawSpec | None = None
-    format: TextFormat = field(default_factory=TextFormat)
+    format: FormatSpec = field(default_factory=FormatSpec)
     max_length: int = 1024
     truncation: Literal["refuse", "cut"] = "refuse"
     description: str = ""
@@ -365,7 +374,8 @@ class Recipe:
     """Everything a run needs to know. See ``docs/recipes.md`` for every key.
 
     ``attack`` holds attacks by name; ``attack_tier`` is the tier that some of them come from (in a recipe it is
-    in the attack section). Attacks of a tier are left out if the data does not fit them.
+    in the attack section). Attacks of a tier are left out if the data does not fit them. ``attack_left_out`` are
+    attacks of no tier that are written as ``false``: they are not added for the target.
     """
 
     name: str
@@ -379,6 +389,7 @@ class Recipe:
     evaluate: EvalSpec = field(default_factory=EvalSpec)
     attack: Mapping[str, Any] = field(default_factory=dict)
     attack_tier: str | None = None
+    attack_left_out: tuple[str, ...] = ()
     gate: Gate = field(default_factory=Gate)
     publish: PublishSpec = field(default_factory=PublishSpec)
     benchmarks: BenchmarkSpec | None = None
@@ -386,8 +397,8 @@ class Recipe:
     def to_dict(self) -> dict[str, Any]:
         """All values, defaults included, as plain data that reads back as the same recipe."""
         values = {item.name: plain(getattr(self, item.name)) for item in dataclasses.fields(self)}
-        del values["attack_tier"]
-        values["attack"] = plain_attacks(self.attack, self.attack_tier)
+        del values["attack_tier"], values["attack_left_out"]
+        values["attack"] = plain_attacks(self.attack, self.attack_tier, self.attack_left_out)
         return {**values, "methods": [method.to_dict() for method in self.methods]}
 
     @property

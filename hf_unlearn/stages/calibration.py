@@ -27,7 +27,7 @@ def choose_calibrations(recipe: Recipe, bundle: DataBundle) -> dict[str, Calibra
     spec = recipe.export.calibration
     text = _text(recipe, bundle)
     by_kind = {
-        kind: choose(kind, spec, text, bundle, recipe.data.format, recipe.seed)
+        kind: choose(kind, spec, text, bundle, recipe.data.format.text_format(), recipe.seed)
         for kind in dict.fromkeys(kinds.values())
     }
     return {name: by_kind[kind] for name, kind in kinds.items()}

@@ -123,7 +123,7 @@ class RunContext:
     text_format: TextFormat = field(init=False)
 
     def __post_init__(self) -> None:
-        self.text_format = self.recipe.data.format
+        self.text_format = self.recipe.data.format.text_format()
         if self.recipe.model.scratch is not None and self.text_format.end == "auto":
             # Models built here are built with ends.
             self.text_format = replace(self.text_format, end="always")

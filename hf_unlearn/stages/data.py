@@ -13,26 +13,42 @@ from ..data.sources import Source, load_source, scored_apart
 from ..errors import RequestError
 from ..recipe import Recipe
 from .known_rows import only_known
+from .settled import Begun, Target, settle_dtype, settle_form, with_other_form
 from .target_answers import TargetAnswers
 from .world import make_world
 
 
 def load_bundle(recipe: Recipe, say: Callable[[str], None] = lambda text: None) -> DataBundle:
-    """Read or generate every set of a recipe and check them. All processes call this together.
+    """Every set of a recipe, see :func:`load_data`."""
+    return load_data(recipe, say)[1]
+
+
+def load_data(
+    recipe: Recipe, say: Callable[[str], None] = lambda text: None, begun: Begun | None = None
+) -> tuple[Recipe, DataBundle]:
+    """Read or generate every set of a recipe and check them, and settle what the recipe leaves to the target.
+
+    All processes call this together.
 
     Args:
         recipe: The recipe.
         say: Told what is about to take time.
+        begun: What the run's folder was begun with, if something was made in it: its decisions stay.
+
+    Returns:
+        The recipe without an ``auto``, and the sets. Their notes say what was decided.
 
     Raises:
         RequestError: Missing file or column, an empty set, a row in both forget and retain (with file and line), or
             neither a never-knew model nor a holdout set to compare with.
         EnvironmentFailure: The Hub could not be reached.
     """
-    data = recipe.data
+    data, target, begun = recipe.data, Target(recipe.model), begun or {}
     if data.planted is not None:
+        recipe, told = settle_form(recipe, None, target, begun)
         bundle = make_planted(data.planted)
     elif data.world is not None:
+        recipe, told = settle_form(recipe, None, target, begun)
         bundle = make_world(data.world, _target(recipe, "data.world"), say)
     else:
         sets = {
@@ -50,6 +66,7 @@ def load_bundle(recipe: Recipe, say: Callable[[str], None] = lambda text: None) 
             sets[name] = replace(sets[name], score=asked)
         extra = {name: _load_set(source, name, f"data.extra.{name}") for name, source in data.extra.items()}
         holdout, generic = (sets.get(name, EMPTY_SET) for name in ("holdout", "generic"))
+        recipe, told = settle_form(recipe, sets["forget"], target, begun)
         bundle = _without_unknown(recipe, DataBundle(sets["forget"], sets["retain"], holdout, generic, extra))
     check_bundle(bundle)
     if not recipe.model.has_never_knew and not bundle.holdout.score:
@@ -57,7 +74,9 @@ def load_bundle(recipe: Recipe, say: Callable[[str], None] = lambda text: None) 
             "there is nothing to compare with: give a never-knew model (model.never_knew) or a holdout set "
             "(data.holdout)"
         )
-    return bundle
+    recipe, of_dtype = settle_dtype(recipe, target, begun)
+    recipe, of_attacks = with_other_form(recipe, bundle, target, begun)
+    return recipe, replace(bundle, notes=(*bundle.notes, *told, *of_dtype, *of_attacks))
 
 
 def _target(recipe: Recipe, key: str) -> TargetAnswers:

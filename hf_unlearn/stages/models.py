@@ -10,6 +10,7 @@ from ..data.example import DataBundle, Example
 from ..errors import RequestError
 from ..models.gguf_source import fetch_model
 from ..models.loading import refuse_gguf
+from ..models.own_tokenizer import with_tokenizer
 from ..models.scratch import ScratchSpec, knows
 from ..recipe import ModelSpec
 from ..runtime.jobs import Job
@@ -36,7 +37,7 @@ def base_models(context: RunContext) -> tuple[Subject, Subject | None]:
         return target, None
     folder = fetch_model(spec.never_knew, spec.never_knew_revision, "model.never_knew")
     refuse_gguf(folder, "model.never_knew")
-    return target, _subject("never_knew", "never_knew", folder)
+    return target, _subject("never_knew", "never_knew", _with_tokenizer(spec, folder))
 
 
 def fetch_target(spec: ModelSpec) -> Path:
@@ -49,7 +50,17 @@ def fetch_target(spec: ModelSpec) -> Path:
     assert spec.target is not None  # else it is built from scratch
     folder = fetch_model(spec.target, spec.target_revision, "model.target", spec.gguf_file)
     refuse_gguf(folder, "model.target")
-    return folder
+    return _with_tokenizer(spec, folder)
+
+
+def _with_tokenizer(spec: ModelSpec, folder: Path) -> Path:
+    """The model of a folder with the tokenizer that the recipe names, if it names one."""
+    if spec.tokenizer is None:
+        return folder
+    try:
+        return with_tokenizer(folder, spec.tokenizer, spec.tokenizer_revision)
+    except RequestError as error:
+        raise RequestError(f"model.tokenizer: {error}") from error
 
 
 def _subject(name: str, role: Role, folder: Path) -> Subject:
@@ -63,13 +74,12 @@ def audited_subjects(context: RunContext) -> list[Subject]:
         RequestError: One of them is neither a folder with a saved model nor a model on the Hub.
         EnvironmentFailure: The Hub could not be reached.
     """
-    return [
-        _subject(
-            method.name, "method", fetch_model(method.checkpoint, method.revision, f"the checkpoint of {method.name}")
-        )
-        for method in context.recipe.methods
-        if method.checkpoint is not None
-    ]
+    spec, found = context.recipe.model, []
+    for method in context.recipe.methods:
+        if method.checkpoint is not None:
+            folder = fetch_model(method.checkpoint, method.revision, f"the checkpoint of {method.name}")
+            found.append(_subject(method.name, "method", _with_tokenizer(spec, folder)))
+    return found
 
 
 def second_never_knew(context: RunContext, name: str, seed: int) -> tuple[Job, Path]:

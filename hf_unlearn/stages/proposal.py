@@ -9,12 +9,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..data.encoding import lacks_space, load_tokenizer
+from ..data.encoding import TextFormat, encode_row, lacks_space, load_tokenizer
 from ..data.example import Example
-from ..data.sources import Source, load_source
+from ..data.form import decide_form
+from ..data.sources import Source, load_source, prompt_column
 from ..errors import EnvironmentFailure, RequestError
 from ..models.gguf_source import fetch_model
 from ..models.loading import empty_model
+from ..models.own_dtype import own_dtype
 from ..quantization import FORMATS
 from ..recipe.checks import check_name
 from ..verification.intervals import MIN_GROUPS, least_limit
@@ -25,6 +27,11 @@ if TYPE_CHECKING:
 CANDIDATES = ("bf16", "bnb-int8", "bnb-nf4", "rtn-int4-g128", "rtn-int4-g32")
 """Formats that people download, or that stand for them, and that need no calibration."""
 WRONG_OPTIONS = 3
+# As TRL's trainers have them. They are no defaults of UnlearnConfig: a recipe gives the same steps wherever it is run.
+_GPU_LINES = (
+    "    bf16: true    # computes in bfloat16 and steps float32 weights; remove it on a machine without a GPU",
+    "    gradient_checkpointing: true    # layers are computed again in the backward pass: slower, far less memory",
+)
 LONGEST_OPTION = 80
 CONFIDENCE = 0.95
 
@@ -55,7 +62,7 @@ class Seen:
     Attributes:
         parameters: Of the model.
         dtype: In which its weights are stored.
-        chat: Whether questions go through the tokenizer's chat template.
+        chat: Whether questions go through the tokenizer's chat template (what ``data.format.kind: auto`` comes to).
         questions: Whether the rows are questions with answers, and not running text.
         spaced: Whether a space has to be put before answers in plain text.
         groups: Independent groups of facts in the forget set.
@@ -65,6 +72,7 @@ class Seen:
         tokens: Of the longest row.
         formats: Formats that fit.
         unfit: Why the others do not, by format.
+        gpu: Whether there is a GPU here that computes in bfloat16.
     """
 
     parameters: int
@@ -79,6 +87,7 @@ class Seen:
     tokens: int
     formats: tuple[str, ...]
     unfit: Mapping[str, str] = field(default_factory=dict)
+    gpu: bool = False
 
     @property
     def limit(self) -> float:
@@ -119,21 +128,30 @@ def look(wanted: Wanted) -> Seen:
     formats, unfit = _formats_for(model)
     questions = all(row.prompt for row in forget)
     asked = [row for name in ("forget", "retain", "holdout") for row in rows.get(name, ())]
-    texts = [f"{row.prompt} {row.answer}" for row in asked]
+    form = decide_form(forget, tokenizer, column=prompt_column(Source(path=str(wanted.sets["forget"]))))
+    encoded = [encode_row(row, tokenizer, TextFormat(kind=form.kind), eos=False) for row in asked]
     return Seen(
         parameters=sum(weight.numel() for weight in model.parameters()),
-        dtype=str(getattr(model.config, "dtype", None) or "float32").removeprefix("torch."),
-        chat=bool(tokenizer.chat_template) and questions,
+        dtype=own_dtype(folder),
+        chat=form.kind == "chat",
         questions=questions,
         spaced=lacks_space(asked),
         groups=groups,
         facts=len({row.fact for row in forget}),
         options=frozenset(name for name, those in rows.items() if those and all(row.choices for row in those)),
         drawable=frozenset(name for name in ("forget", "retain", "holdout") if _drawable(rows.get(name, ()))),
-        tokens=max(len(tokenizer(text)["input_ids"]) for text in texts),
+        tokens=max(len(row.input_ids) for row in encoded),
         formats=formats,
         unfit=unfit,
+        gpu=_computes_in_bfloat16(),
     )
+
+
+def _computes_in_bfloat16() -> bool:
+    """Whether there is a GPU here that does so at full speed."""
+    import torch
+
+    return torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
 
 
 def _formats_for(model: PreTrainedModel) -> tuple[tuple[str, ...], dict[str, str]]:
@@ -172,9 +190,8 @@ def _head(wanted: Wanted, seen: Seen) -> list[str]:
     ]
     if wanted.never_knew:
         lines += [f"  never_knew: {_quoted(wanted.never_knew)}"]
-    if seen.dtype in ("bfloat16", "float16"):
-        lines += [f"  dtype: {seen.dtype}    # as the model's own weights; training steps in float32"]
-    return lines
+    steps = "" if seen.dtype == "float32" else "; training steps in float32"
+    return [*lines, f"  dtype: auto    # the model's own: {seen.dtype}{steps}"]
 
 
 def _data(wanted: Wanted, seen: Seen) -> list[str]:
@@ -187,7 +204,7 @@ def _data(wanted: Wanted, seen: Seen) -> list[str]:
     ]
     if seen.chat:
         lines += [
-            "  format: {kind: chat}    # the tokenizer has a chat template; plain text is asked too (other-form)"
+            "  format: {kind: auto}    # chat: there is a template, and rows ask; plain text is asked too (other-form)"
         ]
     elif seen.questions and seen.spaced:
         lines += ['  format: {separator: " "}    # put between question and answer']
@@ -212,6 +229,7 @@ def _work(seen: Seen) -> list[str]:
         f"    per_device_train_batch_size: {max(1, min(16, seen.facts // 2))}",
         f"    learning_rate: {_number(rate)}    # a guess from the model's size: try a third and three times as much",
         "    save_steps: 200",
+        *(_GPU_LINES if seen.gpu else ()),
         "export:",
         f"  formats: [{', '.join(seen.formats)}]",
     ]

@@ -15,6 +15,7 @@ from ..data.example import Example
 from ..errors import RequestError
 from ..hub.files import is_model_file
 from ..models.gguf_source import source_of
+from ..models.own_tokenizer import tokenizer_source
 from ..models.scratch import ScratchSpec
 from ..quantization import FORMATS
 from ..quantization.explain import explain_job, grids_of
@@ -118,11 +119,15 @@ def model_info(context: RunContext, subject: Subject) -> ModelInfo:
     files = model_files(subject.folder)
     if spec.scratch is not None:
         return ModelInfo(description=_built_from(spec.scratch), files=files)
+    tokenizer = tokenizer_source(subject.folder)
+    with_tokenizer = "" if tokenizer is None else str(tokenizer)
     if (source := source_of(subject.folder)) is not None:
-        return ModelInfo(description=str(source), files={**files, source.file: source.sha256})
+        told = f"{source} {with_tokenizer}".rstrip()
+        return ModelInfo(description=told, files={**files, source.file: source.sha256})
     if name is not None and not Path(name).is_dir():
-        return ModelInfo(hub_id=name, revision=revision or subject.folder.name, files=files)
-    return ModelInfo(description="local model", files=files)
+        commit = subject.folder.name if tokenizer is None else tokenizer.model
+        return ModelInfo(hub_id=name, revision=revision or commit, description=with_tokenizer, files=files)
+    return ModelInfo(description=f"local model {with_tokenizer}".rstrip(), files=files)
 
 
 def _built_from(spec: ScratchSpec) -> str:

@@ -13,9 +13,10 @@ from ..attacks.base import Attack, AttackResult
 from ..attacks.composed import after_of
 from ..attacks.dequantize import is_quantized, write_dequantized
 from ..data.checks import check_bundle
-from ..data.encoding import TextFormat
+from ..data.encoding import TextFormat, load_tokenizer
 from ..data.example import EMPTY_SET, DataBundle
-from ..data.sources import load_source
+from ..data.form import decide_form
+from ..data.sources import load_source, prompt_column
 from ..errors import RequestError
 from ..models.gguf_source import fetch_model
 from ..quantization import FORMATS
@@ -32,9 +33,10 @@ from ..verification.references import Floors, Reference
 from ..verification.scores import FactScores, ScoreKey, ScoreTable
 from .attack import attack_result
 from .context import VERSIONED, Role, RunContext, Subject, data_fingerprint, library_version, library_versions
-from .data import load_bundle
+from .data import load_data
 from .ends import settle_ends
 from .models import base_models
+from .settled import OTHER_FORM
 from .units import RUN_FILE, Unit, file_digests, fingerprint, prepare_output_dir
 
 RESULT_FILE = "attacks.json"
@@ -140,22 +142,39 @@ class AttackedModel:
     table: dict[str, Any]
 
 
-def load_rows(request: AttackRequest) -> DataBundle:
+def load_rows(request: AttackRequest, models: NamedModels) -> tuple[AttackRequest, DataBundle]:
     """The requested rows: a recipe's, or those of single files.
+
+    Returns:
+        The request without what it left to the target, or to the model where no target is named; and the rows.
 
     Raises:
         RequestError: A file, a column or a row is missing, or the sets do not fit each other.
         EnvironmentFailure: The Hub could not be reached.
     """
     if request.recipe is not None:
-        return load_bundle(request.recipe)
+        # Attacks are those that were asked for, and they widen what is saved in 16 bits.
+        model = replace(request.recipe.model, dtype="float32")
+        recipe, bundle = load_data(replace(request.recipe, model=model, attack_left_out=(OTHER_FORM,)))
+        return replace(request, recipe=recipe, text_format=recipe.data.format), bundle
     assert request.data is not None  # a request has one of the two
     sets = {name: load_source(source, name) for name, source in request.data.sources.items()}
     retain, holdout, generic = (sets.get(name, EMPTY_SET) for name in ("retain", "holdout", "generic"))
     bundle = DataBundle(sets["forget"], retain, holdout, generic)
     if bundle.retain.score:  # many attacks need nothing but the rows to ask for
         check_bundle(bundle)
-    return bundle
+    if request.text_format.kind != "auto":
+        return request, bundle
+    asked = models.target or models.model
+    folder = fetch_model(asked, models.revision if models.target is None else None, "MODEL")
+    decision = decide_form(
+        bundle.forget,
+        load_tokenizer(str(folder)),
+        request.text_format,
+        column=prompt_column(request.data.sources["forget"]),
+    )
+    settled = replace(request, text_format=replace(request.text_format, kind=decision.kind))
+    return settled, replace(bundle, notes=(*bundle.notes, str(decision)))
 
 
 def claim_for_attacks(output_dir: Path, model: str) -> None:

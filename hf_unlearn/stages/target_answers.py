@@ -46,7 +46,7 @@ class TargetAnswers:
             RequestError: There is no such model.
             EnvironmentFailure: The Hub could not be reached, or a package or library is missing.
         """
-        return cls(fetch_target(recipe.model), recipe.data.format)
+        return cls(fetch_target(recipe.model), recipe.data.format.text_format())
 
     def logps(self, rows: Sequence[Example]) -> list[float]:
         """Log-probability (nats) of each row's answer after its prompt. All processes call this together.

@@ -242,6 +242,17 @@ def claim_output_dir(output_dir: Path, name: str, recipe: Mapping[str, Any]) -> 
         )
 
 
+def begun_recipe(output_dir: Path) -> dict[str, Any]:
+    """The recipe of a run's folder as plain data; empty as long as nothing was made in it, or if it cannot be read."""
+    try:
+        here = {item.name for item in output_dir.iterdir() if not item.name.startswith(".")}
+        found = json.loads((output_dir / RUN_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    recipe = found.get("recipe") if isinstance(found, dict) and not here <= _BOOKS else None
+    return recipe if isinstance(recipe, dict) else {}
+
+
 def _of_that_tier(recipe: dict[str, Any], before: Any) -> dict[str, Any]:
     """The recipe without attacks that its tier did not have when the folder was made: they are run in addition."""
     attacks = recipe.get("attack") or {}

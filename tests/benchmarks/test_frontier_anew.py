@@ -30,7 +30,9 @@ def test_every_row_but_the_forgotten_ones_counts_as_often_as_it_is_seen(tmp_path
     ]
     tokenizer = build_tokenizer(texts, spec)
     learned = [*bundle.retain.train, *bundle.practice.train, *bundle.generic.train]
-    tokens = sum(len(encode_row(row, tokenizer, recipe.data.format, eos=True).input_ids) for row in learned)
+    tokens = sum(
+        len(encode_row(row, tokenizer, recipe.data.format.text_format(), eos=True).input_ids) for row in learned
+    )
     attention, mlp, norms, head = 2 * 16 * 16 + 2 * 16 * 8, 3 * 16 * 32, 3 * 16, 16 * len(tokenizer)
     assert operations_anew(path) == 6 * 3 * tokens * (attention + mlp + norms + head)
     assert len(learned) < len([row for rows in sets for row in rows.train])

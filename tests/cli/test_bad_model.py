@@ -71,7 +71,7 @@ def another_layer(folder: Path) -> None:
     [
         (no_config, "model.target: the folder {folder} holds no config.json, so it is not a saved model"),
         (no_tokenizer, "'{folder}' holds no tokenizer that can be loaded"),
-        (broken_config, "'{folder}' holds no tokenizer that can be loaded: It looks like the config file"),
+        (broken_config, "model.target: {folder} has a config.json that cannot be used: It looks like the config file"),
         (unknown_kind, "model.target: {folder} has a config.json that cannot be used"),
         (
             no_weights,

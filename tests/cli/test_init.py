@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ import hf_unlearn
 from hf_unlearn.cli.main import main
 from hf_unlearn.data.planted import make_planted
 from hf_unlearn.recipe import load_recipe
+from hf_unlearn.stages.data import load_data
 from hf_unlearn.stages.proposal import Seen, Wanted, look, recipe_text
 
 
@@ -46,7 +48,7 @@ def test_the_recipe_fits_model_and_rows(files, target, tmp_path, capsys, refused
     assert recipe.method("auto").settings["robust"] == "auto"
     assert recipe.method("auto").settings["learning_rate"] == 1e-3
     assert recipe.data.description == "40 facts, not described by the publisher"
-    assert recipe.data.forget.draw_choices == 3 and recipe.data.format.kind == "plain"
+    assert recipe.data.forget.draw_choices == 3 and recipe.data.format.kind == "auto"
     assert recipe.data.format.separator == " "
     assert "other-form" in recipe.attack and "rtt" in recipe.attack
     assert recipe.gate.metrics == ("probability", "mc_accuracy")
@@ -67,7 +69,10 @@ def test_a_chat_template_is_used(files, target, tmp_path):
     wanted = Wanted("chat", str(folder), files)
     path = tmp_path / "recipe.yaml"
     path.write_text(recipe_text(wanted, look(wanted)))
-    assert load_recipe(path).data.format.kind == "chat"
+    assert "format: {kind: auto}    # chat" in path.read_text()
+    recipe, bundle = load_data(load_recipe(path))
+    assert recipe.data.format.kind == "chat"
+    assert any("through the chat template" in note for note in bundle.notes)
 
 
 def test_what_is_missing_is_said_and_nothing_is_asked_in_a_pipe(files, target, tmp_path, refused):
@@ -114,7 +119,16 @@ def test_limits_follow_the_number_of_groups(groups, options, limit):
 def test_larger_models_begin_with_smaller_rates(parameters, rate):
     seen = Seen(parameters, "bfloat16", False, True, False, 100, 100, frozenset(), frozenset(), 10, ("bf16",))
     assert seen.learning_rate == rate
-    assert "dtype: bfloat16" in recipe_text(Wanted("n", "m", {"forget": Path("f")}), seen)
+    assert "dtype: auto    # the model's own: bfloat16;" in recipe_text(Wanted("n", "m", {"forget": Path("f")}), seen)
+
+
+def test_precision_and_memory_are_as_trl_has_them_where_there_is_a_gpu():
+    """Of a machine without one, the same recipe says nothing: the same steps everywhere."""
+    seen = Seen(1_000_000, "bfloat16", True, True, False, 100, 100, frozenset(), frozenset(), 10, ("bf16",))
+    wanted = Wanted("n", "m", {"forget": Path("f")})
+    for gpu in (True, False):
+        text = recipe_text(wanted, replace(seen, gpu=gpu))
+        assert ("bf16: true" in text) == ("gradient_checkpointing: true" in text) == gpu
 
 
 def test_one_call_does_it_all(target, tmp_path):

@@ -14,7 +14,7 @@ from hf_unlearn.recipe import load_recipe
 from hf_unlearn.runtime.jobs import Workers
 from hf_unlearn.runtime.progress import Progress
 from hf_unlearn.stages.context import RunContext, Subject
-from hf_unlearn.stages.data import load_bundle
+from hf_unlearn.stages.data import load_bundle, load_data
 from hf_unlearn.stages.models import base_models
 from hf_unlearn.stages.verify import verify_unit
 
@@ -121,12 +121,16 @@ def test_the_report_says_what_the_floor_is(report):
 
 @pytest.mark.parametrize(
     ("model", "asks"),
-    [("{scratch: {}}", False), ("{target: there, never_knew: here}", False), ("{target: there}", True)],
+    [
+        ("{scratch: {}}", False),
+        ("{target: there, never_knew: here, dtype: float32}", False),
+        ("{target: there, dtype: float32}", True),
+    ],
 )
 def test_holdout_facts_are_asked_under_attacks_only_where_there_is_no_never_knew_model(tmp_path, model, asks):
-    (tmp_path / "made.yaml").write_text(f"name: made\nmodel: {model}\n{MADE[MADE.index('methods:') :]}{DATA}")
-    recipe = load_recipe(tmp_path / "made.yaml")
-    bundle = load_bundle(recipe)
+    rest = f"{MADE[MADE.index('methods:') :]}{DATA}attack: {{other-form: false}}\n"  # nothing is asked of the target
+    (tmp_path / "made.yaml").write_text(f"name: made\nmodel: {model}\n{rest}")
+    recipe, bundle = load_data(load_recipe(tmp_path / "made.yaml"))
     context = RunContext(recipe, tmp_path, bundle, Workers(0), Progress(Console(quiet=True)))
     assert context.bundle.floor == (bundle.holdout.score if asks else ())
     assert (context.bundle == bundle) is not asks

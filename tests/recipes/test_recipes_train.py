@@ -14,7 +14,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from hf_unlearn.recipe import builtin_recipes, load_recipe
-from hf_unlearn.stages.data import load_bundle
+from hf_unlearn.stages.data import load_bundle, load_data
 from hf_unlearn.stages.train import train_method
 
 REAL = ["tofu-1b", "tofu-3b", "tofu-8b", "muse-news", "muse-books", "wmdp", "rtt-years"]
@@ -114,11 +114,10 @@ def tiny(name, folder, model, method):
 
 def trains(name, folder, model, number):
     """Train one method of a recipe as its train stage does."""
-    recipe = tiny(name, folder, model, number)
+    recipe, bundle = load_data(tiny(name, folder, model, number))
     out = folder / "out"
-    made = train_method(
-        model, out, folder / "work", load_bundle(recipe), recipe.data.format, recipe.methods[number].settings, 0
-    )
+    form = recipe.data.format.text_format()
+    made = train_method(model, out, folder / "work", bundle, form, recipe.methods[number].settings, 0)
     assert made["steps"] == few_steps(recipe.methods[number].settings)
     losses = [value for key, value in made.items() if key.startswith("loss/")]  # of the last steps: auto ends healing
     assert losses and all(math.isfinite(loss) and loss != 0 for loss in losses)
