@@ -115,6 +115,19 @@ def suites_table() -> str:
     return _table(("name", "what it is", "sets", "over sets", "source"), rows)
 
 
+def words_table() -> str:
+    """What the words of a report mean."""
+    from hf_unlearn.reporting.glossary import GENERAL
+
+    return _table(("word", "meaning"), GENERAL)
+
+
+def _families() -> list[tuple[str, str]]:
+    from hf_unlearn.reporting.glossary import FORMAT_FAMILIES
+
+    return [(f"{start}…" if start.endswith("-") else start, meaning) for start, meaning in FORMAT_FAMILIES]
+
+
 def keys_table(cls: Any, without: Any = None) -> str:
     """Keys of one section of a recipe, from the fields and the docstring of its dataclass.
 
@@ -227,6 +240,8 @@ def blocks() -> dict[str, Callable[[], str]]:
         "score-agreement": agreement_table,
         "recipes": recipes_table,
         "suites": suites_table,
+        "words": words_table,
+        "format-families": lambda: _table(("name", "what it is"), [(f"`{name}`", text) for name, text in _families()]),
         "keys:suite-set": lambda: keys_table(SuiteSet, Source),
         "keys:shots": lambda: keys_table(Shots, Source),
     }
