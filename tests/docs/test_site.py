@@ -18,7 +18,7 @@ def site(root: Path) -> ModuleType:
 
 
 @pytest.mark.parametrize(
-    ("page", "text", "expected"),
+    ("name", "text", "expected"),
     [
         ("docs/auto.md", "[x](../benchmarks/frontier/trials.md#a)", "[x](benchmarks/frontier/trials.md#a)"),
         ("docs/auto.md", "[x](cycles.md) and [y](../CONTRIBUTING.md)", "[x](cycles.md) and [y](contributing.md)"),
@@ -34,8 +34,8 @@ def site(root: Path) -> ModuleType:
         ("docs/a.md", "```text\n[x](../README.md)\n```", "```text\n[x](../README.md)\n```"),
     ],
 )
-def test_links_become_those_of_the_site(site, page: str, text: str, expected: str) -> None:
-    assert site.relinked(text, page) == expected
+def test_links_become_those_of_the_site(site, name: str, text: str, expected: str) -> None:
+    assert site.relinked(text, name) == expected
 
 
 def test_every_page_is_in_the_navigation_once(site, root: Path) -> None:
