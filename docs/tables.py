@@ -135,6 +135,8 @@ def keys_table(cls: Any, without: Any = None) -> str:
         cls: The dataclass.
         without: A dataclass it is made from, whose keys stand in a table of their own.
     """
+    from hf_unlearn.recipe.meanings import attribute_docs
+
     inherited = {field.name for field in dataclasses.fields(without)} if without else set()
     own = inspect.get_annotations(cls)
     fields = [field for field in dataclasses.fields(cls) if field.init and field.name not in inherited - own.keys()]
@@ -159,33 +161,8 @@ def method_table() -> str:
     return _table(("key", "default", "meaning"), [(f"`{f.name}`", _default(f), f.metadata["help"]) for f in own])
 
 
-def attribute_docs(cls: type) -> dict[str, str]:
-    """Meaning of every name in the ``Attributes:`` sections of a class and its bases; a line may name several."""
-    meanings: dict[str, str] = {}
-    for base in reversed(cls.__mro__):
-        meanings |= _own_attribute_docs(base)
-    return meanings
-
-
 def _declares(cls: type, name: str) -> bool:
     return name in inspect.get_annotations(cls)
-
-
-def _own_attribute_docs(cls: type) -> dict[str, str]:
-    lines = inspect.cleandoc(cls.__doc__ or "").splitlines()
-    meanings: dict[str, str] = {}
-    names: list[str] = []
-    start = next((index for index, line in enumerate(lines) if line.strip() == "Attributes:"), len(lines))
-    for line in lines[start + 1 :]:
-        if line.strip() and not line.startswith(" "):
-            break
-        found = re.match(r" {4}(\w+(?:, \w+)*): (.*)", line)
-        if found:
-            names = found[1].split(", ")
-            meanings.update(dict.fromkeys(names, found[2]))
-        elif line.strip():
-            meanings.update({name: f"{meanings[name]} {line.strip()}" for name in names})
-    return meanings
 
 
 def blocks() -> dict[str, Callable[[], str]]:

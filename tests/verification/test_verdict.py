@@ -23,7 +23,7 @@ def test_a_model_that_forgot_passes(plain, gate) -> None:
     assert judgement.caught_by == ()
     assert judgement.not_tested == ("KL on generic text",)
     assert "all 3 transforms" in judgement.reasons[0]
-    assert judgement.notes[0].startswith("3 of 3 transforms of the gate were tested, each by 2 metrics")
+    assert judgement.notes[0].startswith("3 of 3 conditions of the gate were tested, each by 2 metrics")
     assert [row.status for row in judgement.recovered] == ["passed"] * 6
     assert {row.threshold for row in judgement.recovered if row.transform == "rtt"} == {0.20}
 
