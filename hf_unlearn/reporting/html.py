@@ -153,7 +153,9 @@ def _method_words(method: Method) -> str:
     """Name, losses, robust parts and steps."""
     given = method.settings
     losses = [str(given[key]) for key in ("loss_type", "retain_loss_type") if given.get(key)]
-    parts = [str(part) for part in given.get("robust") or () if isinstance(part, str) and part != method.name]
+    robust = given.get("robust")
+    named = robust if isinstance(robust, (list, tuple)) else [robust]
+    parts = [part for part in named if isinstance(part, str) and part != method.name]
     steps = given.get("steps_taken")
     details = [
         *(["losses " + " + ".join(losses)] if losses else []),
