@@ -23,7 +23,7 @@ RENAMED = {
 _LINK = re.compile(r"(\]\()([^)\s]+)(\))")
 _FENCE = re.compile(r"(^```.*?^```$)", re.DOTALL | re.MULTILINE)
 _ADDED = ("benchmarks/**/*.md", "benchmarks/**/*.png")
-_LINKED_CODE = re.compile(r"\[([^\]]+)\]\([^)\s]+\.py\)")
+_LINKED_CODE = re.compile(r"\[([^\]]+)\]\([^)\s]+\.(?:py|ipynb)\)")
 
 
 def added_files() -> dict[str, str]:

@@ -145,7 +145,7 @@ class Auto(TrainingPart):
         if rounds < 2:
             least = 2 * (unlearn + repair) / (1 - self.last)
             raise RequestError(
-                f"auto: the run has {steps} steps, and two rounds with what repairs after them take {least:.0f}: raise "
+                f"auto: the run has {steps} steps, and two rounds with the repair after them take {least:.0f}: raise "
                 "num_train_epochs or max_steps"
             )
         return Cycles(
