@@ -47,7 +47,7 @@ _BUDGET_WORDS = {
     "groups_in_V": "{} groups to ask for",
     "samples": "{} samples",
     "factors": "factors {}",
-    "optimizer": "{}",
+    "optimizer": "the optimizer {}",
 }
 _SHOWN_SETTINGS = 3
 PROJECT_URL = "https://pypi.org/project/hf_unlearn/"
