@@ -117,7 +117,7 @@ def test_an_attack_of_which_no_metric_is_left_is_not_passed(probed, probe_gate) 
     assert f"{PROBE} is in the gate, and none of probability, mc_accuracy was measured under it." in judgement.reasons
     assert PROBE not in judgement.not_tested
     assert [outcome.transform for outcome in judgement.outcomes] == ["identity", "bnb-nf4"]
-    assert judgement.notes[0].startswith("2 of 3 transforms")
+    assert judgement.notes[0].startswith("2 of 3 conditions")
 
 
 def test_in_a_format_every_metric_is_judged(probed, probe_gate) -> None:
