@@ -71,8 +71,8 @@ def test_card_and_page_say_once_what_was_left_out(probed, probe_gate) -> None:
     report = build_report(findings, Candidate("good", {"identity": {}, "bnb-nf4": {}}), run)
     card = render_card(report, "identity", CardWords(title="Tiny", removed="birth years"))
     page = html.unescape(render_html(report))
-    for text in (card, page):
-        assert text.count(f"judged by mc_accuracy alone: probability is not measured under {PROBE}.") == 1
+    for text, metric in ((card, "mc_accuracy"), (page, "multiple-choice accuracy")):
+        assert text.count(f"judged by {metric} alone: probability is not measured under {PROBE}.") == 1
         (untested,) = [line for line in text.splitlines() if "membership inference" in line]
         assert PROBE not in untested and "interpolate" not in untested
     headline = card.split("What was removed")[1].split("The forget score should fall")[0]
