@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: venv quickstart real test test-all lint types docs-check clean
+.PHONY: venv quickstart real test test-all lint types docs docs-check clean
 
 venv: $(STAMP)
 
@@ -44,6 +44,11 @@ lint: venv
 docs-check: venv
 	$(BIN)/python docs/tables.py --check
 	$(BIN)/python benchmarks/results_table.py --check
+
+# The documentation as a site, in site/; a link that leads nowhere ends it.
+docs: venv
+	$(BIN)/pip install --quiet --editable '.[docs]'
+	$(BIN)/mkdocs build --strict
 
 types: venv
 	$(BIN)/mypy hf_unlearn

@@ -115,6 +115,19 @@ def suites_table() -> str:
     return _table(("name", "what it is", "sets", "over sets", "source"), rows)
 
 
+def words_table() -> str:
+    """What the words of a report mean."""
+    from hf_unlearn.reporting.glossary import GENERAL
+
+    return _table(("word", "meaning"), GENERAL)
+
+
+def _families() -> list[tuple[str, str]]:
+    from hf_unlearn.reporting.glossary import FORMAT_FAMILIES
+
+    return [(f"{start}…" if start.endswith("-") else start, meaning) for start, meaning in FORMAT_FAMILIES]
+
+
 def keys_table(cls: Any, without: Any = None, like: type | None = None) -> str:
     """Keys of one section of a recipe, from the fields and the docstring of its dataclass.
 
@@ -123,6 +136,8 @@ def keys_table(cls: Any, without: Any = None, like: type | None = None) -> str:
         without: A dataclass it is made from, whose keys stand in a table of their own.
         like: Another dataclass whose docstring says what keys mean that have the same name there.
     """
+    from hf_unlearn.recipe.meanings import attribute_docs
+
     inherited = {field.name for field in dataclasses.fields(without)} if without else set()
     own = inspect.get_annotations(cls)
     fields = [field for field in dataclasses.fields(cls) if field.init and field.name not in inherited - own.keys()]
@@ -147,33 +162,8 @@ def method_table() -> str:
     return _table(("key", "default", "meaning"), [(f"`{f.name}`", _default(f), f.metadata["help"]) for f in own])
 
 
-def attribute_docs(cls: type) -> dict[str, str]:
-    """Meaning of every name in the ``Attributes:`` sections of a class and its bases; a line may name several."""
-    meanings: dict[str, str] = {}
-    for base in reversed(cls.__mro__):
-        meanings |= _own_attribute_docs(base)
-    return meanings
-
-
 def _declares(cls: type, name: str) -> bool:
     return name in inspect.get_annotations(cls)
-
-
-def _own_attribute_docs(cls: type) -> dict[str, str]:
-    lines = inspect.cleandoc(cls.__doc__ or "").splitlines()
-    meanings: dict[str, str] = {}
-    names: list[str] = []
-    start = next((index for index, line in enumerate(lines) if line.strip() == "Attributes:"), len(lines))
-    for line in lines[start + 1 :]:
-        if line.strip() and not line.startswith(" "):
-            break
-        found = re.match(r" {4}(\w+(?:, \w+)*): (.*)", line)
-        if found:
-            names = found[1].split(", ")
-            meanings.update(dict.fromkeys(names, found[2]))
-        elif line.strip():
-            meanings.update({name: f"{meanings[name]} {line.strip()}" for name in names})
-    return meanings
 
 
 def blocks() -> dict[str, Callable[[], str]]:
@@ -229,6 +219,8 @@ def blocks() -> dict[str, Callable[[], str]]:
         "score-agreement": agreement_table,
         "recipes": recipes_table,
         "suites": suites_table,
+        "words": words_table,
+        "format-families": lambda: _table(("name", "what it is"), [(f"`{name}`", text) for name, text in _families()]),
         "keys:suite-set": lambda: keys_table(SuiteSet, Source),
         "keys:shots": lambda: keys_table(Shots, Source),
     }

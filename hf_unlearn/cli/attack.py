@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from ..errors import RequestError
 from ..stages import stage_named
 from .command import Command
-from .run import add_recipe_arguments, run_recipe, workers_of
+from .run import add_recipe_arguments, could_be_a_model, run_recipe, workers_of
 
 if TYPE_CHECKING:
     from ..stages.single_model import AttackedModel
@@ -57,9 +57,10 @@ def _wants_model(arguments: argparse.Namespace) -> bool:
     if given:
         option = "recipe" if given[0] == "from_recipe" else given[0].replace("_", "-")
         raise RequestError(f"--{option} goes with one model: name the attack too, as in --attack rtt")
-    if Path(arguments.recipe).is_dir():
+    if could_be_a_model(arguments.recipe):
+        kind = "a folder and not" if Path(arguments.recipe).is_dir() else "not"
         raise RequestError(
-            f"{arguments.recipe} is a folder and not a recipe: to attack a model add --attack NAME (or --tier TIER) "
+            f"{arguments.recipe} is {kind} a recipe: to attack a model add --attack NAME (or --tier TIER) "
             "and --data FORGET_FILE (or --recipe RECIPE)"
         )
     return False

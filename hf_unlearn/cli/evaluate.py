@@ -10,7 +10,7 @@ from pathlib import Path
 from ..errors import RequestError
 from ..stages import stage_named
 from .command import Command
-from .run import add_recipe_arguments, run_recipe
+from .run import add_recipe_arguments, could_be_a_model, run_recipe
 
 DTYPES = ("float32", "bfloat16", "float16")
 
@@ -37,11 +37,9 @@ def _evaluate(arguments: argparse.Namespace) -> int:
 
 def _check_no_model(name: str) -> None:
     """Refuse a model where a recipe is meant, and say what is missing."""
-    from ..evaluation.suites import builtin_suites
-    from ..hub.metadata import is_hub_id
+    if could_be_a_model(name):
+        from ..evaluation.suites import builtin_suites
 
-    path = Path(name)
-    if path.is_dir() or (is_hub_id(name) and "/" in name and path.suffix not in (".yaml", ".yml")):
         suites = ", ".join(builtin_suites())
         raise RequestError(f"{name} is not a recipe: to evaluate a model add --suite ({suites}, or a YAML file)")
 

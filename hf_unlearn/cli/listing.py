@@ -134,16 +134,23 @@ _LISTS = {
     "suites": _suites,
 }
 LISTS = tuple(_LISTS)
+SCHEMA = "schema"
 
 
 def _add_arguments(command: argparse.ArgumentParser) -> None:
-    command.add_argument("what", nargs="?", choices=LISTS, help="which list (default: how many there are of each)")
+    text = "which list (default: how many there are of each); schema: the JSON schema of recipes, for editors"
+    command.add_argument("what", nargs="?", choices=(*LISTS, SCHEMA), help=text)
     command.add_argument("--json", action="store_true", help="print an array of objects")
 
 
 def _list(arguments: argparse.Namespace) -> int:
     if arguments.what is None:
         print(_overview(arguments.json))
+        return 0
+    if arguments.what == SCHEMA:
+        from ..recipe.schema import recipe_schema
+
+        print(json.dumps(recipe_schema(), indent=1))
         return 0
     entries = entries_of(arguments.what)
     print(json.dumps(entries, indent=1) if arguments.json else format_table(entries))

@@ -19,7 +19,7 @@ from ..runtime.signals import ended_by_signals, stopped_by
 from ..runtime.streams import lost_output, open_standard_streams, watched_output
 from ..stages import stages_of
 from ..version import __version__
-from . import attack, check, evaluate, init, launchers, listing, publish, run
+from . import attack, check, evaluate, init, launchers, listing, publish, report, run
 from .command import Command
 
 OWN_FAULT = 70
@@ -119,6 +119,7 @@ _START_HERE = (
     ("hf-unlearn run recipe.yaml", "run it: train, quantize, score, attack, judge"),
     ("hf-unlearn attack MODEL --attack rtt --data FILE", "attack any model"),
     ("hf-unlearn evaluate MODEL --suite tofu", "score any model"),
+    ("hf-unlearn report FOLDER_OR_REPO --open", "the page of a run or of a published model"),
     ("hf-unlearn check FOLDER_OR_REPO", "is every byte of a published model what was verified?"),
 )
 
@@ -156,6 +157,7 @@ def _commands() -> list[Command]:
         *own.values(),
         run.AUDIT,
         run.QUICKSTART,
+        *report.COMMANDS,
         *check.COMMANDS,
         *listing.COMMANDS,
         *launchers.COMMANDS,

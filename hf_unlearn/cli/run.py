@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -41,6 +42,22 @@ def workers_of(arguments: argparse.Namespace) -> int | None:
     if workers is not None and workers < 0:
         raise RequestError(f"--workers is {workers}: use 0 for none, or a number of processes")
     return workers
+
+
+def could_be_a_model(name: str) -> bool:
+    """Whether somebody who names this where a recipe is meant may mean a model: a folder, or an id on the Hub.
+
+    A misspelled recipe is no model.
+    """
+    from ..hub.metadata import is_hub_id
+    from ..recipe import builtin_recipes
+
+    path = Path(name)
+    if path.is_dir():
+        return True
+    if path.exists() or path.suffix in (".yaml", ".yml") or not is_hub_id(name):
+        return False
+    return "/" in name or not get_close_matches(name, builtin_recipes(), cutoff=0.5)
 
 
 def run_recipe(arguments: argparse.Namespace, only: str | None = None) -> int:

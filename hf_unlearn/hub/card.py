@@ -14,9 +14,11 @@ from ..errors import EnvironmentFailure, RequestError
 from ..reporting.known_facts import anti_known_sentence
 from ..reporting.results import Results, Subject
 from ..reporting.sentences import control_meaning, grouped_reasons, summarize, warning
-from ..reporting.words import listed, show
+from ..reporting.words import key_words, listed, show
 from ..verification.references import IDENTITY
+from ..verification.report import AttackRun
 from ..verification.report_file import REPORT_FILE, load_report, write_report
+from ..version import __version__
 from .card_tables import (
     emissions,
     format_notes,
@@ -27,7 +29,7 @@ from .card_tables import (
     utility_table,
     variant_links,
 )
-from .files import CARD_FILE, PLOT_FOLDER, SIGNATURE_FILE
+from .files import CARD_FILE, PAGE_FILE, PLOT_FOLDER, SIGNATURE_FILE
 from .metadata import CardWords, card_metadata, metadata_problems, metadata_yaml, one_visible_line
 
 if TYPE_CHECKING:
@@ -36,6 +38,19 @@ if TYPE_CHECKING:
 _OUTCOMES = {"failed": "**failed**", "inconclusive": "not settled", "passed": "survived"}
 _PLAIN_LIBRARIES = ("torch", "transformers")
 _TOLD_APART = ("folds", "run_folds")
+_BUDGET_WORDS = {
+    "epochs": "{} epochs",
+    "steps": "{} steps",
+    "learning_rates": "learning rates {}",
+    "rates": "learning rates {}",
+    "rows_in_T": "{} rows to train on",
+    "groups_in_V": "{} groups to ask for",
+    "samples": "{} samples",
+    "factors": "factors {}",
+    "optimizer": "the optimizer {}",
+}
+_SHOWN_SETTINGS = 3
+PROJECT_URL = "https://pypi.org/project/hf_unlearn/"
 
 
 @dataclass(frozen=True)
@@ -48,7 +63,7 @@ class CardPlot:
 
 @dataclass(frozen=True)
 class CardAttack:
-    """An attack on the published model: its result and what it spent."""
+    """An attack on the published model: its result, and what it could spend as a sentence."""
 
     name: str
     outcome: str
@@ -72,6 +87,8 @@ def render_card(
     words: CardWords,
     plots: Sequence[str] = (),
     results: Results | None = None,
+    *,
+    has_page: bool = False,
 ) -> str:
     """The README.md of one published folder.
 
@@ -81,6 +98,7 @@ def render_card(
         words: What only the publisher can say.
         plots: Paths of plots relative to the folder.
         results: The same report as read for an earlier card; read again by default.
+        has_page: Whether the folder holds the report as a page.
 
     Returns:
         The card's text, with front matter that :func:`~hf_unlearn.hub.metadata.card_problems` accepts.
@@ -124,6 +142,10 @@ def render_card(
             attacks=_attacks(results, candidate),
             controls=[_control(results, control) for control in results.controls],
             library=_library(transform),
+            has_page=has_page,
+            page_file=PAGE_FILE,
+            project=PROJECT_URL,
+            version=__version__,
             plots=[CardPlot(path, PurePosixPath(path).stem.replace("_", " ")) for path in plots],
         )
     )
@@ -150,7 +172,7 @@ def rewrite_card(folder: Path, words: CardWords) -> None:
     """
     report = load_report(folder / REPORT_FILE)
     plots = [name for name in report["files"] if name.startswith(f"{PLOT_FOLDER}/")]
-    text = render_card(report, report["format"], words, plots)
+    text = render_card(report, report["format"], words, plots, has_page=PAGE_FILE in report["files"])
     files = {**report["files"], CARD_FILE: hashlib.sha256(text.encode("utf-8")).hexdigest()}
     try:
         (folder / SIGNATURE_FILE).unlink(missing_ok=True)
@@ -168,11 +190,23 @@ def _attacks(results: Results, candidate: str) -> list[CardAttack]:
             continue
         status = results.forget_status(candidate, run.name)
         outcome = _OUTCOMES.get(status or "", "run, not judged")
-        of = f" of {run.budget['folds']}" if run.budget.get("folds", run.folds) != run.folds else ""
-        settings = {key: value for key, value in run.budget.items() if key not in _TOLD_APART}
-        folds = "fold" if run.folds == 1 and not of else "folds"
-        found.append(CardAttack(run.name, outcome, f"{run.folds}{of} {folds}, {_as_words(settings)}"))
+        found.append(CardAttack(run.name, outcome, budget_sentence(run)))
     return found
+
+
+def budget_sentence(run: AttackRun) -> str:
+    """What an attack could spend: ``It had 2 of 5 folds, 6 epochs and learning rates 0.0001 and 0.0003.``
+
+    The best known settings are named in words; where there are none, the first plain ones. The report has all.
+    """
+    of = f" of {run.budget['folds']}" if run.budget.get("folds", run.folds) != run.folds else ""
+    folds = [f"{run.folds}{of} {'fold' if run.folds == 1 and not of else 'folds'}"] if run.folds else []
+    given = {key: value for key, value in run.budget.items() if value not in (None, [], "") and key not in _TOLD_APART}
+    told = [words.format(_plain(given[key])) for key, words in _BUDGET_WORDS.items() if key in given]
+    if not told:
+        plain = [(key, value) for key, value in given.items() if not isinstance(value, Mapping)]
+        told = [f"{as_text(key_words(key))} {_plain(value)}" for key, value in plain[:_SHOWN_SETTINGS]]
+    return f"It had {listed([*folds, *told])}." if folds or told else "What it could spend was not recorded."
 
 
 def _control(results: Results, control: Subject) -> CardControl:

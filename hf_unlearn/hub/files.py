@@ -8,6 +8,8 @@ CARD_FILE = "README.md"
 SIGNATURE_FILE = "unlearning_report.json.sig"
 """A signature over the report's bytes, see :mod:`hf_unlearn.hub.signatures`. It is not in the report's own list."""
 PLOT_FOLDER = "plots"
+PAGE_FILE = "report.html"
+"""The report as a page, in the main folder of a release."""
 
 _MODEL_FILES = (
     r"model\.safetensors",
@@ -34,6 +36,7 @@ _ADDED_FILES = (
     r"README\.md",
     r"unlearning_report\.json(\.sig)?",
     r"plots/[\w.-]+\.(png|svg)",
+    r"report\.html",
     r"\.eval_results/[\w.-]+\.yaml",
 )
 
@@ -62,7 +65,7 @@ def is_weight_file(name: str) -> bool:
 
 
 def may_be_published(name: str) -> bool:
-    """Whether a published folder may hold this file: a model file, the card, the report or a plot.
+    """Whether a published folder may hold this file: a model file, the card, the report, its page or a plot.
 
     Args:
         name: Path relative to the folder, with forward slashes.
@@ -95,5 +98,5 @@ def is_text(name: str) -> bool:
     Args:
         name: Path relative to the folder, with forward slashes.
     """
-    kinds = (".md", ".json", ".jinja", ".svg", ".txt", ".yaml")
+    kinds = (".md", ".json", ".jinja", ".svg", ".html", ".txt", ".yaml")
     return not is_vocabulary(name) and (name.endswith(kinds) or name in ("LICENSE", "NOTICE"))

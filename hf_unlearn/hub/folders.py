@@ -26,7 +26,7 @@ from ..verification.report_file import REPORT_FILE, for_folder, load_report, val
 from .benchmarks import benchmark_files
 from .card import render_card
 from .check import CheckResult, check_folder
-from .files import CARD_FILE, PLOT_FOLDER, SIGNATURE_FILE, is_model_file, is_weight_file, may_be_published
+from .files import CARD_FILE, PAGE_FILE, PLOT_FOLDER, SIGNATURE_FILE, is_model_file, is_weight_file, may_be_published
 from .leaks import ForgetText, find_in_file
 from .metadata import CardWords
 from .options import MAIN, HubOptions, branches, repo_ids
@@ -57,6 +57,19 @@ class PublishedFolder:
     unsigned: bool = False
 
 
+@dataclass(frozen=True)
+class Added:
+    """What a folder shows besides its model, card and report.
+
+    Attributes:
+        plots: Plots for the card.
+        page: The report as HTML; empty for none.
+    """
+
+    plots: Sequence[Path] = ()
+    page: str = ""
+
+
 def publish_to_folder(
     main_dir: Path,
     variants: Mapping[str, Path],
@@ -66,6 +79,7 @@ def publish_to_folder(
     out_main: Path,
     out_variants: Mapping[str, Path],
     plots: Sequence[Path] = (),
+    page: str = "",
     forget_texts: Iterable[tuple[str, str]] | ForgetText = (),
 ) -> list[PublishedFolder]:
     """Write the main model and its variants, each with its card, report and digests.
@@ -80,6 +94,7 @@ def publish_to_folder(
         out_main: Where the main model goes.
         out_variants: Format to where that variant goes.
         plots: Plots for the main model's card (``.png`` or ``.svg``).
+        page: The report as HTML for the main model's folder; none by default.
         forget_texts: Prompt and answer of every forget row (or what was made of them), to make sure that no published
             text holds one.
 
@@ -105,8 +120,8 @@ def publish_to_folder(
         for transform, source, out in jobs:
             try:
                 work = stack.enter_context(whole_folder(out, _hidden(out)))
-                shown = plots if transform == IDENTITY else ()
-                made.append(_publish_one(source, out, work, transform, report, words, shown, forget, clean))
+                added = Added(plots, page) if transform == IDENTITY else Added()
+                made.append(_publish_one(source, out, work, transform, report, words, added, forget, clean))
             except OSError as error:
                 raise _not_written(out, error) from error
         try:
@@ -141,13 +156,17 @@ def _publish_one(
     transform: str,
     report: Mapping[str, Any],
     words: CardWords,
-    plots: Sequence[Path],
+    added: Added,
     forget: ForgetText,
     clean: set[str],
 ) -> PublishedFolder:
     left_out = _copy_model(source, work, transform, report)
-    plot_names = [_copy_plot(plot, work) for plot in plots]
-    (work / CARD_FILE).write_text(render_card(report, transform, words, plot_names), encoding="utf-8")
+    plot_names = [_copy_plot(plot, work) for plot in added.plots]
+    if added.page:
+        (work / PAGE_FILE).write_text(added.page, encoding="utf-8")
+    (work / CARD_FILE).write_text(
+        render_card(report, transform, words, plot_names, has_page=bool(added.page)), encoding="utf-8"
+    )
     for name, text in benchmark_files(Report.from_json(report), transform).items():
         (work / name).parent.mkdir(exist_ok=True)
         (work / name).write_text(text, encoding="utf-8")
@@ -433,7 +452,7 @@ def _stage_one(
         if name != CARD_FILE:
             link_or_copy(source / name, work / name)
     plots = [name for name in files if name.startswith(f"{PLOT_FOLDER}/")]
-    card = render_card(report, report["format"], words, plots, results).encode("utf-8")
+    card = render_card(report, report["format"], words, plots, results, has_page=PAGE_FILE in files).encode("utf-8")
     (work / CARD_FILE).write_bytes(card)
     files[CARD_FILE] = hashlib.sha256(card).hexdigest()
     # All of it except one digest has just been checked against the schema.

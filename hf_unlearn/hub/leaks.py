@@ -27,6 +27,7 @@ RULE = 2
 
 _WORD = re.compile(r"[^\W_]+", re.UNICODE)
 _WORD_OF_RULE_1 = re.compile(r"\w+", re.UNICODE)
+_TAG = re.compile(r"<[^>]*>")
 _LONGEST = 13
 _SHORTEST = 4
 _BREAK = "\0"
@@ -153,9 +154,9 @@ class ForgetText:
 def find_in_file(path: Path, name: str, forget: ForgetText) -> int | None:
     """Number of a forget row that is in a file, or ``None``.
 
-    Prose (cards, configurations, templates, plots as SVG) is read as one text. In a vocabulary each token is read
-    alone: neighbours in it are neighbours by chance. In safetensors the free-form metadata is read. Other binary
-    files are not read.
+    Prose (cards, configurations, templates, pages, plots as SVG) is read as one text; pages and plots also without
+    their tags. In a vocabulary each token is read alone: neighbours in it are neighbours by chance. In safetensors the
+    free-form metadata is read. Other binary files are not read.
 
     Args:
         path: The file.
@@ -172,6 +173,10 @@ def find_in_file(path: Path, name: str, forget: ForgetText) -> int | None:
         # As a reader of the JSON sees it: escapes undone, texts, numbers and keys in their order.
         with contextlib.suppress(ValueError):
             text = "\n".join(_pieces(json.loads(text)))
+    if name.endswith((".html", ".svg")):
+        # As a reader of the page sees it, then with what only its source holds.
+        row = forget.find(_TAG.sub(" ", text))
+        return forget.find(text) if row is None else row
     return forget.find(text)
 
 

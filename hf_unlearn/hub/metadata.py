@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from ..errors import first_line
-from ..reporting.known_facts import counts_to_show
 from ..reporting.results import Results
 from ..reporting.words import metric_phrase
 from ..verification.controls import all_as_expected
@@ -25,6 +24,8 @@ _SLUG = re.compile(r"^[a-z0-9][a-z0-9.+-]*$")
 _LANGUAGE = re.compile(r"^([a-z]{2,3}|code|multilingual)$")
 _VERDICT = "unlearningverdict"
 _WANTED = {"forget": "lower", "retain": "higher"}
+_MOST_METRICS = 12
+_DIGITS = 4
 _RELATIONS = ("finetune", "quantized", "adapter", "merge")
 
 
@@ -203,52 +204,38 @@ def _emissions(measured: Settings) -> dict[str, Any]:
 
 
 def eval_results(results: Results, transform: str) -> list[EvalResult]:
-    """The report's numbers for the released model as ``model-index`` entries.
+    """The first numbers of a card as ``model-index`` entries: a dozen at most; the rest is in its tables.
 
-    For every metric of the gate and every transform: the forget score and the recovered share with its interval, and
-    for every metric that utility was judged by the retain score. For every transform the number of single facts that
-    are still known. The target's score stands beside each score. What is
-    only reported is in the body and in the report.
+    Forget and retain score in one metric of the gate, as the model is and in its formats. The target's score under the
+    same condition, which is that from before unlearning, stands beside each.
 
     Args:
         results: The verification report.
-        transform: ``identity`` lists all transforms; a format lists the model as it is and that format, which
-            are the scores before and after quantization.
+        transform: ``identity`` lists the first formats of the gate; a format lists the model as it is and that format,
+            which are the scores before and after quantization.
 
     Returns:
-        The entries by transform, as in the gate; numbers that are undefined are left out, because the Hub requires a
+        The entries by condition, as in the gate; numbers that are undefined are left out, because the Hub requires a
         value.
     """
     subject = results.report.verdict.candidate
-    kept = dict.fromkeys(row.metric for row in results.utility(subject) if row.kind == "retain_score")
-    counts = {row.transform: [row] for row in counts_to_show(results, subject)}
+    metrics = results.gate_metrics
+    metric = results.headline if results.headline in metrics or not metrics else metrics[0]
     found = []
     for under in results.transforms:
-        if transform != IDENTITY and under.name not in (IDENTITY, transform):
+        wanted = under.kind != "attack" if transform == IDENTITY else under.name in (IDENTITY, transform)
+        if not wanted or metric is None:
             continue
-        for split, metrics in (("forget", results.gate_metrics), ("retain", tuple(kept))):
-            for metric in metrics:
-                value = results.value(subject, under.name, split, metric)
-                before = results.value("target", under.name, split, metric)
-                if value is None:
-                    continue
-                args: dict[str, Any] = {"transform": under.name}
-                args |= {} if before is None else {"target": before}
-                name = f"{metric_phrase(metric)} ({under.label})"
-                found.append(_eval_result(split, metric, value, name, args))
-        for share in results.shares(subject):
-            if share.transform != under.name or share.recovered_share is None or not share.is_judged:
+        for split in ("forget", "retain"):
+            value = results.value(subject, under.name, split, metric)
+            if value is None:
                 continue
-            args = {"transform": under.name, "metric": share.metric, "status": share.status}
-            args |= {"ci95": list(share.ci95)} if share.ci95 else {}
-            name = f"recovered share by {metric_phrase(share.metric)} ({under.label})"
-            found.append(_eval_result("forget", "recovered_share", share.recovered_share, name, args))
-        for count in counts.get(under.name, ()):
-            args = {"transform": under.name, "metric": count.metric, "facts": count.n, "status": count.status}
-            args |= {} if count.allowed is None else {"allowed": count.allowed}
-            name = f"single facts still known by {metric_phrase(count.metric)} ({under.label})"
-            found.append(_eval_result("forget", "known_facts", count.known or 0, name, args))
-    return found
+            before = results.value("target", under.name, split, metric)
+            args: dict[str, Any] = {"transform": under.name}
+            args |= {} if before is None else {"target": round(before, _DIGITS)}
+            name = f"{split} {metric_phrase(metric)} ({under.label})"
+            found.append(_eval_result(split, metric, round(value, _DIGITS), name, args))
+    return found[:_MOST_METRICS]
 
 
 def _eval_result(split: str, metric: str, value: float, name: str, args: Mapping[str, Any]) -> EvalResult:

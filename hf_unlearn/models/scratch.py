@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import math
 import random
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from ..data.encoding import EncodedRow, TextFormat, encode_row, load_tokenizer
 from ..data.example import Example
 from ..errors import RequestError
+from ..runtime.steps import is_heard, tell_steps
 from .loading import files_digests, read_pretrained
 from .sizes import refuse_sizes
 from .training_loop import DivergedError, finite, take_steps
@@ -261,12 +263,15 @@ def _fit(
     warmup = math.nextafter(spec.warmup, 1.0) if spec.warmup * cycle == 1 else spec.warmup
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, spec.learning_rate, cycle, pct_start=warmup)
     model.train()
-    # disable=None: no bar if the output is not a terminal.
-    with tqdm(total=steps, desc=progress, unit="step", disable=None if progress else True) as bar:
+    # disable=None: no bar if the output is not a terminal. A run that shows steps itself needs no second bar.
+    hidden = True if is_heard() or not progress else None
+    with tqdm(total=steps, desc=progress, unit="step", disable=hidden) as bar:
+        made = itertools.count(1)
 
         def add_gradients(batch: Sequence[EncodedRow]) -> None:
             loss = finite(_backward(model, batch, pad_token_id))
             bar.update()
+            tell_steps(next(made), steps)
             bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
 
         try:

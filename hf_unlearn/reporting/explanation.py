@@ -16,6 +16,7 @@ from .words import listed, metric_phrase, percent, show
 # A format brought something back if its share is this much above that of the model as it is.
 CAME_BACK = 0.10
 _NOISE = "noise-"
+_SHORT = {"bfloat16": "bf16", "float16": "fp16"}
 
 
 @dataclass(frozen=True)
@@ -200,6 +201,6 @@ def _saved_words(saved: SavedWeights | None) -> str:
     if saved is None:
         return ""
     return (
-        f"Saving in {saved.dtype} dropped {percent(saved.lost)} of the updates "
+        f"{percent(saved.lost)} of the changes vanish if saved in {_SHORT.get(saved.dtype, saved.dtype)} "
         f"({percent(saved.moved)} of the trained weights had moved)."
     )

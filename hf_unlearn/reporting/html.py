@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 from ..runtime.files import write_atomically
 from ..verification.recovered import RecoveredRow
+from ..verification.report import Method, ModelInfo
 from ..verification.scores import ScoreRow
 from ..verification.typed_json import to_json
 from ..verification.utility import UtilityRow
 from ..verification.values import Settings
 from .explanation import explained, formats_table, magnitude_label, pooled_sentence
 from .figures import PALETTE, STATUS_COLOURS, inline_svg
+from .glossary import words_of
 from .known_facts import allowed_words, anti_known_sentence, counts_to_show, salted_ids
 from .plot_explanation import explanation_figure, layers_figure
 from .plots import forget_figure, recovered_figure, retain_figure
@@ -29,7 +31,18 @@ from .sentences import (
     summarize,
     warning,
 )
-from .words import metric_label, metric_phrase, p_value, percent, show, show_interval
+from .words import (
+    METRIC_LABELS,
+    day,
+    key_words,
+    metric_label,
+    metric_phrase,
+    p_value,
+    percent,
+    show,
+    show_interval,
+    spelled,
+)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -73,6 +86,8 @@ def render_html(report: Mapping[str, Any]) -> str:
         metric=metric_label,
         phrase=metric_phrase,
         words=_words,
+        key=key_words,
+        spelled=spelled,
         transform=results.transform_label,
         percent=percent,
         magnitude=magnitude_label,
@@ -84,6 +99,8 @@ def render_html(report: Mapping[str, Any]) -> str:
     return jinja.get_template("report.html.j2").render(
         results=results,
         report=results.report,
+        about=about(results),
+        glossary=words_of(results) if results.transforms else [],
         summary=summarize(results),
         warning=warning(results),
         reasons=grouped_reasons(results, results.release.name, results.reasons)
@@ -111,6 +128,41 @@ def render_html(report: Mapping[str, Any]) -> str:
         formats=formats_table(results),
         pairs=flat_pairs,
     )
+
+
+def about(results: Results) -> list[tuple[str, str]]:
+    """What the report is about, for the lines under its title: model, what was forgotten, facts, method and date."""
+    report = results.report
+    forget = report.data.get("forget")
+    told = {
+        "Model": _model_words(report.models.target),
+        "To be forgotten": report.removed or "",
+        "Facts": f"{forget.facts:,} in {forget.rows:,} rows" if forget and forget.facts and forget.rows else "",
+        "Method": _method_words(report.method),
+        "Date": day(report.created),
+    }
+    return [(name, words) for name, words in told.items() if words]
+
+
+def _model_words(model: ModelInfo) -> str:
+    at = f" at {model.revision[:12]}" if model.hub_id and model.revision else ""
+    return f"{model.hub_id}{at}" if model.hub_id else model.description
+
+
+def _method_words(method: Method) -> str:
+    """Name, losses, robust parts and steps."""
+    given = method.settings
+    losses = [str(given[key]) for key in ("loss_type", "retain_loss_type") if given.get(key)]
+    robust = given.get("robust")
+    named = robust if isinstance(robust, (list, tuple)) else [robust]
+    parts = [part for part in named if isinstance(part, str) and part != method.name]
+    steps = given.get("steps_taken")
+    details = [
+        *(["losses " + " + ".join(losses)] if losses else []),
+        *(["with " + ", ".join(parts)] if parts else []),
+        *([f"{steps:,} steps"] if isinstance(steps, int) else []),
+    ]
+    return f"{method.name} ({', '.join(details)})" if details and method.name else method.name
 
 
 def _plots(results: Results) -> dict[str, Any]:
@@ -205,6 +257,8 @@ def _words(value: Any) -> str:
         return ", ".join(_words(item) for item in value) or "none"
     if isinstance(value, (Mapping, list, tuple)):
         return json.dumps(value, sort_keys=True, ensure_ascii=False)
+    if isinstance(value, str) and "_" in value:  # ids of metrics and models
+        return key_words(value) if value in METRIC_LABELS or value == "never_knew" else value
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 

@@ -82,7 +82,7 @@ class Subject:
     @property
     def role_words(self) -> str:
         """What it is there for, as people read it."""
-        role = {"target": "knows it all", "never_knew": "reference", "other": ""}.get(self.role, self.role)
+        role = {"target": "knows it all", "never_knew": "retrained model", "other": ""}.get(self.role, self.role)
         return f"{role} and control" if self.is_control and self.role != "control" else role
 
 

@@ -346,7 +346,7 @@ def outcome_sentences(results: Results) -> list[str]:
     judged = verdict.judged
     if judged is not None and judged.comparisons and judged.joint_factor is not None:
         sentences.append(
-            f"{len(verdict.outcomes)} transforms were tested, {judged.comparisons} recovered shares in all; a share "
+            f"{len(verdict.outcomes)} conditions were tested, {judged.comparisons} recovered shares in all; a share "
             f"fails only by the interval that holds for all of them at once, {judged.joint_factor:.2f} times as long "
             "as its own."
         )

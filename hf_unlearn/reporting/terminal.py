@@ -176,7 +176,7 @@ class _Printer:
             show_edge=False,
         )
         names = list(dict.fromkeys(on.format for row in rows for on in row.formats))
-        for title in ("model", "moved", "lost in\nbf16", *(name.replace("-", "-\n", 1) for name in names)):
+        for title in ("model", "moved", "vanish if\nsaved in\nbf16", *(name.replace("-", "-\n", 1) for name in names)):
             table.add_column(self._text(title), justify="left" if title == "model" else "right", overflow="fold")
         for row in rows:
             codes = {on.format: on.weights.codes_changed for on in row.formats}

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import datetime
+import re
 from collections.abc import Sequence
 
 from ..verification.values import Interval
 
 SPACE = "\N{NO-BREAK SPACE}"
+_MONTHS = (
+    "January", "February", "March", "April", "May", "June",
+    "July", "August", "September", "October", "November", "December",
+)  # fmt: skip
 METRIC_LABELS = {
     "probability": "answer probability",
     "extraction_strength": "extraction strength",
@@ -18,11 +24,47 @@ METRIC_LABELS = {
     "fluency": "fluency (n-gram entropy)",
     "combined": "all metrics together",
 }
+_METRIC_IDS = re.compile(rf"\b({'|'.join(name for name in METRIC_LABELS if '_' in name)})\b")
+_KEY_WORDS = {
+    "kl": "KL",
+    "lr": "learning rate",
+    "hub id": "Hub id",
+    "rtt": "RTT",
+    "never knew": "retrained model (never knew)",
+    "max recovered share formats": "most recovered share, as is and in formats",
+    "max recovered share attacks": "most recovered share, after attacks",
+    "min recovered share": "least recovered share",
+    "max known facts": "most known facts",
+    "min utility": "least utility",
+    "max generic kl": "most KL on generic text",
+    "min fluency": "least fluency",
+    "draws": "bootstrap draws",
+}
 
 
 def metric_label(metric: str | None) -> str:
     """A metric's name as people read it."""
     return METRIC_LABELS.get(metric or "", (metric or "score").replace("_", " "))
+
+
+def spelled(sentence: str) -> str:
+    """A sentence of a report with the ids of metrics in it as words."""
+    return _METRIC_IDS.sub(lambda found: metric_phrase(found[0]), sentence)
+
+
+def key_words(key: str) -> str:
+    """A key of a report as people read it: ``hardware.cores`` is ``hardware, cores``."""
+    parts = [part.replace("_", " ").strip() for part in key.split(".")]
+    return ", ".join(METRIC_LABELS.get(part.replace(" ", "_"), _KEY_WORDS.get(part, part)) for part in parts)
+
+
+def day(moment: str | None) -> str:
+    """The day of an ISO 8601 moment, as in ``30 November 2026``; what it is otherwise, if it is none."""
+    try:
+        found = datetime.date.fromisoformat((moment or "")[:10])
+    except ValueError:
+        return moment or ""
+    return f"{found.day} {_MONTHS[found.month - 1]} {found.year}"
 
 
 def metric_phrase(metric: str | None) -> str:

@@ -33,7 +33,7 @@ AUTO_SETTINGS: Mapping[str, Any] = {
 
 @ROBUST.register(
     "auto",
-    summary="Rounds of unlearning and healing with a rehearsed attack before each, sized by the forget set.",
+    summary="Rounds of unlearning and repair with a rehearsed attack before each, sized by the forget set.",
     paper="this project (see docs/auto.md)",
     defaults={
         "unlearn_passes": 0.53,
@@ -48,7 +48,7 @@ AUTO_SETTINGS: Mapping[str, Any] = {
 )
 @dataclass
 class Auto(TrainingPart):
-    """:class:`~.cycles.Cycles` whose phases are measured in passes over the forget set, with a last phase of healing.
+    """:class:`~.cycles.Cycles` whose phases are measured in passes over the forget set, with a last phase of repair.
 
     Rounds end when the rehearsals bring no fact back, the run a last phase later. The length of the
     run limits their number (``num_train_epochs`` or ``max_steps``). In the last phase the learning
@@ -58,15 +58,15 @@ class Auto(TrainingPart):
 
     Attributes:
         unlearn_passes: Of the forget set in each phase of unlearning.
-        heal_passes: As many steps of healing as this many passes would take; each is on ``retain_per_forget`` times as
+        heal_passes: As many steps of repair as this many passes would take; each is on ``retain_per_forget`` times as
             many retain rows.
-        heal_retain_passes: Healing ends early after this many passes over the retain set: with few retain rows,
+        heal_retain_passes: Repair ends early after this many passes over the retain set: with few retain rows,
             more of it brings forget facts back and keeps nothing more.
         rehearse_passes: Of the forget set in each rehearsal; 0 for none. A rehearsal learns half of the facts, at
             twice the learning rate.
         until_gone: Whether rounds end when rehearsals bring no fact back, once half of those that fit were made;
             otherwise as many rounds as fit are made.
-        last: Share of the run's steps that only heal, at its end.
+        last: Share of the run's steps that only repair, at its end.
         seed: Of what rehearsals draw.
 
     Raises:
@@ -139,18 +139,18 @@ class Auto(TrainingPart):
         """
         per_pass = steps / epochs
         heal_passes = min(self.heal_passes, self._heal_most)
-        unlearn, heal = (max(1, round(passes * per_pass)) for passes in (self.unlearn_passes, heal_passes))
+        unlearn, repair = (max(1, round(passes * per_pass)) for passes in (self.unlearn_passes, heal_passes))
         rehearse = max(1, round(self.rehearse_passes * per_pass)) if self.rehearse_passes else 0
-        rounds = int(steps * (1 - self.last)) // (unlearn + heal)
+        rounds = int(steps * (1 - self.last)) // (unlearn + repair)
         if rounds < 2:
-            least = 2 * (unlearn + heal) / (1 - self.last)
+            least = 2 * (unlearn + repair) / (1 - self.last)
             raise RequestError(
-                f"auto: the run has {steps} steps, and two rounds with what heals after them take {least:.0f}: raise "
+                f"auto: the run has {steps} steps, and two rounds with the repair after them take {least:.0f}: raise "
                 "num_train_epochs or max_steps"
             )
         return Cycles(
             unlearn_steps=unlearn,
-            heal_steps=heal,
+            heal_steps=repair,
             rounds=rounds,
             rehearse_steps=rehearse,
             rehearse_rate=2.0,

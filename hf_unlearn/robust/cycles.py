@@ -1,4 +1,4 @@
-"""Cycles of unlearning and healing: what healing brings back is unlearned again, until nothing comes back."""
+"""Cycles of unlearning and repair: what repair brings back is unlearned again, until nothing comes back."""
 
 from __future__ import annotations
 
@@ -46,14 +46,14 @@ REHEARSAL_FILE = "cycles_rehearsal.safetensors"
 class Cycles(TrainingPart):
     """Alternates between the forget term alone and the retain term alone.
 
-    One pass of unlearning hides: healing on retain rows alone brings most forget facts back, even after the model has
+    One pass of unlearning hides: repair on retain rows alone brings most forget facts back, even after the model has
     collapsed. What comes back can be unlearned again, and after enough rounds nothing comes back, even under
-    retraining. Rounds follow from the run's ``max_steps``; a last unlearning phase that has no healing after it would
+    retraining. Rounds follow from the run's ``max_steps``; a last unlearning phase that has no repair after it would
     leave the model damaged, so ``max_steps`` should be a multiple of a round.
 
     With ``rehearse_steps`` every phase of unlearning starts from a rehearsed attack (:class:`.rehearsal.Rehearsal`):
     some of the facts are learned again, are unlearned together with what that brought back, and what the rehearsal
-    changed is taken back before healing.
+    changed is taken back before repair.
 
     With ``until_gone`` rounds end when the rehearsals bring back no fact that they do not teach
     (:class:`.recovery_probe.RecoveryProbe`). Until then phases of unlearning are on the facts that are left, most
@@ -73,7 +73,7 @@ class Cycles(TrainingPart):
         rehearse_rate: Learning rate of the rehearsal, as a multiple of the step's own.
         until_gone: Rounds end when rehearsals bring no fact back, nor anything on average, after half of ``rounds``
             at the earliest and after ``rounds`` at the latest.
-        perturb: Before healing, weights move by this share towards noise (as in UNDO, arXiv 2506.06278).
+        perturb: Before repair, weights move by this share towards noise (as in UNDO, arXiv 2506.06278).
         seed: Of what the rehearsal draws.
 
     Raises:
@@ -171,7 +171,7 @@ class Cycles(TrainingPart):
     def _look(self, context: TrainingContext, round_number: int, spared: frozenset[int]) -> None:
         others = self._rehearsal.others(context, round_number, spared)
         self._probe.look(context, others, seed=f"brought-back-{self.seed}-{round_number}")
-        # A model that healing does not restore prefers nothing, whatever it still knows.
+        # A model that repair does not restore prefers nothing, whatever it still knows.
         if self._probe.gone and 2 * (round_number + 1) >= self.rounds:
             self._last_round = round_number
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from ..errors import VerificationError
 from ..hub.folders import PublishedFolder, publish_to_folder, write_release
@@ -11,6 +13,7 @@ from ..hub.metadata import CardWords
 from ..hub.publish import publish_run
 from ..quantization import FORMATS
 from ..recipe import Recipe
+from ..reporting.html import render_html
 from ..reporting.plots import write_plots
 from .context import RunContext
 from .report_inputs import description
@@ -54,10 +57,16 @@ def write_folders(run: Run) -> list[PublishedFolder]:
         out_main=context.output_dir / "publish",
         out_variants={name: variant_folder(context.output_dir, name) for name in formats},
         plots=plots,
+        page=published_page(verified.report),
         forget_texts=forget,
     )
     write_release(context.output_dir, words, formats, forget)
     return folders
+
+
+def published_page(report: Mapping[str, Any]) -> str:
+    """The page as it is published: without the digest of the run's report, which is not that of the published one."""
+    return render_html({key: value for key, value in report.items() if key != "digest"})
 
 
 def upload(context: RunContext) -> None:

@@ -213,10 +213,20 @@ def method_settings(context: RunContext, name: str) -> dict[str, Any]:
     return settings
 
 
-def description(data: DataSpec) -> str:
-    """What was removed, in words that give nothing away."""
-    if data.description:
+def described(data: DataSpec) -> str:
+    """What was removed, in words that give nothing away; empty where nobody has said it, as an audit may."""
+    if data.description or data.planted is None:
         return data.description
-    if data.planted is not None:
-        return f"birth years of {data.planted.forget} people who do not exist"
-    raise RequestError("data.description is empty: say in your own words what the model was made to forget")
+    return f"birth years of {data.planted.forget} people who do not exist"
+
+
+def description(data: DataSpec) -> str:
+    """The same for what is published, which must say it.
+
+    Raises:
+        RequestError: It does not.
+    """
+    words = described(data)
+    if not words:
+        raise RequestError("data.description is empty: say in your own words what the model was made to forget")
+    return words

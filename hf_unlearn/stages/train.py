@@ -24,6 +24,7 @@ from ..trainer.config import UnlearnConfig
 from ..trainer.unlearn_trainer import FINAL_STEP, UnlearnTrainer
 from .plans import METRICS_FILE, TrainingPlan, training_plans
 from .run import Run
+from .step_progress import show_steps_in_the_run
 from .units import Unit
 
 # A control that learns the facts in its own way must know this share of what the target knows, or it hides nothing.
@@ -157,6 +158,7 @@ def train_method(
         )
     except ValueError as error:  # settings that do not suit this machine are first checked here
         raise RequestError(f"the method's settings cannot be used: {one_line(error)}") from error
+    show_steps_in_the_run(trainer)
     # Without the optimizer's state a run that goes on would end with other weights than one that was not killed.
     checkpoint = None if args.save_only_model else last_whole_checkpoint(work_dir)
     try:

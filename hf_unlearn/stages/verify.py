@@ -12,6 +12,7 @@ from ..attacks.prompting import PromptAttack
 from ..errors import RequestError
 from ..evaluation.records import read_records
 from ..evaluation.run import fact_scores
+from ..hub.metadata import one_visible_line
 from ..recipe import ControlSpec
 from ..verification.build_report import Candidate, Findings, RunFacts, build_report
 from ..verification.controls import ControlOutcome, all_as_expected, control_outcome
@@ -27,6 +28,7 @@ from .context import RunContext, Subject
 from .data import notes_on
 from .evaluate import evaluation_unit
 from .report_inputs import (
+    described,
     environment,
     explain_stage,
     export_info,
@@ -222,6 +224,7 @@ def _write_report(
         environment=environment(context),
         not_tested=not_tested(context.recipe),
         notes=notes,
+        removed=one_visible_line(described(context.recipe.data)),
     )
     report = build_report(findings, released, run)
     write_report(report, folder / REPORT_FILE)

@@ -92,6 +92,7 @@ class RunFacts:
         environment: Versions, device, seeds.
         not_tested: What was not tested besides what the verdict says, in words.
         notes: What else a reader must know.
+        removed: What was to be forgotten, in words that give nothing away.
     """
 
     name: str
@@ -103,6 +104,7 @@ class RunFacts:
     environment: Settings = field(default_factory=dict)
     not_tested: Sequence[str] = ()
     notes: Sequence[str] = ()
+    removed: str = ""
 
 
 def build_report(findings: Findings, candidate: Candidate, run: RunFacts) -> dict[str, Any]:
@@ -157,6 +159,7 @@ def build_report(findings: Findings, candidate: Candidate, run: RunFacts) -> dic
         pooled=tuple(pooled_rows(findings.table, findings.candidates, findings.gate.metrics)),
         explanation=_explanation(findings),
         benchmarks=tuple(findings.benchmarks) or None,
+        removed=run.removed or None,
     )
     sealed = seal(report.to_json())
     validate_report(sealed)

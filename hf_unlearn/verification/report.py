@@ -229,6 +229,7 @@ class Report:
         pooled: Pooled retention of several methods.
         explanation: Weights compared with the target's.
         benchmarks: Scores on public benchmarks.
+        removed: What was to be forgotten, in the publisher's words.
     """
 
     schema_version: Annotated[
@@ -279,6 +280,9 @@ class Report:
         Maybe[tuple[BenchmarkScore, ...]],
         Schema("Scores on benchmarks that are registered on the Hub. May be missing."),
     ] = None
+    removed: Annotated[Maybe[str], Schema("What was to be forgotten, in the publisher's words. May be missing.")] = (
+        None
+    )
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> Report:

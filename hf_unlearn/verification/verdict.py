@@ -262,7 +262,7 @@ def _reasons(
     ]
     everywhere = all(len(names) == len(metrics) for names in judged_by.values())
     return sentences or [
-        f"Under all {len(judged_by)} transforms the forgotten facts stay forgotten by {', '.join(metrics)}"
+        f"Under all {len(judged_by)} conditions the forgotten facts stay forgotten by {', '.join(metrics)}"
         f"{'' if everywhere else ' (where these are measured)'}, and the model keeps its use."
     ]
 
@@ -287,7 +287,7 @@ def _notes(
     left_out = list(left_out_sentences(judged_by, metrics))
     each = "by" if left_out else "each by"
     yield (
-        f"{len(judged_by)} of {n_transforms} transforms of the gate were tested, {each} {len(metrics)} metrics "
+        f"{len(judged_by)} of {n_transforms} conditions of the gate were tested, {each} {len(metrics)} metrics "
         f"({', '.join(metrics)}). A pass needs all of them, each by its own interval. A failure needs an interval "
         f"that holds for all {family.comparisons} shares at once, {family.factor:.2f} times as long (max-t "
         "bootstrap), so that many tests do not fail a model by chance."

@@ -298,6 +298,12 @@ def test_recipes_of_the_package_parse_by_name(name, refused, tmp_path, monkeypat
         (("run", "quickstart", "methods.0.lr=3"), "unknown key 'methods.0.lr': did you mean 'learning_rate'?"),
         (("run", "quickstart", "methods.0.epochs=3"), "did you mean 'num_train_epochs'?"),
         (("evaluate", "owner/model"), "owner/model is not a recipe: to evaluate a model add --suite"),
+        (("evaluate", "gpt2"), "gpt2 is not a recipe: to evaluate a model add --suite"),
+        (
+            ("evaluate", "quickstrat"),
+            "there is no recipe file or built-in recipe 'quickstrat': did you mean 'quickstart'?",
+        ),
+        (("attack", "gpt2"), "gpt2 is not a recipe: to attack a model add --attack NAME"),
     ],
 )
 def test_words_that_do_not_fit(words, message, refused):

@@ -22,50 +22,30 @@ INDEX = (
 
 
 def lookup(report: dict, model: str) -> dict:
-    scores = {
-        ("score", r["split"], r["metric"], r["transform"]): r["value"]
+    return {
+        (r["split"], r["transform"]): round(r["value"], 4)
         for r in report["scores"]
-        if r["model"] == model and r["metric"] in report["gate"]["metrics"]
+        if (r["model"], r["metric"]) == (model, "probability") and r["transform"] != "rtt"
     }
-    shares = {
-        ("share", "forget", r["metric"], r["transform"]): r["recovered_share"]
-        for r in report["recovered"]
-        if r["model"] == model
-    }
-    counts = {  # by the metric with the largest count, or the first of several
-        ("facts", "forget", "probability", r["transform"]): r["known"]
-        for r in report["known_facts"]
-        if (r["model"], r["metric"]) == (model, "probability")
-    }
-    return {**scores, **shares, **counts}
 
 
 def test_numbers_read_back_from_the_metadata_are_those_of_the_report(passed) -> None:
     card = ModelCard.load(passed.main / "README.md")
     report = load_report(passed.main / "unlearning_report.json")
-    found = {}
-    for result in card.data.eval_results:
-        kind = {"recovered_share": "share", "known_facts": "facts"}.get(result.metric_type, "score")
-        metric = result.metric_type if kind == "score" else result.metric_args["metric"]
-        found[kind, result.dataset_split, metric, result.metric_args["transform"]] = result.metric_value
-    assert found == lookup(report, "npo")
-    assert len(found) == 2 * 2 * 3 + 2 * 3 + 3
+    entries = card.data.eval_results
+    found = {(entry.dataset_split, entry.metric_args["transform"]): entry.metric_value for entry in entries}
+    assert found == lookup(report, "npo") and len(entries) == 4
+    before = {(entry.dataset_split, entry.metric_args["transform"]): entry.metric_args["target"] for entry in entries}
+    assert before == lookup(report, "target")
 
-    targets = lookup(report, "target")
-    for result in card.data.eval_results:
-        if result.metric_type == "recovered_share":
-            row = next(
-                row
-                for row in report["recovered"]
-                if (row["model"], row["metric"], row["transform"])
-                == ("npo", result.metric_args["metric"], result.metric_args["transform"])
-            )
-            assert result.metric_args["ci95"] == row["ci95"] and result.metric_args["status"] == row["status"]
-        elif result.metric_type == "known_facts":
-            assert result.metric_args["facts"] == 60 and result.metric_args["allowed"] == 3
-        else:
-            key = ("score", result.dataset_split, result.metric_type, result.metric_args["transform"])
-            assert result.metric_args["target"] == targets[key]
+
+def test_a_card_has_a_dozen_numbers_for_the_hub_however_many_formats_there_are(passed) -> None:
+    names = [f"bnb-nf4-{number}" for number in range(9)]
+    extra = [{**row, "transform": name} for row in passed.report["scores"] for name in names]
+    report = {**passed.report, "scores": [*passed.report["scores"], *extra]}
+    text = render_card(report, "identity", WORDS)
+    assert len(ModelCard(text).data.eval_results) == 12
+    assert all(f"| {name} |" in text for name in names), "the table has all of them"
 
 
 def test_metadata_of_main_and_variant(passed) -> None:
@@ -94,13 +74,14 @@ def body_of(folder: Path) -> str:
     return (folder / "README.md").read_text().split("---\n", 2)[2].strip()
 
 
-def test_the_verdict_is_the_first_line(passed, failed) -> None:
-    assert body_of(passed.main).startswith("**Unlearning verdict: passed.**")
-    first = body_of(failed.main).splitlines()[0]
+def test_the_verdict_is_right_under_the_title(passed, failed) -> None:
+    assert body_of(passed.main).startswith("# Tiny\n\n**Unlearning verdict: passed.**")
+    title, _, first = body_of(failed.main).splitlines()[:3]
+    assert title == "# Tiny"
     assert first.startswith(
         "**Unlearning verdict: failed.** npo did not forget for good: in bnb-nf4, all of what had to"
     )
-    assert body_of(failed.variant).splitlines()[0] == first
+    assert body_of(failed.variant).splitlines()[2] == first
 
 
 def test_body_holds_what_a_reader_needs(failed) -> None:
@@ -125,7 +106,9 @@ def test_body_holds_what_a_reader_needs(failed) -> None:
     assert line in body
     for part in (
         "birth years of people who do not exist",
-        "`rtt`: survived. Budget: 2 folds, epochs 6, rates 0.0001 and 0.0003",
+        "`rtt`: survived. It had 2 folds, 6 epochs and learning rates 0.0001 and 0.0003.\n",
+        "`pip install hf_unlearn`",
+        "@software{hf_unlearn,",
         "Formats tested: `bnb-nf4`",
         "Not tested: KL on generic text; merging",
         'require="any"',
@@ -172,7 +155,7 @@ def test_a_card_warns_where_a_control_is_not_as_it_must(passed) -> None:
     assert "Do not rely" not in body_of(passed.main)
     controls = [{**row, "ok": False} for row in passed.report["controls"]]
     text = render_card({**passed.report, "controls": controls}, "identity", WORDS)
-    assert "> **Do not rely on this verdict: " in text.split("\n# ")[0]
+    assert "> **Do not rely on this verdict: " in text.split("**What was removed:**")[0]
     assert "| bin-hidden | failed | failed (**not as it must**) |" in text
 
 
@@ -183,9 +166,11 @@ def test_undefined_numbers_are_dashes_and_no_metadata(passed) -> None:
             row.update(recovered_share=None, ci95=None, status="inconclusive")
     text = render_card(report, "identity", WORDS)
     assert re.search(r"\| – \| \d\.\d\d \| inconclusive \|", text)
-    names = [result.metric_name for result in ModelCard(text).data.eval_results]
-    assert "recovered share by answer probability (rtt)" not in names
-    assert "recovered share by multiple-choice accuracy (rtt)" in names
+    lost = [row for row in report["scores"] if (row["model"], row["transform"]) != ("npo", "bnb-nf4")]
+    names = [
+        r.metric_name for r in ModelCard(render_card({**report, "scores": lost}, "identity", WORDS)).data.eval_results
+    ]
+    assert names == ["forget answer probability (as is)", "retain answer probability (as is)"]
     assert "PATH/TO/THIS/FOLDER" in text
 
 

@@ -162,7 +162,7 @@ def test_what_did_not_pass_is_refused_or_says_so(here: Hub, failed_run: Path, tm
     assert publish(run, "--allow-not-passed") == 0
     for repo_id in here.repos:
         card = front(here, repo_id)
-        assert card.text.strip().splitlines()[0].startswith("**Unlearning verdict: failed.**")
+        assert card.text.strip().splitlines()[2].startswith("**Unlearning verdict: failed.**")
         assert "unlearning-verdict:failed" in card.data.tags
 
 
@@ -173,7 +173,9 @@ def test_a_control_that_was_not_caught_counts_as_not_passed(run_folder: Path) ->
     with pytest.raises(VerificationError, match="the control 'bin-hidden' did not come out as it must"):
         refuse_not_passed(report)
     card = ModelCard(render_card(report, "identity", CardWords("Tiny", "years")))
-    assert card.text.strip().startswith("**Unlearning verdict: passed, not to be relied on (a control did not")
+    assert card.text.strip().startswith(
+        "# Tiny\n\n**Unlearning verdict: passed, not to be relied on (a control did not"
+    )
     assert "unlearning-controls:failed" in card.data.tags
 
 

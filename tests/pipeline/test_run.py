@@ -28,6 +28,7 @@ def test_everything_a_run_promises_is_there(finished):
         "verify/unlearning_report.json",
         "publish/README.md",
         "publish/unlearning_report.json",
+        "publish/report.html",
         "publish-bnb-nf4/model.safetensors",
         "references/evaluate/target/bnb-nf4/records.jsonl",
         "references/attack/never_knew/rtt/fold0-lr0.001/epoch0.jsonl",
@@ -51,9 +52,13 @@ def test_the_report_covers_every_model_under_every_transform(finished):
 def test_the_report_gives_nothing_away(finished):
     records = (finished / "evaluate" / "identity" / "records.jsonl").read_text().splitlines()
     names = {json.loads(line)["group"] for line in records if json.loads(line)["set"] == "forget"}
-    published = [path for path in finished.glob("publish*/**/*") if path.suffix in (".json", ".md")]
+    published = [path for path in finished.glob("publish*/**/*") if path.suffix in (".json", ".md", ".html")]
     texts = [(finished / "report.html"), (finished / "verify" / "unlearning_report.json")]
-    texts += [path for path in published if path.name in ("README.md", "unlearning_report.json", "config.json")]
+    texts += [
+        path
+        for path in published
+        if path.name in ("README.md", "unlearning_report.json", "report.html", "config.json")
+    ]
     for path in texts:
         text = path.read_text(encoding="utf-8")
         assert not [name for name in names if name in text], path

@@ -125,7 +125,7 @@ def test_page(report):
     page = render_html(report).replace(SPACE, " ")
     assert "Weights on the grids" in page
     assert "ga could not be compared: lm.weight has another shape" in page
-    assert "Saving in bfloat16 dropped 25 % of the updates" in page
+    assert "25 % of the changes vanish if saved in bf16" in page
     assert "bitsandbytes 0.50" in page and "2.5 MB" in page
     assert 'id="plot-grids-title"' in page and 'id="plot-layers-title"' in page
     assert "Pooled retention" in page

@@ -11,7 +11,8 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
-from hf_unlearn.reporting.html import flat_pairs, render_html, write_html
+from hf_unlearn.reporting.glossary import words_of
+from hf_unlearn.reporting.html import about, flat_pairs, render_html, write_html
 from hf_unlearn.reporting.results import Results
 from hf_unlearn.reporting.sentences import warning
 
@@ -85,6 +86,7 @@ def test_page_is_whole_and_has_all_sections(page_text: str) -> None:
         "Attacks",
         "Not tested",
         "Notes",
+        "Words",
         "How it was measured",
     ]
     ids = [value for name, value in page.attributes if name == "id"]
@@ -132,7 +134,7 @@ def test_recovered_shares_and_utility_are_in_their_tables(page_text: str, sample
     names = dict(zip(METRICS, titles, strict=True))
     for model in ("npo-kl", "bin-hidden"):
         shown = table(page, f"Recovered share of {model},")
-        assert shown[0] == ["Transform", "At most", *titles]
+        assert shown[0] == ["Condition", "At most", *titles]
         lines = {"identity" if row[0] == "as is" else row[0]: row for row in shown[1:]}
         for row in (row for row in sample_report["recovered"] if row["model"] == model):
             low, high = (f"{end:.3f}".replace("-0.000", "0.000") for end in row["ci95"])
@@ -145,7 +147,7 @@ def test_recovered_shares_and_utility_are_in_their_tables(page_text: str, sample
             assert (f"{row['more_needed']} more facts" in cell) == (row["more_needed"] is not None)
             assert lines[row["transform"]][1] == f"{row['threshold']:.2f}"
         shown = table(page, f"Utility of {model} beside")
-        assert shown[0] == ["Transform", "retain answer probability", "KL to target", "fluency"]
+        assert shown[0] == ["Condition", "retain answer probability", "KL to target", "fluency"]
         lines = {"identity" if row[0] == "as is" else row[0]: row for row in shown[1:]}
         for row in (row for row in sample_report["utility"] if row["model"] == model):
             column = {"retain_score": 1, "generic_kl": 2, "fluency": 3}[row["kind"]]
@@ -159,7 +161,7 @@ def test_recovered_shares_and_utility_are_in_their_tables(page_text: str, sample
 def test_glance_controls_and_attacks(page_text: str, sample_report: dict[str, Any]) -> None:
     page = Page(page_text)
     rows = table(page, "Forget and retain answer probability")
-    assert rows[0] == ["Model", "Set", "as is", *sample_report["gate"]["formats"], "rtt", "Verdict"]
+    assert rows[0] == ["Model", "Verdict", "Set", "as is", *sample_report["gate"]["formats"], "rtt"]
     value = next(
         row["value"]
         for row in sample_report["scores"]
@@ -167,8 +169,8 @@ def test_glance_controls_and_attacks(page_text: str, sample_report: dict[str, An
         == ("bin-hidden", "bnb-nf4", "forget", "probability")
     )
     hidden = next(row for row in rows if row[0] == "bin-hidden control")
-    assert hidden[5] == f"{value:.3f} ✗ failed"
-    assert hidden[-1] == "✗ failed as it must"
+    assert hidden[6] == f"{value:.3f} ✗ failed"
+    assert hidden[1] == "✗ failed as it must"
     controls = table(page, "Controls and")
     assert controls[1][:4] == ["bin-hidden", "failed caught by bnb-nf4", "✗ failed", "yes"]
     assert controls[1][4].startswith("what is left in it is found in bnb-nf4 (recovered share 1.00 by")
@@ -183,8 +185,9 @@ def test_glance_controls_and_attacks(page_text: str, sample_report: dict[str, An
     ]
     assert len(attack) == 1 + 2 * len(sample_report["attacks"])
     thresholds = dict(table(page, "Thresholds"))
-    assert (thresholds["min_utility"], thresholds["max_recovered_share_attacks"]) == ("0.9", "0.2")
-    assert dict(table(page, "Environment"))["hardware.cores"] == "2"
+    assert (thresholds["least utility"], thresholds["most recovered share, after attacks"]) == ("0.9", "0.2")
+    assert thresholds["metrics"] == "extraction strength, probability, multiple-choice accuracy"
+    assert dict(table(page, "Environment"))["hardware, cores"] == "2"
     for item in sample_report["not_tested"]:
         assert f"<li>{item}</li>" in page_text
 
@@ -194,6 +197,40 @@ def test_a_page_warns_only_where_a_control_is_not_as_it_must(small_report: dict[
     assert "Do not rely on this verdict" in page_text
     assert 'href="#controls"' in page_text
     assert warning(Results(small_report)) == ""
+
+
+def test_the_title_says_what_the_page_is_about(small_report: dict[str, Any]) -> None:
+    report = small_report | {"removed": "birth years <of> people"}
+    results = Results(report)
+    shown = dict(about(results))
+    forget = report["data"]["forget"]
+    assert shown["Model"] == "small Llama, trained here"
+    assert shown["To be forgotten"] == "birth years <of> people"
+    assert shown["Facts"] == f"{forget['facts']:,} in {forget['rows']:,} rows"
+    assert shown["Method"].startswith("npo-kl") and shown["Date"] == "1 March 2026"
+    page_text = render_html(report)
+    assert page_text.index("birth years &lt;of&gt; people") < page_text.index('class="banner')
+    assert about(Results({})) == []
+
+
+def test_no_id_of_a_key_or_metric_is_left_in_the_page(page_text: str, sample_report: dict[str, Any]) -> None:
+    """Names that users type (formats, attacks) stay; keys of the report and metrics are words."""
+    shown = re.sub(r"<[^>]*>|<style>.*?</style>", " ", page_text, flags=re.DOTALL)
+    ids = {
+        *METRICS,
+        *sample_report["gate"],
+        "never_knew",
+        "max_recovered_share_formats",
+        "learning_rate",
+        "mc_accuracy",
+    }
+    assert [name for name in ids if "_" in name and re.search(rf"\b{name}\b", shown)] == []
+
+
+def test_words_of_the_page_are_those_of_its_report(small_report: dict[str, Any]) -> None:
+    words = dict(words_of(Results(small_report)))
+    assert "recovered share" in words and "repair" not in words
+    assert words["rtt"].endswith(".") and any("bnb-nf4" in word for word in words)
 
 
 def test_everything_from_the_report_is_escaped(small_report: dict[str, Any]) -> None:

@@ -71,8 +71,8 @@ def test_card_and_page_say_once_what_was_left_out(probed, probe_gate) -> None:
     report = build_report(findings, Candidate("good", {"identity": {}, "bnb-nf4": {}}), run)
     card = render_card(report, "identity", CardWords(title="Tiny", removed="birth years"))
     page = html.unescape(render_html(report))
-    for text in (card, page):
-        assert text.count(f"judged by mc_accuracy alone: probability is not measured under {PROBE}.") == 1
+    for text, metric in ((card, "mc_accuracy"), (page, "multiple-choice accuracy")):
+        assert text.count(f"judged by {metric} alone: probability is not measured under {PROBE}.") == 1
         (untested,) = [line for line in text.splitlines() if "membership inference" in line]
         assert PROBE not in untested and "interpolate" not in untested
     headline = card.split("What was removed")[1].split("The forget score should fall")[0]
@@ -117,7 +117,7 @@ def test_an_attack_of_which_no_metric_is_left_is_not_passed(probed, probe_gate) 
     assert f"{PROBE} is in the gate, and none of probability, mc_accuracy was measured under it." in judgement.reasons
     assert PROBE not in judgement.not_tested
     assert [outcome.transform for outcome in judgement.outcomes] == ["identity", "bnb-nf4"]
-    assert judgement.notes[0].startswith("2 of 3 transforms")
+    assert judgement.notes[0].startswith("2 of 3 conditions")
 
 
 def test_in_a_format_every_metric_is_judged(probed, probe_gate) -> None:

@@ -22,8 +22,8 @@ def test_a_model_that_forgot_passes(plain, gate) -> None:
     assert judgement.status == "passed"
     assert judgement.caught_by == ()
     assert judgement.not_tested == ("KL on generic text",)
-    assert "all 3 transforms" in judgement.reasons[0]
-    assert judgement.notes[0].startswith("3 of 3 transforms of the gate were tested, each by 2 metrics")
+    assert "all 3 conditions" in judgement.reasons[0]
+    assert judgement.notes[0].startswith("3 of 3 conditions of the gate were tested, each by 2 metrics")
     assert [row.status for row in judgement.recovered] == ["passed"] * 6
     assert {row.threshold for row in judgement.recovered if row.transform == "rtt"} == {0.20}
 
@@ -109,7 +109,7 @@ def test_a_transform_of_the_gate_that_was_not_scored_is_not_passed(plain, gate) 
     assert judgement.status == "inconclusive"
     assert judgement.not_tested[0] == "bnb-nf4"
     assert "bnb-nf4 is in the gate and was not tested." in judgement.reasons
-    assert judgement.notes[0].startswith("2 of 3 transforms")
+    assert judgement.notes[0].startswith("2 of 3 conditions")
 
 
 @pytest.mark.parametrize("model", ["good", "target", "never_knew"])
