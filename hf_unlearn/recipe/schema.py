@@ -101,5 +101,7 @@ def _offered(names: Sequence[str]) -> Schema:
 def _attacks() -> Schema:
     """Attacks by name; other keys are attacks under names of their own."""
     known: Schema = {"tier": {"enum": list(TIERS)}}
-    known |= {entry.name: {"description": entry.summary, "type": ["object", "boolean", "null"]} for entry in ATTACKS.entries()}
+    # false leaves out an attack of the tier
+    kinds = ["object", "boolean", "null"]
+    known |= {entry.name: {"description": entry.summary, "type": kinds} for entry in ATTACKS.entries()}
     return {"type": ["object", "null"], "properties": known}
