@@ -179,7 +179,11 @@ def scored_apart(rows: Iterable[Example]) -> tuple[Example, ...]:
 
 
 def rows_from_records(
-    records: Iterable[Mapping[str, Any]], set_name: str, origin: str, columns: Columns | None = None
+    records: Iterable[Mapping[str, Any]],
+    set_name: str,
+    origin: str,
+    columns: Columns | None = None,
+    limit: int | None = None,
 ) -> tuple[Example, ...]:
     """Rows of a data set that is already in memory, for example a ``datasets.Dataset`` given to a trainer.
 
@@ -189,6 +193,7 @@ def rows_from_records(
         set_name: ``forget``, ``retain`` ...; the start of every row's id.
         origin: What messages call the data set; row numbers (from 1) are added.
         columns: Names of columns that should not be detected.
+        limit: Read only this many rows, from the first on.
 
     Returns:
         The rows, in order. Empty if there are no records.
@@ -196,7 +201,7 @@ def rows_from_records(
     Raises:
         RequestError: A row lacks a column or has a wrong type.
     """
-    return _collect(enumerate(records, start=1), set_name, origin, columns or Columns(), None, None)
+    return _collect(enumerate(records, start=1), set_name, origin, columns or Columns(), limit, None)
 
 
 def _collect(
