@@ -219,7 +219,7 @@ def _collect(
         columns = columns or find_columns(record, wished, where)
         if not keep_for(record, columns, set_name, where):
             continue
-        row = to_example(record, columns, f"{set_name}-{len(rows):05d}", where)
+        row = to_example(record, columns, f"{set_name}-{len(rows):05d}", where, forget=set_name == "forget")
         if rows_per_group:
             row = replace(row, group=f"{set_name}-group-{len(rows) // rows_per_group:04d}")
         rows.append(row)
