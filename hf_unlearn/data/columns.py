@@ -1,7 +1,7 @@
 """From the records of a data set, in any of the shapes people publish, to :class:`Example` rows.
 
-The shapes are those of TRL (plain text, messages, prompt-completion as strings or messages, paired and unpaired preference)
-and of question answering and multiple choice.
+The shapes are those of TRL (plain text, messages, prompt-completion as strings or messages, paired and unpaired
+preference) and of question answering and multiple choice.
 """
 
 from __future__ import annotations
@@ -190,9 +190,7 @@ def keep_for(record: Mapping[str, Any], columns: Columns, set_name: str, where: 
     return keep == (set_name == "retain")
 
 
-def to_example(
-    record: Mapping[str, Any], columns: Columns, row_id: str, where: str, forget: bool = False
-) -> Example:
+def to_example(record: Mapping[str, Any], columns: Columns, row_id: str, where: str, forget: bool = False) -> Example:
     """One row.
 
     Args:
@@ -283,7 +281,9 @@ def _pair(row: Example, record: Mapping[str, Any], columns: Columns, where: str,
     chosen = _answered(row, record, columns.prompt, columns.chosen, where)
     rejected = _answered(row, record, columns.prompt, columns.rejected, where)
     if (chosen.prompt, chosen.turns) != (rejected.prompt, rejected.turns):
-        raise RequestError(f"{where}: chosen and rejected answer different prompts: they must differ in the answer alone")
+        raise RequestError(
+            f"{where}: chosen and rejected answer different prompts: they must differ in the answer alone"
+        )
     if not forget:
         return chosen
     return replace(rejected, variants=((columns.chosen, (chosen.answer,)),))
@@ -306,7 +306,9 @@ def _with_prompt(
     if prompt is None or len(turns) > 1:
         return turns
     given = record.get(prompt)
-    before = _messages(record, prompt, where) if isinstance(given, list) else [("user", _string(record, prompt, where))]
+    before = (
+        _messages(record, prompt, where) if isinstance(given, list) else [("user", _string(record, prompt, where))]
+    )
     return [*before, *turns]
 
 

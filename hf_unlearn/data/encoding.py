@@ -335,9 +335,7 @@ def load_tokenizer(
     from transformers import AutoTokenizer
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(
-            folder_or_id, revision=revision, trust_remote_code=trust_remote_code
-        )
+        tokenizer = AutoTokenizer.from_pretrained(folder_or_id, revision=revision, trust_remote_code=trust_remote_code)
     except (OSError, ValueError) as error:
         reason = textwrap.shorten(str(error), 200, placeholder=" ...")
         unreachable = isinstance(error.__cause__ or error.__context__, LocalEntryNotFoundError | ConnectionError)

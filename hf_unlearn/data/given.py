@@ -50,7 +50,7 @@ def _how_to_give(dataset: Any) -> str | None:
         maker = {"pandas": "from_pandas(FRAME, preserve_index=False)", "polars": "from_polars(FRAME)"}
         return f"is of type {library}.{kind}: give datasets.Dataset.{maker.get(library, 'from_list(ROWS)')}"
     if is_streamed(dataset):
-        return "is streamed, but all of its rows are gone through: load it whole (streaming=False), or give list(SET.take(N))"
+        return "is streamed, but all of it is gone through: load it whole (streaming=False), or give list(SET.take(N))"
     if not isinstance(dataset, Sequence) and not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")):
         return f"is of type {kind} and not a data set: give a datasets.Dataset or a list of rows"
     return None

@@ -248,6 +248,22 @@ def read_hub(dataset: str, config: str | None, split: str, revision: str | None)
     return enumerate(load_hub(dataset, config, split, revision), start=1)
 
 
+def load_saved(folder: Path) -> Any:
+    """A folder that ``save_to_disk`` wrote, or a folder of data files, as ``datasets`` reads it.
+
+    Raises:
+        RequestError: It holds neither.
+    """
+    import datasets
+
+    if not any((folder / name).is_file() for name in _SAVED_TO_DISK):
+        return load_hub(str(folder))
+    try:
+        return datasets.load_from_disk(str(folder))
+    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
+        raise RequestError(f"{folder} cannot be read as a saved data set: {first_line(error)}") from error
+
+
 def load_hub(dataset: str, config: str | None = None, split: str | None = None, revision: str | None = None) -> Any:
     """A Hub data set: the rows of one split, or, without ``split``, a ``DatasetDict`` of all.
 

@@ -18,7 +18,7 @@ from ..data.encoding import ENDS
 from ..errors import RequestError
 from ..hub.from_trainer import REFUSED_STRATEGIES
 from ..losses import FORGET_LOSSES, RETAIN_LOSSES
-from ..models.adapters import build_peft_config, refuse_quantized
+from ..models.adapters import build_peft_config
 from ..registry import Registry, build, build_part, suggest
 from ..robust import ROBUST
 from .inherited import loading_settings, refuse_idle_fields
@@ -61,13 +61,16 @@ class UnlearnConfig(TrainingArguments):
             Trains adapters on the frozen model: fields of [`~peft.LoraConfig`]. Defaults are `r=32`, `lora_alpha=64`,
             `target_modules="all-linear"`; `use_dora=True` for DoRA; with `quantization_config` in `model_init_kwargs`
             this is QLoRA.
+        trust_remote_code (`bool`, *optional*, defaults to `False`):
+            Whether code that comes with the model or its tokenizer may run. The card says so if it did. Never in a
+            recipe.
         disable_dropout (`bool`, *optional*, defaults to `True`):
             Whether to turn dropout off, so that model and reference are compared without noise.
 
         > Parameters that control the data preprocessing
 
         max_length (`int`, *optional*, defaults to `1024`):
-            Maximum number of tokens in a row.
+            Maximum number of tokens in a row; `None` for as many as the model reads.
         truncation (`str`, *optional*, defaults to `"refuse"`):
             What to do with longer rows: `"refuse"` them with their number and the longest, or `"cut"` their end off.
         completion_only_loss (`bool`, *optional*, defaults to `True`):
@@ -140,13 +143,14 @@ class UnlearnConfig(TrainingArguments):
     > - `logging_nan_inf_filter`: Defaults to `False`: a loss that is not finite stops the run.
     > - `save_total_limit`: Defaults to `2` instead of keeping every checkpoint.
     > - `resume_from_checkpoint`: Taken by `train()`, where it is given none.
+    > - `per_device_eval_batch_size`: Rows of one set that are scored at once.
     > - `hub_private_repo`: Defaults to `True`: what was not verified is not public unless you say so.
     > - `hub_strategy`: Defaults to `"end"` instead of `"every_save"`: a model in training is only half unlearned.
     `"checkpoint"` >   and `"all_checkpoints"`, which upload the optimizer's state, are refused.
 
     > [!NOTE]
-    > Fields of [`~transformers.TrainingArguments`] that would do nothing here are refused where they are set: all
-    > about evaluation and the best checkpoint, `label_smoothing_factor`, `include_num_input_tokens_seen` and a few
+    > Fields of [`~transformers.TrainingArguments`] that would do nothing here are refused where they are set: those
+    > about the best checkpoint, `label_smoothing_factor`, `include_num_input_tokens_seen` and a few
     > more (`hf_unlearn.trainer.inherited.REFUSED_FIELDS`).
 
     Raises:
@@ -199,10 +203,16 @@ class UnlearnConfig(TrainingArguments):
         default=None,
         metadata={"help": "Adapters to train on the frozen model: fields of `peft.LoraConfig`, such as {r: 32}."},
     )
+    trust_remote_code: bool = field(
+        default=False, metadata={"help": "Whether code that comes with the model or its tokenizer may run."}
+    )
     disable_dropout: bool = field(default=True, metadata={"help": "Whether to turn dropout off."})
 
     # Parameters that control the data preprocessing
-    max_length: int = field(default=1024, metadata={"help": "Maximum number of tokens in a row."})
+    max_length: int | None = field(
+        default=1024,
+        metadata={"help": "Maximum number of tokens in a row; none for as many as the model reads."},
+    )
     truncation: str = field(
         default="refuse",
         metadata={"help": "What to do with longer rows.", "choices": ["refuse", "cut"]},
@@ -311,9 +321,8 @@ class UnlearnConfig(TrainingArguments):
                 "optimizer's state, made from the gradients of what is to be forgotten: use end or every_save"
             )
         check_ranges(self)
-        if self.build_peft_config() is None and isinstance(self.model_init_kwargs, dict):
-            refuse_quantized(self.model_init_kwargs.get("quantization_config"), "the model")
         # Built here once so that a wrong name or value is found before any model is loaded.
+        self.build_peft_config()
         self.build_forget_loss()
         self.build_retain_loss()
         self.build_alternates()
@@ -325,6 +334,22 @@ class UnlearnConfig(TrainingArguments):
             raise RequestError("max_steps is 0, and no part of the method acts without training: set it to at least 1")
         for part in parts:
             part.check(self)
+
+    def loading_settings(self) -> dict[str, Any]:
+        """Keyword arguments for `from_pretrained`.
+
+        Raises:
+            RequestError: `model_init_kwargs` is no mapping.
+        """
+        if isinstance(self.model_init_kwargs, str):
+            raise RequestError(f"model_init_kwargs must be a mapping, not {self.model_init_kwargs!r}")
+        return {**loading_settings(self.model_init_kwargs or {}), "trust_remote_code": self.trusts_code}
+
+    @property
+    def trusts_code(self) -> bool:
+        """Whether code that comes with the model may run, by either of the two ways to say so."""
+        given = self.model_init_kwargs
+        return self.trust_remote_code or (isinstance(given, dict) and bool(given.get("trust_remote_code")))
 
     def build_peft_config(self) -> PeftConfig | None:
         """The adapters to train; ``None`` to train the model's own weights."""

@@ -69,6 +69,11 @@ class HubTrainer(Trainer):
         card = self._card(language, license, _as_list(tags), model_name, finetuned_from, _as_list(dataset))
         Path(str(self.args.output_dir), CARD_FILE).write_text(card, encoding="utf-8")
 
+    def write_adapter_card(self, folder: Path) -> None:
+        """Puts the card into a folder of saved adapters, where peft leaves a form that nobody has filled in."""
+        if hasattr(self.accelerator.unwrap_model(self.model), "peft_config"):
+            (folder / CARD_FILE).write_text(self._card(), encoding="utf-8")
+
     def _card(
         self,
         language: str | None = None,
