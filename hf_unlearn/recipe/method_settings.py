@@ -167,6 +167,7 @@ def make_config(settings: Mapping[str, Any], work_dir: Path, seed: int) -> Unlea
         raise missing_library(error) from error
     except (TypeError, ValueError) as error:
         raise RequestError(f"the method's settings cannot be used: {one_line(error)}") from error
+    config.build_alternates()
     if config.peft is None:
         refuse_quantized(values["model_init_kwargs"].get("quantization_config"), "the model")
     _check_reporters(config.report_to)

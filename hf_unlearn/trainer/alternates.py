@@ -90,10 +90,10 @@ def source_for(args: UnlearnConfig, forget: Sequence[Example]) -> AlternateSourc
         args: The run's settings.
         forget: The forget rows.
     """
-    source = args.build_alternates()
-    if source is not None and args.alternates is None and all(dict(row.variants).get(CHOSEN) for row in forget):
+    chosen = all(dict(row.variants).get(CHOSEN) for row in forget)
+    if chosen and args.alternates is None and args.build_forget_loss().needs_alternates:
         return VariantAlternates(CHOSEN)
-    return source
+    return args.build_alternates()
 
 
 @dataclass(frozen=True)

@@ -99,7 +99,8 @@ class UnlearnConfig(TrainingArguments):
             Where other answers to the forget prompts come from, for losses that need them: a name such as
             `"refusals"`, or a mapping such as `{"name": "variants", "kind": "perturbed"}`; by default the loss's own.
             Possible names are `"refusals"`, `"fixed-text"`, `"options"`, `"fixed-option"`, `"variants"`,
-            `"other-answers"` and `"generated"`.
+            `"other-answers"` and `"generated"`. Rows with `chosen` and `rejected` answers bring their own, which are
+            taken unless this is set.
         forget_weight (`float`, *optional*, defaults to `1.0`):
             Weight of the forget loss.
         retain_loss_type (`str`, *optional*, defaults to `"kl"`):
@@ -143,7 +144,6 @@ class UnlearnConfig(TrainingArguments):
     > - `logging_nan_inf_filter`: Defaults to `False`: a loss that is not finite stops the run.
     > - `save_total_limit`: Defaults to `2` instead of keeping every checkpoint.
     > - `resume_from_checkpoint`: Taken by `train()`, where it is given none.
-    > - `per_device_eval_batch_size`: Rows of one set that are scored at once.
     > - `hub_private_repo`: Defaults to `True`: what was not verified is not public unless you say so.
     > - `hub_strategy`: Defaults to `"end"` instead of `"every_save"`: a model in training is only half unlearned.
     `"checkpoint"` >   and `"all_checkpoints"`, which upload the optimizer's state, are refused.
@@ -305,6 +305,8 @@ class UnlearnConfig(TrainingArguments):
         super().__post_init__()
         if isinstance(self.model_init_kwargs, dict):
             self.model_init_kwargs = loading_settings(self.model_init_kwargs)
+            # Two ways to say so: what ran is recorded either way.
+            self.trust_remote_code = self.trust_remote_code or bool(self.model_init_kwargs.get("trust_remote_code"))
         self.robust = [self.robust] if isinstance(self.robust, str) else self.robust
         # Pinning only serves a copy to another device; without one torch warns at every epoch.
         self.dataloader_pin_memory = self.dataloader_pin_memory and torch.accelerator.is_available()
@@ -325,7 +327,8 @@ class UnlearnConfig(TrainingArguments):
         self.build_peft_config()
         self.build_forget_loss()
         self.build_retain_loss()
-        self.build_alternates()
+        if self.alternates is not None or self.build_forget_loss().default_alternates is not None:
+            self.build_alternates()
         _check_patterns(self.trained_parameters)
         parts = self.build_parts()
         if self.retain_loss_type == "none" and any(part.needs_retain for part in parts):
@@ -343,13 +346,7 @@ class UnlearnConfig(TrainingArguments):
         """
         if isinstance(self.model_init_kwargs, str):
             raise RequestError(f"model_init_kwargs must be a mapping, not {self.model_init_kwargs!r}")
-        return {**loading_settings(self.model_init_kwargs or {}), "trust_remote_code": self.trusts_code}
-
-    @property
-    def trusts_code(self) -> bool:
-        """Whether code that comes with the model may run, by either of the two ways to say so."""
-        given = self.model_init_kwargs
-        return self.trust_remote_code or (isinstance(given, dict) and bool(given.get("trust_remote_code")))
+        return {**loading_settings(self.model_init_kwargs or {}), "trust_remote_code": self.trust_remote_code}
 
     def build_peft_config(self) -> PeftConfig | None:
         """The adapters to train; ``None`` to train the model's own weights."""
@@ -365,7 +362,11 @@ class UnlearnConfig(TrainingArguments):
         return build(RETAIN_LOSSES, self.retain_loss_type, parameters)
 
     def build_alternates(self) -> AlternateSource | None:
-        """Where other answers to the forget prompts come from; ``None`` if the forget loss uses none."""
+        """Where other answers to the forget prompts come from; ``None`` if the forget loss uses none.
+
+        Raises:
+            RequestError: The forget loss needs some, and neither it nor the settings say from where.
+        """
         loss = self.build_forget_loss()
         if not loss.needs_alternates:
             if self.alternates is not None:
@@ -374,7 +375,10 @@ class UnlearnConfig(TrainingArguments):
         source = loss.default_alternates if self.alternates is None else self.alternates
         if source is None:
             names = ", ".join(ALTERNATES.names())
-            raise RequestError(f"loss_type {self.loss_type!r} needs other answers: set alternates to one of {names}")
+            raise RequestError(
+                f"loss_type {self.loss_type!r} needs other answers: set alternates to one of {names}, or "
+                "give rows with chosen and rejected answers"
+            )
         made: AlternateSource = build_part(ALTERNATES, source)
         return made
 

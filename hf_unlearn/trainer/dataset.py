@@ -8,7 +8,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
 
 from torch import nn
 from transformers import PreTrainedTokenizerBase
@@ -30,6 +30,10 @@ from .parts import epochs_of_run
 
 if TYPE_CHECKING:
     import datasets
+
+    RowsGiven: TypeAlias = (
+        "datasets.Dataset | datasets.DatasetDict | datasets.IterableDataset | str | Sequence[Example]"
+    )
 
 logger = logging.getLogger(__name__)
 

@@ -1,4 +1,4 @@
-"""Scores while a model unlearns: what ``eval_strategy`` and ``trainer.evaluate()`` ask of forget, retain and other rows.
+"""Scores while a model unlearns: what ``eval_strategy`` and ``trainer.evaluate()`` ask of any set of rows.
 
 Answers are scored as ``hf-unlearn evaluate`` scores them: their tokens alone, without what ends them.
 """
@@ -29,9 +29,7 @@ from .forward import forward_labels
 from .hub import HubTrainer
 
 if TYPE_CHECKING:
-    import datasets
-
-    Rows = datasets.Dataset | Sequence[Example] | str
+    from .dataset import RowsGiven
 
 Arrays = tuple[np.ndarray, ...]
 
@@ -65,7 +63,7 @@ class ScoredSets:
     text_format: TextFormat
     args: UnlearnConfig
 
-    def read(self, given: Rows | Mapping[str, Rows]) -> ScoredRows | dict[str, ScoredRows]:
+    def read(self, given: RowsGiven | Mapping[str, RowsGiven]) -> ScoredRows | dict[str, ScoredRows]:
         """Rows to score, by set name if there are several sets.
 
         Args:
@@ -95,7 +93,7 @@ class ScoredSets:
 
 
 class ScoringTrainer(HubTrainer):
-    """The part of :class:`~hf_unlearn.trainer.unlearn_trainer.UnlearnTrainer` that scores rows without training on them.
+    """The part of :class:`~hf_unlearn.trainer.unlearn_trainer.UnlearnTrainer` that scores rows.
 
     Evaluations change nothing about the training that goes on after them.
 
@@ -148,7 +146,8 @@ class ScoringTrainer(HubTrainer):
         """Rows to score, or the name of some, which the parent class looks up."""
         if isinstance(given, str):
             return isinstance(self.eval_dataset, dict) and given in self.eval_dataset
-        return all(isinstance(rows, ScoredRows) for rows in (given.values() if isinstance(given, dict) else (given,)))
+        sets = list(given.values()) if isinstance(given, dict) else [given]
+        return bool(sets) and all(isinstance(rows, ScoredRows) for rows in sets)
 
     def predict(self, test_dataset: Any, ignore_keys: list[str] | None = None, metric_key_prefix: str = "test") -> Any:
         """Refused: [`evaluate`] scores rows, and the model itself generates.
@@ -159,23 +158,31 @@ class ScoringTrainer(HubTrainer):
         raise RequestError("predict is not supported: score rows with trainer.evaluate(SET), or use model.generate")
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader:
-        """Rows one by one in a batch; those that are trained on come in pairs."""
-        pairs, self.data_collator = self.data_collator, self._padded
+        """All rows, one by one in a batch; those that are trained on come in pairs, and some may be left out."""
+        pairs, self.data_collator = self.data_collator, cast(Any, self._padded)
+        drops, self.args.dataloader_drop_last = self.args.dataloader_drop_last, False
         try:
             return super().get_eval_dataloader(eval_dataset)
         finally:
-            self.data_collator = pairs
+            self.data_collator, self.args.dataloader_drop_last = pairs, drops
 
     def _padded(self, rows: Sequence[EncodedRow]) -> PaddedRows:
         return pad_rows(rows, range(len(rows)), self.pad_token_id)
 
     def evaluation_loop(
-        self, dataloader: DataLoader, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any
+        self,
+        dataloader: DataLoader,
+        description: str,
+        prediction_loss_only: bool | None = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
     ) -> Any:
         """The parent class averages over batches; a score does not depend on how rows are batched."""
         # A data loader draws a seed from the state that the next training step goes on from.
         with torch.random.fork_rng(devices=[]):
-            output = super().evaluation_loop(dataloader, *args, metric_key_prefix=metric_key_prefix, **kwargs)
+            output = super().evaluation_loop(
+                dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix
+            )
         logps, *_ = cast(Arrays, output.predictions)
         scores = answer_scores(logps, cast(np.ndarray, output.label_ids))
         named = {f"{metric_key_prefix}_{name}": value for name, value in scores.items()}
@@ -188,7 +195,7 @@ class ScoringTrainer(HubTrainer):
         inputs: dict[str, Any],
         prediction_loss_only: bool,
         ignore_keys: list[str] | None = None,
-    ) -> tuple[None, tuple[Tensor, ...], Tensor]:
+    ) -> tuple[None, Any, Tensor]:
         """One batch.
 
         Returns:

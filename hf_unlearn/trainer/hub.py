@@ -36,6 +36,7 @@ class HubTrainer(Trainer):
     configuration, tokenizer and card leave the machine.
     """
 
+    args: Any
     model: Any
     train_dataset: Any
     hub_model_id: Any
@@ -85,6 +86,8 @@ class HubTrainer(Trainer):
     ) -> str:
         repo_id = self.hub_model_id or self.args.hub_model_id
         own = [item.name for item in fields(self.args) if item.name in type(self.args).__annotations__]
+        if not self.args.trust_remote_code:  # worth a line only where code from elsewhere ran
+            own.remove("trust_remote_code")
         return render_unverified_card(
             UnverifiedCard(
                 title=model_name or (repo_id or Path(str(self.args.output_dir)).absolute().name).rpartition("/")[2],

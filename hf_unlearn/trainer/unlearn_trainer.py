@@ -23,7 +23,6 @@ from transformers import (
 
 from .._compat import PREFIX_CHECKPOINT_DIR, TRAINING_ARGS_NAME, TrainOutput
 from ..data.encoding import EncodedRow, TextFormat
-from ..data.example import Example
 from ..data.pairing import PaddedRows, PairedCollator, PairedRows
 from ..errors import RequestError
 from ..models.adapters import check_adapters, merged
@@ -74,10 +73,9 @@ from .references import RunReferences, TargetModel, in_batches, mean_kl, on_devi
 from .term_passes import TermPasses, check_parts
 
 if TYPE_CHECKING:
-    import datasets
     from peft import PeftConfig
 
-    RowsGiven = datasets.Dataset | datasets.DatasetDict | datasets.IterableDataset | str | Sequence[Example]
+    from .dataset import RowsGiven
 
 FINAL_STEP = "final_step/"
 """Prefix of the names of the last step's means in the log history."""
@@ -188,7 +186,7 @@ class UnlearnTrainer(ScoringTrainer):
             check_source(given, name, loading)
         check_same_vocabulary(model, ref_model)
         if processing_class is None:
-            processing_class = tokenizer_of(model, args.trusts_code)
+            processing_class = tokenizer_of(model, args.trust_remote_code)
         peft_config = args.build_peft_config() if peft_config is None else peft_config
         check_trainable(model, peft_config, loading)
         if isinstance(model, str):
@@ -576,7 +574,7 @@ class UnlearnTrainer(ScoringTrainer):
             self.save_model(str(adapters))
             self.accelerator.wait_for_everyone()
             if self.args.should_save:
-                merge_saved(adapters, base.config._name_or_path, Path(output_dir), dtype, self.args.trusts_code)
+                merge_saved(adapters, base.config._name_or_path, Path(output_dir), dtype, self.args.trust_remote_code)
                 self.processing_class.save_pretrained(output_dir)
             self.accelerator.wait_for_everyone()
         elif sharded:
