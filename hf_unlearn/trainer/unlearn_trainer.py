@@ -178,7 +178,8 @@ class UnlearnTrainer(ScoringTrainer):
         set_seed(args.seed)
         forget = read_rows(forget_dataset, "forget")
         retain = read_retain(retain_dataset, args, len(forget), self.parts)
-        check_apart(forget, retain)
+        if args.control is None:  # one that hides may first have to learn what it hides
+            check_apart(forget, retain)
         alternates = RunAlternates(args, forget, retain)
         model, ref_model = plain_source(model, "model"), plain_source(ref_model, "ref_model")
         loading = args.loading_settings()
