@@ -157,7 +157,7 @@ def method_table() -> str:
     from hf_unlearn.trainer.config import UnlearnConfig
 
     inherited = {field.name for field in dataclasses.fields(TrainingArguments)}
-    inherited.add("end")  # said once for a whole run, by data.format.end
+    inherited |= {"end", "trust_remote_code"}  # said once for a whole run, by data.format.end; and never in a recipe
     own = [field for field in dataclasses.fields(UnlearnConfig) if field.name not in inherited]
     return _table(("key", "default", "meaning"), [(f"`{f.name}`", _default(f), f.metadata["help"]) for f in own])
 

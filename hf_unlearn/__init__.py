@@ -14,6 +14,7 @@ from .errors import HfUnlearnError as HfUnlearnError
 from .errors import MissingExtraError as MissingExtraError
 from .errors import RequestError as RequestError
 from .errors import VerificationError as VerificationError
+from .runtime.log_filters import drop_harmless_lines
 
 if TYPE_CHECKING:
     from .hub.verified import VerifiedModel as VerifiedModel
@@ -45,6 +46,7 @@ def _losses() -> dict[str, type]:
 
 def __getattr__(name: str) -> Any:
     if name in _LAZY:
+        drop_harmless_lines()  # before the libraries below are imported, which is when they say them
         return getattr(importlib.import_module(_LAZY[name], __name__), name)
     if name == "__all__":
         return sorted([*_ERRORS, *_LAZY, *_losses(), "__version__"])

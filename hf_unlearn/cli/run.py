@@ -67,12 +67,13 @@ def run_recipe(arguments: argparse.Namespace, only: str | None = None) -> int:
         arguments: From :func:`add_recipe_arguments`.
         only: The stage; all of them if it is left out.
     """
-    from ..pipeline import run_pipeline
     from ..recipe import load_recipe
 
     recipe = load_recipe(arguments.recipe, arguments.overrides)
     if arguments.print_config:
         return _print_config(recipe)
+    from ..pipeline import run_pipeline  # loads torch, which a mistake in the recipe need not wait for
+
     output_dir = arguments.output_dir or Path("runs") / recipe.name
     result = run_pipeline(recipe, output_dir, only=only, workers=workers_of(arguments))
     return 0 if result.verified is None or result.passed else 1
@@ -92,11 +93,13 @@ def stage_command(stage: Stage) -> Command:
 
 
 def _audit(arguments: argparse.Namespace) -> int:
-    from ..pipeline import audit
-    from ..recipe import load_recipe
+    from ..recipe import find_recipe, load_recipe
 
+    find_recipe(arguments.recipe)
     if arguments.print_config:
         return _print_config(load_recipe(arguments.recipe, arguments.overrides))
+    from ..pipeline import audit
+
     result = audit(arguments.recipe, arguments.output_dir, arguments.overrides, workers_of(arguments))
     return 0 if result.passed else 1
 

@@ -41,10 +41,25 @@ def holding_forgotten(bundle: DataBundle) -> int:
 
 
 def _check_apart(first: str, first_rows: RowSet, second: str, second_rows: RowSet) -> None:
+    check_rows_apart(first, _all(first_rows), second, _all(second_rows))
+
+
+def check_rows_apart(first: str, first_rows: Iterable[Example], second: str, second_rows: Iterable[Example]) -> None:
+    """Refuse two sets that share a row, compared without regard to case, spaces and Unicode form.
+
+    Args:
+        first: Name of a set.
+        first_rows: Its rows.
+        second: Name of the other; prompts of ``generic`` rows are no part of their own.
+        second_rows: Its rows.
+
+    Raises:
+        RequestError: Names the first such row in both sets.
+    """
     # Ordinary text has no prompts: a fact is the same with and without the border between question and answer.
     said = _as_one_text if second == "generic" else content_key
-    seen = {said(row): row for row in _all(first_rows)}
-    both = {said(row): row for row in _all(second_rows) if said(row) in seen}
+    seen = {said(row): row for row in first_rows}
+    both = {said(row): row for row in second_rows if said(row) in seen}
     if both:
         key, row = next(iter(both.items()))
         raise RequestError(

@@ -1,7 +1,7 @@
 """From the records of a data set, in any of the shapes people publish, to :class:`Example` rows.
 
-The shapes are those of TRL (plain text, messages, prompt-completion as strings or messages, unpaired preference)
-and of question answering and multiple choice.
+The shapes are those of TRL (plain text, messages, prompt-completion as strings or messages, paired and unpaired
+preference) and of question answering and multiple choice.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ INDEX_NAMES = ("answer_index", "answer_idx")
 PARAPHRASED_NAMES = ("paraphrased_answer",)
 PERTURBED_NAMES = ("perturbed_answer",)
 PARAPHRASED_PROMPT_NAMES = ("paraphrased_question", "paraphrased_prompt")
-_OTHER_NAMES = ("messages", "text", "label", *PARAPHRASED_NAMES, *PARAPHRASED_PROMPT_NAMES)
+_OTHER_NAMES = ("messages", "text", "label", "chosen", "rejected", *PARAPHRASED_NAMES, *PARAPHRASED_PROMPT_NAMES)
 LETTERS = "ABCDEFGHIJ"
 _LIKE_A_NAME = re.compile(r"[A-Za-z_][\w.-]{0,39}")
 _ALL_OPTIONS = ("choices", "options")
@@ -33,7 +33,8 @@ _WRONG_ONLY = ("perturbed_answer", "wrong_answers")
 _NUMBER = re.compile(r"([0-9]{1,4})(\.0)?")
 _LETTER = re.compile(rf"\(?([{LETTERS}{LETTERS.lower()}])[).:]?")
 _LABELS = {"true": True, "1": True, "false": False, "0": False}  # numbers and text: what CSV files hold
-SHAPES = "question and answer, prompt and completion, messages, or text"
+PAIR_NAMES = ("chosen", "rejected")
+SHAPES = "question and answer, prompt and completion, chosen and rejected, messages, or text"
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,9 @@ class Columns:
         messages: A whole conversation that ends with the answer.
         text: Plain text.
         label: Unpaired preference: false marks what must be forgotten, true what must be kept.
+        chosen: Paired preference: the answer that is to be given, a string or a list of messages. A forget row has
+            it as a variant of the kind ``chosen``, and in other sets it is the answer.
+        rejected: Paired preference: the answer that is not to be given, which is the answer of a forget row.
         fact: What the row is about.
         group: Which facts may reveal something about each other.
         paraphrased: The right answer in other words: a string or a list.
@@ -62,6 +66,8 @@ class Columns:
     messages: str | None = None
     text: str | None = None
     label: str | None = None
+    chosen: str | None = None
+    rejected: str | None = None
     fact: str | None = None
     group: str | None = None
     paraphrased: str | None = None
@@ -92,6 +98,9 @@ def find_columns(record: Mapping[str, Any], wished: Columns, where: str) -> Colu
         for name in ("messages", "text"):
             if name in record:
                 return replace(wished, **{name: name})
+    if not wished.answer and _is_pair(record):
+        chosen, rejected = PAIR_NAMES
+        return replace(wished, prompt=wished.prompt or _first(PROMPT_NAMES, record), chosen=chosen, rejected=rejected)
     found = replace(
         wished,
         prompt=wished.prompt or _first(PROMPT_NAMES, record),
@@ -142,6 +151,10 @@ def _has_question(record: Mapping[str, Any]) -> bool:
     return _first(PROMPT_NAMES, record) is not None and _first((*ANSWER_NAMES, *INDEX_NAMES), record) is not None
 
 
+def _is_pair(record: Mapping[str, Any]) -> bool:
+    return set(PAIR_NAMES) <= record.keys() and _first((*ANSWER_NAMES, *INDEX_NAMES), record) is None
+
+
 def _preference_label(record: Mapping[str, Any]) -> str | None:
     # Elsewhere "label" means all sorts of things; with these two it is TRL's unpaired preference.
     return "label" if {"prompt", "completion", "label"} <= record.keys() else None
@@ -177,7 +190,7 @@ def keep_for(record: Mapping[str, Any], columns: Columns, set_name: str, where: 
     return keep == (set_name == "retain")
 
 
-def to_example(record: Mapping[str, Any], columns: Columns, row_id: str, where: str) -> Example:
+def to_example(record: Mapping[str, Any], columns: Columns, row_id: str, where: str, forget: bool = False) -> Example:
     """One row.
 
     Args:
@@ -185,6 +198,7 @@ def to_example(record: Mapping[str, Any], columns: Columns, row_id: str, where: 
         columns: From :func:`find_columns`.
         row_id: Its id; also its fact and group if no columns are named for them.
         where: ``file:line`` for messages.
+        forget: Whether it is to be forgotten; of a pair that is the rejected answer.
 
     Returns:
         The row. Chat-style rows keep their earlier messages in ``turns`` and are marked ``conversational``.
@@ -199,6 +213,8 @@ def to_example(record: Mapping[str, Any], columns: Columns, row_id: str, where: 
         return replace(row, answer=_string(record, columns.text, where))
     if columns.messages:
         return _conversation(row, _messages(record, columns.messages, where), where)
+    if columns.chosen and columns.rejected:
+        return _pair(row, record, columns, where, forget)
     assert columns.prompt is not None
     if isinstance(record.get(columns.prompt), list):
         if columns.answer is None:
@@ -257,6 +273,43 @@ def _conversation(row: Example, turns: list[tuple[str, str]], where: str) -> Exa
     if not turns[-1][1].strip():
         raise RequestError(f"{where}: the assistant's answer is empty: fill it or remove the row")
     return replace(row, prompt=turns[-2][1], answer=turns[-1][1], turns=tuple(turns[:-2]), conversational=True)
+
+
+def _pair(row: Example, record: Mapping[str, Any], columns: Columns, where: str, forget: bool) -> Example:
+    """A row of paired preference: the rejected answer is forgotten, with the chosen one as another answer."""
+    assert columns.chosen and columns.rejected
+    chosen = _answered(row, record, columns.prompt, columns.chosen, where)
+    rejected = _answered(row, record, columns.prompt, columns.rejected, where)
+    if (chosen.prompt, chosen.turns) != (rejected.prompt, rejected.turns):
+        raise RequestError(
+            f"{where}: chosen and rejected answer different prompts: they must differ in the answer alone"
+        )
+    if not forget:
+        return chosen
+    return replace(rejected, variants=((columns.chosen, (chosen.answer,)),))
+
+
+def _answered(row: Example, record: Mapping[str, Any], prompt: str | None, answer: str, where: str) -> Example:
+    """A prompt with one of two answers, as strings or messages; the prompt may be in the answer's messages."""
+    if isinstance(record.get(answer), list):
+        turns = _messages(record, answer, where)
+        return _conversation(row, _with_prompt(record, prompt, turns, where), where)
+    if prompt is None:
+        raise RequestError(f"{where} has no column for the prompt: chosen and rejected as texts need one")
+    return replace(row, prompt=_string(record, prompt, where), answer=_string(record, answer, where))
+
+
+def _with_prompt(
+    record: Mapping[str, Any], prompt: str | None, turns: list[tuple[str, str]], where: str
+) -> list[tuple[str, str]]:
+    """The whole conversation. Some data sets repeat in a column what the messages begin with."""
+    if prompt is None or len(turns) > 1:
+        return turns
+    given = record.get(prompt)
+    before = (
+        _messages(record, prompt, where) if isinstance(given, list) else [("user", _string(record, prompt, where))]
+    )
+    return [*before, *turns]
 
 
 def _options(record: Mapping[str, Any], columns: Columns, prompt: str, where: str) -> tuple[str, tuple[str, ...]]:

@@ -221,7 +221,7 @@ def encode_rows(
     fmt: TextFormat,
     *,
     eos: bool,
-    max_length: int,
+    max_length: int | None,
     truncation: Literal["refuse", "cut"],
 ) -> list[EncodedRow]:
     """Tokenize many rows with a limit on their length.
@@ -231,7 +231,7 @@ def encode_rows(
         tokenizer: The model's tokenizer.
         fmt: How prompt and answer become one text.
         eos: See :func:`encode_row`.
-        max_length: Maximum number of tokens.
+        max_length: Maximum number of tokens; ``None`` for no limit.
         truncation: What happens to longer rows: ``refuse`` them all, or ``cut`` each after its first ``max_length``
             tokens.
 
@@ -246,6 +246,8 @@ def encode_rows(
         raise RequestError(f"truncation is {truncation!r}: it must be 'refuse' or 'cut'")
     sources = list(rows)
     encoded = [encode_row(row, tokenizer, fmt, eos=eos) for row in sources]
+    if max_length is None:
+        return encoded
     long = [index for index, row in enumerate(encoded) if len(row.input_ids) > max_length]
     if long and truncation == "refuse":
         worst = max(long, key=lambda index: len(encoded[index].input_ids))
@@ -318,8 +320,15 @@ def generated_otherwise(rows: Iterable[Example], fmt: TextFormat) -> bool:
     return any(fmt.template.replace(_SLOT, row.prompt).endswith(" ") for row in rows if row.prompt)
 
 
-def load_tokenizer(folder_or_id: str, revision: str | None = None) -> PreTrainedTokenizerBase:
+def load_tokenizer(
+    folder_or_id: str, revision: str | None = None, trust_remote_code: bool = False
+) -> PreTrainedTokenizerBase:
     """Load a tokenizer from a folder or the Hub.
+
+    Args:
+        folder_or_id: Where it is.
+        revision: Branch, tag or commit on the Hub.
+        trust_remote_code: Whether code that comes with it may run.
 
     Raises:
         RequestError: The folder holds no tokenizer that can be loaded, or the Hub has no such repository.
@@ -331,7 +340,7 @@ def load_tokenizer(folder_or_id: str, revision: str | None = None) -> PreTrained
     from transformers import AutoTokenizer
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder_or_id, revision=revision, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(folder_or_id, revision=revision, trust_remote_code=trust_remote_code)
     except (OSError, ValueError) as error:
         reason = textwrap.shorten(str(error), 200, placeholder=" ...")
         unreachable = isinstance(error.__cause__ or error.__context__, LocalEntryNotFoundError | ConnectionError)

@@ -245,6 +245,38 @@ def read_hub(dataset: str, config: str | None, split: str, revision: str | None)
         RequestError: The data set, configuration or split does not exist or may not be read.
         EnvironmentFailure: The Hub cannot be reached and the data set is not in the local cache.
     """
+    return enumerate(load_hub(dataset, config, split, revision), start=1)
+
+
+def load_saved(folder: Path) -> Any:
+    """A folder that ``save_to_disk`` wrote, or a folder of data files, as ``datasets`` reads it.
+
+    Raises:
+        RequestError: It holds neither.
+    """
+    import datasets
+
+    if not any((folder / name).is_file() for name in _SAVED_TO_DISK):
+        return load_hub(str(folder))
+    try:
+        return datasets.load_from_disk(str(folder))
+    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
+        raise RequestError(f"{folder} cannot be read as a saved data set: {first_line(error)}") from error
+
+
+def load_hub(dataset: str, config: str | None = None, split: str | None = None, revision: str | None = None) -> Any:
+    """A Hub data set: the rows of one split, or, without ``split``, a ``DatasetDict`` of all.
+
+    Args:
+        dataset: See :func:`read_hub`, as for the others; also a folder of data files.
+        config: Name of the configuration.
+        split: Name of the split.
+        revision: Branch, tag or commit.
+
+    Raises:
+        RequestError: See :func:`read_hub`.
+        EnvironmentFailure: See :func:`read_hub`.
+    """
     import datasets
     from huggingface_hub.errors import HFValidationError
     from huggingface_hub.utils import validate_repo_id
@@ -252,7 +284,7 @@ def read_hub(dataset: str, config: str | None, split: str, revision: str | None)
     try:
         if not Path(dataset).exists():
             validate_repo_id(dataset)
-        rows = datasets.load_dataset(dataset, config, split=split, revision=revision)
+        return datasets.load_dataset(dataset, config, split=split, revision=revision)
     except HFValidationError as error:
         raise RequestError(f"data set {dataset!r} cannot be an id on the Hub: write it as owner/name") from error
     except datasets.exceptions.DatasetNotFoundError as error:
@@ -261,12 +293,10 @@ def read_hub(dataset: str, config: str | None, split: str, revision: str | None)
             f"in with `hf auth login` ({first_line(error)})"
         ) from error
     except (ValueError, datasets.exceptions.DatasetsError) as error:
-        raise RequestError(
-            f"data set {dataset!r} has no rows for config={config!r} and split={split!r}: {first_line(error)}"
-        ) from error
+        asked = f"config={config!r} and split={split!r}" if split else "any split without naming a configuration"
+        raise RequestError(f"data set {dataset!r} has no rows for {asked}: {first_line(error)}") from error
     except OSError as error:
         raise EnvironmentFailure(
             f"data set {dataset!r} could not be loaded from the Hub ({first_line(error)}): check the connection, or "
             "name a local file with path= instead"
         ) from error
-    return enumerate(rows, start=1)

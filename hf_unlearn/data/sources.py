@@ -197,7 +197,11 @@ def scored_apart(rows: Iterable[Example]) -> tuple[Example, ...]:
 
 
 def rows_from_records(
-    records: Iterable[Mapping[str, Any]], set_name: str, origin: str, columns: Columns | None = None
+    records: Iterable[Mapping[str, Any]],
+    set_name: str,
+    origin: str,
+    columns: Columns | None = None,
+    limit: int | None = None,
 ) -> tuple[Example, ...]:
     """Rows of a data set that is already in memory, for example a ``datasets.Dataset`` given to a trainer.
 
@@ -207,6 +211,7 @@ def rows_from_records(
         set_name: ``forget``, ``retain`` ...; the start of every row's id.
         origin: What messages call the data set; row numbers (from 1) are added.
         columns: Names of columns that should not be detected.
+        limit: Read only this many rows, from the first on.
 
     Returns:
         The rows, in order. Empty if there are no records.
@@ -214,7 +219,7 @@ def rows_from_records(
     Raises:
         RequestError: A row lacks a column or has a wrong type.
     """
-    return _collect(enumerate(records, start=1), set_name, origin, columns or Columns(), None, None)
+    return _collect(enumerate(records, start=1), set_name, origin, columns or Columns(), limit, None)
 
 
 def _collect(
@@ -232,7 +237,7 @@ def _collect(
         columns = columns or find_columns(record, wished, where)
         if not keep_for(record, columns, set_name, where):
             continue
-        row = to_example(record, columns, f"{set_name}-{len(rows):05d}", where)
+        row = to_example(record, columns, f"{set_name}-{len(rows):05d}", where, forget=set_name == "forget")
         if rows_per_group:
             row = replace(row, group=f"{set_name}-group-{len(rows) // rows_per_group:04d}")
         rows.append(row)

@@ -189,7 +189,7 @@ def refuse_quantized(quantization: Any, name: str) -> None:
     if quantization is not None:
         raise RequestError(
             f"{name} is loaded in a quantized format, whose weights cannot be trained: add peft, for instance "
-            "peft: {r: 32}, or load the full-precision model"
+            "peft: {r: 32} (in Python also peft_config), or load the full-precision model"
         )
 
 
@@ -268,7 +268,9 @@ def _is_linear(module: nn.Module) -> bool:
     return not isinstance(module, nn.Embedding) and isinstance(weight, torch.Tensor) and weight.dim() == 2
 
 
-def merge_into(base: str, adapters: Path, output_dir: Path, dtype: str | None) -> None:
+def merge_into(
+    base: str, adapters: Path, output_dir: Path, dtype: str | None, trust_remote_code: bool = False
+) -> None:
     """Read a base model again in full precision, merge saved adapters into it, and save the plain model.
 
     This is for bases that cannot be merged where they are: quantized ones, and those sharded over several
@@ -279,13 +281,14 @@ def merge_into(base: str, adapters: Path, output_dir: Path, dtype: str | None) -
         adapters: Folder of the adapters.
         output_dir: Gets the model.
         dtype: Precision to save in; float32 by default.
+        trust_remote_code: Whether code that comes with the base may run.
 
     Raises:
         RequestError: The base no longer exists, or is stored quantized.
     """
     from peft import PeftModel
 
-    model: Any = read_pretrained(base, dtype="float32")
+    model: Any = read_pretrained(base, dtype="float32", trust_remote_code=trust_remote_code)
     refuse_merge(model, base)
     plain = merged(PeftModel.from_pretrained(model, str(adapters)))
     plain.to(getattr(torch, dtype or "float32")).save_pretrained(output_dir)

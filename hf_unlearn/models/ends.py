@@ -78,7 +78,7 @@ def ask_ends(
     tokenizer: PreTrainedTokenizerBase,
     rows: Sequence[Example],
     fmt: TextFormat,
-    max_length: int,
+    max_length: int | None,
 ) -> Ends:
     """Ask a model whether it ends its answers.
 
@@ -87,7 +87,7 @@ def ask_ends(
         tokenizer: Its tokenizer; without an end-of-text token nothing ends.
         rows: From :func:`rows_to_ask`; longer ones than ``max_length`` are left out.
         fmt: How prompt and answer become one text.
-        max_length: Maximum number of tokens.
+        max_length: Maximum number of tokens; ``None`` for no limit.
 
     Returns:
         ``always`` even if there is nothing to ask: chat rows end as their template says either way.
@@ -99,7 +99,7 @@ def ask_ends(
     if not rows:
         return Ends("always", None, 0)
     encoded = [encode_row(row, tokenizer, fmt, eos=False) for row in rows]
-    kept = [row for row in encoded if len(row.input_ids) <= max_length]
+    kept = [row for row in encoded if max_length is None or len(row.input_ids) <= max_length]
     refuse_unfit(model, kept, {row.id: row.origin for row in rows})
     fitting = [row.input_ids for row in kept]
     end = tokenizer.eos_token_id

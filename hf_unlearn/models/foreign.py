@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from transformers import CONFIG_MAPPING
+from transformers import CONFIG_MAPPING, MODEL_FOR_MASKED_LM_MAPPING, AutoConfig
 
 from ..errors import RequestError
 from .sizes import refuse_sizes
@@ -36,6 +36,40 @@ def refuse_foreign(folder: Path, key: str) -> None:
             "never run here: use a model whose code is in transformers"
         )
     refuse_sizes(config, f"{key}: {folder / 'config.json'}")
+
+
+def refuse_other_kinds(model: Any, key: str, revision: str | None = None) -> None:
+    """Refuse models that do not continue a text from left to right, by the name of their kind.
+
+    Args:
+        model: A model, or a folder or Hub id, of which only the configuration is read; ``None`` for none. What cannot
+            be read is left to the loader.
+        key: What messages call it.
+        revision: Branch, tag or commit on the Hub.
+
+    Raises:
+        RequestError: It is an encoder-decoder or encoder model.
+    """
+    config = getattr(model, "config", None)
+    if isinstance(model, str):
+        try:
+            config = AutoConfig.from_pretrained(model, revision=revision, trust_remote_code=False)
+        except (OSError, ValueError, KeyError):
+            return
+    if getattr(config, "is_encoder_decoder", False):
+        kind = "an encoder-decoder model"
+    elif type(config) in MODEL_FOR_MASKED_LM_MAPPING and not (
+        getattr(config, "is_decoder", False) or getattr(config, "causal", False)
+    ):
+        kind = "an encoder model"
+    else:
+        return
+    assert config is not None
+    name = model if isinstance(model, str) else type(model).__name__
+    raise RequestError(
+        f"{key}: {name} is {kind} ({config.model_type}), and unlearning is for models that continue a text "
+        "(decoder-only, AutoModelForCausalLM)"
+    )
 
 
 def adapter_error(what: str, file: Path | None) -> RequestError:

@@ -6,8 +6,6 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-import torch
-
 from ..errors import RequestError
 
 _LAYERS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers", "layers")
@@ -23,6 +21,9 @@ _MOST = {
     "vocab_size": 20_000_000,
     **dict.fromkeys(("max_position_embeddings", "max_positions"), 1_000_000_000),
 }
+
+_FITS_ANYWHERE = 10**9
+"""As many numbers fit into the memory of any machine that models run on: it is not asked, which takes seconds."""
 
 
 def refuse_sizes(config: Mapping[str, Any], where: str) -> None:
@@ -40,8 +41,8 @@ def refuse_sizes(config: Mapping[str, Any], where: str) -> None:
         if _size(config, key) > most:
             raise RequestError(f"{where}: {key} is {config[key]}, and no model has more than {most}: correct it")
     width = next((size for key in _WIDTHS if (size := _size(config, key))), 1)
-    numbers, room = _size(config, "vocab_size") * width, machine_memory()
-    if numbers > room:
+    numbers = _size(config, "vocab_size") * width
+    if numbers > _FITS_ANYWHERE and numbers > (room := machine_memory()):
         raise RequestError(
             f"{where}: vocab_size {config['vocab_size']} times hidden size {width} is {numbers:.1e} numbers, and this "
             f"machine has {room:.1e} bytes of memory: use a machine with more, or a smaller model"
@@ -53,6 +54,8 @@ def refuse_sizes(config: Mapping[str, Any], where: str) -> None:
 
 def machine_memory() -> int:
     """Bytes of main memory and of all accelerators of this machine."""
+    import torch
+
     main = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 1 << 50
     devices = range(torch.cuda.device_count()) if torch.cuda.is_available() else ()
     return main + sum(torch.cuda.get_device_properties(device).total_memory for device in devices)

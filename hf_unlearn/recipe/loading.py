@@ -80,17 +80,17 @@ def parse_recipe(tree: Located) -> Recipe:
     if not isinstance(tree.value, dict):
         raise RequestError(f"{tree.where}: a recipe is a mapping of keys to values")
     check_secrets(tree)
-    tree = with_full_names(tree)
     known = [item.name for item in dataclasses.fields(Recipe) if not item.name.startswith("attack_")]
     for key, item in tree.value.items():
         if key not in known:
             raise RequestError(f"{item.where}: unknown key {key!r}: {_suggest_key(key, known)}")
-    sections = dict(tree.value)
-    if "methods" not in sections:
+    if "methods" not in tree.value:
         raise RequestError(f"{tree.where}: the key 'methods' is missing")
-    methods = _parse_methods(sections.pop("methods"))
-    section = parse_attacks(sections.pop("attack", Located({}, tree.where)))
-    rest = build(_RecipeWithoutMethods, Located(sections, tree.where))
+    _build_plain_sections(tree)
+    tree = with_full_names(tree)
+    methods = _parse_methods(tree.value["methods"])
+    section = parse_attacks(tree.value.get("attack", Located({}, tree.where)))
+    rest = _build_plain_sections(tree)
     recipe = Recipe(
         methods=methods,
         attack=section.attacks,
@@ -110,7 +110,7 @@ def parse_recipe(tree: Located) -> Recipe:
 
 
 def settle_without_target(recipe: Recipe) -> Recipe:
-    """A model that is built from the data has float32 weights and no chat template: ``auto`` leaves nothing open."""
+    """A model that is built from the data has float32 weights and is asked in plain text: ``auto`` leaves nothing open."""
     model, data = recipe.model, recipe.data
     if model.scratch is None:
         return recipe
@@ -121,10 +121,15 @@ def settle_without_target(recipe: Recipe) -> Recipe:
     return dataclasses.replace(recipe, model=model, data=data)
 
 
+def _build_plain_sections(tree: Located) -> _RecipeWithoutMethods:
+    """The sections without methods and attacks. Formats, losses and attacks load torch, which takes seconds: mistakes
+    that can be told without them are told first."""
+    sections = {key: item for key, item in tree.value.items() if key not in ("methods", "attack")}
+    return build(_RecipeWithoutMethods, Located(sections, tree.where))
+
+
 def _suggest_key(wrong: str, sections: Sequence[str]) -> str:
     """A clause that names the section a key belongs to, the nearest section, or all of them."""
-    from .method_settings import suggest_setting  # loads transformers, which a recipe without a mistake can wait for
-
     hints = typing.get_type_hints(_RecipeWithoutMethods)
     parts = [(name, hint) for name, hint in hints.items() if dataclasses.is_dataclass(hint)]
     inside = [name for name, hint in parts if wrong in {item.name for item in dataclasses.fields(hint)}]
@@ -133,6 +138,8 @@ def _suggest_key(wrong: str, sections: Sequence[str]) -> str:
     near = suggest(wrong, list(sections))
     if near.startswith("did you mean"):
         return near
+    from .method_settings import suggest_setting  # loads transformers
+
     setting = suggest_setting(wrong)
     return setting.replace("mean '", "mean 'methods.0.") if setting.startswith("did you mean") else near
 

@@ -14,6 +14,7 @@ from typing import Any, get_args, get_type_hints
 from transformers import TrainingArguments
 
 from ..errors import EnvironmentFailure, RequestError, one_line
+from ..models.adapters import refuse_quantized
 from ..registry import PartSpec, coerce, part_name, suggest
 from ..robust.auto import AUTO_SETTINGS
 from ..trainer.config import UnlearnConfig
@@ -96,6 +97,7 @@ _NOT_FOR_A_METHOD = {
         *("per_device_eval_batch_size", "prediction_loss_only", "include_for_metrics", "bf16_full_eval"),
         *("fp16_full_eval", "load_best_model_at_end", "metric_for_best_model", "greater_is_better"),
     ),
+    "code that comes with a model never runs in a recipe": ("trust_remote_code",),
     "the losses of unlearning do not use it": ("label_smoothing_factor", "label_names", "length_column_name"),
 }
 
@@ -165,6 +167,9 @@ def make_config(settings: Mapping[str, Any], work_dir: Path, seed: int) -> Unlea
         raise missing_library(error) from error
     except (TypeError, ValueError) as error:
         raise RequestError(f"the method's settings cannot be used: {one_line(error)}") from error
+    config.build_alternates()
+    if config.peft is None:
+        refuse_quantized(values["model_init_kwargs"].get("quantization_config"), "the model")
     _check_reporters(config.report_to)
     return config
 

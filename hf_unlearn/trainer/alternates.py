@@ -14,6 +14,7 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from ..data.alternates.base import AlternateSource, Given, SampledAnswers, check_prompts
+from ..data.alternates.variants import CHOSEN, VariantAlternates
 from ..data.encoding import EncodedRow, TextFormat, encode_prompt
 from ..data.example import Example
 from ..errors import RequestError
@@ -52,7 +53,7 @@ class RunAlternates:
         self, args: UnlearnConfig, forget: Sequence[Example], retain: datasets.Dataset | Sequence[Example] | None
     ) -> None:
         self._args, self._forget = args, forget
-        self._source: AlternateSource | None = args.build_alternates()
+        self._source: AlternateSource | None = source_for(args, forget)
         self._texts: list[tuple[str, ...]] | None = []
         if self._source is None:
             return
@@ -80,6 +81,19 @@ class RunAlternates:
         rows = [replace(row, answer=text) for row, own in zip(self._forget, texts, strict=True) for text in own]
         encoded = iter(encode_dataset(rows, "alternate", tokenizer, text_format, self._args))
         return [[next(encoded) for _ in own] for own in texts]
+
+
+def source_for(args: UnlearnConfig, forget: Sequence[Example]) -> AlternateSource | None:
+    """Where other answers come from: as set, or the chosen answers of pairs, or as the loss has it by default.
+
+    Args:
+        args: The run's settings.
+        forget: The forget rows.
+    """
+    chosen = all(dict(row.variants).get(CHOSEN) for row in forget)
+    if chosen and args.alternates is None and args.build_forget_loss().needs_alternates:
+        return VariantAlternates(CHOSEN)
+    return args.build_alternates()
 
 
 @dataclass(frozen=True)

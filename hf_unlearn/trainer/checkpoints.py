@@ -198,7 +198,9 @@ def is_quantized(model: nn.Module) -> bool:
     return any(getattr(each, "hf_quantizer", None) is not None for each in (base, inner))
 
 
-def merge_saved(adapters: Path, base: str, output_dir: Path, dtype: str | None) -> None:
+def merge_saved(
+    adapters: Path, base: str, output_dir: Path, dtype: str | None, trust_remote_code: bool = False
+) -> None:
     """Merge saved adapters into a freshly loaded base, in one process; the adapters' folder is deleted.
 
     Args:
@@ -206,12 +208,13 @@ def merge_saved(adapters: Path, base: str, output_dir: Path, dtype: str | None) 
         base: The model they belong to: an id or a folder.
         output_dir: Gets the merged model.
         dtype: Precision to save in; by default that of the base.
+        trust_remote_code: Whether code that comes with the base may run.
 
     Raises:
         RequestError: The base cannot be read again.
     """
     with alone():
-        merge_into(base, adapters, output_dir, dtype)
+        merge_into(base, adapters, output_dir, dtype, trust_remote_code)
     shutil.rmtree(adapters)
 
 

@@ -18,7 +18,7 @@ from ..data.encoding import ENDS
 from ..errors import RequestError
 from ..hub.from_trainer import REFUSED_STRATEGIES
 from ..losses import FORGET_LOSSES, RETAIN_LOSSES
-from ..models.adapters import build_peft_config, refuse_quantized
+from ..models.adapters import build_peft_config
 from ..registry import Registry, build, build_part, suggest
 from ..robust import ROBUST
 from .inherited import loading_settings, refuse_idle_fields
@@ -61,13 +61,16 @@ class UnlearnConfig(TrainingArguments):
             Trains adapters on the frozen model: fields of [`~peft.LoraConfig`]. Defaults are `r=32`, `lora_alpha=64`,
             `target_modules="all-linear"`; `use_dora=True` for DoRA; with `quantization_config` in `model_init_kwargs`
             this is QLoRA.
+        trust_remote_code (`bool`, *optional*, defaults to `False`):
+            Whether code that comes with the model or its tokenizer may run. The card says so if it did. Never in a
+            recipe.
         disable_dropout (`bool`, *optional*, defaults to `True`):
             Whether to turn dropout off, so that model and reference are compared without noise.
 
         > Parameters that control the data preprocessing
 
         max_length (`int`, *optional*, defaults to `1024`):
-            Maximum number of tokens in a row.
+            Maximum number of tokens in a row; `None` for as many as the model reads.
         truncation (`str`, *optional*, defaults to `"refuse"`):
             What to do with longer rows: `"refuse"` them with their number and the longest, or `"cut"` their end off.
         completion_only_loss (`bool`, *optional*, defaults to `True`):
@@ -96,7 +99,8 @@ class UnlearnConfig(TrainingArguments):
             Where other answers to the forget prompts come from, for losses that need them: a name such as
             `"refusals"`, or a mapping such as `{"name": "variants", "kind": "perturbed"}`; by default the loss's own.
             Possible names are `"refusals"`, `"fixed-text"`, `"options"`, `"fixed-option"`, `"variants"`,
-            `"other-answers"` and `"generated"`.
+            `"other-answers"` and `"generated"`. Rows with `chosen` and `rejected` answers bring their own, which are
+            taken unless this is set.
         forget_weight (`float`, *optional*, defaults to `1.0`):
             Weight of the forget loss.
         retain_loss_type (`str`, *optional*, defaults to `"kl"`):
@@ -145,8 +149,8 @@ class UnlearnConfig(TrainingArguments):
     `"checkpoint"` >   and `"all_checkpoints"`, which upload the optimizer's state, are refused.
 
     > [!NOTE]
-    > Fields of [`~transformers.TrainingArguments`] that would do nothing here are refused where they are set: all
-    > about evaluation and the best checkpoint, `label_smoothing_factor`, `include_num_input_tokens_seen` and a few
+    > Fields of [`~transformers.TrainingArguments`] that would do nothing here are refused where they are set: those
+    > about the best checkpoint, `label_smoothing_factor`, `include_num_input_tokens_seen` and a few
     > more (`hf_unlearn.trainer.inherited.REFUSED_FIELDS`).
 
     Raises:
@@ -199,10 +203,16 @@ class UnlearnConfig(TrainingArguments):
         default=None,
         metadata={"help": "Adapters to train on the frozen model: fields of `peft.LoraConfig`, such as {r: 32}."},
     )
+    trust_remote_code: bool = field(
+        default=False, metadata={"help": "Whether code that comes with the model or its tokenizer may run."}
+    )
     disable_dropout: bool = field(default=True, metadata={"help": "Whether to turn dropout off."})
 
     # Parameters that control the data preprocessing
-    max_length: int = field(default=1024, metadata={"help": "Maximum number of tokens in a row."})
+    max_length: int | None = field(
+        default=1024,
+        metadata={"help": "Maximum number of tokens in a row; none for as many as the model reads."},
+    )
     truncation: str = field(
         default="refuse",
         metadata={"help": "What to do with longer rows.", "choices": ["refuse", "cut"]},
@@ -295,6 +305,8 @@ class UnlearnConfig(TrainingArguments):
         super().__post_init__()
         if isinstance(self.model_init_kwargs, dict):
             self.model_init_kwargs = loading_settings(self.model_init_kwargs)
+            # Two ways to say so: what ran is recorded either way.
+            self.trust_remote_code = self.trust_remote_code or bool(self.model_init_kwargs.get("trust_remote_code"))
         self.robust = [self.robust] if isinstance(self.robust, str) else self.robust
         # Pinning only serves a copy to another device; without one torch warns at every epoch.
         self.dataloader_pin_memory = self.dataloader_pin_memory and torch.accelerator.is_available()
@@ -311,12 +323,12 @@ class UnlearnConfig(TrainingArguments):
                 "optimizer's state, made from the gradients of what is to be forgotten: use end or every_save"
             )
         check_ranges(self)
-        if self.build_peft_config() is None and isinstance(self.model_init_kwargs, dict):
-            refuse_quantized(self.model_init_kwargs.get("quantization_config"), "the model")
         # Built here once so that a wrong name or value is found before any model is loaded.
+        self.build_peft_config()
         self.build_forget_loss()
         self.build_retain_loss()
-        self.build_alternates()
+        if self.alternates is not None or self.build_forget_loss().default_alternates is not None:
+            self.build_alternates()
         _check_patterns(self.trained_parameters)
         parts = self.build_parts()
         if self.retain_loss_type == "none" and any(part.needs_retain for part in parts):
@@ -325,6 +337,16 @@ class UnlearnConfig(TrainingArguments):
             raise RequestError("max_steps is 0, and no part of the method acts without training: set it to at least 1")
         for part in parts:
             part.check(self)
+
+    def loading_settings(self) -> dict[str, Any]:
+        """Keyword arguments for `from_pretrained`.
+
+        Raises:
+            RequestError: `model_init_kwargs` is no mapping.
+        """
+        if isinstance(self.model_init_kwargs, str):
+            raise RequestError(f"model_init_kwargs must be a mapping, not {self.model_init_kwargs!r}")
+        return {**loading_settings(self.model_init_kwargs or {}), "trust_remote_code": self.trust_remote_code}
 
     def build_peft_config(self) -> PeftConfig | None:
         """The adapters to train; ``None`` to train the model's own weights."""
@@ -340,7 +362,11 @@ class UnlearnConfig(TrainingArguments):
         return build(RETAIN_LOSSES, self.retain_loss_type, parameters)
 
     def build_alternates(self) -> AlternateSource | None:
-        """Where other answers to the forget prompts come from; ``None`` if the forget loss uses none."""
+        """Where other answers to the forget prompts come from; ``None`` if the forget loss uses none.
+
+        Raises:
+            RequestError: The forget loss needs some, and neither it nor the settings say from where.
+        """
         loss = self.build_forget_loss()
         if not loss.needs_alternates:
             if self.alternates is not None:
@@ -349,7 +375,10 @@ class UnlearnConfig(TrainingArguments):
         source = loss.default_alternates if self.alternates is None else self.alternates
         if source is None:
             names = ", ".join(ALTERNATES.names())
-            raise RequestError(f"loss_type {self.loss_type!r} needs other answers: set alternates to one of {names}")
+            raise RequestError(
+                f"loss_type {self.loss_type!r} needs other answers: set alternates to one of {names}, or "
+                "give rows with chosen and rejected answers"
+            )
         made: AlternateSource = build_part(ALTERNATES, source)
         return made
 

@@ -2,51 +2,154 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Literal, cast
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
 
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
+from ..data.checks import check_rows_apart
 from ..data.encoding import EncodedRow, End, TextFormat, check_chat_template, encode_rows
 from ..data.example import Example
-from ..data.given import given_rows
+from ..data.given import given_rows, has_splits, is_streamed, split_for
 from ..data.pairing import PairedRows
-from ..data.sources import rows_from_records
+from ..data.readers import READERS, load_hub, load_saved
+from ..data.sources import Source, load_source, rows_from_records
 from ..errors import RequestError
 from ..models.ends import ask_ends, rows_to_ask, settled
 from ..models.limits import refuse_unfit
 from ..models.sharding import placed
 from ..robust.base import TrainingPart
 from .config import UnlearnConfig
+from .parts import epochs_of_run
 
 if TYPE_CHECKING:
     import datasets
 
+    RowsGiven: TypeAlias = (
+        "datasets.Dataset | datasets.DatasetDict | datasets.IterableDataset | str | Sequence[Example]"
+    )
+
 logger = logging.getLogger(__name__)
 
 
-def read_rows(dataset: datasets.Dataset | Sequence[Example], set_name: str) -> list[Example]:
+def read_rows(dataset: Any, set_name: str, most: int | None = None) -> list[Example]:
     """The rows of a data set.
 
     Args:
-        dataset: Rows, or records of one of the data set types of TRL.
-        set_name: ``forget`` or ``retain``.
+        dataset: Rows, or records of one of the data set types of TRL; a ``DatasetDict``, of which one split is read
+            (:func:`~hf_unlearn.data.given.split_for`); the path of a file or folder, or the id of a data set on the
+            Hub.
+        set_name: ``forget`` or ``retain``, or the name of a set to score.
+        most: Of a streamed data set, this many rows are read; ``None`` refuses it. Others are read whole.
 
     Raises:
         RequestError: If there are no rows, they are streamed or of another type, or one cannot be used.
+        EnvironmentFailure: The Hub cannot be reached.
     """
-    given = given_rows(dataset, f"{set_name}_dataset")
+    if isinstance(dataset, str | Path):
+        if _names_file(dataset):
+            return list(load_source(Source(path=str(dataset)), set_name).train)
+        dataset = load_named(dataset)
+    if has_splits(dataset):
+        dataset = split_for(dataset, set_name)
+    name = f"{set_name}_dataset"
+    if most is not None and is_streamed(dataset):
+        rows = list(rows_from_records(dataset, set_name, name, limit=most))
+    else:
+        rows = _rows_of(given_rows(dataset, name), set_name, name)
+    if not rows:
+        raise RequestError(f"the {set_name} set has no rows: {name} needs at least one")
+    return rows
+
+
+def _rows_of(given: list[Any], set_name: str, name: str) -> list[Example]:
     rows = [row for row in given if isinstance(row, Example)]
     if rows and len(rows) < len(given):
-        raise RequestError(f"{set_name}_dataset has rows and records in one list: give only one of the two")
-    if not rows and given:
-        rows = list(rows_from_records(given, set_name, f"{set_name}_dataset"))
-    if not rows:
-        raise RequestError(f"the {set_name} set has no rows: {set_name}_dataset needs at least one")
-    return rows
+        raise RequestError(f"{name} has rows and records in one list: give only one of the two")
+    return rows or list(rows_from_records(given, set_name, name))
+
+
+def _names_file(dataset: str | Path) -> bool:
+    return Path(dataset).is_file() or Path(dataset).suffix.lower() in READERS
+
+
+def load_named(dataset: str | Path) -> Any:
+    """A data set by the name of a folder or its id on the Hub: with all of its splits."""
+    return load_saved(Path(dataset)) if Path(dataset).is_dir() else load_hub(str(dataset))
+
+
+def read_retain(
+    dataset: Any, args: UnlearnConfig, n_forget: int, parts: Sequence[TrainingPart]
+) -> list[Example] | None:
+    """The retain rows; of a streamed data set as many as the run deals, each once.
+
+    Args:
+        dataset: As the trainer was given it; ``None`` for none.
+        args: The run's settings.
+        n_forget: Forget rows.
+        parts: Of the run; some look at the whole retain set.
+
+    Raises:
+        RequestError: See :func:`read_rows`; a part of the method needs all rows of a data set that is streamed.
+    """
+    if dataset is None:
+        return None
+    if is_streamed(dataset) and any(part.uses_retain_rows for part in parts):
+        raise RequestError(
+            "retain_dataset is streamed, and a part of the method (robust) looks at the whole retain set: load it "
+            "(streaming=False), or give list(SET.take(N))"
+        )
+    dealt = math.ceil(epochs_of_run(args, n_forget)) * n_forget * args.retain_per_forget
+    return read_rows(dataset, "retain", most=dealt)
+
+
+def check_apart(forget: Sequence[Example], retain: Sequence[Example] | None) -> None:
+    """Refuse to forget and to keep the same row.
+
+    Raises:
+        RequestError: Names the first row that is in both sets.
+    """
+    check_rows_apart("forget", forget, "retain", retain or ())
+
+
+def read_evaluated(given: Any) -> list[Example] | dict[str, list[Example]]:
+    """The rows of one set to score, or of several by name.
+
+    Args:
+        given: A set as in :func:`read_rows`; a mapping of names to sets, such as a ``DatasetDict``; or a set with a
+            boolean ``label`` (unpaired preference), whose false rows are ``forget`` and whose true rows ``retain``.
+
+    Raises:
+        RequestError: A set is empty, streamed or of another type, or a row cannot be used.
+        EnvironmentFailure: The Hub cannot be reached.
+    """
+    if isinstance(given, str | Path) and not _names_file(given):
+        given = load_named(given)
+    if isinstance(given, Mapping):
+        if not given:
+            raise RequestError("eval_dataset is an empty dictionary: give at least one set, or leave it out")
+        return {str(name): read_rows(rows, str(name)) for name, rows in given.items()}
+    if _is_labelled(given):
+        records = given_rows(given, "eval_dataset")
+        sets = {name: list(rows_from_records(records, name, "eval_dataset")) for name in ("forget", "retain")}
+        return {name: rows for name, rows in sets.items() if rows}
+    return read_rows(given, "eval")
+
+
+def _is_labelled(dataset: Any) -> bool:
+    """Whether the first record is one of unpaired preference."""
+    first = next(itertools.islice(dataset, 1), None) if isinstance(dataset, Sequence) or _is_dataset(dataset) else None
+    return isinstance(first, Mapping) and {"prompt", "completion", "label"} <= first.keys()
+
+
+def _is_dataset(dataset: Any) -> bool:
+    return hasattr(dataset, "column_names") and hasattr(dataset, "__len__")
 
 
 def encode_dataset(

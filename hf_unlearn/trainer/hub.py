@@ -36,6 +36,7 @@ class HubTrainer(Trainer):
     configuration, tokenizer and card leave the machine.
     """
 
+    args: Any
     model: Any
     train_dataset: Any
     hub_model_id: Any
@@ -69,6 +70,11 @@ class HubTrainer(Trainer):
         card = self._card(language, license, _as_list(tags), model_name, finetuned_from, _as_list(dataset))
         Path(str(self.args.output_dir), CARD_FILE).write_text(card, encoding="utf-8")
 
+    def write_adapter_card(self, folder: Path) -> None:
+        """Puts the card into a folder of saved adapters, where peft leaves a form that nobody has filled in."""
+        if hasattr(self.accelerator.unwrap_model(self.model), "peft_config"):
+            (folder / CARD_FILE).write_text(self._card(), encoding="utf-8")
+
     def _card(
         self,
         language: str | None = None,
@@ -80,6 +86,8 @@ class HubTrainer(Trainer):
     ) -> str:
         repo_id = self.hub_model_id or self.args.hub_model_id
         own = [item.name for item in fields(self.args) if item.name in type(self.args).__annotations__]
+        if not self.args.trust_remote_code:  # worth a line only where code from elsewhere ran
+            own.remove("trust_remote_code")
         return render_unverified_card(
             UnverifiedCard(
                 title=model_name or (repo_id or Path(str(self.args.output_dir)).absolute().name).rpartition("/")[2],

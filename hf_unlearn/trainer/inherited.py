@@ -10,21 +10,23 @@ from transformers import TrainingArguments
 
 from ..errors import RequestError
 
-_NO_EVALUATION = "nothing is evaluated while a model unlearns: score what is saved, with hf-unlearn evaluate"
-_NO_BEST = "without evaluations there is no best checkpoint: the last step is what is saved"
+_BY_STRATEGY = "rows are scored while the model unlearns if eval_strategy says when"
+_OWN_SCORES = "scores are computed over whole sets, whatever it says"
+_ROUNDED = "it would round the model's weights for good: bf16=True scores in bfloat16"
+_NO_BEST = "a checkpoint that forgets more may keep less, so none is the best: the last step is what is saved"
 _OWN_ROWS = "rows are read by their own columns, whatever it says"
 _OWN_COUNTS = "losses are divided by what the whole step counts, on all processes, whatever it says"
 
 REFUSED_FIELDS: dict[str, str] = {
+    **dict.fromkeys(("do_eval", "do_predict"), _BY_STRATEGY),
     **dict.fromkeys(
         (
-            *("do_eval", "do_predict", "eval_strategy", "eval_steps", "eval_delay", "eval_on_start"),
-            *("eval_do_concat_batches", "eval_use_gather_object", "eval_accumulation_steps", "batch_eval_metrics"),
-            *("per_device_eval_batch_size", "prediction_loss_only", "include_for_metrics", "bf16_full_eval"),
-            "fp16_full_eval",
+            *("eval_do_concat_batches", "eval_use_gather_object", "batch_eval_metrics", "prediction_loss_only"),
+            "include_for_metrics",
         ),
-        _NO_EVALUATION,
+        _OWN_SCORES,
     ),
+    **dict.fromkeys(("bf16_full_eval", "fp16_full_eval"), _ROUNDED),
     **dict.fromkeys(("load_best_model_at_end", "metric_for_best_model", "greater_is_better"), _NO_BEST),
     **dict.fromkeys(("remove_unused_columns", "label_names", "length_column_name"), _OWN_ROWS),
     "label_smoothing_factor": "the losses of unlearning do not smooth labels",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,37 +12,52 @@ import torch
 from torch import nn
 
 from .._compat import TRAINER_STATE_NAME
+from ..data.encoding import load_tokenizer
 from ..errors import RequestError
 from ..losses.base import Loss
-from ..models.adapters import add_adapters
+from ..models.adapters import add_adapters, refuse_quantized
 from ..models.decoder import MLP_OUTPUTS, check_layer, decoder_layers
-from ..models.foreign import refuse_foreign
+from ..models.foreign import refuse_foreign, refuse_other_kinds
 from ..models.gguf_source import fetch_model, is_gguf_source
 from ..models.head import output_head
 from ..models.loading import read_pretrained, refuse_gguf
 from ..registry import suggest
 from ..robust.weights import trained_parameters
 from .config import UnlearnConfig
-from .inherited import loading_settings
 from .rounded_steps import check_stepping, round_model
 
 if TYPE_CHECKING:
     from peft import PeftConfig
+    from transformers import PreTrainedTokenizerBase
 
 logger = logging.getLogger(__name__)
 
 
-def load_causal_lm(model: str | nn.Module, init_kwargs: dict[str, Any] | str | None) -> nn.Module:
-    """Loads a model in float32 (or as ``init_kwargs["dtype"]`` says), or returns the one given.
+def load_causal_lm(model: str | nn.Module, loading: Mapping[str, Any]) -> nn.Module:
+    """Loads a model in float32 (or as ``loading["dtype"]`` says), or returns the one given.
 
     Raises:
-        RequestError: If there is no such model, it lacks some of its weights, or ``init_kwargs`` is not a mapping.
+        RequestError: If there is no such model, or it lacks some of its weights.
     """
     if not isinstance(model, str):
         return model
-    if isinstance(init_kwargs, str):
-        raise RequestError(f"model_init_kwargs must be a mapping, not {init_kwargs!r}")
-    return read_pretrained(model, **{"dtype": "float32", **loading_settings(init_kwargs or {})})
+    return read_pretrained(model, **{"dtype": "float32", **loading})
+
+
+def tokenizer_of(model: str | nn.Module, trust_remote_code: bool) -> PreTrainedTokenizerBase:
+    """The tokenizer that lies where a model came from.
+
+    Raises:
+        RequestError: The model came from nowhere, or there is none.
+        EnvironmentFailure: The Hub cannot be reached.
+    """
+    source = model if isinstance(model, str) else getattr(getattr(model, "config", None), "_name_or_path", "")
+    if not source:
+        raise RequestError(
+            f"the {type(model).__name__} was built from a configuration, so there is no folder or Hub id to load its "
+            "tokenizer from: give it as processing_class"
+        )
+    return load_tokenizer(source, trust_remote_code=trust_remote_code)
 
 
 def plain_source(model: Any, key: str) -> Any:
@@ -55,16 +70,40 @@ def plain_source(model: Any, key: str) -> Any:
     return str(fetch_model(model, None, key)) if isinstance(model, str) and is_gguf_source(model) else model
 
 
-def check_source(model: str | nn.Module | None, init_kwargs: dict[str, Any] | str | None) -> None:
+def check_source(model: str | nn.Module | None, name: str, loading: Mapping[str, Any]) -> None:
     """Refuse a folder that holds no whole model, or that asks for foreign code, before anything else is read of it.
 
+    Args:
+        model: An id, a folder or a model; ``None`` for none.
+        name: What messages call it.
+        loading: Keyword arguments that it is loaded with.
+
     Raises:
-        RequestError: It is an adapter, a GGUF file, or its code is elsewhere.
+        RequestError: It is an adapter, a GGUF file, its code is elsewhere, or it is no decoder-only model.
     """
     if isinstance(model, str):
-        refuse_gguf(model, "model")
-        if not (isinstance(init_kwargs, dict) and init_kwargs.get("trust_remote_code")):
-            refuse_foreign(Path(model), "model")
+        refuse_gguf(model, name)
+        if not loading.get("trust_remote_code"):
+            refuse_foreign(Path(model), name)
+    refuse_other_kinds(model, name, loading.get("revision"))
+
+
+def check_trainable(model: str | nn.Module, adapters: PeftConfig | None, loading: Mapping[str, Any]) -> None:
+    """Refuse quantized weights without adapters: nothing could be trained.
+
+    Args:
+        model: An id, a folder or a model.
+        adapters: Adapters to put on it; ``None`` for none.
+        loading: Keyword arguments that it is loaded with.
+
+    Raises:
+        RequestError: It is quantized, and gets no adapters.
+    """
+    if adapters is not None:
+        return
+    refuse_quantized(loading.get("quantization_config"), "the model")
+    if not isinstance(model, str) and not hasattr(model, "peft_config"):
+        refuse_quantized(getattr(model, "hf_quantizer", None), f"the {type(model).__name__}")
 
 
 def check_reference(model: nn.Module, checkpoint: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Sampler
 from transformers import (
+    EvalPrediction,
     PreTrainedModel,
     PreTrainedTokenizerBase,
     TrainerCallback,
@@ -21,8 +22,7 @@ from transformers import (
 )
 
 from .._compat import PREFIX_CHECKPOINT_DIR, TRAINING_ARGS_NAME, TrainOutput
-from ..data.encoding import EncodedRow, TextFormat, load_tokenizer
-from ..data.example import Example
+from ..data.encoding import EncodedRow, TextFormat
 from ..data.pairing import PaddedRows, PairedCollator, PairedRows
 from ..errors import RequestError
 from ..models.adapters import check_adapters, merged
@@ -46,11 +46,11 @@ from .checkpoints import (
     torch_dtype,
 )
 from .config import UnlearnConfig
-from .dataset import pair_rows, read_rows, refuse_unreadable, settle_end
+from .dataset import check_apart, pair_rows, read_retain, read_rows, refuse_unreadable, settle_end
 from .drawn_rows import take_drawn
+from .evaluation import ScoredSets, ScoringTrainer, before_gathering, of_logits
 from .finite import check_weights
 from .forward import LabelForward
-from .hub import HubTrainer
 from .label_fall import LabelFall, LabelSums, fell_by, label_sums, rows_looked_at
 from .launch import check_devices, check_launch
 from .microbatch import LengthGroupedPairs, cut_by_length, tokens_of_a_pass
@@ -60,10 +60,12 @@ from .model_setup import (
     check_reference,
     check_same_vocabulary,
     check_source,
+    check_trainable,
     choose_trained,
     load_causal_lm,
     made_ready,
     plain_source,
+    tokenizer_of,
 )
 from .objective import Objective
 from .parts import arranged, check_steps, drawn_rows, load_parts, save_parts, steps_of_run
@@ -71,14 +73,15 @@ from .references import RunReferences, TargetModel, in_batches, mean_kl, on_devi
 from .term_passes import TermPasses, check_parts
 
 if TYPE_CHECKING:
-    import datasets
     from peft import PeftConfig
+
+    from .dataset import RowsGiven
 
 FINAL_STEP = "final_step/"
 """Prefix of the names of the last step's means in the log history."""
 
 
-class UnlearnTrainer(HubTrainer):
+class UnlearnTrainer(ScoringTrainer):
     """Makes a causal language model forget one set of rows while it keeps another.
 
     Example:
@@ -97,7 +100,8 @@ class UnlearnTrainer(HubTrainer):
 
     Logged metrics, besides those of [`~transformers.Trainer`]: `loss/forget` and `loss/retain` (unweighted means),
     `logps/forget`, `logps/alternate` and `logps/retain` (summed label log-probability, mean over rows) and, with the
-    KL retain loss, `kl/retain`.
+    KL retain loss, `kl/retain`. Evaluations (`eval_strategy`, `trainer.evaluate()`) log `eval_forget_loss`,
+    `eval_forget_probability` and the like for each set.
 
     Args:
         model (`str` or [`~transformers.PreTrainedModel`] or [`~peft.PeftModel`]):
@@ -105,14 +109,27 @@ class UnlearnTrainer(HubTrainer):
             model. It is changed in place, and its state when training starts is the reference.
         args ([`UnlearnConfig`], *optional*):
             Settings. Defaults to `UnlearnConfig()`.
-        forget_dataset ([`~datasets.Dataset`] or `Sequence[Example]`):
-            What is to be forgotten. With a boolean `label` column (unpaired preference) only the false rows are taken.
-        retain_dataset ([`~datasets.Dataset`] or `Sequence[Example]`, *optional*):
-            What is to be kept. Needed unless `args.retain_loss_type` is `"none"`; only true rows of a `label` column.
+        forget_dataset ([`~datasets.Dataset`], [`~datasets.DatasetDict`], `str` or `Sequence[Example]`):
+            What is to be forgotten: rows, the path of a file or folder, or the id of a data set on the Hub. Of several
+            splits the one called `forget` is read, or the only one, or `train`. With a boolean `label` column
+            (unpaired preference) only the false rows are taken; of `chosen` and `rejected` answers the rejected ones
+            are forgotten, and losses that need another answer learn the chosen one.
+        retain_dataset ([`~datasets.Dataset`], [`~datasets.DatasetDict`], `str` or `Sequence[Example]`, *optional*):
+            What is to be kept. Needed unless `args.retain_loss_type` is `"none"`; only true rows of a `label` column,
+            and `chosen` answers. May be streamed: as many rows are read as the run deals, each once.
+        eval_dataset (a set as above, or a `dict` of sets, *optional*):
+            What `eval_strategy` and `evaluate()` score: sets by name, such as held-out
+            `{"forget": ..., "retain": ...}`. By default the forget rows and as many retain rows of the training.
+        compute_metrics (`Callable`, *optional*):
+            Further scores, as in [`~transformers.Trainer`]: given an [`~transformers.EvalPrediction`] with logits
+            `[rows, time, vocabulary]` and labels `[rows, time]` (-100 where there is none).
+        preprocess_logits_for_metrics (`Callable`, *optional*):
+            Makes less of each batch's logits before they are kept for `compute_metrics`.
         ref_model (`str` or [`~transformers.PreTrainedModel`], *optional*):
             The reference, if it is not `model` at the start.
         processing_class ([`~transformers.PreTrainedTokenizerBase`], *optional*):
-            The tokenizer. Loaded from where the model came from by default.
+            The tokenizer. Loaded from where the model came from by default; needed for a model that was built from a
+            configuration.
         peft_config ([`~peft.PeftConfig`], *optional*):
             Trains adapters of this kind on the frozen model. The model without them is the reference.
         text_format ([`TextFormat`], *optional*):
@@ -139,15 +156,18 @@ class UnlearnTrainer(HubTrainer):
     def __init__(
         self,
         model: Any,
-        args: UnlearnConfig | None,
-        forget_dataset: datasets.Dataset | Sequence[Example],
-        retain_dataset: datasets.Dataset | Sequence[Example] | None = None,
+        args: UnlearnConfig | None = None,
+        forget_dataset: RowsGiven | None = None,
+        retain_dataset: RowsGiven | None = None,
         ref_model: str | PreTrainedModel | nn.Module | None = None,
         processing_class: PreTrainedTokenizerBase | None = None,
         peft_config: PeftConfig | None = None,
         text_format: TextFormat | None = None,
         callbacks: list[TrainerCallback] | None = None,
         optimizers: tuple[torch.optim.Optimizer | None, torch.optim.lr_scheduler.LambdaLR | None] = (None, None),
+        eval_dataset: RowsGiven | Mapping[str, RowsGiven] | None = None,
+        compute_metrics: Callable[[EvalPrediction], dict[str, Any]] | None = None,
+        preprocess_logits_for_metrics: Callable[[Tensor, Tensor], Any] | None = None,
     ) -> None:
         args = UnlearnConfig() if args is None else args
         check_devices(args)
@@ -156,39 +176,52 @@ class UnlearnTrainer(HubTrainer):
         self._forget_losses = [forget_loss, *(loss for part in self.parts for loss in part.further_forget_losses())]
 
         set_seed(args.seed)
-        forget_dataset = read_rows(forget_dataset, "forget")
-        alternates = RunAlternates(args, forget_dataset, retain_dataset)
+        forget = read_rows(forget_dataset, "forget")
+        retain = read_retain(retain_dataset, args, len(forget), self.parts)
+        if args.control is None:  # one that hides may first have to learn what it hides
+            check_apart(forget, retain)
+        alternates = RunAlternates(args, forget, retain)
         model, ref_model = plain_source(model, "model"), plain_source(ref_model, "ref_model")
-        for given in (model, ref_model):
-            check_source(given, args.model_init_kwargs)
+        loading = args.loading_settings()
+        for given, name in ((model, "model"), (ref_model, "ref_model")):
+            check_source(given, name, loading)
         check_same_vocabulary(model, ref_model)
         if processing_class is None:
-            processing_class = load_tokenizer(model if isinstance(model, str) else model.config._name_or_path)
+            processing_class = tokenizer_of(model, args.trust_remote_code)
         peft_config = args.build_peft_config() if peft_config is None else peft_config
+        check_trainable(model, peft_config, loading)
         if isinstance(model, str):
             check_adapters(model, peft_config)
-        model = load_causal_lm(model, args.model_init_kwargs)
+        model = load_causal_lm(model, loading)
         check_layers(model, [*self._forget_losses, retain_loss])
-        self._ref_model = None if ref_model is None else load_causal_lm(ref_model, args.model_init_kwargs)
+        self._ref_model = None if ref_model is None else load_causal_lm(ref_model, loading)
         self._adapters_are_new = peft_config is not None
         model = made_ready(model, args, peft_config)
         self._use_cache_when_saved = getattr(model.config, "use_cache", True)
 
         text_format = TextFormat() if text_format is None else text_format
-        text_format = settle_end(text_format, model, processing_class, forget_dataset, retain_dataset, args)
+        text_format = settle_end(text_format, model, processing_class, forget, retain, args)
         self.text_format = text_format
         others = alternates.encoded(model, processing_class, text_format)
-        rows = pair_rows(forget_dataset, retain_dataset, others, processing_class, text_format, args, self.parts)
-        refuse_unreadable(model, rows, forget_dataset)
+        rows = pair_rows(forget, retain, others, processing_class, text_format, args, self.parts)
+        refuse_unreadable(model, rows, forget)
         self.forget_rows = rows.forget
-        padding = padding_id(processing_class, model)
+        self.pad_token_id = padding_id(processing_class, model)
         rows = arranged(self.parts, rows, args)
+        self.sets = sets = ScoredSets(model, processing_class, text_format, args)
+        self.own_rows = lambda: sets.trained_on(forget, retain)
+        scored = None if eval_dataset is None else sets.read(eval_dataset)
+        if scored is None and args.eval_strategy != "no":
+            scored = self.own_rows()
 
         super().__init__(
             model=model,
             args=args,
-            data_collator=PairedCollator(padding),
+            data_collator=PairedCollator(self.pad_token_id),
             train_dataset=rows,
+            eval_dataset=scored,
+            compute_metrics=of_logits(compute_metrics),
+            preprocess_logits_for_metrics=before_gathering(preprocess_logits_for_metrics),
             processing_class=processing_class,
             callbacks=[*(callbacks or []), RunEvents(self)],
             optimizers=optimizers,
@@ -203,7 +236,7 @@ class UnlearnTrainer(HubTrainer):
             parts=self.parts,
             rows=rows,
             references=self.references,
-            pad_token_id=padding,
+            pad_token_id=self.pad_token_id,
             accelerator=self.accelerator,
             model=lambda: self.accelerator.unwrap_model(self.model),
             steps_taken=lambda: self.state.global_step,
@@ -476,8 +509,9 @@ class UnlearnTrainer(HubTrainer):
         return super().floating_point_ops(dict(rows))
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Adds the means since the last log."""
-        logs.update(self.objective.means_since_log())
+        """Adds the means since the last log, unless it is scores that are logged."""
+        if not self.is_evaluating:
+            logs.update(self.objective.means_since_log())
         super().log(logs, start_time)
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler | None:
@@ -516,7 +550,9 @@ class UnlearnTrainer(HubTrainer):
         finally:
             self.model.config.use_cache = while_training
         if self.args.should_save:
-            Path(str(output_dir or self.args.output_dir), TRAINING_ARGS_NAME).unlink(missing_ok=True)
+            folder = Path(str(output_dir or self.args.output_dir))
+            (folder / TRAINING_ARGS_NAME).unlink(missing_ok=True)
+            self.write_adapter_card(folder)
 
     def save_merged(self, output_dir: str, dtype: str | None = None) -> None:
         """Saves a plain model, as [`~transformers.Trainer.save_model`] does, with new adapters merged into it.
@@ -539,7 +575,7 @@ class UnlearnTrainer(HubTrainer):
             self.save_model(str(adapters))
             self.accelerator.wait_for_everyone()
             if self.args.should_save:
-                merge_saved(adapters, base.config._name_or_path, Path(output_dir), dtype)
+                merge_saved(adapters, base.config._name_or_path, Path(output_dir), dtype, self.args.trust_remote_code)
                 self.processing_class.save_pretrained(output_dir)
             self.accelerator.wait_for_everyone()
         elif sharded:

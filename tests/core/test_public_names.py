@@ -45,4 +45,35 @@ assert not hasattr(hf_unlearn, "nothing")
 print(sorted({"torch", "transformers", "numpy"} & sys.modules.keys()))
 """
     found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert found.stdout.strip() == "[]"
+    assert (found.stdout.strip(), found.stderr) == ("[]", "")
+
+
+def test_the_trainer_is_imported_without_a_word_of_other_libraries():
+    script = "from hf_unlearn import UnlearnConfig, UnlearnTrainer, VerifiedModel"
+    found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert (found.stdout, found.stderr) == ("", "")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--version"],
+        ["run", "nosuch"],
+        ["run", "quickstart", "sed=1"],
+        ["run", "quickstart", "model.targt=x"],
+        ["run", "quickstart", "gate.drwas=1"],
+        ["audit", "nosuch"],
+    ],
+    ids=" ".join,
+)
+def test_simple_mistakes_are_told_without_loading_anything_heavy(words):
+    """Each takes half a second of processor time; torch and transformers alone take six."""
+    script = f"""
+import sys, contextlib
+from hf_unlearn.cli.main import main
+with contextlib.suppress(SystemExit):
+    main({words!r})
+print(sorted({{"torch", "transformers", "datasets"}} & sys.modules.keys()))
+"""
+    found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert found.stdout.splitlines()[-1] == "[]"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from itertools import count
 
 import datasets
 import pandas
@@ -42,10 +43,10 @@ def test_rows_are_read(given):
     ("given", "said"),
     [
         (
-            datasets.DatasetDict(train=WHOLE, test=WHOLE),
-            "is of type DatasetDict, with the splits train, test.*'train'",
+            datasets.DatasetDict(validation=WHOLE, test=WHOLE),
+            "has the splits validation, test, of which none is called forget or train.*'validation'",
         ),
-        (datasets.IterableDatasetDict(train=WHOLE.to_iterable_dataset()), "type IterableDatasetDict, with the splits"),
+        (datasets.IterableDatasetDict(train=WHOLE.to_iterable_dataset()), "is streamed"),
         (WHOLE.to_dict(), r"of type dict and not a data set: give datasets\.Dataset\.from_dict"),
         (FRAME, r"of type pandas\.DataFrame: give datasets\.Dataset\.from_pandas"),
         (FRAME["prompt"], r"of type pandas\.Series: give"),
@@ -54,7 +55,6 @@ def test_rows_are_read(given):
         ([RECORDS[0], "a text"], "forget_dataset:2 is a text"),
         ([("Who?", "Ada")], "forget_dataset:1 is of type tuple"),
         ([None], "forget_dataset:1 is of type NoneType"),
-        ("rows.jsonl", r"is a text and not a data set.*load_dataset"),
         (None, "is None"),
         (iter(RECORDS), "is streamed"),
         (WHOLE.to_iterable_dataset(), "is streamed"),
@@ -66,6 +66,78 @@ def test_the_rest_is_refused_with_what_to_give(given, said):
     with pytest.raises(RequestError, match=said) as caught:
         read_rows(given, "forget")
     assert "\n" not in str(caught.value) and str(caught.value).startswith(("forget_dataset", "the forget set"))
+
+
+OTHER = datasets.Dataset.from_list([{"prompt": "When?", "completion": " 1900"}])
+
+
+@pytest.mark.parametrize(
+    ("splits", "read"),
+    [
+        ({"train": OTHER, "forget": WHOLE}, "Who?"),
+        ({"test": WHOLE}, "Who?"),
+        ({"test": OTHER, "train": WHOLE}, "Who?"),
+    ],
+    ids=["its own name", "the only one", "train"],
+)
+def test_one_split_is_read(splits, read):
+    assert read_rows(datasets.DatasetDict(splits), "forget")[0].prompt == read
+
+
+def test_a_set_is_named_by_its_path(tmp_path):
+    WHOLE.to_json(str(tmp_path / "rows.jsonl"))
+    datasets.DatasetDict(retain=OTHER, forget=WHOLE).save_to_disk(str(tmp_path / "saved"))
+    for given in (tmp_path / "rows.jsonl", str(tmp_path / "rows.jsonl"), str(tmp_path / "saved")):
+        assert [row.prompt for row in read_rows(given, "forget")] == ["Who?", "Where?"]
+    assert read_rows(str(tmp_path / "rows.jsonl"), "forget")[0].origin == f"{tmp_path / 'rows.jsonl'}:1"
+    with pytest.raises(RequestError, match=r"nowhere\.jsonl does not exist"):
+        read_rows(str(tmp_path / "nowhere.jsonl"), "forget")
+    with pytest.raises(RequestError, match="data set 'not an id' cannot be an id on the Hub"):
+        read_rows("not an id", "forget")
+
+
+def test_a_streamed_set_is_read_as_far_as_it_is_used():
+    streamed = datasets.IterableDataset.from_generator(
+        lambda: ({"prompt": f"{n}", "completion": "x"} for n in count())
+    )
+    assert [row.prompt for row in read_rows(streamed, "retain", most=3)] == ["0", "1", "2"]
+
+
+def _messages(*turns):
+    return [{"role": role, "content": content} for role, content in turns]
+
+
+@pytest.mark.parametrize(
+    "pair",
+    [
+        {"prompt": "Who?", "chosen": "No idea", "rejected": "Ada"},
+        {
+            "prompt": _messages(("user", "Who?")),
+            "chosen": _messages(("assistant", "No idea")),
+            "rejected": _messages(("assistant", "Ada")),
+        },
+        {
+            "chosen": _messages(("user", "Who?"), ("assistant", "No idea")),
+            "rejected": _messages(("user", "Who?"), ("assistant", "Ada")),
+        },
+    ],
+    ids=["texts", "messages", "whole conversations"],
+)
+def test_of_a_pair_the_rejected_answer_is_forgotten_and_the_chosen_one_kept(pair):
+    (forgotten,), (kept,) = read_rows([pair], "forget"), read_rows([pair], "retain")
+    assert (forgotten.prompt, forgotten.answer, forgotten.variants) == ("Who?", "Ada", (("chosen", ("No idea",)),))
+    assert (kept.prompt, kept.answer, kept.variants) == ("Who?", "No idea", ())
+
+
+def test_a_pair_answers_one_prompt():
+    pair = {
+        "chosen": _messages(("user", "Who?"), ("assistant", "No idea")),
+        "rejected": _messages(("user", "Where?"), ("assistant", "Ada")),
+    }
+    with pytest.raises(RequestError, match="forget_dataset:1: chosen and rejected answer different prompts"):
+        read_rows([pair], "forget")
+    with pytest.raises(RequestError, match="no column for the prompt"):
+        read_rows([{"chosen": "a", "rejected": "b"}], "forget")
 
 
 def test_rows_and_records_are_not_mixed(make_row):

@@ -28,7 +28,8 @@ PUSHED = MODEL_FILES | TOKENIZER_FILES | {"README.md"}
 
 
 def rows(name: str) -> tuple[Example, ...]:
-    return tuple(Example(f"{name}{n}", "born born", " born", f"{name}{n}", f"{name}{n}") for n in range(4))
+    prompt = "born born" if name == "forget" else "born"  # no row is both forgotten and kept
+    return tuple(Example(f"{name}{n}", prompt, " born", f"{name}{n}", f"{name}{n}") for n in range(4))
 
 
 @pytest.fixture

@@ -4,12 +4,14 @@ import copy
 
 import pytest
 import torch
+from peft import LoraConfig
 from safetensors.torch import load_file
 from tiny_run import assert_same, logged, tiny_model, tiny_tokenizer, tiny_trainer, weights
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
 from hf_unlearn.errors import RequestError
 from hf_unlearn.models.adapters import DEFAULTS, build_peft_config, merge_into
+from hf_unlearn.recipe.method_settings import make_config
 from hf_unlearn.trainer import UnlearnConfig
 
 NF4 = {"quantization_config": {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4"}}
@@ -98,9 +100,31 @@ def test_qlora_trains_on_nf4_and_is_merged_into_full_precision(tmp_path, start):
     assert AutoModelForCausalLM.from_pretrained(tmp_path / "saved").dtype == torch.float32
 
 
-def test_a_quantized_base_without_adapters_is_refused_with_the_recipe(tmp_path):
+def test_a_quantized_base_without_adapters_is_refused_with_the_recipe(tmp_path, start):
     with pytest.raises(RequestError, match="quantized format, whose weights cannot be trained: add peft"):
-        UnlearnConfig(output_dir=str(tmp_path), use_cpu=True, model_init_kwargs=copy.deepcopy(NF4))
+        make_config({"model_init_kwargs": copy.deepcopy(NF4)}, tmp_path, 0)
+    with pytest.raises(RequestError, match="the model is loaded in a quantized format"):
+        tiny_trainer(tmp_path, model=start, model_init_kwargs=copy.deepcopy(NF4))
+    loaded = AutoModelForCausalLM.from_pretrained(start, quantization_config=BitsAndBytesConfig(load_in_8bit=True))
+    with pytest.raises(RequestError, match="the LlamaForCausalLM is loaded in a quantized format"):
+        tiny_trainer(tmp_path, model=loaded)
+
+
+def test_qlora_as_trl_users_write_it(tmp_path, start):
+    quantization = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4")
+    trainer = tiny_trainer(
+        tmp_path,
+        model=start,
+        peft_config=LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM"),
+        model_init_kwargs={"quantization_config": quantization},
+        max_steps=1,
+    )
+    trainer.train()
+    assert trainer.model.get_base_model().is_loaded_in_4bit and adapter_weights(trainer)
+    trainer.save_model(str(tmp_path / "saved"))
+    card = (tmp_path / "saved" / "README.md").read_text()
+    assert "This is a set of adapters that make a local model forget" in card and "More Information Needed" not in card
+    assert "library_name: peft" in card
 
 
 def test_a_folder_that_is_stored_quantized_is_refused_before_its_weights_are_read(tmp_path, start):

@@ -17,7 +17,6 @@ from hf_unlearn.trainer.inherited import REFUSED_FIELDS, idle_values
 
 INHERITED = [field for field in fields(TrainingArguments) if field.init]
 OTHER_VALUES = {
-    "eval_strategy": "steps",
     "include_num_input_tokens_seen": "all",
     "include_for_metrics": ["loss"],
     "label_names": ["labels"],
@@ -25,8 +24,6 @@ OTHER_VALUES = {
     "metric_for_best_model": "loss",
     "greater_is_better": True,
     "parallelism_config": {"tp_size": 2},
-    "eval_steps": 5,
-    "eval_accumulation_steps": 2,
 }
 # What train() is for; and what launchers still hand over, and no version of transformers here reads.
 SAID_BY_THE_CALL = {"do_train", "local_rank"}

@@ -59,7 +59,10 @@ def tiny_rows(name: str, count: int, seed: int = 0) -> tuple[Example, ...]:
 def tiny_trainer(folder: Path | str, model: Any = None, **settings: Any) -> UnlearnTrainer:
     given = {
         key: settings.pop(key)
-        for key in ("peft_config", "ref_model", "forget_dataset", "retain_dataset")
+        for key in (
+            *("peft_config", "ref_model", "forget_dataset", "retain_dataset", "eval_dataset", "compute_metrics"),
+            *("preprocess_logits_for_metrics", "callbacks"),
+        )
         if key in settings
     }
     defaults = {

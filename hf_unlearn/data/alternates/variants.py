@@ -8,6 +8,9 @@ from ...errors import RequestError
 from . import ALTERNATES
 from .base import AlternateSource, Given, shaped_like
 
+CHOSEN = "chosen"
+"""Kind of the chosen answers of pairs (``chosen`` and ``rejected``)."""
+
 
 @ALTERNATES.register(
     "variants",
@@ -19,7 +22,8 @@ class VariantAlternates(AlternateSource):
     """Answers of one kind among the rows' :attr:`~hf_unlearn.data.example.Example.variants`.
 
     Args:
-        kind: ``perturbed`` (wrong answers in the right one's form) or ``paraphrased``: columns of the data.
+        kind: ``perturbed`` (wrong answers in the right one's form), ``paraphrased``, or ``chosen`` (of pairs of a
+            chosen and a rejected answer): columns of the data.
     """
 
     kind: str = "perturbed"
