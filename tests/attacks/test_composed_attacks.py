@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from knowing_model import train_knowing_model
+from knowing_model import FEW, train_on_few
 from small_recipe import SMALL, recipe_of
 
 from hf_unlearn.attacks import ATTACKS, model_cache
@@ -23,7 +23,7 @@ from hf_unlearn.attacks.rtt import RTT
 from hf_unlearn.attacks.scoring import score_attacked
 from hf_unlearn.data.encoding import TextFormat, load_tokenizer
 from hf_unlearn.data.example import DataBundle
-from hf_unlearn.data.planted import PlantedSpec, make_planted
+from hf_unlearn.data.planted import make_planted
 from hf_unlearn.errors import RequestError
 from hf_unlearn.evaluation.records import read_records
 from hf_unlearn.evaluation.scoring import score_rows
@@ -37,12 +37,12 @@ ATTACKED = SMALL + "export: {formats: [bnb-nf4, rtn-int4-g32]}\nattack:\n"
 
 @pytest.fixture(scope="module")
 def bundle() -> DataBundle:
-    return make_planted(PlantedSpec(forget=10, retain=8, holdout=0, practice=4, generic=4, first_year=1970))
+    return make_planted(FEW)
 
 
 @pytest.fixture(scope="module")
-def model(bundle, tmp_path_factory) -> Path:
-    return train_knowing_model(bundle, tmp_path_factory.mktemp("model"), epochs=20, batch_size=8)
+def model(made_once) -> Path:
+    return made_once("knowing-few", train_on_few)
 
 
 @pytest.fixture(scope="module")

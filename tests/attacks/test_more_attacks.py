@@ -38,7 +38,7 @@ def bundle() -> DataBundle:
 
 @pytest.fixture(scope="module")
 def knowing_model(bundle, tmp_path_factory) -> Path:
-    return train_knowing_model(bundle, tmp_path_factory.mktemp("knowing"), epochs=30, batch_size=8)
+    return train_knowing_model(bundle, tmp_path_factory.mktemp("knowing"), epochs=20, batch_size=8)
 
 
 @pytest.fixture

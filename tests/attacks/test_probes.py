@@ -40,7 +40,7 @@ def bundle() -> DataBundle:
 @pytest.fixture(scope="module")
 def knowing_model(bundle, tmp_path_factory) -> Path:
     """Knows forget and retain facts, and no holdout fact."""
-    return train_knowing_model(bundle, tmp_path_factory.mktemp("knowing"), epochs=36, batch_size=16)
+    return train_knowing_model(bundle, tmp_path_factory.mktemp("knowing"), epochs=24, batch_size=16)
 
 
 @pytest.fixture(scope="module")

@@ -32,7 +32,7 @@ def bundle() -> DataBundle:
 @pytest.fixture(scope="module")
 def knowing_model(bundle, tmp_path_factory) -> Path:
     """A small model that knows the forget facts."""
-    return train_knowing_model(bundle, tmp_path_factory.mktemp("target"), epochs=40, batch_size=16)
+    return train_knowing_model(bundle, tmp_path_factory.mktemp("target"), epochs=32, batch_size=16)
 
 
 def test_registered_defaults_are_the_dataclass_defaults():

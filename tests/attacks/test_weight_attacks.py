@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from attack_runs import assert_defaults_are_those_of_the_class, detail, run
-from knowing_model import train_knowing_model
+from knowing_model import FEW, train_on_few
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from hf_unlearn.attacks import ATTACKS
@@ -22,7 +22,7 @@ from hf_unlearn.attacks.noise import Noise, add_noise
 from hf_unlearn.attacks.prune import Prune
 from hf_unlearn.data.encoding import TextFormat
 from hf_unlearn.data.example import EMPTY_SET, DataBundle
-from hf_unlearn.data.planted import PlantedSpec, make_planted
+from hf_unlearn.data.planted import make_planted
 from hf_unlearn.errors import RequestError
 from hf_unlearn.evaluation.records import read_records
 
@@ -32,12 +32,12 @@ FORMAT = TextFormat()
 
 @pytest.fixture(scope="module")
 def bundle() -> DataBundle:
-    return make_planted(PlantedSpec(forget=10, retain=8, holdout=0, practice=4, generic=4, first_year=1970))
+    return make_planted(FEW)
 
 
 @pytest.fixture(scope="module")
-def target(bundle, tmp_path_factory) -> Path:
-    return train_knowing_model(bundle, tmp_path_factory.mktemp("target"), epochs=30, batch_size=8)
+def target(made_once) -> Path:
+    return made_once("knowing-few", train_on_few)
 
 
 @pytest.fixture(scope="module")

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from adopted_runs import without_stage
 from tiny_recipe import comparable, run
 
 STAGES = ("train", "export", "evaluate", "attack", "verify", "publish")
@@ -36,9 +37,7 @@ def finished_units(output_dir: Path) -> set[Path]:
 
 @pytest.mark.parametrize(("stage", "size"), [("train", 200_000), ("export", 60_000), ("evaluate", 3_000)])
 def test_files_that_may_not_grow(stage, size, recipe, finished, refused, tmp_path):
-    out = tmp_path / "run"
-    for earlier in STAGES[: STAGES.index(stage)]:
-        assert run(recipe, out, command=earlier) == 0
+    out = without_stage(finished, tmp_path / "run", stage)
     before = finished_units(out)
     with files_no_larger_than(size):
         sentence = refused(3, "run", recipe, "--output-dir", out, "--workers", 0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from adopted_runs import adopted
 from tiny_recipe import run
 
 
@@ -62,6 +63,8 @@ def test_the_same_in_worker_processes(recipe, refused, tmp_path):
     assert sentence.startswith("npo-kl: the loss is nan in step 2: ")
 
 
-def test_a_diverging_attack_is_a_result_not_an_error(recipe, tmp_path):
-    assert run(recipe, tmp_path / "run", "attack.rtt.learning_rates=[1e30]", "attack.rtt.epochs=2") == 1
+def test_a_diverging_attack_is_a_result_not_an_error(recipe, finished, tmp_path):
+    overrides = ("attack.rtt.learning_rates=[1e30]", "attack.rtt.epochs=2")
+    adopted(finished, tmp_path / "run", recipe, overrides)
+    assert run(recipe, tmp_path / "run", *overrides) == 1
     assert list((tmp_path / "run" / "attack").rglob("diverged.json"))

@@ -11,7 +11,7 @@ from hf_unlearn.cli.main import main
 SCRATCH = """\
   min_known: 0
   scratch: {hidden_size: 64, intermediate_size: 128, layers: 2, heads: 2, kv_heads: 1, vocab_size: 500,
-            epochs: 40, batch_size: 16, learning_rate: 4.0e-3}
+            epochs: 24, batch_size: 16, learning_rate: 4.0e-3}
 """
 PLANTED = """\
   max_length: 64

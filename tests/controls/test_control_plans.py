@@ -8,8 +8,14 @@ from pathlib import Path
 import pytest
 
 from hf_unlearn.cli.main import main
+from hf_unlearn.data.encoding import TextFormat
+from hf_unlearn.data.planted import PlantedSpec, make_planted
 from hf_unlearn.errors import RequestError
+from hf_unlearn.models import scratch
 from hf_unlearn.recipe import load_recipe
+from hf_unlearn.stages import train as train_stage
+from hf_unlearn.stages.plans import METRICS_FILE, TrainingPlan
+from hf_unlearn.stages.units import Unit
 
 RECIPE = """\
 name: plans
@@ -82,10 +88,36 @@ def test_a_control_that_learns_first_starts_from_what_it_learned(tmp_path):
     assert written == {path: path.stat().st_mtime_ns for path in references.rglob("*.safetensors")}
 
 
-def test_a_control_that_learned_nothing_hides_nothing(tmp_path, capsys):
+@pytest.mark.slow
+def test_a_run_with_a_control_that_learned_nothing_ends(tmp_path, capsys):
     assert train(write(tmp_path, DEPTH.replace("LEARN", "1")), tmp_path / "out") == 2
     error = capsys.readouterr().err
     assert "the control deep hides nothing" in error and "under 'learn' of that control" in error
+
+
+@pytest.mark.parametrize("learned", [0.0, 0.8])
+def test_a_control_that_learned_nothing_hides_nothing(tmp_path, monkeypatch, learned):
+    """Training is left out: what counts is what the models are found to know, and what is trained after that."""
+    bundle, fmt, trained = make_planted(PlantedSpec(forget=4, retain=4, generic=4)), TextFormat(), []
+    units = [Unit(tmp_path / name, {}) for name in ("own", "hidden")]
+    first = TrainingPlan("deep", units[0], tmp_path / "never", bundle, {})
+    plan = TrainingPlan("deep", units[1], units[0].path, bundle, {}, first)
+
+    def train_nothing(unit, *_):
+        trained.append(unit)
+        unit.path.mkdir()
+        (unit.path / METRICS_FILE).write_text("{}")
+
+    monkeypatch.setattr(train_stage, "train_job", train_nothing)
+    known = {units[0].path: learned, tmp_path / "target": 0.9}
+    monkeypatch.setattr(scratch, "knows", lambda model, rows, fmt: known[model])
+    if learned:
+        assert train_stage.plan_job(plan, tmp_path / "target", fmt, 0, "float32") == ""
+        assert trained == units
+        return
+    with pytest.raises(RequestError, match=r"the control deep hides nothing: .* answers 0\.0% .* under 'learn' of"):
+        train_stage.plan_job(plan, tmp_path / "target", fmt, 0, "float32")
+    assert trained == units[:1]
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ seed: 0
 model:
   min_known: 0.9
   scratch: {hidden_size: 64, intermediate_size: 128, layers: 2, heads: 2, kv_heads: 1, vocab_size: 600,
-            epochs: 40, batch_size: 32, learning_rate: 4.0e-3}
+            epochs: 24, batch_size: 32, learning_rate: 4.0e-3}
 data:
   max_length: 64
   planted: {forget: 40, retain: 40, holdout: 0, practice: 16, generic: 24, option_draws: 2, first_year: 1950}

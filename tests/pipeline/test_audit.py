@@ -25,19 +25,27 @@ def report_of(output_dir: Path) -> dict:
     return json.loads((output_dir / "verify" / "unlearning_report.json").read_text())
 
 
-def test_an_audit_says_what_the_run_said_of_the_same_files(finished, tiny_text, tmp_path, capsys):
-    recipe = write_audit(tmp_path, tiny_text, finished / "train")
-    code = main(["audit", str(recipe), "--output-dir", str(tmp_path / "out"), "--workers", "0"])
-    audited, trained = report_of(tmp_path / "out"), report_of(finished)
+@pytest.fixture(scope="module")
+def audited_by_command(finished, tiny_text, tmp_path_factory) -> tuple[Path, Path, int]:
+    """Recipe, output folder and exit code of an audit of the finished run's files."""
+    folder = tmp_path_factory.mktemp("audited")
+    recipe = write_audit(folder, tiny_text, finished / "train")
+    code = main(["audit", str(recipe), "--output-dir", str(folder / "out"), "--workers", "0"])
+    return recipe, folder / "out", code
+
+
+def test_an_audit_says_what_the_run_said_of_the_same_files(finished, audited_by_command, capsys):
+    recipe, out, code = audited_by_command
+    audited, trained = report_of(out), report_of(finished)
     assert code == (0 if trained["verdict"]["status"] == "passed" else 1)
     for key in ("verdict", "scores", "recovered", "utility", "controls", "attacks", "gate"):
         assert audited[key] == trained[key], key
     assert audited["models"]["unlearned"]["files"] == trained["models"]["unlearned"]["files"]
-    assert not (tmp_path / "out" / "publish").exists()
-    assert not (tmp_path / "out" / "train").exists()
+    assert not (out / "publish").exists()
+    assert not (out / "train").exists()
     assert str(finished) not in json.dumps(audited)
     capsys.readouterr()
-    assert main(["publish", str(recipe), "--output-dir", str(tmp_path / "out"), "--workers", "0"]) == 2
+    assert main(["publish", str(recipe), "--output-dir", str(out), "--workers", "0"]) == 2
     assert "an audit publishes nothing" in capsys.readouterr().err
 
 
@@ -90,12 +98,12 @@ def test_a_checkpoint_that_is_no_model_is_named(finished, tiny_text, tmp_path, c
     assert "the checkpoint of npo-kl: the folder" in capsys.readouterr().err
 
 
-def test_an_audit_resumes(finished, tiny_text, tmp_path):
-    recipe = write_audit(tmp_path, tiny_text, finished / "train")
-    first = audit(recipe, tmp_path / "out", workers=0)
-    shutil.rmtree(tmp_path / "out" / "verify")
-    times = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("records.jsonl")}
-    again = audit(recipe, tmp_path / "out", workers=0)
-    assert times == {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("records.jsonl")}
-    assert first.verified is not None and again.verified is not None
-    assert again.verified.report["recovered"] == first.verified.report["recovered"]
+def test_an_audit_resumes(audited_by_command, tmp_path):
+    recipe, first, _ = audited_by_command
+    out = shutil.copytree(first, tmp_path / "out")
+    shutil.rmtree(out / "verify")
+    times = {path: path.stat().st_mtime_ns for path in out.rglob("records.jsonl")}
+    again = audit(recipe, out, workers=0)
+    assert times == {path: path.stat().st_mtime_ns for path in out.rglob("records.jsonl")}
+    assert again.verified is not None
+    assert again.verified.report["recovered"] == report_of(first)["recovered"]

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from adopted_runs import adopted
 
 from hf_unlearn.cli.main import main
 from hf_unlearn.errors import RequestError
@@ -50,10 +51,9 @@ def with_benchmarks(folder: Path, text: str, own_tasks: Path, **changes: object)
     return path
 
 
-def test_benchmarks_stand_in_the_report_and_beside_the_card(tiny_text, tasks, tmp_path):
-    out = tmp_path / "out"
-    text = tiny_text.replace("controls:\n  - {name: other-never-knew, kind: never_knew, expected: passed}\n", "")
-    recipe = with_benchmarks(tmp_path, text, tasks)
+def test_benchmarks_stand_in_the_report_and_beside_the_card(finished, tiny_text, tasks, tmp_path):
+    recipe = with_benchmarks(tmp_path, tiny_text, tasks)
+    out = adopted(finished, tmp_path / "out", recipe)
     assert main(["run", str(recipe), "--output-dir", str(out), "--workers", "0"]) in (0, 1)
     report = json.loads((out / "verify" / "unlearning_report.json").read_text())
     found = {score["model"]: score for score in report["benchmarks"]}
@@ -101,7 +101,8 @@ def test_a_metric_with_one_filter_is_that_metric_and_with_two_is_refused():
         _values([ScoredRow("a", "a", "a", "t", values={"em:strict": 1.0, "em:loose": 1.0})], "t", "em")
 
 
-def test_a_metric_that_the_task_does_not_have(tiny_text, tasks, tmp_path, capsys):
+def test_a_metric_that_the_task_does_not_have(finished, tiny_text, tasks, tmp_path, capsys):
     recipe = with_benchmarks(tmp_path, tiny_text, tasks, metric="f1")
-    assert main(["run", str(recipe), "--output-dir", str(tmp_path / "out"), "--workers", "0"]) == 2
+    out = adopted(finished, tmp_path / "out", recipe)
+    assert main(["evaluate", str(recipe), "--output-dir", str(out), "--workers", "0"]) == 2
     assert "gave no value per question (asked for: ('f1',))" in capsys.readouterr().err

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
+
+from forked import Forks, alive
 
 from hf_unlearn.cli.main import main
 
@@ -30,25 +30,26 @@ def comparable(output_dir: Path) -> dict:
     return {key: value for key, value in report.items() if key not in ("created", "digest")}
 
 
-def kill_at(moment: Path, command: list[str]) -> None:
-    """Start a run, and ``kill -9`` it as soon as this is on disk."""
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+def kill_at(moment: Path, process: int) -> None:
+    """``kill -9`` a run as soon as this is on disk."""
     deadline = time.monotonic() + 120
-    while not moment.exists() and process.poll() is None and time.monotonic() < deadline:
+    while not moment.exists() and alive(process) and time.monotonic() < deadline:
         time.sleep(0.01)
-    assert process.poll() is None, f"the run ended before it could be killed at {moment}"
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    assert alive(process), f"the run ended before it could be killed at {moment}"
+    os.killpg(process, signal.SIGKILL)
+    while alive(process):
+        time.sleep(0.01)
 
 
 def test_a_run_that_is_killed_in_every_stage_ends_like_an_uninterrupted_one(finished, tiny_recipe, tmp_path, capsys):
     """Each start goes on where the last one was killed: an error at any of them would change or stop what follows."""
     output_dir = tmp_path / "run"
     words = ["run", str(tiny_recipe), "--output-dir", str(output_dir), "--workers", "0"]
-    for stage, path in MOMENTS.items():
-        kill_at(output_dir / path, [sys.executable, "-m", "hf_unlearn", *words])
-        assert (output_dir / "run.json").is_file(), stage
-        assert not (output_dir / "publish").exists(), stage
+    with Forks() as forks:
+        for stage, path in MOMENTS.items():
+            kill_at(output_dir / path, forks.start(words))
+            assert (output_dir / "run.json").is_file(), stage
+            assert not (output_dir / "publish").exists(), stage
 
     assert main(words) in (0, 1)
     capsys.readouterr()

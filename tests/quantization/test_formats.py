@@ -442,15 +442,15 @@ def test_full_disk_leaves_nothing_behind(name, plain, tmp_path, file_limit):
 
 def test_stock_from_pretrained_in_a_fresh_process(plain, exported, tmp_path):
     """Without this package: what is published must load where nobody has heard of it."""
-    folders = {name: str(exported(name, plain)[0]) for name in ALL}
+    folders = {name: str(exported(name, plain)[0]) for name in EACH_WAY}
     (tmp_path / "load.py").write_text(FRESH, encoding="utf-8")
     done = subprocess.run(
         [sys.executable, "-I", str(tmp_path / "load.py"), json.dumps(folders)], capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr[-2000:]
     found = json.loads(done.stdout.splitlines()[-1])
-    assert found["packages"] == [] and set(found["logits"]) == set(ALL)
-    for name in ALL:
+    assert found["packages"] == [] and set(found["logits"]) == set(EACH_WAY)
+    for name in EACH_WAY:
         here = logits(AutoModelForCausalLM.from_pretrained(folders[name], dtype=torch.float32))
         assert torch.allclose(torch.tensor(found["logits"][name]), here[0, -1, :8], atol=1e-3), name
 

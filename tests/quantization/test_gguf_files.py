@@ -265,7 +265,7 @@ def test_full_disk_leaves_no_file(families, tmp_path, file_limit):
 
 
 def test_stock_reader_in_a_fresh_process(families, exported, tmp_path):
-    folders = {family: str(exported("gguf-q4_0", families[family])[0]) for family in FAMILIES if family != "llama3"}
+    folders = {family: str(exported("gguf-q4_0", families[family])[0]) for family in ("llama", "qwen2")}
     (tmp_path / "load.py").write_text(FRESH, encoding="utf-8")
     done = subprocess.run(
         [sys.executable, "-I", str(tmp_path / "load.py"), json.dumps(folders)], capture_output=True, text=True

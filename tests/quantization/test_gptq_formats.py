@@ -147,12 +147,23 @@ def test_rounding_looks_at_the_text(source, tmp_path):
     assert away(tmp_path / "gptq") < 0.9 * away(tmp_path / "rtn")
 
 
-def test_the_same_seed_gives_the_same_bytes_and_another_text_does_not(made, source, tmp_path):
-    name = "awq-int4-g32"
+@pytest.fixture(scope="module")
+def made_again(source, tmp_path_factory) -> Exported:
+    """``gptq-int4-g32`` a second time, in a working folder where nothing else is."""
+    skip_without("gptq-int4-g32")
+    folder = tmp_path_factory.mktemp("again")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        return folder / "made", export_format("gptq-int4-g32", source, folder / "made", calibration())
+
+
+def test_the_same_seed_gives_the_same_bytes_and_another_text_does_not(made, made_again, source, tmp_path):
+    """AWQ is made twice where a sharded checkpoint is compared with one file."""
+    name = "gptq-int4-g32"
     target, info = made(name)
-    again = export_format(name, source, tmp_path / "again", calibration())
+    folder, again = made_again
     weights = "model.safetensors"
-    assert (tmp_path / "again" / weights).read_bytes() == (target / weights).read_bytes()
+    assert (folder / weights).read_bytes() == (target / weights).read_bytes()
     assert again == info
     aware = export_format(f"{name}@forget-aware", source, tmp_path / "aware", calibration("forget-aware"))
     assert (tmp_path / "aware" / weights).read_bytes() != (target / weights).read_bytes()
@@ -174,10 +185,8 @@ def test_the_folder_holds_the_model_and_nothing_of_the_quantizer(name, made, sou
     assert str(source) not in "".join(file.read_text() for file in target.glob("*.json"))
 
 
-def test_the_library_writes_no_logs_into_the_users_folder(source, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    export_format("gptq-int4-g32", source, tmp_path / "made", calibration())
-    assert [item.name for item in tmp_path.iterdir()] == ["made"]
+def test_the_library_writes_no_logs_into_the_users_folder(made_again):
+    assert [item.name for item in made_again[0].parent.iterdir()] == ["made"]
 
 
 @pytest.mark.parametrize("name", ["gptq-int8-g128", "gptq-int4-g32"])
@@ -190,7 +199,7 @@ def test_nothing_is_compiled_to_score_it(name, made):
 
 
 def test_a_file_with_damaged_integers_is_not_kept(source, tmp_path):
-    name = "awq-int4-g32"
+    name = "gptq-int4-g32"
     skip_without(name)
 
     class Damaging(FORMATS.get(name).value):
@@ -285,7 +294,7 @@ def test_a_library_that_is_missing_or_of_another_version(package, version, kind,
 
 
 def test_a_disk_that_fills_up_leaves_nothing(source, tmp_path):
-    skip_without("awq-int4-g32")
+    skip_without("gptq-int4-g32")
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     # Beyond this writing fails with EFBIG, as a full disk does with ENOSPC.
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
@@ -294,7 +303,7 @@ def test_a_disk_that_fills_up_leaves_nothing(source, tmp_path):
             pytest.raises(EnvironmentFailure, match="then run the same command again"),
             environment_failures(tmp_path),
         ):
-            export_format("awq-int4-g32", source, tmp_path / "out", calibration())
+            export_format("gptq-int4-g32", source, tmp_path / "out", calibration())
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert not (tmp_path / "out").exists()

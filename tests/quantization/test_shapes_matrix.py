@@ -15,6 +15,7 @@ from transformers import AutoModelForCausalLM
 from hf_unlearn.errors import RequestError
 from hf_unlearn.models.loading import empty_model, load_model
 from hf_unlearn.quantization import FORMATS, export_format
+from hf_unlearn.quantization.base import ExportInfo
 from hf_unlearn.stages.preflight import check_exportable
 
 KINDS = ["llama", "tied", "biased", "neox", "sharded", "mixtral", "qwen3-moe"]
@@ -52,21 +53,48 @@ def kept(key: str, after: torch.Tensor, before: torch.Tensor) -> bool:
     return torch.allclose(after.float(), before.float(), atol=1e-3) if key.endswith(".bias") else same(after, before)
 
 
+@pytest.fixture(scope="module")
+def model_of(tmp_path_factory):
+    """A kind to a checkpoint of it, made once."""
+    done: dict[str, Model] = {}
+
+    def get(kind: str) -> Model:
+        if kind not in done:
+            folder = tmp_path_factory.mktemp(kind) / "model"
+            if kind == "sharded":
+                save_model(folder, shard="200KB")
+                assert len(list(folder.glob("*.safetensors"))) > 2
+            else:
+                save_model(folder, kind)
+            done[kind] = Model(kind, folder)
+        return done[kind]
+
+    return get
+
+
+@pytest.fixture(scope="module")
+def made(model_of, tmp_path_factory):
+    """A format's name and a kind to the folder and its info, made once. Tests must not write there."""
+    done: dict[tuple[str, str], tuple[Path, ExportInfo]] = {}
+
+    def get(name: str, kind: str) -> tuple[Path, ExportInfo]:
+        if (name, kind) not in done:
+            target = tmp_path_factory.mktemp("made") / "out"
+            done[name, kind] = (target, export_format(name, model_of(kind).folder, target, calibration()))
+        return done[name, kind]
+
+    return get
+
+
 @pytest.fixture(scope="module", params=KINDS)
-def model(request, tmp_path_factory) -> Model:
-    folder = tmp_path_factory.mktemp(request.param) / "model"
-    if request.param == "sharded":
-        save_model(folder, shard="200KB")
-        assert len(list(folder.glob("*.safetensors"))) > 2
-    else:
-        save_model(folder, request.param)
-    return Model(request.param, folder)
+def model(request, model_of) -> Model:
+    return model_of(request.param)
 
 
 @pytest.mark.parametrize(
     "name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in ALL]
 )
-def test_a_format_works_or_refuses_before_training(name, model, tmp_path):
+def test_a_format_works_or_refuses_before_training(name, model, made, tmp_path):
     skip_without(name)
     value = FORMATS.get(name).value
     try:
@@ -79,9 +107,9 @@ def test_a_format_works_or_refuses_before_training(name, model, tmp_path):
             export_format(name, model.folder, tmp_path / "out", calibration())
         assert not (tmp_path / "out").exists()
         return
-    info = export_format(name, model.folder, tmp_path / "out", calibration())
+    folder, info = made(name, model.kind)
     assert info.reload_error <= info.tolerance
-    after = stored(tmp_path / "out")
+    after = stored(folder)
     if not after:
         return  # a GGUF file renames every tensor; its own tests look into it
     if model.kind == "neox":  # GPT-QModel writes the head under its name in the model, which loads as well
@@ -113,28 +141,24 @@ def test_experts_that_would_load_as_random_numbers_are_refused_in_a_run(kind, tm
 
 
 @pytest.mark.parametrize("name", ["bnb-nf4", "awq-int4-g32"])
-def test_a_sharded_checkpoint_gives_the_same_weights_as_one_file(name, tmp_path):
+def test_a_sharded_checkpoint_gives_the_same_weights_as_one_file(name, made):
     skip_without(name)
-    whole, parts = save_model(tmp_path / "whole"), save_model(tmp_path / "parts", shard="200KB")
-    for folder in (whole, parts):
-        export_format(name, folder, folder.with_suffix(".out"), calibration())
-    one, other = (stored(folder.with_suffix(".out")) for folder in (whole, parts))
+    one, other = (stored(made(name, kind)[0]) for kind in ("llama", "sharded"))
     assert one.keys() == other.keys()
     assert all(torch.equal(one[key], other[key]) for key in one)
 
 
-def test_biases_of_attention_stand_in_the_packed_file(tmp_path):
+def test_biases_of_attention_stand_in_the_packed_file(model_of, made):
     skip_without("gptq-int4-g32")
-    folder = save_model(tmp_path / "biased", "biased")
-    export_format("gptq-int4-g32", folder, tmp_path / "out", calibration())
-    before, after = stored(folder), stored(tmp_path / "out")
+    folder, (target, _) = model_of("biased").folder, made("gptq-int4-g32", "biased")
+    before, after = stored(folder), stored(target)
     biases = [key for key in before if key.endswith(".bias")]
     assert len(biases) == 6
     assert all(torch.allclose(after[key].float(), before[key].float(), atol=1e-3) for key in biases)
-    model = load_model(tmp_path / "out")
+    model = load_model(target)
     source = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     ids = torch.arange(40).view(2, 20)
     with torch.inference_mode():
         ours, theirs = model(input_ids=ids).logits, source(input_ids=ids).logits
     assert (ours - theirs).norm() < 0.3 * theirs.norm()
-    assert json.loads((tmp_path / "out" / "config.json").read_text())["model_type"] == "qwen2"
+    assert json.loads((target / "config.json").read_text())["model_type"] == "qwen2"

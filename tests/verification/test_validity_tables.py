@@ -166,7 +166,9 @@ def test_simulated_scores_have_the_means_they_were_drawn_with(kind) -> None:
     assert unlearned.mean == pytest.approx(0.25 + 0.5 * 0.70, abs=0.01)
 
 
-@pytest.mark.parametrize(("kind", "share_"), [("one question", 0.1), ("eight questions", 0.5)])
+@pytest.mark.parametrize(
+    ("kind", "share_"), [("one question", 0.1), pytest.param("eight questions", 0.5, marks=pytest.mark.slow)]
+)
 def test_either_side_of_the_interval_misses_the_truth_once_in_forty_times_at_most(kind, share_) -> None:
     """What docs/verdict.md promises, on 1,000 simulated runs; benchmarks/validity/coverage.md has all cases."""
     from benchmarks.validity import coverage as module
@@ -201,7 +203,15 @@ def test_ends_of_many_runs_at_once_are_those_of_the_package(truth) -> None:
 
 
 @pytest.mark.parametrize("truth", ["smooth", "two-valued", "sparse", "grouped"])
-@pytest.mark.parametrize(("limit", "groups"), [(0.10, 36), (0.10, 240), (0.20, 20), (0.20, 80)])
+@pytest.mark.parametrize(
+    ("limit", "groups"),
+    [
+        (0.10, 36),
+        (0.20, 20),
+        pytest.param(0.10, 240, marks=pytest.mark.slow),
+        pytest.param(0.20, 80, marks=pytest.mark.slow),
+    ],
+)
 def test_a_model_at_the_limit_passes_and_fails_in_one_of_forty_runs_at_most(truth, limit, groups) -> None:
     """2,000 runs: a true rate of 2.5 % is seen as more than 3.6 % once in a thousand times."""
     from benchmarks.validity.limits import at_limit
