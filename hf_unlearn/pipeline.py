@@ -17,6 +17,7 @@ from .recipe.attack_request import AttackRequest, spaced
 from .recipe.attacks import fit_to_data, fitting
 from .runtime.environment import environment_failures
 from .runtime.files import whole_file, write_atomically, write_private
+from .runtime.garbage import leave_imports_alone
 from .runtime.jobs import Workers, default_workers
 from .runtime.processes import is_main_process, leave_group, world_size
 from .runtime.progress import Progress
@@ -113,6 +114,7 @@ def run_pipeline(
         with _lock(output_dir, main), Workers(count, output_dir / "workers.log") as pool:
             if main:
                 claim_output_dir(output_dir, recipe.name, recipe.to_dict())
+            leave_imports_alone()
             run = start_run(RunContext(recipe, output_dir, bundle, pool, progress))
             run_stages(run, stages_of(only))
         if main:

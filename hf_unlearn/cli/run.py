@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 
 import yaml
 
-from ..errors import RequestError
+from ..errors import RequestError, printable
 from ..stages import Stage
 from .command import Command
 
 if TYPE_CHECKING:
+    from ..pipeline import RunResult
     from ..recipe import Recipe
 
 
@@ -107,13 +108,36 @@ def _audit(arguments: argparse.Namespace) -> int:
 def _quickstart(arguments: argparse.Namespace) -> int:
     from ..pipeline import run_pipeline
     from ..recipe import load_recipe
+    from ..runtime.processes import is_main_process
 
     recipe = load_recipe("quickstart")
     if arguments.print_config:
         return _print_config(recipe)
     output_dir = arguments.output_dir or Path("runs") / recipe.name
+    print(_QUICKSTART_BEFORE)
     result = run_pipeline(recipe, output_dir, workers=workers_of(arguments))
+    if is_main_process():
+        _print_ending(result)
     return 0 if result.controls_ok else 1
+
+
+_QUICKSTART_BEFORE = (
+    "About six minutes on two idle cores: three small models are built, two methods and a control that hides are "
+    "trained, quantized, scored and attacked, and everything is judged. If it is stopped, the same command goes on."
+)
+
+
+def _print_ending(result: RunResult) -> None:
+    """What happened, what to open, what to try next."""
+    from ..reporting.results import Results
+
+    assert result.verified is not None  # a whole run ends with a verdict
+    results = Results(result.verified.report)
+    controls = "every control got the verdict it must get" if result.controls_ok else "a control got a wrong verdict"
+    about = f"of {results.release.name} " if results.release else ""
+    print(f"What happened: {controls}; the verdict {about}is {results.status}.")
+    print(printable(f"What to open:  {result.output_dir / 'report.html'}"))
+    print("What to try:   make real (a real pretrained model), hf-unlearn init MODEL --forget FILE (your own)")
 
 
 RUN = Command("run", "run every stage of a recipe, resuming what is finished", add_recipe_arguments, run_recipe)

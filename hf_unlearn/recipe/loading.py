@@ -110,7 +110,7 @@ def parse_recipe(tree: Located) -> Recipe:
 
 
 def settle_without_target(recipe: Recipe) -> Recipe:
-    """A model that is built from the data has float32 weights and is asked in plain text: ``auto`` leaves nothing open."""
+    """A model that is built from the data has float32 weights and is asked in plain text: ``auto`` is settled."""
     model, data = recipe.model, recipe.data
     if model.scratch is None:
         return recipe

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import EnvironmentFailure, HfUnlearnError
+from .garbage import leave_imports_alone
 from .signals import heed_terminate_only, held_back, refuse_if_stopped
 
 
@@ -76,7 +77,7 @@ class Workers:
                 yield job, result
             return
         with held_back():
-            waiting: dict[Future[Any], Job] = {self._executor().submit(job.call, *job.arguments): job for job in jobs}
+            waiting: dict[Future[Any], Job] = {self._executor().submit(_work, job): job for job in jobs}
         try:
             while waiting:
                 finished, _ = wait(waiting, return_when=FIRST_COMPLETED)
@@ -114,6 +115,12 @@ def _named(job: Job) -> Iterator[None]:
     except HfUnlearnError as error:
         error.args = (f"{job.title}: {error}",)
         raise
+
+
+def _work(job: Job) -> Any:
+    """In a worker: its first job was read a moment ago, and with it everything that the job needs was imported."""
+    leave_imports_alone()
+    return job.call(*job.arguments)
 
 
 def _start_worker(parent: int, threads: int, log: Path | None) -> None:

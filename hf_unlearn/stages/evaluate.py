@@ -11,8 +11,10 @@ from typing import Any
 from ..data.encoding import TextFormat
 from ..data.example import Example
 from ..evaluation.metrics import SCORE_VERSION, score_versions
+from ..evaluation.records import fact_scores, read_records
 from ..evaluation.run import EvalSpec, evaluate_folder
 from ..models.llama_cpp import runtime_version, split_runtime
+from ..reporting.first_scores import SETS, FirstScores, print_first_scores
 from ..runtime.environment import no_room
 from ..runtime.jobs import Job
 from .chain import check_subjects, check_variants
@@ -35,6 +37,25 @@ def evaluate_stage(run: Run) -> None:
         check_variants(context, run.subjects)
     for _ in context.progress.follow("evaluate", len(waiting), context.workers.run(waiting)):
         pass
+    if waiting and context.recipe.attack:  # without attacks the whole table comes at once
+        _print_first_scores(run)
+
+
+def _print_first_scores(run: Run) -> None:
+    """What is known before the attacks, which take the rest of the time: the first metric of the gate."""
+    context = run.context
+    metric = context.recipe.gate.metrics[0]
+    sets = context.bundle.scored_sets()
+    models = []
+    for subject in run.subjects:
+        means = {}
+        for transform in context.transforms:
+            unit = evaluation_unit(context, run.target, subject, transform, sets)
+            for (split, name), facts in fact_scores(read_records(unit.path / "records.jsonl")).items():
+                if name == metric and split in SETS:
+                    means[transform, split] = facts.mean
+        models.append(FirstScores(subject.name, means))
+    print_first_scores(models, context.transforms, metric, context.progress.console)
 
 
 def evaluation(context: RunContext, target: Subject, subject: Subject, transform: str, unit: Unit) -> Job:

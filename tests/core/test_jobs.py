@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import subprocess
 import sys
@@ -35,6 +36,16 @@ def test_every_job_comes_back_with_its_result(count):
     with Workers(count) as workers:
         results = {job.title: result for job, result in workers.run([Job(str(n), square, (n,)) for n in range(5)])}
     assert results == {str(n): n * n for n in range(5)}
+
+
+def frozen() -> int:
+    return gc.get_freeze_count()
+
+
+def test_workers_do_not_search_what_was_imported_for_garbage():
+    with Workers(1) as workers:
+        counts = [count for _, count in workers.run([Job("a", frozen), Job("b", frozen)])]
+    assert 10_000 < counts[1] <= counts[0]  # once: some of it is freed later, nothing is added
 
 
 def test_an_error_in_a_worker_is_the_users_error():
