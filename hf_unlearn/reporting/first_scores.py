@@ -44,14 +44,8 @@ def print_first_scores(
     from rich.text import Text
 
     ascii_only = console.options.ascii_only
-    table = Table(
-        title=Text(f"So far: forget / retain {metric_label(metric)}, before attacks and verdict"),
-        title_justify="left",
-        title_style="bold",
-        box=box.ASCII if ascii_only else box.HORIZONTALS,
-        padding=(0, 1, 0, 0),
-        show_edge=False,
-    )
+    title = f"So far: forget / retain {metric_label(metric)}, before attacks and verdict"
+    table = Table(box=box.ASCII if ascii_only else box.HORIZONTALS, padding=(0, 1, 0, 0), show_edge=False)
     table.add_column("model", overflow="fold")
     for transform in transforms:
         table.add_column("as is" if transform == "identity" else transform, justify="right", overflow="fold")
@@ -59,4 +53,5 @@ def print_first_scores(
         cells = [" / ".join(show(scored.means.get((transform, name)), 2) for name in SETS) for transform in transforms]
         shown = [cell.encode("ascii", "replace").decode() if ascii_only else cell for cell in cells]
         table.add_row(Text(printable(scored.model)), *map(Text, shown))
+    console.print(Text(title, style="bold"))
     console.print(table)
