@@ -127,9 +127,7 @@ def training_memory(
         steady + earlier + activations + logits + (largest if step.passes > 1 else head_gradient) + running,
         steady + gradients + largest + (_outside(step) if step.checkpointing else 0),
     )
-    return Memory(
-        *(round(part) for part in (weights, gradients, states, activations, logits, caches, max(moments)))
-    )
+    return Memory(*(round(part) for part in (weights, gradients, states, activations, logits, caches, max(moments))))
 
 
 def inference_memory(shape: ModelShape, itemsize: float, computed: int, tokens: int, labels: int) -> Memory:
@@ -145,9 +143,7 @@ def inference_memory(shape: ModelShape, itemsize: float, computed: int, tokens: 
     weights = itemsize * shape.parameters
     activations = tokens * (6 * shape.width + 3 * shape.inner) * computed
     logits = 2 * labels * shape.vocabulary * 4
-    return Memory(
-        *(round(part) for part in (weights, 0, 0, activations, logits, 0, weights + activations + logits))
-    )
+    return Memory(*(round(part) for part in (weights, 0, 0, activations, logits, 0, weights + activations + logits)))
 
 
 @dataclass(frozen=True)

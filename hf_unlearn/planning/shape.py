@@ -126,7 +126,12 @@ def _matrices(stack: nn.ModuleList, config: Any) -> Iterator[tuple[nn.Parameter,
     active = next((count for key in _ACTIVE_KEYS if (count := getattr(config, key, None))), None)
     experts = next((count for key in _EXPERT_KEYS if (count := getattr(config, key, None))), None)
     share = active / experts if active and experts else 1.0
-    looked_up = {id(weight) for module in stack.modules() if isinstance(module, nn.Embedding) for weight in [*module.parameters()]}
+    looked_up = {
+        id(weight)
+        for module in stack.modules()
+        if isinstance(module, nn.Embedding)
+        for weight in [*module.parameters()]
+    }
     for name, weight in stack.named_parameters():
         if id(weight) in looked_up or not name.rpartition(".")[2].endswith(("weight", "proj")):
             continue

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import random
 from collections.abc import Sequence
@@ -96,9 +97,9 @@ def training_work(
     cycles = _cycles(args, data, parts, steps, processes)
     if cycles is not None:
         return _of_cycles(cycles, args, data, steps, processes, forward, padding)
-    done, exact = _of_epochs(args, data, steps, processes)
-    views = _passes(parts)
-    return TrainingWork(steps, done.times(views), forward, exact, padding)
+    forget, retain, exact = _of_epochs(args, data, steps, processes)
+    views = max([1, *(part.passes for part in parts)])
+    return TrainingWork(steps, forget.times(views) + retain, forward, exact, padding)
 
 
 def rows_of_step(args: UnlearnConfig, processes: int) -> int:
@@ -106,44 +107,45 @@ def rows_of_step(args: UnlearnConfig, processes: int) -> int:
     return args.per_device_train_batch_size * args.gradient_accumulation_steps * processes
 
 
-def _of_epochs(args: UnlearnConfig, data: PairedRows, steps: int, processes: int) -> tuple[Rows, bool]:
-    """Every epoch goes once through the forget rows, each with its retain rows and one of its alternates."""
+def _of_epochs(args: UnlearnConfig, data: PairedRows, steps: int, processes: int) -> tuple[Rows, Rows, bool]:
+    """Forget rows with their alternates, retain rows, and whether every row was counted.
+
+    Every epoch goes once through the forget rows, each with its retain rows and one of its alternates.
+    """
     per_epoch = steps_of_run(_one_epoch(args), len(data), processes)
     whole, rest = divmod(steps, per_epoch)
+    begun = min(len(data), rest * rows_of_step(args, processes))
     if whole * len(data) * max(1, data.retain_per_forget) > _MOST_COUNTED:
-        item = _mean_item(data)
-        return item.times(whole * len(data) + min(len(data), rest * rows_of_step(args, processes))), False
-    done = Rows()
+        items, whole = whole * len(data) + begun, 0
+    else:
+        items = begun
+    forget, retain = (each.times(items) for each in _mean_item(data))
     for epoch in range(whole):
-        done += _epoch(data, epoch)
+        more = _epoch(data, epoch)
+        forget, retain = forget + more[0], retain + more[1]
     data.set_epoch(0)
-    if rest:
-        done += _mean_item(data).times(min(len(data), rest * rows_of_step(args, processes)))
     # With several processes the last batch of an epoch is filled up with rows from its beginning.
-    return done, not rest and (processes == 1 or len(data) % (args.per_device_train_batch_size * processes) == 0)
+    full = processes == 1 or len(data) % (args.per_device_train_batch_size * processes) == 0
+    return forget, retain, full and not items
 
 
 def _one_epoch(args: UnlearnConfig) -> UnlearnConfig:
-    import copy
-
     once = copy.copy(args)
     once.max_steps, once.num_train_epochs = -1, 1
     return once
 
 
-def _epoch(data: PairedRows, epoch: int) -> Rows:
+def _epoch(data: PairedRows, epoch: int) -> tuple[Rows, Rows]:
     data.set_epoch(epoch)
-    found = counted(data.forget)
+    forget = counted(data.forget)
     if data.alternates:
-        found += counted([data.alternates[data.alternate_row(index)] for index in range(len(data))])
-    if data.retain_per_forget:
-        drawn = [row for index in range(len(data)) for row in data.retain_rows(index)]
-        found += counted([data.retainable[row] for row in drawn])
-    return found
+        forget += counted([data.alternates[data.alternate_row(index)] for index in range(len(data))])
+    drawn = [row for index in range(len(data)) for row in data.retain_rows(index)] if data.retain_per_forget else []
+    return forget, counted([data.retainable[row] for row in drawn])
 
 
-def _mean_item(data: PairedRows) -> Rows:
-    return mean(data.forget) + mean(data.alternates) + mean(data.retainable).times(data.retain_per_forget)
+def _mean_item(data: PairedRows) -> tuple[Rows, Rows]:
+    return mean(data.forget) + mean(data.alternates), mean(data.retainable).times(data.retain_per_forget)
 
 
 def _cycles(
@@ -174,15 +176,8 @@ def _of_cycles(
     rehearsed = int(rounds * cycles.rehearse_steps)
     rows = rows_of_step(args, processes)
     forget, retain = mean(data.forget), mean(data.retainable)
-    done = forget.times(rows * (unlearn + rehearsed)) + retain.times(
-        rows * data.retain_per_forget * (steps - unlearn)
-    )
+    done = forget.times(rows * (unlearn + rehearsed)) + retain.times(rows * data.retain_per_forget * (steps - unlearn))
     return TrainingWork(steps, done, forward, False, padding, rehearsed, cycles.until_gone)
-
-
-def _passes(parts: Sequence[TrainingPart]) -> float:
-    """How often each term goes through the model in a step: parts look at the weights under several views."""
-    return max([1.0, *(float(getattr(part, "passes_per_step", 2 if part.makes_views else 1)) for part in parts)])
 
 
 def _references(args: UnlearnConfig, data: PairedRows, parts: Sequence[TrainingPart]) -> Rows:
