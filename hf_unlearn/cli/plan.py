@@ -15,6 +15,11 @@ if TYPE_CHECKING:
     from ..planning.training import Devices
 
 
+_MARKS = {"refuse": "refused", "warn": "careful", "note": "note"}
+_MACHINES = "h100, h200, b200, a100, a100-40, l40s, l4, a10g, rtx4090, t4, cpu"
+_STRATEGIES = "ddp, zero2, zero3, zero3_offload, fsdp2"
+
+
 def add_plan_arguments(command: argparse.ArgumentParser) -> None:
     """What a plan is made for."""
     group = command.add_argument_group("for a plan (plan, or run --dry-run)")
@@ -71,32 +76,15 @@ def _devices(arguments: argparse.Namespace) -> Devices:
 
 
 def _print(planned: Planned) -> None:
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
-
     from ..planning.words import head, notes, table, total
 
-    console = Console(highlight=False)
-    marks = {"refuse": "refused", "warn": "careful", "note": "note"}
-    plan = planned.plan
-    if plan is not None:
-        for line in head(plan):
-            console.print(escape(printable(line)))
-        heading, *rows = table(plan)
-        drawn = Table(box=None, pad_edge=False, header_style="bold")
-        for name in heading:
-            drawn.add_column(name, justify="left" if name in ("stage", "what") else "right", overflow="fold")
-        for row in rows:
-            drawn.add_row(*(escape(printable(cell)) for cell in row))
-        console.print(drawn)
-        for line in notes(plan):
-            console.print(f"  {escape(printable(line))}")
-        console.print(escape(total(plan)))
-    for finding in planned.findings:
-        console.print(f"{marks[finding.level]}: {escape(printable(finding.line()))}", soft_wrap=True)
+    lines = []
+    if planned.plan is not None:
+        lines += [*head(planned.plan), "", *table(planned.plan), "", *notes(planned.plan), total(planned.plan)]
+    lines += [f"{_MARKS[finding.level]}: {finding.line()}" for finding in planned.findings]
     if planned.refused:
-        console.print("The run would be refused.")
+        lines.append("The run would be refused.")
+    print("\n".join(printable(line) for line in lines))
 
 
 def _add_arguments(command: argparse.ArgumentParser) -> None:

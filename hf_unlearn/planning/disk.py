@@ -30,7 +30,7 @@ def variant_bytes(shape: ModelShape, format_name: str, itemsize: int) -> int:
 
 
 def checkpoint_bytes(shape: ModelShape, stored: Stored, *, alone: bool) -> int:
-    """A checkpoint of training: what is trained (or all), with the optimizer's states unless the model is saved alone."""
+    """A checkpoint: the model or its adapters, with the optimizer's states unless it is saved alone."""
     saved = shape.trained if shape.trained < shape.parameters / 2 else shape.parameters
     return round(saved * stored.trained + (0 if alone else stored.states * shape.trained))
 

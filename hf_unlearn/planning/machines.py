@@ -118,22 +118,33 @@ def this_machine(*, measured: bool = True, cpu: bool = False) -> Machine:
         rates = _timed(torch.device("cuda")) if measured else {}
         return Machine(str(properties.name), properties.total_memory, rates, "measured here")
     rates = _timed(torch.device("cpu")) if measured else {}
-    return Machine("cpu", machine_memory(), rates, "measured here", accelerator=False, firm=False)
+    return Machine("cpu", machine_memory(), rates, "measured on one core", accelerator=False, firm=False)
 
 
 def _timed(device: torch.device) -> dict[str, Rate]:
-    """A quarter to four fifths of what square matrices get."""
-    size = 512 if device.type == "cpu" else 4096
-    rates = {}
-    for name, dtype in (("float32", torch.float32), ("bfloat16", torch.bfloat16)):
-        if name == "bfloat16" and device.type == "cpu":
-            rates[name] = rates["float32"]  # what this package computes in on a processor
-            continue
-        left, right = (torch.ones((size, size), dtype=dtype, device=device) for _ in range(2))
-        best = min(_seconds(left, right) for _ in range(8))
-        full = 2 * size**3 / best
-        rates[name] = Rate(full / 4, full * 0.8)
-    return rates
+    """A sixth to four fifths of what square matrices get, by type."""
+    if device.type == "cpu":
+        rate = _shares(_best(256, torch.float32, device) * torch.get_num_threads())
+        return {"float32": rate, "bfloat16": rate}  # on a processor this package computes in float32 alike
+    return {
+        name: _shares(_best(4096, dtype, device))
+        for name, dtype in (("float32", torch.float32), ("bfloat16", torch.bfloat16))
+    }
+
+
+def _shares(full: float) -> Rate:
+    return Rate(full / 6, full * 0.8)
+
+
+def _best(size: int, dtype: torch.dtype, device: torch.device) -> float:
+    """Operations a second of the quickest of many products, on one thread: other work on the machine slows some."""
+    left, right = (torch.ones((size, size), dtype=dtype, device=device) for _ in range(2))
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        return 2 * size**3 / min(_seconds(left, right) for _ in range(24))
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _seconds(left: torch.Tensor, right: torch.Tensor) -> float:

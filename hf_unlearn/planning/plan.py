@@ -282,20 +282,15 @@ def _checkpoints(plan: TrainingPlan) -> int:
 
 
 def _exports(given: PlanInput, shape: ModelShape, devices: Devices) -> list[StagePlan]:
+    """The source in float32 beside what is written of it, one format after the other."""
+    if not given.formats:
+        return []
     itemsize = DTYPES[given.dtype].itemsize
-    found = []
-    for name in given.formats:
-        memory = inference_memory(shape, 4 + FORMATS.get(name).value.bits / 8, 4, 64, 64)
-        found.append(
-            StagePlan(
-                "export",
-                f"{name}, {given.models} models",
-                memory=memory,
-                disk=given.models * variant_bytes(shape, name, itemsize),
-                fits=_fits(memory, devices),
-            )
-        )
-    return found
+    widest = max(FORMATS.get(name).value.bits for name in given.formats)
+    memory = inference_memory(shape, 4 + widest / 8, 4, 64, 64)
+    disk = given.models * sum(variant_bytes(shape, name, itemsize) for name in given.formats)
+    what = f"{given.models} models in {len(given.formats)} formats"
+    return [StagePlan("export", what, memory=memory, disk=disk, fits=_fits(memory, devices))]
 
 
 def _evaluation(given: PlanInput, shape: ModelShape, devices: Devices) -> StagePlan:
@@ -312,7 +307,7 @@ def _evaluation(given: PlanInput, shape: ModelShape, devices: Devices) -> StageP
     memory = inference_memory(shape, itemsize, itemsize, _budget(device), _budget(device) // 4)
     return StagePlan(
         "evaluate",
-        f"{given.models} models as they are and in {len(given.formats)} formats",
+        f"{given.models} models, {1 + len(given.formats)} times",
         tokens=passes * (rows.tokens + generated),
         operations=operations,
         seconds=_seconds(operations, given.dtype, devices),
@@ -360,7 +355,7 @@ def _attacks(given: PlanInput, shape: ModelShape, devices: Devices) -> list[Stag
         found.append(
             StagePlan(
                 "attack",
-                f"{name} on {given.models} models, {cost.jobs * given.models} jobs",
+                f"{name}, {cost.jobs * given.models} jobs",
                 steps=cost.steps * given.models,
                 tokens=trained.tokens + per_row.tokens * cost.rows_scored * given.models + generated,
                 operations=operations,

@@ -114,7 +114,7 @@ def _sides(head: nn.Module, config: Any) -> tuple[int, int]:
     """Vocabulary and width of the output head."""
     weight: Any = getattr(head, "weight", None)
     if weight is not None and weight.ndim == 2:
-        return tuple(weight.shape)  # type: ignore[return-value]
+        return tuple(weight.shape)
     return config.vocab_size, config.hidden_size
 
 

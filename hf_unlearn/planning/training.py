@@ -211,7 +211,10 @@ def _largest_pass(
     """The longest rows of every kind in one micro-batch, or as many of them as a pass takes."""
     size = args.per_device_train_batch_size
     alone = any(needs_separate_passes(part) or isinstance(part, Auto | Cycles) for part in parts)
-    kinds = [(data.forget, size, losses[0]), (data.alternates, size if data.alternates else 0, losses[0])]
+    kinds: list[tuple[Sequence[EncodedRow], int, Loss]] = [
+        (data.forget, size, losses[0]),
+        (data.alternates, size if data.alternates else 0, losses[0]),
+    ]
     kinds += [(data.retainable, size * data.retain_per_forget, losses[1])]
     groups = [kinds[:2], kinds[2:]] if alone else [kinds]
     passes = [_together(group, most) for group in groups if any(count for _, count, _ in group)]

@@ -21,17 +21,29 @@ def size(count: float) -> str:
 
 def number(count: float) -> str:
     """A count in words: 950, 12 thousand, 3.4 million."""
-    for factor, word in ((1e12, "trillion"), (1e9, "billion"), (1e6, "million"), (1e4, "thousand")):
-        if count >= factor:
-            shown = count / (1e3 if word == "thousand" else factor)
-            return f"{shown:.0f} {word}" if shown >= 10 else f"{shown:.1f} {word}"
+    return _scaled(count, (" trillion", " billion", " million", " thousand"))
+
+
+def _letters(count: float) -> str:
+    """A count in a narrow column: 950, 12 k, 3.4 M."""
+    return _scaled(count, (" T", " G", " M", " k"))
+
+
+def _scaled(count: float, words: Sequence[str]) -> str:
+    for factor, word in zip((1e12, 1e9, 1e6, 1e3), words, strict=True):
+        if count >= max(factor, 1e4):
+            shown = count / factor
+            return f"{shown:.0f}{word}" if shown >= 10 else f"{shown:.1f}{word}"
     return f"{count:.0f}"
 
 
 def span(seconds: Sequence[float]) -> str:
-    """A range of times."""
-    least, most = (duration(each) if each >= 1 else "under 1 s" for each in seconds)
-    return least if least == most else f"{least} to {most}"
+    """A range of times, as short as it can be said: 10-31 min, 72 s-4 min."""
+    least, most = (duration(each) if each >= 1 else "0 s" for each in seconds)
+    if most == "0 s":
+        return "under 1 s"
+    first, _, unit = least.partition(" ")
+    return least if least == most else f"{first}-{most}" if unit == most.partition(" ")[2] else f"{least}-{most}"
 
 
 def head(plan: RunPlan) -> list[str]:
@@ -45,23 +57,34 @@ def head(plan: RunPlan) -> list[str]:
     ]
 
 
-def table(plan: RunPlan) -> list[list[str]]:
-    """Rows of a table, its heading first: what each stage takes."""
-    rows = [["stage", "what", "steps", "tokens", "operations", "memory", "disk", "time"]]
-    return rows + [_row(stage) for stage in plan.stages]
+def table(plan: RunPlan) -> list[str]:
+    """Lines of a table, its heading first: what each stage takes."""
+    rows = [_HEADING, *(_row(stage) for stage in plan.stages)]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(_HEADING))]
+    return [_line(row, widths) for row in rows]
 
 
-def _row(stage: StagePlan) -> list[str]:
-    return [
+_HEADING = ("stage", "what", "steps", "tokens", "operations", "memory", "disk", "time")
+
+
+def _line(row: Sequence[str], widths: Sequence[int]) -> str:
+    """Words to the left, numbers to the right."""
+    cells = [cell.ljust(width) for cell, width in zip(row[:2], widths[:2], strict=True)]
+    cells += [cell.rjust(width) for cell, width in zip(row[2:], widths[2:], strict=True)]
+    return "  ".join(cells).rstrip()
+
+
+def _row(stage: StagePlan) -> tuple[str, ...]:
+    return (
         stage.stage,
         stage.what,
         str(stage.steps) if stage.steps else "",
-        ("" if stage.exact else "about ") + number(stage.tokens) if stage.tokens else "",
+        ("" if stage.exact else "~") + _letters(stage.tokens) if stage.tokens else "",
         f"{stage.operations:.1e}" if stage.operations else "",
         (size(stage.memory.peak) + (" !" if stage.fits is False else "")) if stage.memory else "",
         size(stage.disk) if stage.disk else "",
         span(stage.seconds) if stage.operations else "",
-    ]
+    )
 
 
 def notes(plan: RunPlan) -> list[str]:
