@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -53,7 +55,8 @@ def print_plan(arguments: argparse.Namespace) -> int:
     output_dir = arguments.output_dir or Path("runs") / recipe.name
     progress = Progress(Console(stderr=True, highlight=False))
     places = places_of(arguments.recipe, arguments.overrides)
-    planned = plan_run(recipe, output_dir, _devices(arguments), progress, places)
+    with contextlib.redirect_stdout(sys.stderr):  # some libraries print when they are imported
+        planned = plan_run(recipe, output_dir, _devices(arguments), progress, places)
     if arguments.json:
         plan = None if planned.plan is None else planned.plan.to_dict()
         told = {"findings": [finding.to_dict() for finding in planned.findings], "plan": plan}

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from ..data.encoding import EncodedRow
 from ..data.pairing import PairedRows
+from ..losses.base import Loss
 from ..robust.auto import Auto
 from ..robust.base import TrainingPart
 from ..robust.cycles import Cycles
@@ -112,6 +113,7 @@ def _of_epochs(args: UnlearnConfig, data: PairedRows, steps: int, processes: int
 
     Every epoch goes once through the forget rows, each with its retain rows and one of its alternates.
     """
+    loss = args.build_forget_loss()
     per_epoch = steps_of_run(_one_epoch(args), len(data), processes)
     whole, rest = divmod(steps, per_epoch)
     begun = min(len(data), rest * rows_of_step(args, processes))
@@ -119,9 +121,9 @@ def _of_epochs(args: UnlearnConfig, data: PairedRows, steps: int, processes: int
         items, whole = whole * len(data) + begun, 0
     else:
         items = begun
-    forget, retain = (each.times(items) for each in _mean_item(data))
+    forget, retain = (each.times(items) for each in _mean_item(data, loss))
     for epoch in range(whole):
-        more = _epoch(data, epoch)
+        more = _epoch(data, epoch, loss)
         forget, retain = forget + more[0], retain + more[1]
     data.set_epoch(0)
     # With several processes the last batch of an epoch is filled up with rows from its beginning.
@@ -135,17 +137,19 @@ def _one_epoch(args: UnlearnConfig) -> UnlearnConfig:
     return once
 
 
-def _epoch(data: PairedRows, epoch: int) -> tuple[Rows, Rows]:
+def _epoch(data: PairedRows, epoch: int, loss: Loss) -> tuple[Rows, Rows]:
     data.set_epoch(epoch)
-    forget = counted(data.forget)
-    if data.alternates:
+    forget = counted(data.forget) if loss.uses_labels else Rows()
+    if loss.uses_alternates:
         forget += counted([data.alternates[data.alternate_row(index)] for index in range(len(data))])
     drawn = [row for index in range(len(data)) for row in data.retain_rows(index)] if data.retain_per_forget else []
     return forget, counted([data.retainable[row] for row in drawn])
 
 
-def _mean_item(data: PairedRows) -> tuple[Rows, Rows]:
-    return mean(data.forget) + mean(data.alternates), mean(data.retainable).times(data.retain_per_forget)
+def _mean_item(data: PairedRows, loss: Loss) -> tuple[Rows, Rows]:
+    own = mean(data.forget) if loss.uses_labels else Rows()
+    others = mean(data.alternates) if loss.uses_alternates else Rows()
+    return own + others, mean(data.retainable).times(data.retain_per_forget)
 
 
 def _cycles(

@@ -107,6 +107,8 @@ def _load_sets(named: Mapping[tuple[str, str], Source]) -> dict[str, RowSet]:
             loaded[key] = _load_set(source, name, key)
         except HfUnlearnError as error:
             errors.append(error)
+            if not isinstance(error, RequestError):
+                break  # a Hub that does not answer would be waited for once more
     if errors:
         raise one_error(errors)
     return loaded

@@ -65,6 +65,10 @@ class Findings:
         """Whether there is a refusal so far."""
         return any(finding.level == "refuse" for finding in self._found)
 
+    def of(self, key: str) -> list[Finding]:
+        """Refusals about one key of the recipe."""
+        return [finding for finding in self._found if finding.key == key and finding.level == "refuse"]
+
     def check(self, key: str, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | None:
         """Call a check; what it raises for the user is a refusal.
 
@@ -100,9 +104,11 @@ class Findings:
         Raises:
             HfUnlearnError: There is one.
         """
-        errors = [_placed(finding) for finding in self._found if finding.error is not None]
-        if errors:
-            raise one_error(errors)
+        refusals = [finding for finding in self._found if finding.error is not None]
+        if len(refusals) == 1 and refusals[0].error is not None:
+            raise refusals[0].error
+        if refusals:
+            raise one_error([_placed(finding) for finding in refusals])
 
     def _where(self, key: str) -> str | None:
         return self._places.at(key) if self._places and key else None

@@ -48,7 +48,7 @@ from .report_inputs import description
 from .run import Run
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 
 @dataclass(frozen=True)
@@ -150,18 +150,25 @@ def check_target(context: RunContext, folder: Path, request: Request, findings: 
         request: What was asked for.
         findings: Gets what is found.
     """
-    findings.check("data", check_target_texts, context, folder, findings)
+    tokenizer = findings.check("model.target", load_tokenizer, str(folder))
+    config = None if tokenizer is None else findings.check("model.target", target_config, folder)
+    if tokenizer is None or config is None:
+        return None
+    if tokenizer.pad_token_id is None:
+        findings.add(
+            "note", "model.target", "the tokenizer has no pad token: rows are filled up with another, which is masked"
+        )
+    findings.check("data", check_target_texts, context, tokenizer, config)
+    model = findings.check("model.target", empty_model, folder)
+    if model is None:
+        return None
     findings.check("export.calibration", check_calibration_length, context, folder)
     for number, name in enumerate(context.formats):
         findings.check(f"export.formats.{number}", check_exportable, (name,), folder)
     for name, attack in context.attacks.items():
         findings.check(f"attack.{name}", check_attack, context, name, attack, folder, folder)
-    model = findings.check("model.target", empty_model, folder)
-    tokenizer = findings.check("model.target", load_tokenizer, str(folder))
-    if model is None or tokenizer is None:
-        return None
-    if findings.refused and not context.bundle.forget.train:
-        return None
+    if findings.of("data"):
+        return None  # rows that cannot be read cannot be planned with
     encode = Encoder(context, tokenizer)
     trainings = findings.check("methods", trainings_of, context, model, encode) or {}
     for key, each in trainings.items():
@@ -328,28 +335,32 @@ def check_calibration_text(context: RunContext) -> None:
     _ = context.calibrations  # chosen when they are first asked for
 
 
-def check_target_texts(context: RunContext, folder: Path, findings: Findings) -> None:
+def target_config(folder: Path) -> PretrainedConfig:
+    """The target's configuration.
+
+    Raises:
+        RequestError: It cannot be used.
+    """
+    try:
+        config: PretrainedConfig = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        raise RequestError(
+            f"model.target: {folder} has a config.json that cannot be used: {first_line(error)}"
+        ) from error
+    return config
+
+
+def check_target_texts(context: RunContext, tokenizer: PreTrainedTokenizerBase, config: PretrainedConfig) -> None:
     """Check the rows with the target's tokenizer.
 
     Raises:
         RequestError: See :func:`check_texts`.
     """
-    tokenizer = load_tokenizer(str(folder))
-    if tokenizer.pad_token_id is None:
-        findings.add(
-            "note", "model.target", "the tokenizer has no pad token: rows are filled up with another, which is masked"
-        )
     scratch = context.recipe.model.scratch
     if scratch is not None:
         tokenizer.name_or_path = "built from the data"
         check_texts(context, tokenizer, scratch.max_positions)
         return
-    try:
-        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
-    except (OSError, ValueError) as error:
-        raise RequestError(
-            f"model.target: {folder} has a config.json that cannot be used: {first_line(error)}"
-        ) from error
     settings = config.get_text_config()
     positions, vocabulary = (getattr(settings, key, None) for key in ("max_position_embeddings", "vocab_size"))
     check_texts(context, tokenizer, positions, vocabulary)
