@@ -171,8 +171,9 @@ def page(results: dict[str, dict[str, int]]) -> str:
     lines += [
         "",
         "Random models of 8 layers and width 512, a vocabulary of 32,000, float32, AdamW; in a step "
-        f"{BATCH} forget and {BATCH} retain rows of {LENGTH} tokens, {LENGTH - PROMPT} of them answer. Measured is the "
-        "highest resident memory of a fresh process that makes two steps, less that before the model was there. Memory "
+        f"{BATCH} forget and {BATCH} retain rows of {LENGTH} tokens, {LENGTH - PROMPT} of them answer. Measured is "
+        "the highest resident memory of a fresh process that makes two steps, less that before the model was there. "
+        "Memory "
         f"on a GPU has not been measured. {versions}, Python {platform.python_version()}, on a CPU.",
     ]
     return "\n".join(lines) + "\n"
