@@ -106,7 +106,7 @@ def run_pipeline(
     """
     main = is_main_process()
     progress = progress or Progress(Console(highlight=False, quiet=not main))
-    devices = launched() if only is None and main else None
+    devices = launched() if only is None else None
     recipe, bundle = _before(Request(recipe, output_dir, only, devices), Findings(places), progress)
     with environment_failures(output_dir):
         if main:

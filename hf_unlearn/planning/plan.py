@@ -166,7 +166,7 @@ def make_plan(given: PlanInput, devices: Devices, disk_free: int | None = None) 
     stages = [
         *_built(given, shape, devices),
         *(_training(given, each, devices) for each in given.trainings),
-        *_exports(given, shape, devices),
+        *_exports(given, shape),
         _evaluation(given, shape, devices),
         *_attacks(given, shape, devices),
         *_publishing(given, shape),
@@ -195,6 +195,12 @@ def surely_too_much(memory: Memory, limit: int | None) -> bool:
 def _fits(memory: Memory, devices: Devices) -> bool | None:
     limit = devices.machine.memory
     return None if limit is None else memory.peak <= limit
+
+
+def _weights_fit(memory: Memory, devices: Devices) -> bool | None:
+    """Scoring makes its batches smaller where memory is short, so only the weights have to fit."""
+    limit = devices.machine.memory
+    return None if limit is None else memory.weights <= limit
 
 
 def _seconds(operations: float, dtype: str, devices: Devices, count: int = 1) -> tuple[float, float]:
@@ -281,7 +287,7 @@ def _checkpoints(plan: TrainingPlan) -> int:
     return at_once * checkpoint_bytes(plan.shape, plan.stored, alone=args.save_only_model)
 
 
-def _exports(given: PlanInput, shape: ModelShape, devices: Devices) -> list[StagePlan]:
+def _exports(given: PlanInput, shape: ModelShape) -> list[StagePlan]:
     """The source in float32 beside what is written of it, one format after the other."""
     if not given.formats:
         return []
@@ -290,7 +296,7 @@ def _exports(given: PlanInput, shape: ModelShape, devices: Devices) -> list[Stag
     memory = inference_memory(shape, 4 + widest / 8, 4, 64, 64)
     disk = given.models * sum(variant_bytes(shape, name, itemsize) for name in given.formats)
     what = f"{given.models} models in {len(given.formats)} formats"
-    return [StagePlan("export", what, memory=memory, disk=disk, fits=_fits(memory, devices))]
+    return [StagePlan("export", what, memory=memory, disk=disk)]
 
 
 def _evaluation(given: PlanInput, shape: ModelShape, devices: Devices) -> StagePlan:
@@ -312,7 +318,7 @@ def _evaluation(given: PlanInput, shape: ModelShape, devices: Devices) -> StageP
         operations=operations,
         seconds=_seconds(operations, given.dtype, devices),
         memory=memory,
-        fits=_fits(memory, devices),
+        fits=_weights_fit(memory, devices),
     )
 
 
@@ -362,7 +368,7 @@ def _attacks(given: PlanInput, shape: ModelShape, devices: Devices) -> list[Stag
                 seconds=_seconds(operations, "float32", devices),
                 memory=memory,
                 scratch_disk=given.models * model_bytes(shape, 4) if after else 0,
-                fits=_fits(memory, devices),
+                fits=(_fits if cost.steps else _weights_fit)(memory, devices),
                 mend=_attack_mend(name, settings, given, shape, longest, devices),
                 note="one device: attacks are not sharded" if devices.strategy in SHARDS_WEIGHTS else "",
             )

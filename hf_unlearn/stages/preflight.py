@@ -35,6 +35,7 @@ from ..quantization.base import body_layers
 from ..recipe import Recipe
 from ..recipe.attacks import fit_to_data
 from ..runtime.jobs import Workers
+from ..runtime.processes import world_size
 from ..runtime.progress import Progress
 from ..trainer.parts import check_steps
 from .attack import looks_at_target
@@ -298,9 +299,9 @@ def check_training(given: TrainingInput) -> None:
     _, losses, parts = trained_model(args, given.model)
     if args.retain_loss_type != "none":
         check_enough(len(given.retain), args.retain_per_forget)
-    rows = paired(args, given, parts, losses[0], args.world_size)
+    rows = paired(args, given, parts, losses[0], world_size())
     check_steps(args, len(rows))
-    training_work(args, rows, parts, args.world_size, None)
+    training_work(args, rows, parts, world_size(), None)
 
 
 def check_enough(retain: int, per_forget: int) -> None:
