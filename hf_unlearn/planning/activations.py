@@ -69,7 +69,7 @@ def kept_by(model: Any, rows: int, length: int, dtype: torch.dtype) -> Kept | No
         except (RuntimeError, NotImplementedError, TypeError, ValueError, AttributeError, KeyError, IndexError):
             return None
     of_layers = [seen.bytes.get(number, 0) for number in range(len(stack))]
-    width = inner.config.get_text_config().hidden_size
+    width = inner.get_input_embeddings().weight.shape[-1]
     inputs = len(stack) * rows * length * width * dtype.itemsize
     return Kept(sum(of_layers), max(of_layers), inputs, seen.bytes.get(None, 0))
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import nn
 
+from ..errors import RequestError
 from ..models.decoder import decoder_layers
 from ..models.head import output_head
 
@@ -87,17 +88,19 @@ def shape_of(model: Any) -> ModelShape:
     head = output_head(inner)
     embeddings = inner.get_input_embeddings()
     matrices = list(_matrices(stack, config))
+    if not matrices:
+        raise RequestError("its layers have no matrices that are known: a model of this kind has no plan")
     ends = {id(weight): weight for module in (embeddings, head) for weight in module.parameters()}
     weights = list(model.parameters())
     trained = [weight for weight in weights if weight.requires_grad]
     vocabulary, width = _sides(head, config)
     return ModelShape(
-        family=str(config.model_type),
+        family=str(getattr(config, "model_type", "")),
         parameters=sum(weight.numel() for weight in weights),
         trained=sum(weight.numel() for weight in trained),
         body=sum(count for _, count in matrices),
         body_trained=sum(count for weight, count in matrices if weight.requires_grad),
-        attention=tuple(_attentions(config, len(stack))),
+        attention=tuple(_attentions(config, len(stack), width)),
         layers=len(stack),
         width=width,
         inner=max(max(weight.shape[-2:]) for weight, _ in matrices),
@@ -111,11 +114,17 @@ def shape_of(model: Any) -> ModelShape:
 
 
 def _sides(head: nn.Module, config: Any) -> tuple[int, int]:
-    """Vocabulary and width of the output head."""
+    """Vocabulary and width of the output head.
+
+    Raises:
+        RequestError: Neither the head nor the configuration tells them.
+    """
     weight: Any = getattr(head, "weight", None)
-    if weight is not None and weight.ndim == 2:
-        return tuple(weight.shape)
-    return config.vocab_size, config.hidden_size
+    sides = weight.shape if weight is not None and weight.ndim == 2 else ()
+    vocabulary, width = sides or (getattr(config, "vocab_size", None), getattr(config, "hidden_size", None))
+    if not vocabulary or not width:
+        raise RequestError("the configuration has no vocab_size or hidden_size: a model of this kind has no plan")
+    return int(vocabulary), int(width)
 
 
 def _matrices(stack: nn.ModuleList, config: Any) -> Iterator[tuple[nn.Parameter, float]]:
@@ -141,9 +150,11 @@ def _matrices(stack: nn.ModuleList, config: Any) -> Iterator[tuple[nn.Parameter,
             yield weight, weight.numel() * share
 
 
-def _attentions(config: Any, layers: int) -> Iterator[Attention]:
-    heads = config.num_attention_heads
-    each = getattr(config, "head_dim", None) or config.hidden_size // heads
+def _attentions(config: Any, layers: int, width: int) -> Iterator[Attention]:
+    heads = getattr(config, "num_attention_heads", None)
+    if not heads:
+        return  # a model of another kind, such as Mamba
+    each = getattr(config, "head_dim", None) or width // heads
     scores = getattr(config, "qk_head_dim", None) or each
     values = getattr(config, "v_head_dim", None) or each
     kinds = getattr(config, "layer_types", None) or ["full_attention"] * layers

@@ -186,10 +186,13 @@ def _plan(
     devices = request.devices
     assert devices is not None  # asked before
     given = plan_input(context, model, encode, trainings, devices)
-    plan = findings.check("methods", make_plan, given, devices, free_bytes(request.output_dir))
-    if plan is not None:
-        check_memory(plan, findings, request.limited and devices.machine.firm)
-        check_disk(plan, findings, written_bytes(folders_of(request.output_dir)), request.limited)
+    try:
+        plan = make_plan(given, devices, free_bytes(request.output_dir))
+    except RequestError as error:  # the run itself may well be possible
+        findings.add("warn", "model.target", f"memory and time cannot be planned: {error}")
+        return None
+    check_memory(plan, findings, request.limited and devices.machine.firm)
+    check_disk(plan, findings, written_bytes(folders_of(request.output_dir)), request.limited)
     return plan
 
 

@@ -137,8 +137,15 @@ def test_variants_are_as_large_as_their_bits():
     assert 0.5 * (shape.parameters - shape.ends) <= four_bits < 0.75 * (shape.parameters - shape.ends)
 
 
+def test_a_model_whose_sizes_are_not_known_has_no_plan():
+    model = empty_model_of(tiny_config("llama"))
+    model.set_output_embeddings(torch.nn.Identity())
+    del model.config.vocab_size
+    with pytest.raises(RequestError, match="no vocab_size or hidden_size"):
+        shape_of(model)
+
+
 def test_experts_are_all_kept_and_few_are_met():
     shape = shape_of(empty_model_of(tiny_config("mixtral")))
     experts = 3 * 4 * 3 * 64 * 160  # layers, experts, matrices
     assert shape.parameters > experts and shape.body < experts
-    assert torch.float32.itemsize == 4
