@@ -81,8 +81,8 @@ def test_rows_that_cannot_be_read_are_told_for_every_set(tmp_path, capsys):
 
 
 def test_a_disk_that_is_too_small_is_refused_before_anything_starts(recipe, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("hf_unlearn.stages.preflight.free_bytes", lambda folder: 1000)
+    monkeypatch.setattr("hf_unlearn.stages.preflight.free_bytes", lambda folder: 500)
     out = tmp_path / "out"
     assert main(["run", str(recipe), "--output-dir", str(out), "--workers", "0"]) == 2
     told = capsys.readouterr().err
-    assert "1000 bytes of the disk are free" in told and "save_total_limit" in told and not (out / "train").exists()
+    assert "500 bytes of the disk are free" in told and "save_total_limit" in told and not (out / "train").exists()
