@@ -163,13 +163,13 @@ def check_target(context: RunContext, folder: Path, request: Request, findings: 
     model = findings.check("model.target", empty_model, folder)
     if model is None:
         return None
-    findings.check("export.calibration", check_calibration_length, context, folder)
     for number, name in enumerate(context.formats):
         findings.check(f"export.formats.{number}", check_exportable, (name,), folder)
     for name, attack in context.attacks.items():
         findings.check(f"attack.{name}", check_attack, context, name, attack, folder, folder)
     if findings.of("data"):
         return None  # rows that cannot be read cannot be planned with
+    findings.check("export.calibration", check_calibration_length, context, folder)
     encode = Encoder(context, tokenizer)
     trainings = findings.check("methods", trainings_of, context, model, encode) or {}
     for key, each in trainings.items():
