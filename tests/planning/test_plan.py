@@ -140,7 +140,7 @@ def test_variants_are_as_large_as_their_bits():
 def test_a_model_whose_sizes_are_not_known_has_no_plan():
     model = empty_model_of(tiny_config("llama"))
     model.set_output_embeddings(torch.nn.Identity())
-    del model.config.vocab_size
+    model.config.vocab_size = None
     with pytest.raises(RequestError, match="no vocab_size or hidden_size"):
         shape_of(model)
 
