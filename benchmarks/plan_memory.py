@@ -192,8 +192,8 @@ def main() -> None:
     for case in CASES:
         results[case] = run_case(case)
         print(case, {key: f"{value / 2**20:.0f} MiB" for key, value in results[case].items()}, flush=True)
-    if arguments.write:
-        PAGE.write_text(page(results), encoding="utf-8")
+        if arguments.write:
+            PAGE.write_text(page(results), encoding="utf-8")
 
 
 if __name__ == "__main__":
