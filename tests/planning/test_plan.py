@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import torch
 from families import tiny_config
 
 from hf_unlearn.data.encoding import EncodedRow
