@@ -29,17 +29,6 @@ _WIDE = {"hidden_size": 512, "num_hidden_layers": 8, "num_attention_heads": 8, "
 _DENSE = {**_WIDE, "intermediate_size": 1536, "max_position_embeddings": 512}
 CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "Llama, NPO + KL": ("LlamaConfig", {**_DENSE, "num_key_value_heads": 4}, {}),
-    "Llama, gradient checkpointing": (
-        "LlamaConfig",
-        {**_DENSE, "num_key_value_heads": 4},
-        {"gradient_checkpointing": True, "pass_tokens": 4096},
-    ),
-    "Llama, whole batch in a pass": ("LlamaConfig", {**_DENSE, "num_key_value_heads": 4}, {"pass_tokens": 4096}),
-    "Llama, LoRA": (
-        "LlamaConfig",
-        {**_DENSE, "num_key_value_heads": 4},
-        {"peft": {"r": 16}, "pass_tokens": 4096},
-    ),
     "Qwen3, NPO + NLL": (
         "Qwen3Config",
         {**_DENSE, "num_key_value_heads": 4, "head_dim": 64, "tie_word_embeddings": True},
@@ -62,6 +51,17 @@ CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
             "moe_intermediate_size": 384,
         },
         {"retain_loss_type": "nll"},
+    ),
+    "Llama, gradient checkpointing": (
+        "LlamaConfig",
+        {**_DENSE, "num_key_value_heads": 4},
+        {"gradient_checkpointing": True, "pass_tokens": 4096},
+    ),
+    "Llama, whole batch in a pass": ("LlamaConfig", {**_DENSE, "num_key_value_heads": 4}, {"pass_tokens": 4096}),
+    "Llama, LoRA": (
+        "LlamaConfig",
+        {**_DENSE, "num_key_value_heads": 4},
+        {"peft": {"r": 16}, "pass_tokens": 4096},
     ),
 }
 ROWS, LENGTH, PROMPT, BATCH = 8, 128, 96, 4
