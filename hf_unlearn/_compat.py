@@ -41,6 +41,9 @@ PRIVATE = {
     "AwqBackend": Private(
         "transformers.utils.quantization_config", _TRANSFORMERS, "to name the AWQ kernel that needs no compiler"
     ),
+    "ExpertsInterface": Private(
+        "transformers.integrations.moe", _TRANSFORMERS, "to look at experts without weights, whose kernels want values"
+    ),
     "HubStrategy": Private(
         "transformers.trainer_utils", _TRANSFORMERS, "the type of a field that UnlearnConfig redeclares"
     ),

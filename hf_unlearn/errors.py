@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Sequence
 
 
 def printable(text: str, keep: str = "") -> str:
@@ -55,6 +56,36 @@ class MissingExtraError(EnvironmentFailure):
     def __reduce__(self) -> tuple[type[MissingExtraError], tuple[str, str, str]]:
         """Errors are pickled in worker processes, and this one cannot be rebuilt from its message alone."""
         return type(self), self._made_of
+
+
+class SeveralErrors(RequestError):
+    """Several things are in the way, found before anything was started.
+
+    Attributes:
+        errors: Each of them. The exit code is that of a wrong request if one of them is.
+    """
+
+    def __init__(self, errors: Sequence[HfUnlearnError]) -> None:
+        self.errors = tuple(errors)
+        lines = "".join(f"\n  {number}. {error}" for number, error in enumerate(self.errors, start=1))
+        # Not by the parent class, which would spell out the ends of lines.
+        Exception.__init__(self, f"{len(self.errors)} things are in the way, and nothing was started:{lines}")
+
+    @property
+    def exit_code(self) -> int:  # type: ignore[override]
+        """2 if one of them is about the request, or 3."""
+        wrong = any(error.exit_code == RequestError.exit_code for error in self.errors)
+        return RequestError.exit_code if wrong else EnvironmentFailure.exit_code
+
+    def __reduce__(self) -> tuple[type[SeveralErrors], tuple[tuple[HfUnlearnError, ...]]]:
+        """See :class:`MissingExtraError`."""
+        return type(self), (self.errors,)
+
+
+def one_error(errors: Sequence[HfUnlearnError]) -> HfUnlearnError:
+    """The only one of some errors as it is, or all of them as one."""
+    every = [each for error in errors for each in (error.errors if isinstance(error, SeveralErrors) else (error,))]
+    return every[0] if len(every) == 1 else SeveralErrors(every)
 
 
 class VerificationError(HfUnlearnError):

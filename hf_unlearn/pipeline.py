@@ -11,10 +11,15 @@ from typing import Any
 
 from rich.console import Console
 
+from .data.example import DataBundle
 from .errors import RequestError
+from .planning.plan import RunPlan
+from .planning.training import Devices
+from .planning.words import short
 from .recipe import Recipe, load_recipe
 from .recipe.attack_request import AttackRequest, spaced
 from .recipe.attacks import fit_to_data, fitting
+from .recipe.places import Places, places_of
 from .runtime.environment import environment_failures
 from .runtime.files import whole_file, write_atomically, write_private
 from .runtime.garbage import leave_imports_alone
@@ -27,10 +32,12 @@ from .stages.attack import say_cost
 from .stages.context import AnyRun, RunContext
 from .stages.data import load_data, notes_on
 from .stages.ends import settle_ends
+from .stages.findings import Finding, Findings
 from .stages.models import base_models
-from .stages.preflight import check_after, check_attacks, check_models, check_recipe, check_rows
+from .stages.planned import launched
+from .stages.preflight import Request, check_after, check_attacks, check_models, examine
 from .stages.proposal import Wanted, look, recipe_text
-from .stages.publishable import check_places, check_words
+from .stages.publishable import check_places
 from .stages.run import Run, Verified
 from .stages.single_model import (
     RESULT_FILE,
@@ -42,7 +49,7 @@ from .stages.single_model import (
     load_rows,
     start_attacks,
 )
-from .stages.units import begun_recipe, claim_output_dir, output_lock, prepare_output_dir
+from .stages.units import claim_output_dir, output_lock, prepare_output_dir
 
 Rows = str | Path | Iterable[Mapping[str, Any]]
 """Rows as mappings, or a file of them."""
@@ -80,6 +87,7 @@ def run_pipeline(
     only: str | None = None,
     workers: int | None = None,
     progress: Progress | None = None,
+    places: Places | None = None,
 ) -> RunResult:
     """Run a recipe, or one stage of it, in an output folder; what is finished there is not repeated.
 
@@ -90,22 +98,17 @@ def run_pipeline(
             finished.
         workers: Worker processes; ``None`` chooses, 0 runs everything in this process.
         progress: Where to announce what happens.
+        places: Where the recipe's keys stand in its file, for messages.
 
     Raises:
-        RequestError: The recipe's data or models are not usable, or the folder belongs to another recipe.
+        RequestError: The recipe's data or models are not usable, or the folder belongs to another recipe. All that
+            can be known before anything is started is told at once.
         EnvironmentFailure: Memory, disk, network or a library failed.
     """
     main = is_main_process()
     progress = progress or Progress(Console(highlight=False, quiet=not main))
-    check_recipe(recipe, only)
-    with environment_failures(output_dir):
-        recipe, bundle = load_data(recipe, progress.say, begun_recipe(output_dir))
-    check_words(recipe, bundle, only)
-    for sentence in notes_on(bundle):
-        progress.say(sentence)
-    recipe, left_out = fit_to_data(recipe, bundle)
-    for name, reason in left_out.items():
-        progress.say(f"{name} is left out of the tier {recipe.attack_tier}: {reason}")
+    devices = launched() if only is None else None
+    recipe, bundle = _before(Request(recipe, output_dir, only, devices), Findings(places), progress)
     with environment_failures(output_dir):
         if main:
             prepare_output_dir(output_dir)
@@ -123,17 +126,70 @@ def run_pipeline(
         return RunResult(output_dir, run.verified, progress.seconds)
 
 
+def _before(request: Request, findings: Findings, progress: Progress) -> tuple[Recipe, DataBundle]:
+    """Tell everything that is found before a run starts; a recipe and its rows if nothing is in the way."""
+    with environment_failures(request.output_dir):
+        seen = examine(request, findings, progress)
+    for finding in findings:
+        if finding.level != "refuse":
+            progress.say(finding.line())
+    findings.raise_refusals()
+    assert seen is not None  # or there is a refusal
+    if seen.plan is not None:
+        for line in short(seen.plan):
+            progress.say(line)
+    return seen.recipe, seen.bundle
+
+
+@dataclass(frozen=True)
+class Planned:
+    """What is known of a run before it starts.
+
+    Attributes:
+        findings: Everything that was found.
+        plan: What it will take; ``None`` if something is in the way.
+    """
+
+    findings: tuple[Finding, ...]
+    plan: RunPlan | None
+
+    @property
+    def refused(self) -> bool:
+        """Whether the run would be refused."""
+        return any(finding.level == "refuse" for finding in self.findings)
+
+
+def plan_run(
+    recipe: Recipe, output_dir: Path, devices: Devices, progress: Progress, places: Places | None = None
+) -> Planned:
+    """Plan a run without loading weights; nothing is written.
+
+    Args:
+        recipe: A checked recipe.
+        output_dir: Where the run would write.
+        devices: What it would be on.
+        progress: Told what takes time.
+        places: Where the recipe's keys stand in its file.
+
+    Raises:
+        EnvironmentFailure: The Hub could not be reached.
+    """
+    findings = Findings(places)
+    with environment_failures(output_dir):
+        seen = examine(Request(recipe, output_dir, None, devices, limited=False), findings, progress)
+    return Planned(tuple(findings), None if seen is None else seen.plan)
+
+
 def start_run(context: RunContext) -> Run:
     """Fetch or build the models that a run starts from, and refuse what cannot work before any stage.
 
     Args:
-        context: A run whose recipe was checked.
+        context: A run that preflight found nothing against.
 
     Raises:
-        RequestError: Rows, models, formats and attacks do not fit each other.
+        RequestError: Models and attacks do not fit each other.
         EnvironmentFailure: The Hub could not be reached.
     """
-    check_rows(context)
     target, never_knew = base_models(context)
     run = Run(context, target, never_knew, is_main=is_main_process())
     check_models(run)
@@ -263,7 +319,8 @@ def audit(
             f"{recipe}: an audit judges checkpoints, and methods.0 ({loaded.methods[0].name}) names none: give it the "
             "key 'checkpoint' with a Hub id or folder in place of its settings, or use `hf-unlearn run`"
         )
-    return run_pipeline(loaded, Path(output_dir or Path("runs") / loaded.name), workers=workers)
+    places = places_of(recipe, overrides)
+    return run_pipeline(loaded, Path(output_dir or Path("runs") / loaded.name), workers=workers, places=places)
 
 
 def propose(wanted: Wanted, output: Path) -> list[str]:

@@ -7,6 +7,7 @@ off.
 
 from __future__ import annotations
 
+import copy
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -60,7 +61,7 @@ class Tuning:
             return
         from ..models.loading import empty_model
 
-        adapted = self._add(name, empty_model(folder))
+        adapted = self.without_weights(name, empty_model(folder))
         layers = [module for module in adapted.modules() if hasattr(module, "lora_A")]
         narrow = min(min(layer.in_features, layer.out_features) for layer in layers)
         if self.rank > narrow:
@@ -68,6 +69,16 @@ class Tuning:
                 f"{name}.lora_rank is {self.rank}, more than the {narrow} of the narrowest layer that gets one: lower "
                 "it"
             )
+
+    def without_weights(self, name: str, model: PreTrainedModel) -> Any:
+        """A copy of a model on the ``meta`` device, with everything that is trained wanting gradients.
+
+        Raises:
+            RequestError: The adapters do not fit.
+            MissingExtraError: peft is not installed.
+        """
+        copied = copy.deepcopy(model)
+        return copied.requires_grad_(True) if self.kind == "full" else self._add(name, copied)
 
     @contextmanager
     def applied(self, name: str, model: PreTrainedModel, seed: str | int) -> Iterator[Any]:

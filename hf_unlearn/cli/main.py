@@ -19,7 +19,7 @@ from ..runtime.signals import ended_by_signals, stopped_by
 from ..runtime.streams import lost_output, open_standard_streams, watched_output
 from ..stages import stages_of
 from ..version import __version__
-from . import attack, check, evaluate, init, launchers, listing, publish, report, run
+from . import attack, check, evaluate, init, launchers, listing, plan, publish, report, run
 from .command import Command
 
 OWN_FAULT = 70
@@ -116,6 +116,7 @@ ABOUT = "Make a language model forget, and prove it on the files you release."
 _START_HERE = (
     ("hf-unlearn quickstart", "a small model, every stage: no GPU, no network"),
     ("hf-unlearn init MODEL --forget FILE", "a first recipe for your own model and rows"),
+    ("hf-unlearn plan recipe.yaml", "what a run takes and what is in its way: memory, time, disk"),
     ("hf-unlearn run recipe.yaml", "run it: train, quantize, score, attack, judge"),
     ("hf-unlearn attack MODEL --attack rtt --data FILE", "attack any model"),
     ("hf-unlearn evaluate MODEL --suite tofu", "score any model"),
@@ -152,6 +153,7 @@ def _commands() -> list[Command]:
     stages = [own.pop(stage.name) if stage.name in own else run.stage_command(stage) for stage in named]
     return [
         *init.COMMANDS,
+        *plan.COMMANDS,
         run.RUN,
         *stages,
         *own.values(),

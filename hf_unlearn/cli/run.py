@@ -12,6 +12,7 @@ import yaml
 from ..errors import RequestError, printable
 from ..stages import Stage
 from .command import Command
+from .plan import add_plan_arguments, print_plan
 
 if TYPE_CHECKING:
     from ..pipeline import RunResult
@@ -69,14 +70,18 @@ def run_recipe(arguments: argparse.Namespace, only: str | None = None) -> int:
         only: The stage; all of them if it is left out.
     """
     from ..recipe import load_recipe
+    from ..recipe.places import places_of
 
     recipe = load_recipe(arguments.recipe, arguments.overrides)
     if arguments.print_config:
         return _print_config(recipe)
+    if getattr(arguments, "dry_run", False):
+        return print_plan(arguments)
     from ..pipeline import run_pipeline  # loads torch, which a mistake in the recipe need not wait for
 
     output_dir = arguments.output_dir or Path("runs") / recipe.name
-    result = run_pipeline(recipe, output_dir, only=only, workers=workers_of(arguments))
+    places = places_of(arguments.recipe, arguments.overrides)
+    result = run_pipeline(recipe, output_dir, only=only, workers=workers_of(arguments), places=places)
     return 0 if result.verified is None or result.passed else 1
 
 
@@ -140,7 +145,13 @@ def _print_ending(result: RunResult) -> None:
     print("What to try:   make real (a real pretrained model), hf-unlearn init MODEL --forget FILE (your own)")
 
 
-RUN = Command("run", "run every stage of a recipe, resuming what is finished", add_recipe_arguments, run_recipe)
+def _add_run_or_plan(command: argparse.ArgumentParser) -> None:
+    add_recipe_arguments(command)
+    command.add_argument("--dry-run", action="store_true", help="print the plan, start nothing (see plan)")
+    add_plan_arguments(command)
+
+
+RUN = Command("run", "run every stage of a recipe, resuming what is finished", _add_run_or_plan, run_recipe)
 AUDIT = Command(
     "audit",
     "judge checkpoints that were unlearned elsewhere: no training, no publishing",

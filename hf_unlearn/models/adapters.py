@@ -119,16 +119,18 @@ def merged(model: Any) -> Any:
 
 def _shared_adapted(model: Any) -> list[tuple[str, nn.Module]]:
     """Layers below adapters whose weights also stand elsewhere in the model, by name."""
+
+    def place(parameter: nn.Parameter) -> int:
+        return parameter.untyped_storage().data_ptr() or id(parameter)  # without weights there is no address
+
     places: dict[int, int] = {}
     for _, parameter in model.named_parameters(remove_duplicate=False):
-        where = parameter.untyped_storage().data_ptr()
+        where = place(parameter)
         places[where] = places.get(where, 0) + 1
     found = []
     for name, module in model.named_modules():
         layer = module.get_base_layer() if hasattr(module, "get_base_layer") else module
-        if layer is not module and any(
-            places[parameter.untyped_storage().data_ptr()] > 1 for parameter in layer.parameters(recurse=False)
-        ):
+        if layer is not module and any(places[place(parameter)] > 1 for parameter in layer.parameters(recurse=False)):
             found.append((name, layer))
     return found
 

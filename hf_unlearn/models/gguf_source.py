@@ -62,7 +62,9 @@ def is_gguf_source(name: str, gguf_file: str | None = None) -> bool:
     return gguf_file is not None or name.startswith(PACKAGE) or (name.endswith(".gguf") and Path(name).is_file())
 
 
-def fetch_model(name: str, revision: str | None, key: str, gguf_file: str | None = None) -> Path:
+def fetch_model(
+    name: str, revision: str | None, key: str, gguf_file: str | None = None, *, weights: bool = True
+) -> Path:
     """A local folder with the model: as it is, downloaded from the Hub, or converted from a GGUF file.
 
     Args:
@@ -70,13 +72,14 @@ def fetch_model(name: str, revision: str | None, key: str, gguf_file: str | None
         revision: Branch, tag or commit on the Hub.
         key: Its name in messages.
         gguf_file: Name of the GGUF file in the folder, repository or package.
+        weights: Whether they are needed: without them only configuration and tokenizer are downloaded.
 
     Raises:
         RequestError: There is no such model, or transformers cannot read the file.
         EnvironmentFailure: The Hub cannot be reached, or the package or the library ``gguf`` is not installed.
     """
     if not is_gguf_source(name, gguf_file):
-        return fetch(name, revision, key)
+        return fetch(name, revision, key, weights=weights)
     return converted(_file_of(name, revision, key, gguf_file), key, _package_version(name))
 
 

@@ -212,13 +212,14 @@ def quantization_method(model: PreTrainedModel) -> str | None:
     return None if quantizer is None else str(getattr(quantizer.quantization_config.quant_method, "value", ""))
 
 
-def fetch(name: str, revision: str | None, key: str) -> Path:
+def fetch(name: str, revision: str | None, key: str, *, weights: bool = True) -> Path:
     """A local folder as it is, or a Hub model downloaded to the cache.
 
     Args:
         name: Folder or Hub id.
         revision: Branch, tag or commit on the Hub.
         key: Its name in messages.
+        weights: Whether they are downloaded, too; without them shapes and tokenizer can be checked.
 
     Raises:
         RequestError: Neither a folder with a saved model nor a model on the Hub that can be read.
@@ -240,7 +241,7 @@ def fetch(name: str, revision: str | None, key: str) -> Path:
         RevisionNotFoundError,
     )
 
-    patterns = ["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt"]
+    patterns = [*(["*.safetensors"] if weights else []), "*.json", "*.jinja", "*.model", "*.txt"]
     try:
         found = Path(snapshot_download(name, revision=revision, allow_patterns=patterns))
     except HFValidationError:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -17,11 +17,15 @@ _STORED: Mapping[str, Dtype] = {"BF16": "bfloat16", "F16": "float16"}
 _OWN: Mapping[str, Dtype] = {"bfloat16": "bfloat16", "float16": "float16"}
 
 
-def own_dtype(folder: Path) -> Dtype:
+def own_dtype(folder: Path, whole: Callable[[], Path] | None = None) -> Dtype:
     """``bfloat16`` or ``float16`` for a checkpoint of that type, ``float32`` for all others.
 
     It is what ``from_pretrained(folder, dtype="auto")`` gives: the type that config.json names or, if it names none,
     that of the first weights in the files.
+
+    Args:
+        folder: The checkpoint, or its configuration alone.
+        whole: Gives the folder with its weights, where ``folder`` may lack them; asked if config.json names no type.
 
     Raises:
         RequestError: config.json cannot be used.
@@ -33,7 +37,9 @@ def own_dtype(folder: Path) -> Dtype:
             f"model.target: {folder} has a config.json that cannot be used: {first_line(error)}"
         ) from error
     named = config.dtype or config.get_text_config().dtype
-    return _first_stored(folder) if named is None else _OWN.get(str(named).removeprefix("torch."), "float32")
+    if named is None:
+        return _first_stored(folder if whole is None else whole())
+    return _OWN.get(str(named).removeprefix("torch."), "float32")
 
 
 def _first_stored(folder: Path) -> Dtype:

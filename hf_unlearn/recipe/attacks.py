@@ -22,7 +22,7 @@ from typing import Any
 from ..attacks import ATTACKS, TIERS, Attack, tier_names
 from ..attacks.composed import ORDER_KEYS, OrderedAttack
 from ..data.example import DataBundle
-from ..errors import RequestError
+from ..errors import HfUnlearnError, RequestError, one_error
 from ..quantization import FORMATS, full_name
 from ..registry import suggest
 from ..runtime.strict_yaml import Located, build
@@ -165,13 +165,17 @@ def fitting(section: AttackSection, bundle: DataBundle) -> tuple[dict[str, Attac
     """
     of_tier = set(tier_names(section.tier)) if section.tier else set()
     reasons: dict[str, str] = {}
+    errors: list[HfUnlearnError] = []
     for name, attack in section.attacks.items():
         try:
             attack.plan(bundle)
         except RequestError as error:
-            if name not in of_tier:
-                raise
-            reasons[name] = str(error)
+            if name in of_tier:
+                reasons[name] = str(error)
+            else:
+                errors.append(error)
+    if errors:
+        raise one_error(errors)
     return {name: attack for name, attack in section.attacks.items() if name not in reasons}, reasons
 
 
@@ -185,16 +189,26 @@ def fit_to_data(recipe: Recipe, bundle: DataBundle) -> tuple[Recipe, dict[str, s
         RequestError: The data does not fit an attack that the recipe names itself, or that a control needs, or has too
             few groups of facts for the limit of the gate as it stands and in formats.
     """
-    attacks, reasons = fitting(AttackSection(dict(recipe.attack), recipe.attack_tier), bundle)
-    check_forget_groups(recipe.gate, bundle)
+    errors: list[HfUnlearnError] = []
+    try:
+        check_forget_groups(recipe.gate, bundle)
+    except RequestError as error:
+        errors.append(error)
+    try:
+        attacks, reasons = fitting(AttackSection(dict(recipe.attack), recipe.attack_tier), bundle)
+    except RequestError as error:
+        raise one_error([*errors, error]) from None
     of_tier = set(tier_names(recipe.attack_tier)) if recipe.attack_tier else set()
     for name in recipe.gate.attacks:
         if name in attacks and (problem := too_few_groups(name, attacks[name], recipe.gate, bundle)):
             # What the recipe sets itself must not drop out of the verdict for it.
             if name not in of_tier or attacks[name] != ATTACKS.get(name).value():
-                raise RequestError(problem)
+                errors.append(RequestError(problem))
+                continue
             reasons[name] = problem
             del attacks[name]
+    if errors:
+        raise one_error(errors)
     if not reasons:
         return recipe, reasons
     for control in recipe.controls:

@@ -155,6 +155,11 @@ class TrainingPart:
     acts_at_end: ClassVar[bool] = False
     rules: ClassVar[int] = 1
 
+    @property
+    def passes(self) -> int:
+        """Forward and backward passes of the forget term in a step, for a plan of what a run takes."""
+        return 1
+
     def check(self, config: Any) -> None:
         """Called when a recipe is checked, before any model is loaded: refuses settings that do not go together.
 

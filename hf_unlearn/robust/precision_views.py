@@ -117,6 +117,11 @@ class PrecisionViews(TrainingPart):
                 " views there are to draw from"
             )
 
+    @property
+    def passes(self) -> int:
+        """One for each view."""
+        return self.per_step
+
     def pool(self) -> list[str]:
         """Names of all views that a step can draw."""
         noise = [NOISE + name for name in dict.fromkeys(self.noise)]

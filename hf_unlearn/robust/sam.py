@@ -62,6 +62,11 @@ class SAM(TrainingPart):
         if self.every < 1:
             raise RequestError(f"sam: every is {self.every}, it must be at least 1")
 
+    @property
+    def passes(self) -> int:
+        """One to find where to move, one there."""
+        return 2
+
     def before_step(self, context: StepContext) -> None:
         """Finds the weights that the forget gradient will be taken at."""
         self._moved = {}

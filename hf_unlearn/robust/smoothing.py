@@ -68,6 +68,11 @@ class Smoothing(TrainingPart):
         if self.draws < 1:
             raise RequestError(f"smoothing: draws is {self.draws}, it must be at least 1")
 
+    @property
+    def passes(self) -> int:
+        """One for each draw."""
+        return self.draws
+
     def before_step(self, context: StepContext) -> None:
         """Each step has draws of its own."""
         self._step, self._model = context.step, context.model

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from ..data.checks import check_bundle, holding_forgotten
@@ -10,7 +10,7 @@ from ..data.example import EMPTY_SET, DataBundle, RowSet
 from ..data.planted import make_planted
 from ..data.repeats import repeats
 from ..data.sources import Source, load_source, scored_apart
-from ..errors import RequestError
+from ..errors import HfUnlearnError, RequestError, one_error
 from ..recipe import Recipe
 from .known_rows import only_known
 from .settled import Begun, Target, settle_dtype, settle_form, with_other_form
@@ -51,20 +51,15 @@ def load_data(
         recipe, told = settle_form(recipe, None, target, begun)
         bundle = make_world(data.world, _target(recipe, "data.world"), say)
     else:
-        sets = {
-            name: _load_set(source, name, f"data.{name}")
-            for name, source in (
-                ("forget", data.forget),
-                ("retain", data.retain),
-                ("holdout", data.holdout),
-                ("generic", data.generic),
-            )
-            if source is not None
-        }
-        for name, source in data.score.items():
-            asked = scored_apart(_load_set(source, name, f"data.score.{name}").score)
-            sets[name] = replace(sets[name], score=asked)
-        extra = {name: _load_set(source, name, f"data.extra.{name}") for name, source in data.extra.items()}
+        main = {"forget": data.forget, "retain": data.retain, "holdout": data.holdout, "generic": data.generic}
+        named = {(f"data.{name}", name): source for name, source in main.items() if source is not None}
+        named |= {(f"data.score.{name}", name): source for name, source in data.score.items()}
+        named |= {(f"data.extra.{name}", name): source for name, source in data.extra.items()}
+        loaded = _load_sets(named)
+        sets = {name: loaded[f"data.{name}"] for name in main if f"data.{name}" in loaded}
+        for name in data.score:
+            sets[name] = replace(sets[name], score=scored_apart(loaded[f"data.score.{name}"].score))
+        extra = {name: loaded[f"data.extra.{name}"] for name in data.extra}
         holdout, generic = (sets.get(name, EMPTY_SET) for name in ("holdout", "generic"))
         recipe, told = settle_form(recipe, sets["forget"], target, begun)
         bundle = _without_unknown(recipe, DataBundle(sets["forget"], sets["retain"], holdout, generic, extra))
@@ -120,6 +115,22 @@ def told_repeats(bundle: DataBundle) -> list[str]:
         for name, count in found.items()
         if count
     ]
+
+
+def _load_sets(named: Mapping[tuple[str, str], Source]) -> dict[str, RowSet]:
+    """Sets by key. What is wrong with any of them is told at once."""
+    loaded: dict[str, RowSet] = {}
+    errors: list[HfUnlearnError] = []
+    for (key, name), source in named.items():
+        try:
+            loaded[key] = _load_set(source, name, key)
+        except HfUnlearnError as error:
+            errors.append(error)
+            if not isinstance(error, RequestError):
+                break  # a Hub that does not answer would be waited for once more
+    if errors:
+        raise one_error(errors)
+    return loaded
 
 
 def _load_set(source: Source, name: str, key: str) -> RowSet:

@@ -40,15 +40,19 @@ def base_models(context: RunContext) -> tuple[Subject, Subject | None]:
     return target, _subject("never_knew", "never_knew", _with_tokenizer(spec, folder))
 
 
-def fetch_target(spec: ModelSpec) -> Path:
+def fetch_target(spec: ModelSpec, *, weights: bool = True) -> Path:
     """The folder of a target that is named in the recipe.
+
+    Args:
+        spec: The models of the recipe.
+        weights: Whether they are downloaded too: shapes and tokenizer can be looked at without them.
 
     Raises:
         RequestError: There is no such model.
         EnvironmentFailure: The Hub could not be reached, or a package or library is missing.
     """
     assert spec.target is not None  # else it is built from scratch
-    folder = fetch_model(spec.target, spec.target_revision, "model.target", spec.gguf_file)
+    folder = fetch_model(spec.target, spec.target_revision, "model.target", spec.gguf_file, weights=weights)
     refuse_gguf(folder, "model.target")
     return _with_tokenizer(spec, folder)
 
@@ -103,10 +107,16 @@ def with_local_base(spec: ScratchSpec) -> ScratchSpec:
     """
     if spec.base is None:
         return spec
+    return replace(spec, base=str(fetch_base(spec)), base_revision=None, base_gguf_file=None)
+
+
+def fetch_base(spec: ScratchSpec, *, weights: bool = True) -> Path:
+    """The folder of a base that is named in the recipe; for its arguments and errors see :func:`fetch_target`."""
+    assert spec.base is not None  # else there is none
     key = "model.scratch.base"
-    folder = fetch_model(spec.base, spec.base_revision, key, spec.base_gguf_file)
+    folder = fetch_model(spec.base, spec.base_revision, key, spec.base_gguf_file, weights=weights)
     refuse_gguf(folder, key)
-    return replace(spec, base=str(folder), base_revision=None, base_gguf_file=None)
+    return folder
 
 
 def _scratch_models(context: RunContext, spec: ScratchSpec) -> tuple[Subject, Subject]:

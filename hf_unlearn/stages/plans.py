@@ -66,31 +66,31 @@ def _method_plan(
     bundle = replace(context.bundle, retain=RowSet(rows, context.bundle.retain.score))
     digest = generated.digest if generated else None
     unit = _unit(context, target.digest, "train", method.name, completed(method.settings), digest)
-    return TrainingPlan(method.name, unit, target.folder, bundle, _settings(context, method.settings))
+    return TrainingPlan(method.name, unit, target.folder, bundle, training_settings(context, method.settings))
 
 
 def _control_plan(context: RunContext, control: ControlSpec, target: Subject, never: Subject | None) -> TrainingPlan:
     part = control_part(control)
-    settings = {**control.settings, "control": _part_spec(control)}
+    settings = {**control.settings, "control": part_spec(control)}
     if not part.learns_first:
         unit = _unit(context, target.digest, "train", control.name, settings)
         bundle = part.training_rows(context.bundle)
-        return TrainingPlan(control.name, unit, target.folder, bundle, _settings(context, settings))
+        return TrainingPlan(control.name, unit, target.folder, bundle, training_settings(context, settings))
     if never is None:  # the recipe check finds this before
         raise RequestError(f"the control {control.name} learns from a never-knew model: give model.never_knew")
     first = _learning_plan(context, control, never)
     # The learned model follows from its inputs, so this unit is known before that one is made.
     unit = _unit(context, fingerprint(first.unit.inputs), "train", control.name, settings)
     bundle = part.training_rows(context.bundle)
-    return TrainingPlan(control.name, unit, first.unit.path, bundle, _settings(context, settings), first)
+    return TrainingPlan(control.name, unit, first.unit.path, bundle, training_settings(context, settings), first)
 
 
 def _learning_plan(context: RunContext, control: ControlSpec, never: Subject) -> TrainingPlan:
     learner = control_part(control, phase="learn")
-    settings = {**learner.learning, **control.learn, "control": _part_spec(control, phase="learn")}
+    settings = {**learner.learning, **control.learn, "control": part_spec(control, phase="learn")}
     unit = _unit(context, never.digest, "own-target", control.name, settings)
     bundle = learner.training_rows(context.bundle)
-    return TrainingPlan(f"{control.name} learns", unit, never.folder, bundle, _settings(context, settings))
+    return TrainingPlan(f"{control.name} learns", unit, never.folder, bundle, training_settings(context, settings))
 
 
 def control_part(control: ControlSpec, **given: Any) -> Any:
@@ -98,12 +98,14 @@ def control_part(control: ControlSpec, **given: Any) -> Any:
     return build_part(CONTROLS, {"name": control.kind, **control.parameters, **given})
 
 
-def _part_spec(control: ControlSpec, **given: Any) -> Any:
+def part_spec(control: ControlSpec, **given: Any) -> Any:
+    """The control as ``UnlearnConfig.control`` takes it."""
     parameters = {**control.parameters, **given}
     return {"name": control.kind, **parameters} if parameters else control.kind
 
 
-def _settings(context: RunContext, settings: Mapping[str, Any]) -> dict[str, Any]:
+def training_settings(context: RunContext, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of a training with what the recipe says of all of them."""
     data = context.recipe.data
     return {"max_length": data.max_length, "truncation": data.truncation, **settings}
 
@@ -116,7 +118,7 @@ def _unit(
         "target": start,
         "data": context.data_digest,
         "format": context.text_format.described(),
-        "settings": _settings(context, settings),
+        "settings": training_settings(context, settings),
         "seed": context.recipe.seed,
         "dtype": context.recipe.model.dtype,
         "versions": context.versions,

@@ -1,87 +1,326 @@
-"""Every refusal that can be known before work starts, as three lists: by the recipe, with its rows, with its models.
+"""Everything that can be known before work starts, found at once: by the recipe, with its rows, with the target.
 
-A check takes its list's subject and raises; a new one is a function here and an entry in a list. What has to be
-measured first, such as whether the target knows the facts, is in the :mod:`~hf_unlearn.stages.baselines` stage.
+A check is a function that raises; :class:`~hf_unlearn.stages.findings.Findings` collects what all of them say. The
+target is looked at without its weights. What has to be measured first, such as whether the target knows the facts, is
+in the :mod:`~hf_unlearn.stages.baselines` stage.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from transformers import AutoConfig
 
 from ..attacks.base import Attack, Attacked
-from ..attacks.composed import after_of
+from ..attacks.composed import after_of, bare
+from ..attacks.retraining import RetrainingSettings
 from ..data.encoding import check_chat_template, encode_row, encode_rows, load_tokenizer
-from ..errors import RequestError, first_line
+from ..data.example import DataBundle
+from ..errors import MissingExtraError, RequestError, first_line
 from ..evaluation.suites.harness import check_harness
 from ..models.limits import refuse_unknown_ids
 from ..models.loading import empty_model
-from ..models.scratch import scratch_tokenizer
+from ..planning.disk import free_bytes, written_bytes
+from ..planning.plan import RunPlan, make_plan, surely_too_much
+from ..planning.training import Devices, TrainingInput, paired, trained_model
+from ..planning.words import size
+from ..planning.work import training_work
 from ..quantization import FORMATS
 from ..quantization.base import body_layers
 from ..recipe import Recipe
+from ..recipe.attacks import fit_to_data
+from ..runtime.jobs import Workers
+from ..runtime.processes import world_size
+from ..runtime.progress import Progress
+from ..trainer.parts import check_steps
 from .attack import looks_at_target
 from .context import Context, RunContext, Subject
-from .models import tokenizer_texts, with_local_base
-from .publishable import check_published_text
+from .data import load_data, notes_on
+from .early_target import early_target
+from .findings import Findings
+from .planned import Encoder, folders_of, plan_input, trainings_of
+from .publishable import check_published_text, check_words
 from .report_inputs import description
 from .run import Run
+from .units import begun_recipe
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 
-def check_recipe(recipe: Recipe, command: str | None) -> None:
-    """Refuse what the recipe alone shows to be wrong, before anything is read.
+@dataclass(frozen=True)
+class Request:
+    """What was asked for.
+
+    Attributes:
+        recipe: A recipe that was read without an error.
+        output_dir: Where it runs.
+        command: The command for a single stage that is given; ``None`` for the whole run.
+        devices: What it runs on, for a plan; ``None`` makes none.
+        limited: Whether a plan that does not fit the memory or disk is refused; otherwise it is only said.
+    """
+
+    recipe: Recipe
+    output_dir: Path
+    command: str | None = None
+    devices: Devices | None = None
+    limited: bool = True
+
+
+@dataclass(frozen=True)
+class Preflight:
+    """What is known before a run starts, if nothing is in its way.
+
+    Attributes:
+        recipe: Without the attacks of its tier that the data does not fit.
+        bundle: Its rows.
+        plan: What it will take; ``None`` where none was asked for, or something is in the way.
+    """
+
+    recipe: Recipe
+    bundle: DataBundle
+    plan: RunPlan | None = None
+
+
+def examine(request: Request, findings: Findings, progress: Progress) -> Preflight | None:
+    """Look at everything before anything is started.
+
+    Args:
+        request: What was asked for.
+        findings: Gets what is found.
+        progress: Told what takes time.
+
+    Returns:
+        ``None`` if the rows cannot be used; otherwise ``findings`` says whether something is in the way.
+    """
+    recipe, command = request.recipe, request.command
+    check_recipe(recipe, command, findings)
+    if findings.refused and asks_target(recipe):
+        return None  # the weights would be loaded to read the rows
+    begun = begun_recipe(request.output_dir)
+    settled = findings.check("data", load_data, recipe, progress.say, begun)
+    if settled is None:
+        return None
+    recipe, bundle = settled
+    findings.check("data.description", check_words, recipe, bundle, command)
+    for sentence in notes_on(bundle):
+        findings.add("note", "data", sentence)
+    fitted = findings.check("gate", fit_to_data, recipe, bundle)
+    if fitted is not None:
+        recipe, left_out = fitted
+        for name, reason in left_out.items():
+            findings.add("note", "attack.tier", f"{name} is left out of the tier {recipe.attack_tier}: {reason}")
+    context = RunContext(recipe, request.output_dir, bundle, Workers(0), progress)
+    findings.check("export.calibration", check_calibration_text, context)
+    with ExitStack() as stack:
+        folder = findings.check("model.target", lambda: stack.enter_context(early_target(context)))
+        plan = None if folder is None else check_target(context, folder, request, findings)
+    return Preflight(recipe, bundle, plan)
+
+
+def check_recipe(recipe: Recipe, command: str | None, findings: Findings) -> None:
+    """Find what the recipe alone shows to be wrong, before anything is read.
 
     Args:
         recipe: A recipe that was read without an error.
         command: The command for a single stage that is given; ``None`` for the whole run.
-
-    Raises:
-        RequestError: The request cannot be met.
-        EnvironmentFailure: A library is missing or has the wrong version.
+        findings: Gets what is found.
     """
     if command == "publish" and recipe.is_audit:
-        raise RequestError(f"{recipe.name} judges checkpoints made elsewhere: an audit publishes nothing")
+        error = RequestError(f"{recipe.name} judges checkpoints made elsewhere: an audit publishes nothing")
+        findings.refuse("methods", error)
     if command in (None, "publish") and not recipe.is_audit:
-        description(recipe.data)
-    for check in RECIPE_CHECKS:
-        check(recipe)
+        findings.check("data.description", description, recipe.data)
+    for number, name in enumerate(recipe.export.formats):
+        findings.check(f"export.formats.{number}", check_format, name)
+    for name, attack in recipe.attack.items():
+        findings.check(f"attack.{name}", check_attack_libraries, name, attack)
+    for number, method in enumerate(recipe.methods):
+        findings.check(f"methods.{number}.optim", check_optimizer_library, method.settings)
+    findings.check("benchmarks", check_benchmarks, recipe)
 
 
-def check_rows(context: RunContext) -> None:
-    """Refuse what the rows show to be wrong, before a model is fetched or built.
+def check_target(context: RunContext, folder: Path, request: Request, findings: Findings) -> RunPlan | None:
+    """Find what does not fit the target, and plan the run if all does.
 
-    Raises:
-        RequestError: The rows cannot be used as the recipe wants them.
-        EnvironmentFailure: The Hub could not be reached.
+    Args:
+        context: The run.
+        folder: Of the target's configuration and tokenizer.
+        request: What was asked for.
+        findings: Gets what is found.
     """
-    for check in ROW_CHECKS:
-        check(context)
+    tokenizer = findings.check("model.target", load_tokenizer, str(folder))
+    config = None if tokenizer is None else findings.check("model.target", target_config, folder)
+    if tokenizer is None or config is None:
+        return None
+    if tokenizer.pad_token_id is None:
+        findings.add(
+            "note", "model.target", "the tokenizer has no pad token: rows are filled up with another, which is masked"
+        )
+    findings.check("data", check_target_texts, context, tokenizer, config)
+    model = findings.check("model.target", empty_model, folder)
+    if model is None:
+        return None
+    for number, name in enumerate(context.formats):
+        findings.check(f"export.formats.{number}", check_exportable, (name,), folder)
+    for name, attack in context.attacks.items():
+        findings.check(f"attack.{name}", check_attack, context, name, attack, folder, folder)
+    if findings.of("data"):
+        return None  # rows that cannot be read cannot be planned with
+    findings.check("export.calibration", check_calibration_length, context, folder)
+    encode = Encoder(context, tokenizer)
+    trainings = findings.check("methods", trainings_of, context, model, encode) or {}
+    for key, each in trainings.items():
+        findings.check(key, check_training, each)
+    if findings.refused or request.devices is None:
+        return None
+    return _plan(context, request, findings, (model, encode, trainings))
+
+
+def _plan(
+    context: RunContext, request: Request, findings: Findings, seen: tuple[Any, Encoder, dict[str, TrainingInput]]
+) -> RunPlan | None:
+    model, encode, trainings = seen
+    devices = request.devices
+    assert devices is not None  # asked before
+    given = plan_input(context, model, encode, trainings, devices)
+    try:
+        plan = make_plan(given, devices, free_bytes(request.output_dir))
+    except RequestError as error:  # the run itself may well be possible
+        findings.add("warn", "model.target", f"memory and time cannot be planned: {error}")
+        return None
+    check_memory(plan, findings, request.limited and devices.machine.firm)
+    check_disk(plan, findings, written_bytes(folders_of(request.output_dir)), request.limited)
+    return plan
+
+
+def check_memory(plan: RunPlan, findings: Findings, refuses: bool) -> None:
+    """Say which stages do not fit the memory of a device, and what would make them fit.
+
+    Args:
+        plan: What the run takes.
+        findings: Gets what is found.
+        refuses: Whether what surely does not fit is refused; otherwise it is a warning.
+    """
+    for stage in plan.stages:
+        if stage.fits is not False or stage.memory is None or plan.machine_memory is None:
+            continue
+        surely = surely_too_much(stage.memory, plan.machine_memory)
+        findings.add(
+            "refuse" if refuses and surely else "warn",
+            "",
+            f"{stage.stage} {stage.what} needs about {size(stage.memory.peak)} of memory, and {plan.machine} has "
+            f"{size(plan.machine_memory)}",
+            stage.mend or "use a device with more memory, or a smaller model",
+        )
+
+
+def check_disk(plan: RunPlan, findings: Findings, written: int, refuses: bool) -> None:
+    """Say whether the disk has room for what is not written yet.
+
+    Args:
+        plan: What the run writes in all.
+        findings: Gets what is found.
+        written: Bytes of it that are there already.
+        refuses: Whether too little is refused; otherwise it is a warning.
+    """
+    needed = plan.disk - written
+    if plan.disk_free is not None and needed > plan.disk_free:
+        findings.add(
+            "refuse" if refuses else "warn",
+            "",
+            f"the run writes about {size(needed)}, and {size(plan.disk_free)} of the disk are free",
+            "free some, choose another --output-dir, or take fewer formats or checkpoints (save_total_limit)",
+        )
 
 
 def check_models(run: Run) -> None:
-    """Refuse what the models show to be wrong, before anything is scored or trained.
+    """Refuse what only the models themselves show to be wrong, before anything is scored or trained.
 
     Raises:
-        RequestError: Rows, formats or attacks do not fit the models.
+        RequestError: Attacks do not fit the models.
         EnvironmentFailure: The Hub could not be reached.
     """
     for check in MODEL_CHECKS:
         check(run)
 
 
-def check_formats(recipe: Recipe) -> None:
-    """Refuse formats whose library is missing.
+def check_format(name: str) -> None:
+    """Refuse a format whose library is missing.
 
     Raises:
         MissingExtraError: Says which extra to install.
         EnvironmentFailure: A library has a version that the format does not work with.
     """
-    for name in recipe.export.formats:
-        FORMATS.get(name).value().check_available()
+    FORMATS.get(name).value().check_available()
+
+
+def check_attack_libraries(name: str, attack: Attack) -> None:
+    """Refuse an attack whose library is missing.
+
+    Raises:
+        MissingExtraError: Says which extra to install.
+    """
+    settings = bare(attack)
+    if not isinstance(settings, RetrainingSettings):
+        return
+    if settings.trained.kind == "lora" and find_spec("peft") is None:
+        raise MissingExtraError(f"attack.{name}.tuning: lora", "peft", "peft")
+    if settings.steps.optimizer == "lion" and find_spec("bitsandbytes") is None:
+        raise MissingExtraError(f"attack.{name}.optimizer: lion", "bitsandbytes", "quantization")
+
+
+def check_optimizer_library(settings: Mapping[str, Any]) -> None:
+    """Refuse an optimizer of bitsandbytes where that is missing.
+
+    Raises:
+        MissingExtraError: Says which extra to install.
+    """
+    name = str(settings.get("optim", ""))
+    if (
+        any(part in name for part in ("8bit", "bnb", "paged", "lion", "ademamix"))
+        and find_spec("bitsandbytes") is None
+    ):
+        raise MissingExtraError(f"optim: {name}", "bitsandbytes", "quantization")
+
+
+def asks_target(recipe: Recipe) -> bool:
+    """Whether rows are chosen by what the target knows, so that its weights are loaded to read them."""
+    sources = (recipe.data.forget, recipe.data.retain)
+    return recipe.data.world is not None or any(each is not None and each.known is not None for each in sources)
+
+
+def check_training(given: TrainingInput) -> None:
+    """Refuse a training whose adapters, layers, parameters, rows or steps do not fit the target.
+
+    Raises:
+        RequestError: Names what does not fit.
+    """
+    args = given.config()
+    _, losses, parts = trained_model(args, given.model)
+    if args.retain_loss_type != "none":
+        check_enough(len(given.retain), args.retain_per_forget)
+    rows = paired(args, given, parts, losses[0], world_size())
+    check_steps(args, len(rows))
+    training_work(args, rows, parts, world_size(), None)
+
+
+def check_enough(retain: int, per_forget: int) -> None:
+    """Refuse a retain set from which one forget row would get the same row twice.
+
+    Raises:
+        RequestError: Says how many rows there are.
+    """
+    if retain < per_forget:
+        raise RequestError(
+            f"the retain set has {retain} rows, fewer than retain_per_forget={per_forget}: a forget row "
+            "would get the same retain row twice: lower it or give more retain rows"
+        )
 
 
 def check_benchmarks(recipe: Recipe) -> None:
@@ -103,43 +342,35 @@ def check_calibration_text(context: RunContext) -> None:
     _ = context.calibrations  # chosen when they are first asked for
 
 
-def check_scratch_texts(context: RunContext) -> None:
-    """Check the rows with the tokenizer that a model built from scratch will have, before it is built.
+def target_config(folder: Path) -> PretrainedConfig:
+    """The target's configuration.
 
     Raises:
-        RequestError: See :func:`check_texts`.
+        RequestError: It cannot be used.
     """
-    spec = context.recipe.model.scratch
-    if spec is None:
-        return
-    tokenizer = scratch_tokenizer(tokenizer_texts(context.bundle), with_local_base(spec))
-    tokenizer.name_or_path = spec.base or "built from the data"
-    check_texts(context, tokenizer, spec.max_positions)
-
-
-def check_target_texts(run: Run) -> None:
-    """Check the rows with the tokenizer of a model that was not built for them.
-
-    Raises:
-        RequestError: See :func:`check_texts`.
-    """
-    from transformers import AutoConfig
-
-    if run.recipe.model.scratch is not None:
-        return
-    target = run.target.folder
-    tokenizer = load_tokenizer(str(target))
-    if tokenizer.pad_token_id is None:
-        run.context.progress.say("the tokenizer has no pad token: rows are filled up with another, which is masked")
     try:
-        config = AutoConfig.from_pretrained(target, trust_remote_code=False)
+        config: PretrainedConfig = AutoConfig.from_pretrained(folder, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise RequestError(
-            f"model.target: {target} has a config.json that cannot be used: {first_line(error)}"
+            f"model.target: {folder} has a config.json that cannot be used: {first_line(error)}"
         ) from error
+    return config
+
+
+def check_target_texts(context: RunContext, tokenizer: PreTrainedTokenizerBase, config: PretrainedConfig) -> None:
+    """Check the rows with the target's tokenizer.
+
+    Raises:
+        RequestError: See :func:`check_texts`.
+    """
+    scratch = context.recipe.model.scratch
+    if scratch is not None:
+        tokenizer.name_or_path = scratch.base or "built from the data"
+        check_texts(context, tokenizer, scratch.max_positions)
+        return
     settings = config.get_text_config()
     positions, vocabulary = (getattr(settings, key, None) for key in ("max_position_embeddings", "vocab_size"))
-    check_texts(run.context, tokenizer, positions, vocabulary)
+    check_texts(context, tokenizer, positions, vocabulary)
 
 
 def check_texts(
@@ -180,13 +411,13 @@ def check_texts(
         )
 
 
-def check_calibration_length(run: Run) -> None:
+def check_calibration_length(context: RunContext, target: Path) -> None:
     """Refuse calibration text that is too short for the target's widest layer.
 
     Raises:
         RequestError: Says how many tokens there are and how many are needed.
     """
-    calibrations, target = run.context.calibrations, run.target.folder
+    calibrations = context.calibrations
     if not calibrations:
         return
     empty = empty_model(target)
@@ -195,11 +426,6 @@ def check_calibration_length(run: Run) -> None:
     for name, calibration in calibrations.items():
         widest = max(layer.in_features for layer in body_layers(empty, name).values())
         calibration.check_length(sum(map(len, calibration.encode(tokenizer, positions))), widest)
-
-
-def check_shapes(run: Run) -> None:
-    """Refuse formats that cannot hold the target: what is unlearned from it has the same shape."""
-    check_exportable(run.recipe.export.formats, run.target.folder)
 
 
 def check_exportable(names: Sequence[str], source: Path) -> None:
@@ -229,14 +455,23 @@ def check_attacks(context: Context, subjects: Sequence[Subject], target: Subject
         RequestError: An attack looks at the model before unlearning, which was not named, or does not fit a model.
     """
     for name, attack in context.attacks.items():
-        if target is None and looks_at_target(name, attack):
-            raise RequestError(
-                f"{name} uses the model before unlearning, which is not given: give it, or leave {name} out"
-            )
         for subject in subjects:
             # Shapes are those of the model as it is: what is attacked after quantizing is made later.
-            known = subject.folder if target is None else target.folder
-            attack.check(Attacked(subject.folder, known, context.bundle, context.text_format, context.attack_metrics))
+            check_attack(context, name, attack, subject.folder, None if target is None else target.folder)
+
+
+def check_attack(context: Context, name: str, attack: Attack, folder: Path, target: Path | None) -> None:
+    """Refuse an attack that does not fit a model; no weights are loaded.
+
+    Raises:
+        RequestError: It looks at the model before unlearning, which was not named, or does not fit the model.
+    """
+    if target is None and looks_at_target(name, attack):
+        raise RequestError(
+            f"{name} uses the model before unlearning, which is not given: give it, or leave {name} out"
+        )
+    known = folder if target is None else target
+    attack.check(Attacked(folder, known, context.bundle, context.text_format, context.attack_metrics))
 
 
 def check_after(attacks: Mapping[str, Attack]) -> None:
@@ -259,12 +494,4 @@ def check_after(attacks: Mapping[str, Attack]) -> None:
             )
 
 
-RECIPE_CHECKS: tuple[Callable[[Recipe], None], ...] = (check_formats, check_benchmarks)
-ROW_CHECKS: tuple[Callable[[RunContext], None], ...] = (check_calibration_text, check_scratch_texts)
-MODEL_CHECKS: tuple[Callable[[Run], None], ...] = (
-    check_target_texts,
-    check_calibration_length,
-    check_shapes,
-    check_attack_fit,
-    check_published_text,
-)
+MODEL_CHECKS: tuple[Callable[[Run], None], ...] = (check_attack_fit, check_published_text)

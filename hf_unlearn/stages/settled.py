@@ -35,13 +35,17 @@ _KEPT = "as in the part of this run that is there"
 
 @dataclass(frozen=True)
 class Target:
-    """The target that a recipe names, fetched when it is first looked at."""
+    """The target that a recipe names, fetched without its weights when it is first looked at."""
 
     spec: ModelSpec
 
     @cached_property
     def folder(self) -> Path:
-        """Its folder."""
+        """A folder with its configuration and tokenizer, perhaps without its weights."""
+        return fetch_target(self.spec, weights=False)
+
+    def whole(self) -> Path:
+        """The folder with its weights."""
         return fetch_target(self.spec)
 
     @cached_property
@@ -95,7 +99,7 @@ def settle_dtype(recipe: Recipe, target: Target, begun: Begun) -> tuple[Recipe, 
     if recipe.model.dtype != "auto":
         return recipe, []
     kept = _before(begun, "model", "dtype")
-    dtype, why = own_dtype(target.folder), "the target's own type"
+    dtype, why = own_dtype(target.folder, target.whole), "the target's own type"
     if kept is not None and kept != dtype:
         dtype, why = kept, _KEPT
     told = f"Models are scored and saved in {dtype} (model.dtype: auto): {why}."

@@ -85,18 +85,20 @@ def load_parts(parts: Sequence[TrainingPart], checkpoint: Path) -> None:
         part.load_state(checkpoint / PARTS_FOLDER)
 
 
-def steps_of_run(args: TrainingArguments, rows: int) -> int:
+def steps_of_run(args: TrainingArguments, rows: int, processes: int | None = None) -> int:
     """Optimizer steps of the whole run, as [`~transformers.Trainer`] will count them once it has begun.
 
     Args:
         args: Its settings.
         rows: Items of the training set; an epoch goes once through them.
+        processes: That train together; those of this launch if left out.
     """
     if args.max_steps >= 0:
         return args.max_steps
+    count = args.world_size if processes is None else processes
     batches = rows / args.per_device_train_batch_size
     whole = math.floor(batches) if args.dataloader_drop_last else math.ceil(batches)
-    of_each = whole // args.world_size if args.dataloader_drop_last else math.ceil(whole / args.world_size)
+    of_each = whole // count if args.dataloader_drop_last else math.ceil(whole / count)
     steps = max(math.ceil(of_each / args.gradient_accumulation_steps), 1)
     return math.ceil(args.num_train_epochs * steps)
 
@@ -119,14 +121,16 @@ def check_steps(args: TrainingArguments, rows: int) -> None:
         )
 
 
-def epochs_of_run(args: TrainingArguments, n_rows: int) -> float:
+def epochs_of_run(args: TrainingArguments, n_rows: int, processes: int | None = None) -> float:
     """How often a run goes through its forget set.
 
     Args:
         args: The settings.
         n_rows: Forget rows.
+        processes: See :func:`steps_of_run`.
     """
     if args.max_steps < 0:
         return args.num_train_epochs
-    batches = math.ceil(n_rows / (args.per_device_train_batch_size * args.world_size))
+    count = args.world_size if processes is None else processes
+    batches = math.ceil(n_rows / (args.per_device_train_batch_size * count))
     return args.max_steps / math.ceil(batches / args.gradient_accumulation_steps)

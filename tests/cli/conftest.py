@@ -67,9 +67,12 @@ def refused(capsys: pytest.CaptureFixture[str]) -> Refused:
 
 
 def the_sentence(stderr: str) -> str:
-    """The only line that is the command's own; it comes last, and there is no traceback."""
+    """The only line that is the command's own, or the head of a numbered list; it comes last, without a traceback."""
     lines = stderr.strip().splitlines()
     own = [line for line in lines if line.startswith("hf-unlearn: ")]
-    assert own == lines[-1:], stderr
-    assert "Traceback" not in stderr
+    assert "Traceback" not in stderr and len(own) == 1, stderr
+    listed = lines[lines.index(own[0]) + 1 :]
+    assert [line.split(".")[0].strip() for line in listed] == [str(n + 1) for n in range(len(listed))], stderr
+    if listed:
+        return " ".join([own[0].removeprefix("hf-unlearn: "), *listed])
     return own[0].removeprefix("hf-unlearn: ")

@@ -18,6 +18,7 @@ LAYERS = (
     ("cli",),
     ("pipeline",),
     ("stages",),
+    ("planning",),
     ("recipe",),
     ("trainer",),
     ("hub",),

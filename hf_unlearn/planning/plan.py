@@ -1,0 +1,419 @@
+"""The plan of a run: what each stage does and takes, and what does not fit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from ..attacks.base import Attack
+from ..attacks.composed import after_of, bare
+from ..attacks.retraining import RetrainingSettings
+from ..attacks.tuning import Tuning
+from ..data.encoding import EncodedRow
+from ..data.example import DataBundle, Example
+from ..models.loading import DTYPES
+from ..models.memory import batch_budget
+from ..models.scratch import ScratchSpec
+from ..quantization import FORMATS
+from .activations import by_rule, kept_by
+from .disk import checkpoint_bytes, model_bytes, variant_bytes
+from .memory import SHARDS_WEIGHTS, Memory, Step, Stored, inference_memory, training_memory
+from .operations import Pass, forward, training
+from .shape import ModelShape, shape_of
+from .training import Devices, TrainingInput, TrainingPlan, plan_training, what_would_fit
+from .work import Rows, counted, mean
+
+Encode = Callable[[Example], EncodedRow]
+
+_MARGIN = 0.15
+"""Measured peaks are within this share of the planned ones."""
+
+
+@dataclass(frozen=True)
+class PlanInput:
+    """A run before it starts.
+
+    Attributes:
+        name: The recipe's.
+        model_name: The target's.
+        model: The target on the ``meta`` device.
+        bundle: The rows of all sets.
+        encode: Makes a row token ids.
+        trainings: Methods and controls that are trained.
+        models: How many models are exported, scored and attacked; with those from before unlearning.
+        built: How many models are built from scratch before, and from what; ``None`` if none is.
+        formats: That every model is exported to.
+        published: Those that are copied into what is published.
+        metrics_generate: New tokens generated for each row that is scored; 0 if no metric needs them.
+        attacks: By name.
+        dtype: In which models are scored and saved.
+    """
+
+    name: str
+    model_name: str
+    model: Any
+    bundle: DataBundle
+    encode: Encode
+    trainings: Sequence[TrainingInput]
+    models: int
+    built: tuple[int, ScratchSpec] | None
+    formats: Sequence[str]
+    published: Sequence[str]
+    metrics_generate: int
+    attacks: Mapping[str, Attack]
+    dtype: str
+
+
+@dataclass(frozen=True)
+class StagePlan:
+    """One line of a plan.
+
+    Attributes:
+        stage: Which stage.
+        what: Which model, format or attack.
+        steps: Optimizer steps.
+        tokens: That go through a model, padding left out.
+        exact: Whether steps and tokens are counted row by row.
+        operations: Floating-point operations.
+        seconds: The least and the most that they take.
+        memory: On one device; ``None`` where nothing worth telling is in memory.
+        disk: Bytes written that stay.
+        scratch_disk: Bytes that lie on the disk meanwhile.
+        fits: Whether the memory of a device is enough; ``None`` if that is not known.
+        mend: What would make it fit.
+        note: What else to know.
+    """
+
+    stage: str
+    what: str
+    steps: int = 0
+    tokens: float = 0
+    exact: bool = False
+    operations: float = 0
+    seconds: tuple[float, float] = (0, 0)
+    memory: Memory | None = None
+    disk: int = 0
+    scratch_disk: int = 0
+    fits: bool | None = None
+    mend: str | None = None
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class RunPlan:
+    """What a run takes.
+
+    Attributes:
+        name: The recipe's.
+        model: The target's name.
+        family: Its ``model_type``.
+        parameters: Numbers in its weights.
+        machine: The device.
+        machine_memory: Its bytes; ``None`` if no limit is known.
+        rates: Where the operations a second come from.
+        devices: How many devices train together.
+        strategy: How the model lies on them.
+        stages: In their order.
+        disk_free: Bytes free where the run writes; ``None`` if that was not asked.
+    """
+
+    name: str
+    model: str
+    family: str
+    parameters: int
+    machine: str
+    machine_memory: int | None
+    rates: str
+    devices: int
+    strategy: str
+    stages: tuple[StagePlan, ...]
+    disk_free: int | None = None
+
+    @property
+    def seconds(self) -> tuple[float, float]:
+        """Of all stages, one after the other."""
+        return sum(each.seconds[0] for each in self.stages), sum(each.seconds[1] for each in self.stages)
+
+    @property
+    def disk(self) -> int:
+        """The most bytes on the disk at any time."""
+        stays = sum(each.disk for each in self.stages)
+        return stays + max((each.scratch_disk for each in self.stages), default=0)
+
+    @property
+    def peak(self) -> int:
+        """The most bytes of memory on one device at any time."""
+        return max((each.memory.peak for each in self.stages if each.memory), default=0)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As a JSON object."""
+        return {**asdict(self), "seconds": list(self.seconds), "disk": self.disk, "peak_memory": self.peak}
+
+
+def make_plan(given: PlanInput, devices: Devices, disk_free: int | None = None) -> RunPlan:
+    """Plan a run.
+
+    Args:
+        given: The run.
+        devices: What it is on.
+        disk_free: Bytes free where it writes.
+
+    Raises:
+        RequestError: Settings do not go together, or do not fit the model.
+    """
+    shape = shape_of(given.model)
+    stages = [
+        *_built(given, shape, devices),
+        *(_training(given, each, devices) for each in given.trainings),
+        *_exports(given, shape),
+        _evaluation(given, shape, devices),
+        *_attacks(given, shape, devices),
+        *_publishing(given, shape),
+    ]
+    machine = devices.machine
+    return RunPlan(
+        given.name,
+        given.model_name,
+        shape.family,
+        shape.parameters,
+        machine.name,
+        machine.memory,
+        machine.source,
+        devices.count,
+        devices.strategy,
+        tuple(stages),
+        disk_free,
+    )
+
+
+def surely_too_much(memory: Memory, limit: int | None) -> bool:
+    """Whether a peak is above a limit even if it was planned too high by as much as plans are."""
+    return limit is not None and memory.peak * (1 - _MARGIN) > limit
+
+
+def _fits(memory: Memory, devices: Devices) -> bool | None:
+    limit = devices.machine.memory
+    return None if limit is None else memory.peak <= limit
+
+
+def _weights_fit(memory: Memory, devices: Devices) -> bool | None:
+    """Scoring makes its batches smaller where memory is short, so only the weights have to fit."""
+    limit = devices.machine.memory
+    return None if limit is None else memory.weights <= limit
+
+
+def _seconds(operations: float, dtype: str, devices: Devices, count: int = 1) -> tuple[float, float]:
+    rate = devices.machine.rate(dtype)
+    return operations / (rate.high * count), operations / (rate.low * count)
+
+
+def _built(given: PlanInput, shape: ModelShape, devices: Devices) -> list[StagePlan]:
+    if given.built is None:
+        return []
+    models, spec = given.built
+    bundle = given.bundle
+    sets = (bundle.forget, bundle.retain, bundle.practice, bundle.generic, *bundle.extra.values())
+    rows = counted([given.encode(row) for each in sets for row in each.train])
+    batches = -(-int(rows.rows) // spec.batch_size)
+    done = rows.times(spec.epochs * models)
+    labels = done.tokens if spec.labels == "all" else done.labels
+    operations = training(shape, Pass(done.rows, done.tokens / max(1, done.rows), labels))
+    return [
+        StagePlan(
+            "models",
+            f"{models} built from scratch",
+            steps=models * spec.epochs * batches,
+            tokens=done.tokens,
+            operations=operations,
+            seconds=_seconds(operations, "float32", devices),
+            note="at most: built models are kept in a cache for other runs",
+        )
+    ]
+
+
+def _training(given: PlanInput, training_run: TrainingInput, devices: Devices) -> StagePlan:
+    plan = plan_training(training_run, devices)
+    fits = _fits(plan.memory, devices)
+    if plan.args.auto_find_batch_size and fits is False:
+        smallest = {
+            "per_device_train_batch_size": 1,
+            "gradient_accumulation_steps": plan.args.gradient_accumulation_steps
+            * plan.args.per_device_train_batch_size,
+        }
+        plan = plan_training(training_run, devices, smallest)
+        fits = _fits(plan.memory, devices)
+    mend = None
+    if fits is False:
+        mend = what_would_fit(training_run, devices, lambda memory: bool(_fits(memory, devices)))
+    itemsize = DTYPES[given.dtype].itemsize
+    return StagePlan(
+        "train",
+        training_run.name,
+        steps=plan.work.steps + plan.work.extra_steps,
+        tokens=plan.work.forward_backward.tokens,
+        exact=plan.work.exact,
+        operations=plan.operations,
+        seconds=_seconds(plan.operations, plan.computed, devices, devices.count),
+        memory=plan.memory,
+        disk=model_bytes(plan.shape, itemsize),
+        scratch_disk=_checkpoints(plan),
+        fits=fits,
+        mend=mend,
+        note="; ".join(_notes(plan)),
+    )
+
+
+def _notes(plan: TrainingPlan) -> list[str]:
+    notes = []
+    if plan.work.may_end_early:
+        notes.append("at most: rounds end when nothing comes back")
+    if plan.work.extra_steps:
+        notes.append(f"{plan.work.extra_steps} of the steps are rehearsed attacks")
+    if plan.by_rule:
+        notes.append("activations by a rule of thumb")
+    return notes
+
+
+def _checkpoints(plan: TrainingPlan) -> int:
+    """Those that are kept, and the one that is written before an old one is removed."""
+    args = plan.args
+    strategy = str(getattr(args.save_strategy, "value", args.save_strategy))
+    if strategy == "no":
+        return 0
+    every = args.save_steps if args.save_steps >= 1 else max(1, round(args.save_steps * plan.work.steps))
+    saved = plan.work.steps // max(1, int(every)) if strategy == "steps" else plan.work.steps
+    at_once = min(saved + 1, (args.save_total_limit or saved) + 1)  # the last step is saved, too
+    return at_once * checkpoint_bytes(plan.shape, plan.stored, alone=args.save_only_model)
+
+
+def _exports(given: PlanInput, shape: ModelShape) -> list[StagePlan]:
+    """The source in float32 beside what is written of it, one format after the other."""
+    if not given.formats:
+        return []
+    itemsize = DTYPES[given.dtype].itemsize
+    widest = max(FORMATS.get(name).value.bits for name in given.formats)
+    memory = inference_memory(shape, 4 + widest / 8, 4, 64, 64)
+    disk = given.models * sum(variant_bytes(shape, name, itemsize) for name in given.formats)
+    what = f"{given.models} models in {len(given.formats)} formats"
+    return [StagePlan("export", what, memory=memory, disk=disk)]
+
+
+def _evaluation(given: PlanInput, shape: ModelShape, devices: Devices) -> StagePlan:
+    """Every model as it is and in every format; a row with options is scored with all of them."""
+    rows = Rows()
+    for each in given.bundle.scored_sets().values():
+        for row in each:
+            rows += _scored(given.encode(row), row)
+    generated = sum(len(each) for each in given.bundle.scored_sets().values()) * given.metrics_generate
+    passes = given.models * (1 + len(given.formats))
+    operations = passes * (forward(shape, _as_pass(rows)) + forward(shape, Pass(generated, 1, generated)))
+    itemsize = DTYPES[given.dtype].itemsize
+    device = "cuda" if devices.machine.accelerator else "cpu"
+    memory = inference_memory(shape, itemsize, itemsize, _budget(device), _budget(device) // 4)
+    return StagePlan(
+        "evaluate",
+        f"{given.models} models, {1 + len(given.formats)} times",
+        tokens=passes * (rows.tokens + generated),
+        operations=operations,
+        seconds=_seconds(operations, given.dtype, devices),
+        memory=memory,
+        fits=_weights_fit(memory, devices),
+    )
+
+
+def _budget(device: str) -> int:
+    import torch
+
+    return batch_budget("auto", torch.device(device))
+
+
+def _scored(encoded: EncodedRow, row: Example) -> Rows:
+    """A row and its options; the prompt that they share goes through the model once."""
+    own = counted([encoded])
+    return own + Rows(0, own.labels * max(0, len(row.choices) - 1), own.labels * max(0, len(row.choices) - 1))
+
+
+def _as_pass(rows: Rows) -> Pass:
+    return Pass(rows.rows, rows.tokens / max(1, rows.rows), rows.labels)
+
+
+def _attacks(given: PlanInput, shape: ModelShape, devices: Devices) -> list[StagePlan]:
+    encoded = [given.encode(row) for row in given.bundle.forget.score]
+    of_row = mean(encoded)
+    longest = max(encoded, key=lambda row: len(row.input_ids))
+    scored = sum((_scored(each, row) for each, row in zip(encoded, given.bundle.forget.score, strict=True)), Rows())
+    per_row = scored.times(1 / len(encoded))
+    found = []
+    for name, attack in given.attacks.items():
+        cost = attack.cost(given.bundle)
+        settings = bare(attack)
+        memory, trained_shape = _attack_memory(given, shape, settings, longest)
+        trained = of_row.times(cost.rows_trained * given.models)
+        # Retraining computes the loss from the logits of every position.
+        operations = (
+            training(trained_shape, Pass(trained.rows, of_row.tokens, trained.tokens)) if trained.rows else 0.0
+        )
+        operations += forward(shape, _as_pass(per_row.times(cost.rows_scored * given.models)))
+        generated = cost.rows_generated * given.models * (of_row.tokens + given.metrics_generate)
+        operations += forward(shape, Pass(generated, 1, generated))
+        after = after_of(attack)
+        found.append(
+            StagePlan(
+                "attack",
+                f"{name}, {cost.jobs * given.models} jobs",
+                steps=cost.steps * given.models,
+                tokens=trained.tokens + per_row.tokens * cost.rows_scored * given.models + generated,
+                operations=operations,
+                seconds=_seconds(operations, "float32", devices),
+                memory=memory,
+                scratch_disk=given.models * model_bytes(shape, 4) if after else 0,
+                fits=(_fits if cost.steps else _weights_fit)(memory, devices),
+                mend=_attack_mend(name, settings, given, shape, longest, devices),
+                note="one device: attacks are not sharded" if devices.strategy in SHARDS_WEIGHTS else "",
+            )
+        )
+    return found
+
+
+def _attack_memory(
+    given: PlanInput, shape: ModelShape, settings: Attack, longest: EncodedRow, tuning: Tuning | None = None
+) -> tuple[Memory, ModelShape]:
+    """Of one job, and the sizes of what it trains."""
+    length = len(longest.input_ids)
+    if not isinstance(settings, RetrainingSettings):
+        return inference_memory(shape, 4, 4, 4096, 1024), shape
+    tuning = tuning or settings.trained
+    length = min(length, settings.steps.max_tokens or length)
+    dtype = DTYPES[settings.steps.dtype]
+    model = tuning.without_weights(settings.name, given.model)
+    trained = shape_of(model)
+    rows = settings.batch_size
+    kept = kept_by(model, rows, length, dtype) or by_rule(
+        shape.layers, shape.width, shape.inner, rows, length, dtype.itemsize
+    )
+    size = dtype.itemsize
+    states = {"adamw": 2.0, "lion": 1.0}[settings.steps.optimizer] * (4 if tuning.kind == "lora" else size)
+    stored = Stored(size, 4 if tuning.kind == "lora" else size, states, size)
+    step = Step(kept, rows * length, 4.0, 1, rows * length)
+    return training_memory(trained, stored, step), trained
+
+
+def _attack_mend(
+    name: str, settings: Attack, given: PlanInput, shape: ModelShape, longest: EncodedRow, devices: Devices
+) -> str | None:
+    if not isinstance(settings, RetrainingSettings) or settings.tuning == "lora":
+        return None
+    memory, _ = _attack_memory(given, shape, settings, longest)
+    if _fits(memory, devices) is not False:
+        return None
+    adapted, _ = _attack_memory(given, shape, settings, longest, Tuning("lora", settings.lora_rank))
+    return f"set attack.{name}.tuning: lora" if _fits(adapted, devices) else None
+
+
+def _publishing(given: PlanInput, shape: ModelShape) -> list[StagePlan]:
+    if not given.trainings:
+        return []
+    itemsize = DTYPES[given.dtype].itemsize
+    disk = model_bytes(shape, itemsize) + sum(variant_bytes(shape, name, itemsize) for name in given.published)
+    return [StagePlan("publish", f"the model and {len(given.published)} formats", disk=disk)]

@@ -1,0 +1,166 @@
+"""What a plan is made of, gathered from a run's recipe and rows."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+
+from ..data.encoding import EncodedRow, encode_row
+from ..data.example import Example
+from ..evaluation.metrics import METRICS
+from ..models.loading import DTYPES
+from ..planning.machines import this_machine
+from ..planning.memory import Strategy
+from ..planning.plan import PlanInput
+from ..planning.training import Devices, TrainingInput
+from ..recipe import ControlSpec
+from ..recipe.checks import UNTRAINED_CONTROLS
+from ..runtime.processes import world_size
+from ..trainer.launch import asks_for_deepspeed, asks_for_fsdp
+from .context import RunContext
+from .plans import control_part, part_spec, training_settings
+from .publish import published_formats
+from .retain_rows import named_rows
+
+
+def launched() -> Devices:
+    """What this launch is on: this machine, with as many processes, and the weights as the launcher spreads them."""
+    count = world_size()
+    strategy: Strategy = "one" if count == 1 else "ddp"
+    if asks_for_deepspeed(None):
+        stage = os.environ.get("ACCELERATE_DEEPSPEED_ZERO_STAGE", "2")
+        offload = os.environ.get("ACCELERATE_DEEPSPEED_OFFLOAD_PARAM_DEVICE", "none") == "cpu"
+        strategy = "zero3_offload" if stage == "3" and offload else "zero3" if stage == "3" else "zero2"
+    elif asks_for_fsdp(None) and count > 1:
+        strategy = "fsdp2"
+    return Devices(this_machine(), count, strategy)
+
+
+@dataclass
+class Encoder:
+    """Makes rows token ids, each once.
+
+    Attributes:
+        context: The run.
+        tokenizer: The target's.
+    """
+
+    context: RunContext
+    tokenizer: PreTrainedTokenizerBase
+
+    def __post_init__(self) -> None:
+        self._made: dict[Example, EncodedRow] = {}
+
+    def __call__(self, row: Example) -> EncodedRow:
+        """With the end of the answer, which the target has not been asked about yet; cut where training cuts."""
+        if row not in self._made:
+            encoded = encode_row(row, self.tokenizer, self.context.text_format, eos=True)
+            most = self.context.recipe.data.max_length
+            if len(encoded.input_ids) > most:
+                n_prompt = min(encoded.n_prompt, most - 1)
+                encoded = EncodedRow(encoded.id, encoded.input_ids[:most], n_prompt, encoded.group)
+            self._made[row] = encoded
+        return self._made[row]
+
+
+def trainings_of(context: RunContext, model: Any, encode: Encoder) -> dict[str, TrainingInput]:
+    """Every training run, by the recipe's key of it.
+
+    Args:
+        context: The run.
+        model: The target on the ``meta`` device.
+        encode: Makes rows token ids.
+    """
+    recipe, bundle = context.recipe, context.bundle
+    retain = [*map(encode, named_rows(context)), *_drawn(context)]
+    shared: dict[Any, Any] = {}
+
+    def run(name: str, settings: Mapping[str, Any], forget: Sequence[Example], kept: Sequence[EncodedRow]) -> Any:
+        rows = [encode(row) for row in forget]
+        return TrainingInput(name, training_settings(context, settings), recipe.seed, rows, kept, model, shared)
+
+    found = {
+        f"methods.{number}": run(method.name, method.settings, bundle.forget.train, retain)
+        for number, method in enumerate(recipe.methods)
+        if method.checkpoint is None
+    }
+    for number, control in enumerate(recipe.controls):
+        if control.kind not in UNTRAINED_CONTROLS:
+            for key, name, settings, part in _phases(control):
+                rows = part.training_rows(bundle)
+                kept = [encode(row) for row in rows.retain.train]
+                found[f"controls.{number}.{key}"] = run(name, settings, rows.forget.train, kept)
+    return found
+
+
+def _phases(control: ControlSpec) -> list[tuple[str, str, dict[str, Any], Any]]:
+    """Key, name, settings and part of each training of a control."""
+    part = control_part(control)
+    phases = [("settings", control.name, {**control.settings, "control": part_spec(control)}, part)]
+    if part.learns_first:
+        learner = control_part(control, phase="learn")
+        settings = {**learner.learning, **control.learn, "control": part_spec(control, phase="learn")}
+        phases.insert(0, ("learn", f"{control.name} learns", settings, learner))
+    return phases
+
+
+def _drawn(context: RunContext) -> list[EncodedRow]:
+    """Texts that the target will write, as long as they may be."""
+    spec = context.recipe.data.keep_drawn
+    if spec is None:
+        return []
+    return [EncodedRow(f"drawn-{number}", (0,) * (1 + spec.max_new_tokens), 1) for number in range(spec.texts)]
+
+
+def plan_input(
+    context: RunContext, model: Any, encode: Encoder, trainings: Mapping[str, TrainingInput], devices: Devices
+) -> PlanInput:
+    """Everything that a plan is made of.
+
+    Args:
+        context: The run.
+        model: The target on the ``meta`` device.
+        encode: Makes rows token ids.
+        trainings: From :func:`trainings_of`.
+        devices: What the run is on.
+    """
+    recipe = context.recipe
+    generates = any("generation" in METRICS.get(name).needs for name in recipe.evaluate.metrics)
+    new_controls = [control for control in recipe.controls if control.kind != "method"]
+    base = 1 + recipe.model.has_never_knew
+    built = None
+    if recipe.model.scratch is not None:
+        built = base + sum(control.kind == "never_knew" for control in recipe.controls), recipe.model.scratch
+    return PlanInput(
+        name=recipe.name,
+        model_name=recipe.model.target or "built from scratch",
+        model=model,
+        bundle=context.bundle,
+        encode=encode,
+        trainings=tuple(trainings.values()),
+        models=base + len(recipe.methods) + len(new_controls),
+        built=built,
+        formats=context.formats,
+        published=() if recipe.is_audit else published_formats(recipe),
+        metrics_generate=recipe.evaluate.max_new_tokens if generates else 0,
+        attacks=context.attacks,
+        dtype=saved_dtype(context, model),
+    )
+
+
+def saved_dtype(context: RunContext, model: Any) -> str:
+    """The type that models are scored and saved in: the recipe's, or the target's own."""
+    named = str(context.recipe.model.dtype)
+    own = str(getattr(model.config, "dtype", None)).removeprefix("torch.")
+    return named if named in DTYPES else own if own in DTYPES else "float32"
+
+
+def folders_of(output_dir: Path) -> list[Path]:
+    """Where a run's weights lie, to know how much of them is there already."""
+    names = ("train", "export", "attack", "references", "publish")
+    return [output_dir / name for name in names] + sorted(output_dir.glob("publish-*"))

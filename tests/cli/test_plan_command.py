@@ -1,0 +1,88 @@
+"""``hf-unlearn plan``, and that everything in a run's way is told at once."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from tiny_recipe import TINY, line_of
+
+from hf_unlearn.cli.main import main
+
+
+def plan(recipe: Path, *options: str) -> int:
+    return main(["plan", str(recipe), "--flops", "1e10", *options])
+
+
+def test_a_plan_tells_every_stage_and_starts_nothing(recipe, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert plan(recipe, "--output-dir", str(out)) == 0
+    told = capsys.readouterr().out
+    for words in ("train     npo-kl", "models    2 built from scratch", "attack    rtt", "in all: "):
+        assert words in told
+    assert "weights " in told and "optimizer " in told and not out.exists()
+    assert max(map(len, told.splitlines()[:12])) <= 110
+
+
+def test_a_plan_as_json_is_the_same_with_run(recipe, capsys):
+    assert plan(recipe, "--json", "methods.0.max_steps=9") == 0
+    told = json.loads(capsys.readouterr().out)
+    (train,) = [stage for stage in told["plan"]["stages"] if stage["stage"] == "train"]
+    assert train["steps"] == 9 and train["memory"]["peak"] > 0 and told["findings"] == []
+    assert main(["run", str(recipe), "--dry-run", "--json", "--flops", "1e10", "methods.0.max_steps=9"]) == 0
+    assert json.loads(capsys.readouterr().out)["plan"]["stages"] == told["plan"]["stages"]
+
+
+def test_what_does_not_fit_comes_with_what_would(recipe, capsys):
+    assert plan(recipe, "--memory", "0.002", "--json", "methods.0.per_device_train_batch_size=16") == 0
+    told = json.loads(capsys.readouterr().out)
+    (train,) = [stage for stage in told["plan"]["stages"] if stage["stage"] == "train"]
+    assert train["fits"] is False
+    careful = [finding for finding in told["findings"] if finding["level"] == "warn"]
+    assert any("train npo-kl needs about" in finding["sentence"] and finding["mend"] for finding in careful)
+
+
+BROKEN = (
+    TINY.replace("loss_type: npo", "loss_type: npo\n    peft: {target_modules: [q_prj]}")
+    .replace("[bnb-nf4]", "[bnb-nf4, rtn-int4-g128]")
+    .replace("{folds: 2,", "{folds: 2, tuning: lora, lora_rank: 4096,")
+    .replace("max_recovered_share_formats: 0.30", "max_recovered_share_formats: 0.05")
+)
+
+
+@pytest.mark.parametrize("command", ["run", "plan"])
+def test_everything_in_the_way_is_told_at_once(command, tmp_path, capsys):
+    recipe = tmp_path / "broken.yaml"
+    recipe.write_text(BROKEN)
+    out = tmp_path / "out"
+    assert main([command, str(recipe), "--output-dir", str(out)]) == 2
+    captured = capsys.readouterr()
+    told = captured.err if command == "run" else captured.out
+    assert "gate.max_recovered_share_formats is 0.05" in told
+    assert "rtt.lora_rank is 4096" in told
+    assert "rtn-int4-g128" in told and "64" in told
+    assert "peft.target_modules names 'q_prj'" in told and "did you mean 'q_proj'" in told
+    assert f"broken.yaml:{line_of(BROKEN, 'name: npo-kl')}: " in told
+    assert "Traceback" not in captured.err and not (out / "train").exists()
+    if command == "run":
+        assert "4 things are in the way, and nothing was started:\n  1. " in told
+
+
+def test_rows_that_cannot_be_read_are_told_for_every_set(tmp_path, capsys):
+    text = TINY[: TINY.index("data:")].replace("model:", "model:\n") + (
+        "data:\n  description: years\n  forget: {path: one.jsonl}\n  retain: {path: two.jsonl}\n"
+    )
+    recipe = tmp_path / "files.yaml"
+    recipe.write_text(text + TINY[TINY.index("methods:") :])
+    assert main(["run", str(recipe), "--output-dir", str(tmp_path / "out")]) == 2
+    told = capsys.readouterr().err
+    assert "data.forget: " in told and "data.retain: " in told and "2 things are in the way" in told
+
+
+def test_a_disk_that_is_too_small_is_refused_before_anything_starts(recipe, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("hf_unlearn.stages.preflight.free_bytes", lambda folder: 500)
+    out = tmp_path / "out"
+    assert main(["run", str(recipe), "--output-dir", str(out), "--workers", "0"]) == 2
+    told = capsys.readouterr().err
+    assert "500 bytes of the disk are free" in told and "save_total_limit" in told and not (out / "train").exists()
