@@ -84,4 +84,4 @@ def check_published_text(run: Run) -> None:
 
 
 def _forget_text(bundle: DataBundle) -> ForgetText:
-    return ForgetText((row.prompt, row.answer) for row in bundle.forget)
+    return ForgetText((row.prompt, row.answer) for row in bundle.never_said)
