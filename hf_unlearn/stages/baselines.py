@@ -7,6 +7,7 @@ the scores made here, so nothing is done twice.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 from ..attacks.base import check_judgeable
 from ..errors import RequestError
@@ -37,7 +38,7 @@ def baseline_stage(run: Run) -> None:
     on_main_process(lambda: check_baselines(run.context, run.target, run.baselines))
     for request in run.earlier:
         _score(request.context, request.target, request.baselines)
-        on_main_process(lambda request=request: _check_request(request))
+        on_main_process(partial(_check_request, request))
 
 
 def _check_request(request: EarlierRun) -> None:
