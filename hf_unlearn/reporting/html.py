@@ -14,6 +14,7 @@ from ..verification.scores import ScoreRow
 from ..verification.typed_json import to_json
 from ..verification.utility import UtilityRow
 from ..verification.values import Settings
+from .earlier import earlier_entries
 from .explanation import explained, formats_table, magnitude_label, pooled_sentence
 from .figures import PALETTE, STATUS_COLOURS, inline_svg
 from .known_facts import allowed_words, anti_known_sentence, counts_to_show, salted_ids
@@ -109,6 +110,7 @@ def render_html(report: Mapping[str, Any]) -> str:
         explained=explained(results),
         pooled=pooled_sentence(results),
         formats=formats_table(results),
+        earlier=earlier_entries(results.report),
         pairs=flat_pairs,
     )
 

@@ -264,9 +264,10 @@ def _reasons(
         f"{_under(row.transform)}: {row.metric}: {row.reason}" for row in undecided if row.status == "inconclusive"
     ]
     everywhere = all(len(names) == len(metrics) for names in judged_by.values())
+    also = ", and the model keeps its use" if with_utility else ""
     return sentences or [
         f"Under all {len(judged_by)} transforms the forgotten facts stay forgotten by {', '.join(metrics)}"
-        f"{'' if everywhere else ' (where these are measured)'}{', and the model keeps its use' if with_utility else ''}."
+        f"{'' if everywhere else ' (where these are measured)'}{also}."
     ]
 
 
