@@ -82,11 +82,4 @@ def recipe_ledger(path: str) -> list[LedgerEntry]:
     return entries
 
 
-COMMANDS = (
-    Command(
-        "requests",
-        "the ledger of deletion requests: which were granted, and do they still hold?",
-        _add_arguments,
-        _requests,
-    ),
-)
+COMMANDS = (Command("requests", "the ledger of deletion requests of a released model", _add_arguments, _requests),)
