@@ -1,4 +1,4 @@
-"""Deletion requests one after another: what was forgotten before is asked again, and a model that brings it back fails."""
+"""Deletion requests one after another: earlier ones are asked again, and a model that brings one back fails."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def recipe_of(place: Path, name: str, forget: str, kept: str, **given: Any) -> d
         "description": "the pets of some people who do not exist",
         **given.pop("data", {}),
     }
-    method = {"name": "npo", "loss_type": "npo", "retain_loss_type": "nll", "retain_weight": 2.0, "max_steps": 30}
+    method = {"name": "npo", "loss_type": "npo", "retain_loss_type": "nll", "retain_weight": 3.0, "max_steps": 30}
     method |= {"per_device_train_batch_size": 7, "learning_rate": 1.0e-3, "save_strategy": "no"}
     return {
         "name": name,
@@ -68,7 +68,12 @@ def recipe_of(place: Path, name: str, forget: str, kept: str, **given: Any) -> d
         "export": {"formats": ["bf16"]},
         "evaluate": {"metrics": ["probability"]},
         "attack": {"other-form": False},
-        "gate": {"draws": 200, "max_recovered_share_formats": 0.3, "max_recovered_share_attacks": 0.3},
+        "gate": {
+            "draws": 200,
+            "max_recovered_share_formats": 0.3,
+            "max_recovered_share_attacks": 0.3,
+            "min_utility": 0.8,
+        },
         **given,
     }
 
@@ -244,9 +249,7 @@ def test_another_target_than_that_of_the_report_is_refused(released, tmp_path):
     named = earlier(released, "first", "a", target=str(released / "never"))
     model = {"target": str(released / "first" / "train"), "never_knew": str(released / "never")}
     recipe = recipe_of(tmp_path, "wrong", "b", "r", model=model, data={"earlier": [named]})
-    with pytest.raises(
-        RequestError, match=r"request-a\): target is not the model that the report .* model.safetensors"
-    ):
+    with pytest.raises(RequestError, match=r"request-a\): target is not the model that .* model.safetensors"):
         run_pipeline(load_recipe(put(tmp_path, recipe)), tmp_path / "out", workers=0)
 
 
