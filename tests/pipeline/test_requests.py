@@ -59,7 +59,7 @@ def recipe_of(place: Path, name: str, forget: str, kept: str, **given: Any) -> d
         "description": "the pets of some people who do not exist",
         **given.pop("data", {}),
     }
-    method = {"name": "npo", "loss_type": "npo", "retain_loss_type": "nll", "retain_weight": 3.0, "max_steps": 30}
+    method = {"name": "npo", "loss_type": "npo", "retain_loss_type": "nll", "retain_weight": 2.0, "max_steps": 30}
     method |= {"per_device_train_batch_size": 7, "learning_rate": 1.0e-3, "save_strategy": "no"}
     return {
         "name": name,
@@ -94,11 +94,11 @@ def report_of(place: Path, name: str) -> dict[str, Any]:
     return found
 
 
-def earlier(place: Path, name: str, forget: str, **changes: Any) -> dict[str, Any]:
+def earlier(place: Path, name: str, letter: str, **changes: Any) -> dict[str, Any]:
     """An earlier request, which the first target knew."""
     given = {
-        "id": f"request-{forget}",
-        "forget": {"path": str(place / f"forget-{forget}.jsonl")},
+        "id": f"request-{letter}",
+        "forget": {"path": str(place / f"forget-{letter}.jsonl")},
         "target": str(place / ("knows" if name == "first" else "first/train")),
         "never_knew": str(place / "never"),
         "report": str(place / name),
@@ -113,9 +113,11 @@ def released(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("requests")
     knows, never = build(place, "knows", "abcr"), build(place, "never", "r")
     model = {"target": str(knows), "never_knew": str(never)}
-    run(place, recipe_of(place, "first", "a", "bcr", model=model))
+    bare = {"formats": []}
+    run(place, recipe_of(place, "first", "a", "bcr", model=model, export=bare))
     model = {"target": str(place / "first" / "train"), "never_knew": str(never)}
-    run(place, recipe_of(place, "second", "b", "acr", model=model, data={"earlier": [earlier(place, "first", "a")]}))
+    one = [earlier(place, "first", "a")]
+    run(place, recipe_of(place, "second", "b", "acr", model=model, export=bare, data={"earlier": one}))
     model = {"target": str(place / "second" / "train"), "never_knew": str(never)}
     both = [earlier(place, "first", "a"), earlier(place, "second", "b")]
     run(place, recipe_of(place, "third", "c", "abr", model=model, data={"earlier": both}))
