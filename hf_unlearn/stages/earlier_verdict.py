@@ -100,4 +100,12 @@ def request_section(judged: JudgedRequest, candidate: str, salt: bytes) -> Earli
         known_facts=with_salted_ids((row for each in every for row in each.known_facts), salt),
         scores=score_rows(judged.table, context.recipe.gate),
         attacks=tuple(judged.attacks),
+        not_judged=_not_judged(request, own),
+        notes=own.notes,
     )
+
+
+def _not_judged(request: EarlierRun, judgement: Judgement) -> tuple[str, ...]:
+    """What the gate of the run judges and that of the request does not, or what was not tested."""
+    left_out = [name for name in request.main.recipe.gate.attacks if name not in request.recipe.gate.attacks]
+    return tuple(dict.fromkeys([*left_out, *judgement.not_tested]))

@@ -218,6 +218,8 @@ class EarlierRequest:
         known_facts: How many single facts are still known, for all methods.
         scores: Scores of all methods, and of the two models above as ``target`` and ``never_knew``.
         attacks: Attacks and what they spent.
+        not_judged: Transforms of the run's gate by which this request was not judged.
+        notes: What else a reader must know of it, such as its floor.
     """
 
     id: str
@@ -234,6 +236,8 @@ class EarlierRequest:
     known_facts: tuple[KnownFactsRow, ...]
     scores: tuple[ScoreRow, ...]
     attacks: tuple[AttackRun, ...]
+    not_judged: tuple[str, ...]
+    notes: tuple[str, ...]
 
 
 @dataclass(frozen=True)

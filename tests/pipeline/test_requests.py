@@ -143,6 +143,7 @@ def test_the_third_request_does_not_bring_the_first_back(released):
     shares = {row["transform"]: row for row in first["recovered"]}
     assert shares.keys() == {"identity", "bf16"}
     assert all(row["recovered_share"] < 0.3 for row in shares.values())
+    assert first["not_judged"] == [] and any("2 of 2 transforms of the gate" in note for note in first["notes"])
     known = {row["model"]: row["value"] for row in first["scores"] if row["transform"] == "identity"}
     assert known["target"] > 0.8 > 0.3 > known["npo"]
 
@@ -153,6 +154,12 @@ def test_what_was_forgotten_is_not_trained_to_be_kept(released):
         left = f"{count} of the {3 * FACTS} rows of the retain set are left out"
         assert any(note.startswith(left) for note in report["notes"]), report["notes"]
         assert report["data"]["retain"]["rows"] == 3 * FACTS - count
+
+
+def test_a_finished_run_is_not_repeated(released):
+    made = report_of(released, "third")["created"]
+    assert run(released, yaml.safe_load((released / "third.yaml").read_text())) == 0
+    assert report_of(released, "third")["created"] == made
 
 
 def test_a_report_without_earlier_requests_says_nothing_of_them(released):
