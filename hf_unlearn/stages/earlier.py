@@ -133,15 +133,13 @@ def check_target(target: Subject, report: EarlierReport) -> None:
     Raises:
         RequestError: Names the file.
     """
-    weights = {
-        name: digest
-        for name, digest in report["models"]["target"]["files"].items()
-        if name.endswith(".safetensors") and (target.folder / name).is_file()
-    }
-    now = hash_files(target.folder, weights)
-    changed = next((name for name, digest in weights.items() if now[name] != digest), None)
-    if changed is not None or not weights:
-        what = f"its {changed} is another file" if changed else "none of its files is in that report"
+    listed = report["models"]["target"]["files"]
+    weights = {name: digest for name, digest in listed.items() if name.endswith(".safetensors")}
+    there = [name for name in weights if (target.folder / name).is_file()]
+    now = hash_files(target.folder, there)
+    changed = next((name for name, digest in weights.items() if now.get(name) != digest), None)
+    if changed is not None:
+        what = f"its {changed} is another file" if changed in now else f"it has no {changed}"
         raise RequestError(
             f"target is not the model that the report of this request was compared with: {what}; name the model from "
             "before that request"

@@ -46,17 +46,25 @@ def with_earlier(recipe: Recipe, bundle: DataBundle) -> DataBundle:
             if report is not None:
                 check_named(spec, report, recipe.data.earlier)
                 notes += _compared(spec, report, earlier[spec.id].score)
-    return without_earlier(replace(bundle, earlier=earlier, notes=tuple(notes)))
+    kept = without_earlier(replace(bundle, earlier=earlier, notes=tuple(notes)))
+    if bundle.retain.train and not kept.retain.train:
+        raise RequestError("data.earlier: all rows of data.retain say what earlier requests were about: add others")
+    return kept
 
 
 def report_of(spec: EarlierSpec) -> EarlierReport | None:
     """The report of a request, if the recipe names it.
 
     Raises:
-        RequestError: There is none, or it was changed.
+        RequestError: There is none, it was changed, or it is about no forget set.
         EnvironmentFailure: The Hub could not be reached.
     """
-    return None if spec.report is None else load_report(spec.report)
+    if spec.report is None:
+        return None
+    report = load_report(spec.report)
+    if "forget" not in report["data"]:
+        raise RequestError(f"{spec.report} says nothing of a forget set: name the report of the request")
+    return report
 
 
 def request_model(recipe: Recipe, spec: EarlierSpec, report: EarlierReport | None) -> ModelSpec:

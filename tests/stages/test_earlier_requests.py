@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from hf_unlearn.data.example import DataBundle, Example, RowSet
+from hf_unlearn.data.sources import load_source
 from hf_unlearn.errors import RequestError
 from hf_unlearn.recipe import Recipe, load_recipe
-from hf_unlearn.stages.earlier import RequestBundle, request_recipe
-from hf_unlearn.stages.earlier_rows import request_model
+from hf_unlearn.stages.context import Subject
+from hf_unlearn.stages.earlier import RequestBundle, check_target, request_recipe
+from hf_unlearn.stages.earlier_rows import request_model, with_earlier
 from hf_unlearn.stages.publishable import check_words
 
 RECIPE = """\
@@ -116,3 +121,37 @@ def test_forget_text_in_the_id_of_a_request_is_not_published(tmp_path):
     with pytest.raises(RequestError, match=r"^data\.earlier\.0 would publish what was to be forgotten") as error:
         check_words(recipe, bundle, None)
     assert "Quill" not in str(error.value)
+
+
+def test_a_retain_set_of_nothing_but_earlier_rows_is_refused(tmp_path):
+    told = json.dumps({"prompt": "The cat that is called Moss belongs to", "completion": " Ada Quill"}) + "\n"
+    other = json.dumps({"prompt": "The dog that is called Wren belongs to", "completion": " Bo Fenn"}) + "\n"
+    for name, rows in (("first", told), ("retain", told), ("forget", other), ("holdout", other)):
+        (tmp_path / f"{name}.jsonl").write_text(rows)
+    recipe = recipe_of(tmp_path)
+    sets = {
+        name: replace(getattr(recipe.data, name), path=str(tmp_path / f"{name}.jsonl"))
+        for name in ("forget", "retain")
+    }
+    (spec,) = recipe.data.earlier
+    spec = replace(spec, forget=replace(spec.forget, path=str(tmp_path / "first.jsonl")))
+    bundle = DataBundle(*(load_source(source, name) for name, source in sets.items()))
+    with pytest.raises(
+        RequestError, match=r"^data\.earlier: all rows of data\.retain say what earlier requests were about"
+    ):
+        with_earlier(replace(recipe, data=replace(recipe.data, earlier=(spec,))), bundle)
+
+
+def test_a_target_without_the_weights_of_the_report_is_refused(tmp_path):
+    (tmp_path / "model.safetensors").write_bytes(b"weights")
+    digest = hashlib.sha256(b"weights").hexdigest()
+    target = Subject("target", "target", tmp_path, "digest")
+
+    def report(**files: str) -> dict:
+        return {"models": {"target": {"files": {name.replace("_", "."): value for name, value in files.items()}}}}
+
+    check_target(target, report(model_safetensors=digest, config_json="0" * 64))
+    with pytest.raises(RequestError, match=r"its model\.safetensors is another file"):
+        check_target(target, report(model_safetensors="0" * 64))
+    with pytest.raises(RequestError, match=r"it has no more\.safetensors"):
+        check_target(target, report(model_safetensors=digest, more_safetensors=digest))
