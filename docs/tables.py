@@ -190,6 +190,7 @@ def blocks() -> dict[str, Callable[[], str]]:
         "planted": PlantedSpec,
         "world": WorldSpec,
         "drawn": DrawSpec,
+        "earlier": recipe.EarlierSpec,
         "controls": recipe.ControlSpec,
         "export": recipe.ExportSpec,
         "calibration": CalibrationSpec,

@@ -31,6 +31,7 @@ from .stages import Stage, stage_named, stages_of
 from .stages.attack import say_cost
 from .stages.context import AnyRun, RunContext
 from .stages.data import load_data, notes_on
+from .stages.earlier import earlier_runs
 from .stages.ends import settle_ends
 from .stages.findings import Finding, Findings
 from .stages.models import base_models
@@ -195,6 +196,7 @@ def start_run(context: RunContext) -> Run:
     check_models(run)
     if context.recipe.model.scratch is None:
         context.settle_format(settle_ends(context, target))
+    run.earlier = earlier_runs(run)
     return run
 
 

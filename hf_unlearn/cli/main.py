@@ -19,7 +19,7 @@ from ..runtime.signals import ended_by_signals, stopped_by
 from ..runtime.streams import lost_output, open_standard_streams, watched_output
 from ..stages import stages_of
 from ..version import __version__
-from . import attack, check, evaluate, init, launchers, listing, plan, publish, report, run
+from . import attack, check, evaluate, init, launchers, listing, plan, publish, report, requests, run
 from .command import Command
 
 OWN_FAULT = 70
@@ -161,6 +161,7 @@ def _commands() -> list[Command]:
         run.QUICKSTART,
         *report.COMMANDS,
         *check.COMMANDS,
+        *requests.COMMANDS,
         *listing.COMMANDS,
         *launchers.COMMANDS,
     ]

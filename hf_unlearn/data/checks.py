@@ -31,6 +31,8 @@ def check_bundle(bundle: DataBundle) -> None:
                 raise RequestError(f"the {name} set has no rows to {use}: give data.{name} at least one row")
     for first, second in _APART:
         _check_apart(first, getattr(bundle, first), second, getattr(bundle, second))
+    for name, asked in bundle.earlier.items():
+        _check_apart(f"earlier {name}", asked, "holdout", bundle.holdout)
     _check_ids(bundle)
 
 
@@ -85,6 +87,7 @@ def plainly(text: str) -> str:
 
 def _check_ids(bundle: DataBundle) -> None:
     sets = (bundle.forget, bundle.retain, bundle.holdout, bundle.generic, bundle.practice, *bundle.extra.values())
+    sets += tuple(bundle.earlier.values())
     seen: dict[str, tuple[int, Example]] = {}
     for number, rows in enumerate(sets):
         for row in _all(rows):

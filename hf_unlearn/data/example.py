@@ -78,6 +78,7 @@ class DataBundle:
         practice: Rows only used to build a small model from scratch (a language for the facts to stand in).
         floor: Holdout rows that attacks ask beside the forget set, so that what an attack teaches of facts that nobody
             knew can be told from what it brings back. Empty where a never-knew model is attacked.
+        earlier: Forget sets of earlier deletion requests, by the request's id. Nothing is trained on them.
         notes: How the rows were chosen, one sentence each, for the report.
     """
 
@@ -89,6 +90,7 @@ class DataBundle:
     practice: RowSet = EMPTY_SET
     floor: tuple[Example, ...] = ()
     notes: tuple[str, ...] = ()
+    earlier: Mapping[str, RowSet] = field(default_factory=dict)
 
     def with_floor(self) -> DataBundle:
         """The same data for a run without a never-knew model: attacks ask the holdout rows too."""
@@ -98,3 +100,8 @@ class DataBundle:
         """Rows to score, by set name, in a fixed order; empty sets left out."""
         named = {"forget": self.forget, "retain": self.retain, "holdout": self.holdout, **self.extra}
         return {name: rows.score for name, rows in named.items() if rows.score}
+
+    @property
+    def never_said(self) -> tuple[Example, ...]:
+        """Rows whose text may stand in nothing that is kept or published: all that is or was to be forgotten."""
+        return (*self.forget, *(row for rows in self.earlier.values() for row in rows))

@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from ..errors import EnvironmentFailure, RequestError
+from ..reporting.earlier import earlier_entries
 from ..reporting.known_facts import anti_known_sentence
 from ..reporting.results import Results, Subject
 from ..reporting.sentences import control_meaning, grouped_reasons, summarize, warning
@@ -138,6 +139,7 @@ def render_card(
             known_facts=known_facts_table(results, candidate),
             anti_known=anti_known_sentence(results, candidate),
             metrics=metric_tables(results, candidate),
+            earlier=earlier_entries(report),
             utility=utility_table(results, candidate),
             attacks=_attacks(results, candidate),
             controls=[_control(results, control) for control in results.controls],

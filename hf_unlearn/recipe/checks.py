@@ -93,6 +93,14 @@ def check_names(recipe: Recipe, tree: Located) -> None:
     for name in recipe.data.extra:
         with located(tree.at("data", "extra", name)):
             check_name(name, "the name of a set in data.extra")
+    for index, request in enumerate(recipe.data.earlier):
+        with located(tree.at("data", "earlier", index, "id")):
+            check_name(request.id, f"data.earlier.{index}.id")
+    if recipe.data.earlier and recipe.model.scratch is not None:
+        raise RequestError(
+            f"{tree.at('data', 'earlier')}: data.earlier is about a released model, and model.scratch builds a new "
+            "one: name model.target"
+        )
     for (section, key), names, registry in (
         (("export", "formats"), recipe.export.formats, FORMATS),
         (("evaluate", "metrics"), recipe.evaluate.metrics, METRICS),

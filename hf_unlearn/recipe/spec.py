@@ -21,6 +21,7 @@ from ..models.scratch import ScratchSpec
 from ..quantization.calibration import CalibrationSpec
 from ..registry import suggest
 from ..verification.gate import Gate
+from .earlier import EarlierSpec, check_ids
 from .plain import plain, plain_attacks
 
 # Formats that one extra provides, that fit any Llama-like model, and that need no calibration.
@@ -118,6 +119,8 @@ class DataSpec:
         max_length: Longest row in tokens.
         truncation: ``refuse`` longer rows, or ``cut`` them.
         description: In the publisher's words, what is removed (for the model card; never the rows themselves).
+        earlier: Deletion requests that were granted before, each with its own forget set and target: see
+            docs/requests.md.
     """
 
     planted: PlantedSpec | None = None
@@ -137,6 +140,7 @@ class DataSpec:
     truncation: Literal["refuse", "cut"] = "refuse"
     description: str = ""
     world: WorldSpec | None = field(default=None, metadata={"left_out_at_default": True})
+    earlier: tuple[EarlierSpec, ...] = field(default=(), metadata={"left_out_at_default": True})
 
     def __post_init__(self) -> None:
         named = [name for name in ("forget", "retain", "holdout", "generic") if getattr(self, name) is not None]
@@ -170,6 +174,7 @@ class DataSpec:
         taken = {"forget", "retain", "holdout", "generic", "practice"} & self.extra.keys()
         if taken:
             raise RequestError(f"data.extra.{sorted(taken)[0]} has the name of a main set: rename it")
+        check_ids(self.earlier)
         if self.max_length < 2:
             raise RequestError(f"data.max_length is {self.max_length}: a row has at least 2 tokens")
 

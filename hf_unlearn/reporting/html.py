@@ -15,6 +15,7 @@ from ..verification.scores import ScoreRow
 from ..verification.typed_json import to_json
 from ..verification.utility import UtilityRow
 from ..verification.values import Settings
+from .earlier import earlier_entries
 from .explanation import explained, formats_table, magnitude_label, pooled_sentence
 from .figures import PALETTE, STATUS_COLOURS, inline_svg
 from .glossary import words_of
@@ -126,6 +127,7 @@ def render_html(report: Mapping[str, Any]) -> str:
         explained=explained(results),
         pooled=pooled_sentence(results),
         formats=formats_table(results),
+        earlier=earlier_entries(results.report),
         pairs=flat_pairs,
     )
 

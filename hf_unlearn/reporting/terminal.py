@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import printable
+from .earlier import earlier_entries, entry_sentence
 from .explanation import Explained, came_back_sentences, explained, pooled_sentence
 from .known_facts import allowed_words, anti_known_sentence, counts_to_show
 from .results import Results, Subject, Transform
@@ -54,6 +55,7 @@ def print_results(
     printer.table()
     printer.verdict()
     printer.known_facts()
+    printer.earlier()
     printer.other_candidates()
     printer.controls()
     printer.explanation()
@@ -126,6 +128,16 @@ class _Printer:
         anti = anti_known_sentence(self.results, release.name)
         if anti:
             self._bullet("!", anti)
+
+    def earlier(self) -> None:
+        """One line for each earlier deletion request."""
+        entries = earlier_entries(self.results.report)
+        if not entries:
+            return
+        self._blank()
+        self._line("Earlier deletion requests, asked again", style="bold")
+        for entry in entries:
+            self._bullet(self._mark(entry.now), entry_sentence(entry))
 
     def other_candidates(self) -> None:
         """One line for each method that is not the release candidate."""

@@ -7,18 +7,20 @@ the scores made here, so nothing is done twice.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 from ..attacks.base import check_judgeable
 from ..errors import RequestError
 from ..evaluation.records import read_records
 from ..evaluation.run import RECORDS_FILE, evaluate_folder, fact_scores
+from ..recipe.checks import located
 from ..runtime.processes import is_main_process, on_main_process, wait_for_everyone, world_size
 from ..verification.intervals import Bootstrap
 from ..verification.references import IDENTITY, check_target_knows, find_reference, judged_metrics, leaking_metrics
 from ..verification.scores import ScoreKey, ScoreTable
 from .context import RunContext, Subject
 from .evaluate import evaluation, evaluation_arguments, evaluation_unit
-from .run import Run
+from .run import EarlierRun, Run
 
 SPLIT = "forget"
 
@@ -34,6 +36,14 @@ def baseline_stage(run: Run) -> None:
     """
     _score(run.context, run.target, run.baselines)
     on_main_process(lambda: check_baselines(run.context, run.target, run.baselines))
+    for request in run.earlier:
+        _score(request.context, request.target, request.baselines)
+        on_main_process(partial(_check_request, request))
+
+
+def _check_request(request: EarlierRun) -> None:
+    with located(request.spec.key):
+        check_baselines(request.context, request.target, request.baselines)
 
 
 def check_baselines(context: RunContext, target: Subject, subjects: Sequence[Subject]) -> None:

@@ -271,6 +271,7 @@ def bundle_sets(bundle: DataBundle) -> dict[str, RowSet]:
         "generic": bundle.generic,
         "practice": bundle.practice,
         **bundle.extra,
+        **{f"earlier {name}": rows for name, rows in bundle.earlier.items()},
     }
 
 

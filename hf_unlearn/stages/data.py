@@ -12,6 +12,7 @@ from ..data.repeats import repeats
 from ..data.sources import Source, load_source, scored_apart
 from ..errors import HfUnlearnError, RequestError, one_error
 from ..recipe import Recipe
+from .earlier_rows import with_earlier
 from .known_rows import only_known
 from .settled import Begun, Target, settle_dtype, settle_form, with_other_form
 from .target_answers import TargetAnswers
@@ -63,6 +64,7 @@ def load_data(
         holdout, generic = (sets.get(name, EMPTY_SET) for name in ("holdout", "generic"))
         recipe, told = settle_form(recipe, sets["forget"], target, begun)
         bundle = _without_unknown(recipe, DataBundle(sets["forget"], sets["retain"], holdout, generic, extra))
+    bundle = with_earlier(recipe, bundle)
     check_bundle(bundle)
     if not recipe.model.has_never_knew and not bundle.holdout.score:
         raise RequestError(

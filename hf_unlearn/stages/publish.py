@@ -48,7 +48,7 @@ def write_folders(run: Run) -> list[PublishedFolder]:
         base_model=recipe.publish.base_model,
     )
     plots = write_plots(verified.report, context.output_dir / "verify" / "plots", formats=("png",))
-    forget = ForgetText((row.prompt, row.answer) for row in run.bundle.forget)
+    forget = ForgetText((row.prompt, row.answer) for row in run.bundle.never_said)
     folders = publish_to_folder(
         candidate.folder,
         {name: context.variant(candidate, name) for name in formats},

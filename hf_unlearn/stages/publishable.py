@@ -36,6 +36,7 @@ def check_words(recipe: Recipe, bundle: DataBundle, command: str | None) -> None
         "publish.language": publish.language,
         "publish.base_model": (publish.base_model,),
         "publish.repo_id": (publish.repo_id,),
+        **{f"data.earlier.{place}": (each.id, each.date) for place, each in enumerate(recipe.data.earlier)},
     }
     forget = _forget_text(bundle)
     for key, texts in words.items():
@@ -84,4 +85,4 @@ def check_published_text(run: Run) -> None:
 
 
 def _forget_text(bundle: DataBundle) -> ForgetText:
-    return ForgetText((row.prompt, row.answer) for row in bundle.forget)
+    return ForgetText((row.prompt, row.answer) for row in bundle.never_said)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 from ..data.example import DataBundle
-from ..recipe import Recipe
+from ..recipe import EarlierSpec, Recipe
 from .chain import digest_of
 from .context import RunContext, Subject
 from .models import audited_subjects, control_subject, never_knew_seed, second_never_knew
@@ -40,6 +41,7 @@ class Run:
         is_main: Whether this is the main process of the launch. Determined before the processes separate, after which
             each is on its own.
         verified: What the verify stage found; ``None`` before it.
+        earlier: The same questions for each earlier deletion request: see :mod:`~hf_unlearn.stages.earlier`.
     """
 
     context: RunContext
@@ -47,6 +49,7 @@ class Run:
     never_knew: Subject | None
     is_main: bool = True
     verified: Verified | None = None
+    earlier: Sequence[EarlierRun] = ()
 
     @property
     def recipe(self) -> Recipe:
@@ -105,3 +108,27 @@ class Run:
             if control.kind == "target":
                 found.append(Subject(control.name, "control", self.target.folder, self.target.digest))
         return found
+
+
+@dataclass
+class EarlierRun(Run):
+    """The methods of a run, asked about an earlier deletion request: see :mod:`~hf_unlearn.stages.earlier`.
+
+    Attributes:
+        spec: The request.
+        main: The run.
+        report: The report that was written for the request, if the recipe names it.
+    """
+
+    spec: EarlierSpec = field(kw_only=True)
+    main: Run = field(kw_only=True)
+    report: Mapping[str, Any] | None = field(kw_only=True, default=None)
+
+    @cached_property
+    def subjects(self) -> list[Subject]:
+        """The models from before the request, then the methods of the run.
+
+        Raises:
+            RequestError: One of them has not been trained yet.
+        """
+        return [*self.baselines, *(subject for subject in self.main.subjects if subject.role == "method")]

@@ -39,7 +39,7 @@ def self_generated_stage(run: Run) -> None:
     def write() -> None:
         if unit.done:
             return
-        forget, length, dtype = tuple(run.bundle.forget), recipe.data.max_length, recipe.model.dtype
+        forget, length, dtype = run.bundle.never_said, recipe.data.max_length, recipe.model.dtype
         arguments = (unit, run.target.folder, spec, forget, named_sets(context), length, dtype)
         jobs = [Job("texts of the target", write_job, arguments)]
         for _, said in context.progress.follow("draw", len(jobs), context.workers.run(jobs)):

@@ -8,10 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ..attacks.prompting import PromptAttack
 from ..errors import RequestError
-from ..evaluation.records import read_records
-from ..evaluation.run import fact_scores
 from ..hub.metadata import one_visible_line
 from ..recipe import ControlSpec
 from ..verification.build_report import Candidate, Findings, RunFacts, build_report
@@ -19,14 +16,13 @@ from ..verification.controls import ControlOutcome, all_as_expected, control_out
 from ..verification.digests import sha256_file
 from ..verification.report import AttackRun
 from ..verification.report_file import load_report, write_report
-from ..verification.scores import ScoreKey, ScoreTable
+from ..verification.scores import ScoreTable
 from ..verification.verdict import RULES, Judgement, judge
-from .attack import attack_result
 from .benchmarks import benchmark_scores
 from .chain import check_subjects, check_variants
 from .context import RunContext, Subject
 from .data import notes_on
-from .evaluate import evaluation_unit
+from .earlier_verdict import JudgedRequest, judge_request, request_section, with_requests
 from .report_inputs import (
     described,
     environment,
@@ -40,6 +36,7 @@ from .report_inputs import (
     set_info,
 )
 from .run import Run, Verified
+from .scores import collect_scores
 from .units import Unit
 
 REPORT_FILE = "unlearning_report.json"
@@ -56,8 +53,9 @@ def verify_stage(run: Run) -> None:
         check_subjects(subjects)
         check_variants(context, subjects)
         table, attacks = collect_scores(context, target, subjects)
-        unit = verify_unit(context, target, subjects)
-        unit.run(lambda folder: _write_report(context, target, subjects, table, attacks, folder))
+        judged = [judge_request(request) for request in run.earlier]
+        unit = verify_unit(context, target, subjects, judged)
+        unit.run(lambda folder: _write_report(context, target, subjects, table, attacks, judged, folder))
         report = _own_report(unit)
     controls_ok = all(control["ok"] for control in report["controls"])
     run.verified = Verified(report, report["verdict"]["candidate"], controls_ok)
@@ -74,7 +72,9 @@ def _own_report(unit: Unit) -> dict[str, Any]:
     return load_report(path)
 
 
-def verify_unit(context: RunContext, target: Subject, subjects: Sequence[Subject]) -> Unit:
+def verify_unit(
+    context: RunContext, target: Subject, subjects: Sequence[Subject], earlier: Sequence[JudgedRequest] = ()
+) -> Unit:
     """The verify folder; what goes in is every model and every setting that made or judges a score."""
     recipe = context.recipe.to_dict()
     inputs = {
@@ -90,36 +90,9 @@ def verify_unit(context: RunContext, target: Subject, subjects: Sequence[Subject
     }
     if context.bundle.floor:
         inputs["floor"] = "holdout"
+    if earlier:
+        inputs["earlier"] = [each.inputs for each in earlier]
     return Unit(context.output_dir / "verify", inputs)
-
-
-def collect_scores(
-    context: RunContext, target: Subject, subjects: Sequence[Subject]
-) -> tuple[ScoreTable, list[AttackRun]]:
-    """Read every record of every model.
-
-    Raises:
-        RequestError: Something has not been scored yet.
-    """
-    table = ScoreTable()
-    sets = context.bundle.scored_sets()
-    attacks = []
-    for subject in subjects:
-        for transform in context.transforms:
-            unit = evaluation_unit(context, target, subject, transform, sets)
-            unit.checked()
-            for (split, metric), facts in fact_scores(read_records(unit.path / "records.jsonl")).items():
-                table.add(ScoreKey(subject.name, transform, split, metric), facts)
-        for name, attack in context.recipe.attack.items():
-            result = attack_result(context, target, subject, name, attack)
-            table.attacks[name] = attack.no_floor
-            if isinstance(attack, PromptAttack):  # not one that is done after a format: that asks other weights
-                table.wordings.add(name)
-            for split, metric, facts in result.by_set():
-                table.add(ScoreKey(subject.name, name, split, metric), facts)
-            budget = attack.budget(context.bundle)
-            attacks.append(AttackRun(name, subject.name, budget.get("run_folds", 1), budget, tuple(result.details)))
-    return table, attacks
 
 
 def judge_all(context: RunContext, table: ScoreTable, subjects: Sequence[Subject]) -> dict[str, Judgement]:
@@ -184,9 +157,10 @@ def _write_report(
     subjects: Sequence[Subject],
     table: ScoreTable,
     attacks: Sequence[AttackRun],
+    earlier: Sequence[JudgedRequest],
     folder: Path,
 ) -> None:
-    judgements = judge_all(context, table, subjects)
+    judgements = with_requests(judge_all(context, table, subjects), earlier)
     controls = control_outcomes(context, table, judgements)
     methods = [method.name for method in context.recipe.methods]
     candidate = choose_candidate(methods, judgements)
@@ -207,6 +181,7 @@ def _write_report(
         attacks=attacks,
         explanation=explain_stage(context, target, subjects),
         benchmarks=benchmark_scores(context, subjects),
+        earlier=[request_section(each, candidate, salt) for each in earlier],
     )
     released = Candidate(
         name=candidate,

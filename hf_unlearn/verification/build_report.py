@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -18,6 +18,7 @@ from .report import (
     AttackRun,
     BenchmarkScore,
     CandidateOutcome,
+    EarlierRequest,
     FormatInfo,
     JudgedCounts,
     Method,
@@ -31,6 +32,7 @@ from .report import (
 from .report_file import seal, validate_report
 from .report_sections import fragility_rows, pooled_rows
 from .scores import ScoreRow, ScoreTable
+from .single_facts import KnownFactsRow
 from .values import Settings
 from .verdict import Judgement
 
@@ -49,6 +51,7 @@ class Findings:
         explanation: Weights compared with the target's, model by model, without rows of noise: these follow from the
             shares.
         benchmarks: Scores on public benchmarks; the section is left out without any.
+        earlier: Earlier deletion requests, judged again; the section is left out without any.
     """
 
     table: ScoreTable
@@ -59,6 +62,7 @@ class Findings:
     attacks: Sequence[AttackRun] = ()
     explanation: Explanation | None = None
     benchmarks: Sequence[BenchmarkScore] = ()
+    earlier: Sequence[EarlierRequest] = ()
 
 
 @dataclass(frozen=True)
@@ -137,12 +141,10 @@ def build_report(findings: Findings, candidate: Candidate, run: RunFacts) -> dic
         method=Method(candidate.name, candidate.settings),
         data=run.data,
         gate=findings.gate,
-        scores=_scores(findings.table, findings.gate),
+        scores=score_rows(findings.table, findings.gate),
         recovered=tuple(row for judgement in findings.judgements for row in judgement.recovered),
-        known_facts=tuple(
-            replace(row, facts=tuple(salted_id(fact, run.salt) for fact in row.facts))
-            for judgement in findings.judgements
-            for row in judgement.known_facts
+        known_facts=with_salted_ids(
+            (row for judgement in findings.judgements for row in judgement.known_facts), run.salt
         ),
         utility=tuple(row for judgement in findings.judgements for row in judgement.utility),
         candidates=tuple(
@@ -160,6 +162,7 @@ def build_report(findings: Findings, candidate: Candidate, run: RunFacts) -> dic
         explanation=_explanation(findings),
         benchmarks=tuple(findings.benchmarks) or None,
         removed=run.removed or None,
+        earlier=tuple(findings.earlier) or None,
     )
     sealed = seal(report.to_json())
     validate_report(sealed)
@@ -181,7 +184,13 @@ def _with_budget(outcome: TransformOutcome, attacks: Sequence[AttackRun]) -> Tra
     return replace(outcome, budget=budget)
 
 
-def _scores(table: ScoreTable, gate: Gate) -> tuple[ScoreRow, ...]:
+def with_salted_ids(rows: Iterable[KnownFactsRow], salt: bytes) -> tuple[KnownFactsRow, ...]:
+    """Counts of known facts with a salted id in place of every fact."""
+    return tuple(replace(row, facts=tuple(salted_id(fact, salt) for fact in row.facts)) for row in rows)
+
+
+def score_rows(table: ScoreTable, gate: Gate) -> tuple[ScoreRow, ...]:
+    """Every score of a table as a row of the report."""
     settings = Bootstrap(gate.draws, gate.confidence)
     rows = []
     for key, scores in sorted(table.scores.items()):

@@ -200,6 +200,47 @@ class BenchmarkScore:
 
 
 @dataclass(frozen=True)
+class EarlierRequest:
+    """An earlier deletion request, judged again on the models of this report.
+
+    Attributes:
+        id: Name of the request.
+        date: Date of the request, in the publisher's words or as ISO 8601.
+        set: Size of its forget set, and its salted hash with the salt of this report.
+        target: The model that knew these facts.
+        never_knew: A model trained without them; ``None`` where holdout facts are the floor.
+        report: Digest of the report that was written for the request; ``None`` if it was not named.
+        salted_hash_then: Salted hash of the forget set in that report, with the salt of that report.
+        then: The verdict of that report.
+        now: The verdict on the release candidate, as far as these facts are concerned.
+        reasons: Why it is what it is.
+        recovered: Recovered shares of all methods, against the target above.
+        known_facts: How many single facts are still known, for all methods.
+        scores: Scores of all methods, and of the two models above as ``target`` and ``never_knew``.
+        attacks: Attacks and what they spent.
+        not_judged: Transforms of the run's gate by which this request was not judged.
+        notes: What else a reader must know of it, such as its floor.
+    """
+
+    id: str
+    date: str
+    set: SetInfo
+    target: _Model
+    never_knew: _Model | None
+    report: Sha256 | None
+    salted_hash_then: Sha256 | None
+    then: Status | None
+    now: Stated[Status]
+    reasons: tuple[str, ...]
+    recovered: tuple[RecoveredRow, ...]
+    known_facts: tuple[KnownFactsRow, ...]
+    scores: tuple[ScoreRow, ...]
+    attacks: tuple[AttackRun, ...]
+    not_judged: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Report:
     """A verification report.
 
@@ -230,6 +271,7 @@ class Report:
         explanation: Weights compared with the target's.
         benchmarks: Scores on public benchmarks.
         removed: What was to be forgotten, in the publisher's words.
+        earlier: Earlier deletion requests, judged again.
     """
 
     schema_version: Annotated[
@@ -283,6 +325,10 @@ class Report:
     removed: Annotated[Maybe[str], Schema("What was to be forgotten, in the publisher's words. May be missing.")] = (
         None
     )
+    earlier: Annotated[
+        Maybe[tuple[EarlierRequest, ...]],
+        Schema("Earlier deletion requests, judged again. Missing where there are none."),
+    ] = None
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> Report:

@@ -74,6 +74,7 @@ def judge(
     reference_split: str = "forget",
     seed: int = 0,
     attack_floor: AttackFloor = AttackFloor.UNLEARNED,
+    with_utility: bool = True,
 ) -> Judgement:
     """Judge one model by a gate that stood before the run.
 
@@ -96,6 +97,7 @@ def judge(
         reference_split: The set that was to be forgotten.
         seed: Seed of the bootstrap.
         attack_floor: What stands in for a never-knew model under attacks, where there is none.
+        with_utility: Whether use is judged too. ``False`` where another judgement of the same model does that.
 
     Returns:
         The judgement.
@@ -122,7 +124,7 @@ def judge(
     recovered = [judged(subject, one, _limits(gate, one.transform), family) for one in measured]
     utility = [
         row
-        for name in scored
+        for name in (scored if with_utility else ())
         for row in judge_utility(table, subject, target, name, gate, asked_for=name not in gate.attacks)
     ]
     counts = [
@@ -136,8 +138,8 @@ def judge(
     recovered += _reported_only(table, measure, {(row.transform, row.metric) for row in recovered})
 
     leaks = leaking_metrics(table, target, floors.plain, metrics, settings)
-    no_retain = not utility_metrics(table, target, gate)
-    no_generic = not any(row.kind == "generic_kl" for row in utility)
+    no_retain = with_utility and not utility_metrics(table, target, gate)
+    no_generic = with_utility and not any(row.kind == "generic_kl" for row in utility)
     blocking = [f"{name} is in the gate and was not tested." for name in untested]
     blocking += [
         f"{name} is in the gate, and none of {', '.join(metrics)} was measured under it."
@@ -152,7 +154,7 @@ def judge(
     return Judgement(
         subject=subject,
         status=status,
-        reasons=(*leaks, *_reasons(recovered, known_facts, utility, blocking, judged_by, metrics)),
+        reasons=(*leaks, *_reasons(recovered, known_facts, utility, blocking, judged_by, metrics, with_utility)),
         recovered=tuple(recovered),
         known_facts=tuple(known_facts),
         utility=tuple(utility),
@@ -242,6 +244,7 @@ def _reasons(
     blocking: Sequence[str],
     judged_by: Mapping[str, Sequence[str]],
     metrics: Sequence[str],
+    with_utility: bool,
 ) -> list[str]:
     """Sentences in the order of their weight; one that says what was passed where nothing stood in the way."""
     sentences = []
@@ -261,9 +264,10 @@ def _reasons(
         f"{_under(row.transform)}: {row.metric}: {row.reason}" for row in undecided if row.status == "inconclusive"
     ]
     everywhere = all(len(names) == len(metrics) for names in judged_by.values())
+    also = ", and the model keeps its use" if with_utility else ""
     return sentences or [
         f"Under all {len(judged_by)} conditions the forgotten facts stay forgotten by {', '.join(metrics)}"
-        f"{'' if everywhere else ' (where these are measured)'}, and the model keeps its use."
+        f"{'' if everywhere else ' (where these are measured)'}{also}."
     ]
 
 

@@ -64,7 +64,7 @@ def test_commands_for_single_stages_run_what_belongs_to_them():
     names = {command: [stage.name for stage in stages_of(command)] for command in ("train", "evaluate", "publish")}
     assert names == {
         "train": ["baselines", "self-generated", "train"],
-        "evaluate": ["evaluate", "benchmarks"],
+        "evaluate": ["evaluate", "benchmarks", "earlier-scores"],
         "publish": ["verify", "page", "publish"],
     }
     assert stages_of(None) == STAGES
