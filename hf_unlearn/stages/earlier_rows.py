@@ -85,6 +85,7 @@ def request_model(recipe: Recipe, spec: EarlierSpec, report: EarlierReport | Non
         never_knew=spec.never_knew,
         never_knew_revision=spec.never_knew_revision,
         gguf_file=None,
+        scratch=None,
     )
 
 
