@@ -143,7 +143,7 @@ def test_the_third_request_does_not_bring_the_first_back(released):
     shares = {row["transform"]: row for row in first["recovered"]}
     assert shares.keys() == {"identity", "bf16"}
     assert all(row["recovered_share"] < 0.3 for row in shares.values())
-    assert first["not_judged"] == [] and any("2 of 2 transforms of the gate" in note for note in first["notes"])
+    assert first["not_judged"] == [] and any("2 of 2 conditions of the gate" in note for note in first["notes"])
     known = {row["model"]: row["value"] for row in first["scores"] if row["transform"] == "identity"}
     assert known["target"] > 0.8 > 0.3 > known["npo"]
 
