@@ -112,6 +112,10 @@ def main(script_args: UnlearnScriptArguments, training_args: UnlearnConfig, mode
 if __name__ == "__main__":
     parser = TrlParser((UnlearnScriptArguments, UnlearnConfig, ModelConfig))
     try:
-        main(*parser.parse_args_and_config())
+        arguments = parser.parse_args_and_config()
+    except ValueError as error:  # an argument or key that none of the three has
+        parser.error(str(error))
+    try:
+        main(*arguments)
     except RequestError as error:
         raise SystemExit(f"{parser.prog}: {error}") from None

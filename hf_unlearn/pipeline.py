@@ -37,7 +37,7 @@ from .stages.findings import Finding, Findings
 from .stages.models import base_models
 from .stages.planned import launched
 from .stages.preflight import Request, check_after, check_attacks, check_models, examine
-from .stages.proposal import Wanted, look, recipe_text
+from .stages.proposal import USUAL_LIMIT, Wanted, look, recipe_text
 from .stages.publishable import check_places
 from .stages.run import Run, Verified
 from .stages.single_model import (
@@ -50,7 +50,7 @@ from .stages.single_model import (
     load_rows,
     start_attacks,
 )
-from .stages.units import claim_output_dir, output_lock, prepare_output_dir
+from .stages.units import begun_recipe, claim_output_dir, output_lock, prepare_output_dir
 
 Rows = str | Path | Iterable[Mapping[str, Any]]
 """Rows as mappings, or a file of them."""
@@ -118,6 +118,8 @@ def run_pipeline(
         with _lock(output_dir, main), Workers(count, output_dir / "workers.log") as pool:
             if main:
                 claim_output_dir(output_dir, recipe.name, recipe.to_dict())
+            if begun_recipe(output_dir):
+                progress.say(f"{output_dir} holds a part of this run: what is finished is not made again")
             leave_imports_alone()
             run = start_run(RunContext(recipe, output_dir, bundle, pool, progress))
             run_stages(run, stages_of(only))
@@ -346,10 +348,15 @@ def propose(wanted: Wanted, output: Path) -> list[str]:
         _, left_out = fit_to_data(recipe, bundle)
     kept = len(bundle.retain.score)
     said = [f"{output}: {seen.facts} facts in {seen.groups} groups to forget, {kept} rows to keep."]
+    if seen.limit > USUAL_LIMIT:
+        said.append(
+            f"So few groups allow no smaller limit than {seen.limit:g} on recovered shares, and a pass shows no more "
+            f"than that: {seen.groups_for_usual_limit} groups allow the usual {USUAL_LIMIT:g}."
+        )
     said += notes_on(bundle)
     said += [f"{name} is left out of the tier {recipe.attack_tier}: {reason}" for name, reason in left_out.items()]
     said += [f"{name} is left out of the formats: {reason}" for name, reason in seen.unfit.items()]
-    return [*said, f"Read it, then run it:  hf-unlearn run {output}"]
+    return [*said, f"Read it, then:  hf-unlearn plan {output}  and  hf-unlearn run {output}"]
 
 
 def forget(

@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 import re
 import sys
+import tempfile
 from pathlib import Path
 
-from ..errors import RequestError
+from ..errors import EnvironmentFailure, RequestError
 from .command import Command
 
 _ASKED = {
@@ -31,7 +32,7 @@ def _add_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("--never-knew", metavar="MODEL", help="a model that was trained without the forget set")
     command.add_argument("--description", help="in your words, for the model card: what is removed")
     command.add_argument("--generic", metavar="FILE", type=Path, help="ordinary text")
-    command.add_argument("--name", help="name of the recipe (default: that of the forget file)")
+    command.add_argument("--name", help="name of the recipe (default: that of the model)")
     command.add_argument("--output", metavar="FILE", type=Path, default=Path("recipe.yaml"), help="where to write it")
 
 
@@ -43,16 +44,33 @@ def _init(arguments: argparse.Namespace) -> int:
         raise RequestError(f"--forget {arguments.forget}: there is no such file")
     if arguments.output.exists():
         raise RequestError(f"{arguments.output} exists: choose another --output, or remove it")
+    _check_writable(arguments.output)
     given = {"forget": arguments.forget, **_further_sets(arguments)}
     if arguments.generic is not None:
         given["generic"] = arguments.generic
-    name = arguments.name or re.sub(r"[^\w.-]+", "-", arguments.forget.stem).strip("-.") or "unlearning"
+    name = arguments.name or _name_of(arguments.model)
     if arguments.output.absolute().parent != Path.cwd():
         given = {key: path.absolute() for key, path in given.items()}  # it may be run from there
     wanted = Wanted(name, arguments.model, given, arguments.never_knew, arguments.description)
     sentences = propose(wanted, arguments.output)
     print("\n".join(sentences))
     return 0
+
+
+def _check_writable(output: Path) -> None:
+    """Fail before the model is looked at, and not after."""
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=output.parent):
+            pass
+    except OSError as error:
+        raise EnvironmentFailure(f"--output {output} cannot be written: {error.strerror or error}") from error
+
+
+def _name_of(model: str) -> str:
+    """A name for folders from that of a model: the last part of a path or Hub id, or the package."""
+    last = model.rstrip("/").split("/")[-1].removeprefix("package:").removesuffix(".gguf")
+    return re.sub(r"[^\w.-]+", "-", last).strip("-.") or "unlearning"
 
 
 def _further_sets(arguments: argparse.Namespace) -> dict[str, Path]:

@@ -110,7 +110,9 @@ def decide_form(
         return FormDecision("plain", "data.format says how plain text is written")
     prompts = {row.prompt for row in rows if row.prompt and not row.conversational}
     if not prompts:
-        return FormDecision("plain", "no row needs it, those that came as chat messages are rendered anyway")
+        return FormDecision(
+            "plain", "no row is a bare question; rows that came as chat messages use the chat template"
+        )
     if sum(map(is_rendered, prompts)) >= LEAST_ASKING * len(prompts):
         return FormDecision("plain", "the prompts hold special tokens and were rendered before")
     if column is not None and "question" in column.lower():

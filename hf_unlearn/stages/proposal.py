@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,6 +33,8 @@ _GPU_LINES = (
     "    gradient_checkpointing: true    # layers are computed again in the backward pass: slower, far less memory",
 )
 LONGEST_OPTION = 80
+USUAL_LIMIT = 0.10
+"""On recovered shares, as it stands and in formats."""
 CONFIDENCE = 0.95
 
 
@@ -98,7 +100,14 @@ class Seen:
         chosen = bool(self.options | self.drawable)
         noise = 2.82 if chosen else 0.83 if self.groups >= 70 else 1.2
         shown = least_limit(self.groups, CONFIDENCE) or 1.0
-        return min(1.0, max(0.10, math.ceil(20 * max(shown, noise / math.sqrt(max(1, self.groups))) - 1e-9) / 20))
+        return min(
+            1.0, max(USUAL_LIMIT, math.ceil(20 * max(shown, noise / math.sqrt(max(1, self.groups))) - 1e-9) / 20)
+        )
+
+    @property
+    def groups_for_usual_limit(self) -> int:
+        """So many groups of facts allow the usual limit, in tens."""
+        return next(count for count in range(10, 10_000, 10) if replace(self, groups=count).limit <= USUAL_LIMIT)
 
     @property
     def learning_rate(self) -> float:

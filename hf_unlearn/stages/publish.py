@@ -30,7 +30,7 @@ def publish_stage(run: Run) -> None:
     for each in folders:
         if each.unsigned:
             progress.say(f"{each.path} was signed, but its report is another one now: sign it again")
-    progress.say(f"published to {folders[0].path} and {len(folders) - 1} variants next to it")
+    progress.say(f"what can be published is in {folders[0].path}, with {len(folders) - 1} variants next to it")
     upload(run.context)
 
 
