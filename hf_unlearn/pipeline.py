@@ -50,7 +50,7 @@ from .stages.single_model import (
     load_rows,
     start_attacks,
 )
-from .stages.units import begun_recipe, claim_output_dir, output_lock, prepare_output_dir
+from .stages.units import begun_recipe, claim_output_dir, output_lock, prepare_output_dir, try_output_dir
 
 Rows = str | Path | Iterable[Mapping[str, Any]]
 """Rows as mappings, or a file of them."""
@@ -132,6 +132,8 @@ def run_pipeline(
 def _before(request: Request, findings: Findings, progress: Progress) -> tuple[Recipe, DataBundle]:
     """Tell everything that is found before a run starts; a recipe and its rows if nothing is in the way."""
     with environment_failures(request.output_dir):
+        if is_main_process():
+            try_output_dir(request.output_dir)
         seen = examine(request, findings, progress)
     for finding in findings:
         if finding.level != "refuse":

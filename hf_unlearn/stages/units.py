@@ -7,10 +7,12 @@ repeats only what is missing or has other inputs.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import json
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -203,6 +205,29 @@ def prepare_output_dir(output_dir: Path) -> set[str]:
             "choose an empty or new --output-dir"
         )
     return here
+
+
+def try_output_dir(output_dir: Path) -> None:
+    """Find out whether a run can write there, before anything else is done; a folder that was not there is not left.
+
+    Raises:
+        RequestError: See :func:`prepare_output_dir`.
+        OSError: Nothing can be written there.
+    """
+    made: list[Path] = []
+    with contextlib.suppress(OSError):  # a name that is too long: the next lines say so
+        made = [each for each in (output_dir, *output_dir.parents) if not each.exists()]
+    try:
+        prepare_output_dir(output_dir)
+        try:
+            with tempfile.TemporaryFile(dir=output_dir):
+                pass
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(output_dir)) from error
+    finally:
+        for each in made:
+            with contextlib.suppress(OSError):
+                each.rmdir()
 
 
 def claim_output_dir(output_dir: Path, name: str, recipe: Mapping[str, Any]) -> None:
