@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from kills import Killed, every_kill, killed_at
@@ -31,7 +33,11 @@ def listing(folder: Path) -> set[str]:
 @pytest.fixture
 def plain_card(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a card says takes longest, and is not what is asked here."""
-    monkeypatch.setattr("hf_unlearn.hub.folders.render_card", lambda report, *more: f"card {report['digest']}")
+
+    def card(report: Mapping[str, Any], *more: Any, has_page: bool = False) -> str:
+        return f"card {report['digest']}"
+
+    monkeypatch.setattr("hf_unlearn.hub.folders.render_card", card)
 
 
 def test_a_killed_publication(exported, publishing, reporting, plain_card, tmp_path: Path) -> None:
