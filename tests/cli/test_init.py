@@ -43,8 +43,10 @@ def test_the_recipe_fits_model_and_rows(files, target, tmp_path, capsys, refused
     said = capsys.readouterr().out
     assert f"{output}: 40 facts in 40 groups to forget, 40 rows to keep." in said
     assert f"hf-unlearn run {output}" in said
+    assert "So few groups allow no smaller limit than 0.45 on recovered shares" in said
+    assert "800 groups allow the usual 0.1." in said
     recipe = load_recipe(output)
-    assert (recipe.name, recipe.model.target) == ("forget-rows", str(target))
+    assert (recipe.name, recipe.model.target) == (target.name, str(target))
     assert recipe.method("auto").settings["robust"] == "auto"
     assert recipe.method("auto").settings["learning_rate"] == 1e-3
     assert recipe.data.description == "40 facts, not described by the publisher"
