@@ -42,11 +42,11 @@ VERSIONS = {"hf_unlearn": "1", "torch": "2", "transformers": "3"}
 
 EXPECTED = {
     "quickstart": {
-        "train": "3a9faf8d247faa5be382c484",
-        "export": "68845634590863fecc3db26c",
-        "evaluate": "0164a49828a45dd21ce39919",
-        "attack": "ebd150912604cde047515c82",
-        "verify": "f44107868ec70dc937950b92",
+        "train": "f7c01df146ca814d3fcaec58",
+        "export": "e944d2183e28c54c9e04fe45",
+        "evaluate": "69256b4b2280c77fa079a974",
+        "attack": "c4c63dfd030b63c118c9e341",
+        "verify": "3717295948f2e07652eeb943",
     },
     "frontier": {
         "train": "4929c7613bb73cd21a118424",
