@@ -18,6 +18,7 @@ from .sentences import (
     outcome_sentences,
     shortened,
     warning,
+    what_to_try,
 )
 from .words import SPACE, metric_label, metric_phrase, percent, show
 
@@ -107,6 +108,8 @@ class _Printer:
             self._bullet("-", f"{rest} more {'reason' if rest == 1 else 'reasons'} in the report")
         for sentence in outcome_sentences(self.results):
             self._bullet("-", sentence)
+        for sentence in what_to_try(self.results):
+            self._bullet(">", f"To try: {sentence}")
         if warning(self.results):
             self._bullet("!", warning(self.results), style="bold red")
 

@@ -163,3 +163,28 @@ def test_missing_parts_are_left_out(audit_report: dict[str, Any]) -> None:
     assert "Controls" not in text
     assert ("target", "retain") in cells(text)
     assert "Verdict: UNKNOWN" in printed({})
+
+
+@pytest.mark.parametrize(
+    ("status", "causes", "words"),
+    [
+        ("failed", ["knowledge"], "Knowledge is left or comes back"),
+        ("failed", ["over-forgetting"], "Right answers are avoided"),
+        ("failed", ["utility"], "Use is lost: a third of the learning rate"),
+        ("inconclusive", [], "Undecided is settled by more facts"),
+        ("passed", [], ""),
+    ],
+)
+def test_what_did_not_pass_is_told_with_what_to_try(
+    sample_report: dict[str, Any], status: str, causes: list[str], words: str
+) -> None:
+    outcome = {"transform": "identity", "kind": "format", "status": status, "causes": causes}
+    verdict = sample_report["verdict"] | {
+        "status": status,
+        "outcomes": [outcome | {"worst_share": None, "budget": {}}],
+    }
+    controls = [control | {"ok": True} for control in sample_report["controls"]]
+    text = " ".join(printed(sample_report | {"verdict": verdict, "controls": controls}, width=200).split())
+    assert text.count("To try:") == bool(words) and (f"To try: {words}" in text or not words)
+    wrong = [control | {"ok": False} for control in controls]
+    assert "To try:" not in printed(sample_report | {"verdict": verdict, "controls": wrong})
