@@ -16,7 +16,6 @@ from ..data.encoding import EncodedRow, TextFormat, encode_row, load_tokenizer
 from ..data.example import Example
 from ..errors import RequestError
 from ..runtime.steps import is_heard, tell_steps
-from .loading import files_digests, read_pretrained
 from .sizes import refuse_sizes
 from .training_loop import DivergedError, finite, take_steps
 
@@ -337,6 +336,8 @@ def scratch_cache_key(
     for key in ("base", "base_revision", "base_gguf_file"):
         del described[key]
     if spec.base is not None:
+        from .loading import files_digests
+
         described["base"] = files_digests(Path(spec.base))
     content = {
         "version": RECIPE_VERSION,
@@ -397,6 +398,8 @@ def new_model(spec: ScratchSpec, tokenizer: PreTrainedTokenizerBase) -> PreTrain
         tokenizer: Gives the size of the vocabulary and the special tokens of a model without a base.
     """
     import torch
+
+    from .loading import read_pretrained  # a recipe is read without torch
 
     if spec.base is not None:
         return read_pretrained(spec.base, torch.float32)
