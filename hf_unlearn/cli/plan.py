@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 
 _MARKS = {"refuse": "refused", "warn": "careful", "note": "note"}
+# What is in the tables of the planning package, which load torch: a page of help does not wait for that.
 _MACHINES = "h100, h200, b200, a100, a100-40, l40s, l4, a10g, rtx4090, t4, cpu"
 _STRATEGIES = "ddp, zero2, zero3, zero3_offload, fsdp2"
 
@@ -30,15 +31,26 @@ def add_plan_arguments(command: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--machine",
         metavar="NAME",
-        help="h100, h200, b200, a100, a100-40, l40s, l4, a10g, rtx4090, t4, cpu (default: this one)",
+        help=f"{_MACHINES} (default: this one)",
     )
     group.add_argument("--flops", metavar="N", type=float, help="operations a second that training gets from a device")
     group.add_argument(
         "--strategy",
         metavar="NAME",
-        help="ddp, zero2, zero3, zero3_offload, fsdp2, or an accelerate file (default: ddp)",
+        help=f"{_STRATEGIES}, or an accelerate file (default: ddp)",
     )
     group.add_argument("--json", action="store_true", help="print the plan as JSON")
+
+
+def refuse_plan_arguments(arguments: argparse.Namespace) -> None:
+    """Refuse what only a plan asks for where none is made: a run is on what launches it.
+
+    Raises:
+        RequestError: Names the option.
+    """
+    for name in ("gpus", "memory", "machine", "flops", "strategy", "json"):
+        if getattr(arguments, name, None):
+            raise RequestError(f"--{name} is for a plan: add --dry-run, or remove it")
 
 
 def print_plan(arguments: argparse.Namespace) -> int:

@@ -12,7 +12,7 @@ import yaml
 from ..errors import RequestError, printable
 from ..stages import Stage
 from .command import Command
-from .plan import add_plan_arguments, print_plan
+from .plan import add_plan_arguments, print_plan, refuse_plan_arguments
 
 if TYPE_CHECKING:
     from ..pipeline import RunResult
@@ -77,6 +77,7 @@ def run_recipe(arguments: argparse.Namespace, only: str | None = None) -> int:
         return _print_config(recipe)
     if getattr(arguments, "dry_run", False):
         return print_plan(arguments)
+    refuse_plan_arguments(arguments)
     from ..pipeline import run_pipeline  # loads torch, which a mistake in the recipe need not wait for
 
     output_dir = arguments.output_dir or Path("runs") / recipe.name

@@ -52,14 +52,24 @@ def find_report(where: str, revision: str | None = None) -> FoundReport:
     folder = fetch_snapshot(where, revision, only=REPORT_FILE).folder
     if not (folder / REPORT_FILE).is_file():
         raise RequestError(f"{where} has no {REPORT_FILE}: only models that were published with one have a page")
-    return FoundReport(_read(folder / REPORT_FILE), Path(f"{where.rpartition('/')[2]}-{PAGE_FILE}"))
+    return FoundReport(_read(folder / REPORT_FILE), _here(where.rpartition("/")[2]))
+
+
+def _here(name: str) -> Path:
+    return Path(f"{name}-{PAGE_FILE}")
+
+
+def report_in(folder: Path) -> Path | None:
+    """The report file of a published folder, or of a run's folder; ``None`` if there is none."""
+    places = (folder / REPORT_FILE, folder / "verify" / REPORT_FILE)
+    return next((place for place in places if place.is_file()), None)
 
 
 def _in_folder(folder: Path) -> FoundReport:
-    if (folder / "verify" / REPORT_FILE).is_file():
-        return FoundReport(_read(folder / "verify" / REPORT_FILE), folder / PAGE_FILE)
-    if (folder / REPORT_FILE).is_file():
-        return FoundReport(_read(folder / REPORT_FILE), Path(f"{folder.resolve().name}-{PAGE_FILE}"))
+    found = report_in(folder)
+    if found is not None:
+        of_a_run = found.parent != folder
+        return FoundReport(_read(found), folder / PAGE_FILE if of_a_run else _here(folder.resolve().name))
     unfinished = " (the run has not come to its verify stage)" if (folder / "run.json").is_file() else ""
     raise RequestError(f"{folder} has no {REPORT_FILE}{unfinished}: name a finished run or a published folder")
 

@@ -16,6 +16,7 @@ from ..verification.report_file import load_report as load_report_file
 from .check import CheckResult, as_keys, check_files, check_folder
 from .digest_cache import DigestMemory
 from .loading_arguments import passed_on
+from .report_source import report_in
 from .signatures import SigstoreIdentity, TrustedKey
 from .snapshot import copy_files, fetch_snapshot, private_folder
 
@@ -268,7 +269,5 @@ def load_report(path_or_repo: str | Path, revision: str | None = None) -> dict[s
     if path.is_file():
         return load_report_file(path)
     if path.is_dir():
-        places = [path / REPORT_FILE, path / "verify" / REPORT_FILE]
-        found = next((place for place in places if place.is_file()), places[0])
-        return load_report_file(found)
+        return load_report_file(report_in(path) or path / REPORT_FILE)
     return load_report_file(fetch_snapshot(path_or_repo, revision, only=REPORT_FILE).folder / REPORT_FILE)

@@ -52,7 +52,7 @@ class ScratchSpec:
             key-value heads as heads).
         base: Start from this pretrained model (named like ``model.target``) in place of random weights. Its sizes,
             architecture and tokenizer are used, and its learning rate is far below that of random weights: 1e-4 for a
-            model of 100 million parameters.
+            model of 100 million parameters. Questions are put as plain text unless ``data.format.kind`` says ``chat``.
         base_revision: Its revision on the Hub.
         base_gguf_file: Name of its GGUF file in that folder, repository or package.
     """

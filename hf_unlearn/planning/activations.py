@@ -64,7 +64,7 @@ def kept_by(model: Any, rows: int, length: int, dtype: torch.dtype) -> Kept | No
     weights = {weight.untyped_storage()._cdata for weight in model.parameters()}
     _use_stand_ins(inner)
     with _watched(stack, weights) as seen:
-        try:
+        try:  # a family may look at values, which meta tensors lack: the plan says when a rule stands in
             inner.base_model(input_ids=ids, attention_mask=mask, use_cache=False)
         except (RuntimeError, NotImplementedError, TypeError, ValueError, AttributeError, KeyError, IndexError):
             return None

@@ -222,7 +222,7 @@ def _built(given: PlanInput, shape: ModelShape, devices: Devices) -> list[StageP
     return [
         StagePlan(
             "models",
-            f"{models} built from scratch",
+            f"{models} built from {'scratch' if spec.base is None else 'the base'}",
             steps=models * spec.epochs * batches,
             tokens=done.tokens,
             operations=operations,

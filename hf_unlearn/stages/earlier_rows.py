@@ -11,6 +11,7 @@ from ..data.earlier import without_earlier
 from ..data.example import DataBundle, Example, RowSet
 from ..data.sources import load_source
 from ..errors import RequestError
+from ..hub.report_source import report_in
 from ..hub.verified import load_report
 from ..recipe import EarlierSpec, ModelSpec, Recipe
 from ..recipe.checks import located
@@ -150,7 +151,7 @@ def salt_beside(spec: EarlierSpec) -> bytes | None:
         return None
     path = Path(spec.report)
     if path.is_dir():
-        path = path / REPORT_FILE if (path / REPORT_FILE).is_file() else path / "verify" / REPORT_FILE
+        path = report_in(path) or path / REPORT_FILE
     for folder in (path.parent, path.resolve().parent.parent):
         if (folder / SALT_FILE).is_file():
             return _read_salt(folder / SALT_FILE)

@@ -14,6 +14,7 @@ from ..data.encoding import EncodedRow, encode_row
 from ..data.example import Example
 from ..evaluation.metrics import METRICS
 from ..models.loading import DTYPES
+from ..models.scratch import ScratchSpec
 from ..planning.machines import this_machine
 from ..planning.memory import Strategy
 from ..planning.plan import PlanInput
@@ -138,7 +139,7 @@ def plan_input(
         built = base + sum(control.kind == "never_knew" for control in recipe.controls), recipe.model.scratch
     return PlanInput(
         name=recipe.name,
-        model_name=recipe.model.target or "built from scratch",
+        model_name=recipe.model.target or _built(recipe.model.scratch),
         model=model,
         bundle=context.bundle,
         encode=encode,
@@ -151,6 +152,10 @@ def plan_input(
         attacks=context.attacks,
         dtype=saved_dtype(context, model),
     )
+
+
+def _built(spec: ScratchSpec | None) -> str:
+    return f"fine-tuned from {spec.base}" if spec is not None and spec.base is not None else "built from scratch"
 
 
 def saved_dtype(context: RunContext, model: Any) -> str:

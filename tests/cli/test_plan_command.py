@@ -8,7 +8,10 @@ from pathlib import Path
 import pytest
 from tiny_recipe import TINY, line_of
 
+from hf_unlearn.cli import plan as plan_command
 from hf_unlearn.cli.main import main
+from hf_unlearn.planning.machines import MACHINES
+from hf_unlearn.planning.memory import STRATEGIES
 
 
 def plan(recipe: Path, *options: str) -> int:
@@ -86,3 +89,15 @@ def test_a_disk_that_is_too_small_is_refused_before_anything_starts(recipe, tmp_
     assert main(["run", str(recipe), "--output-dir", str(out), "--workers", "0"]) == 2
     told = capsys.readouterr().err
     assert "500 bytes of the disk are free" in told and "save_total_limit" in told and not (out / "train").exists()
+
+
+@pytest.mark.parametrize("given", [["--gpus", "8"], ["--machine", "h100"], ["--json"]], ids=lambda given: given[0])
+def test_options_of_a_plan_are_no_options_of_a_run(given, recipe, refused, tmp_path):
+    sentence = refused(2, "run", recipe, "--output-dir", tmp_path / "out", *given)
+    assert sentence == f"{given[0]} is for a plan: add --dry-run, or remove it"
+    assert not (tmp_path / "out").exists()
+
+
+def test_help_names_every_machine_and_strategy():
+    assert sorted(plan_command._MACHINES.split(", ")) == sorted([*MACHINES, "cpu"])
+    assert sorted(plan_command._STRATEGIES.split(", ")) == sorted(set(STRATEGIES) - {"one"})
