@@ -219,7 +219,7 @@ def _never_knew(results: Results, transform: str, split: str, metric: str) -> fl
 
 def _utility_title(row: UtilityRow) -> str:
     bound = f"at {'most' if row.is_ceiling else 'least'} {show(row.threshold, 2)}"
-    if row.is_ceiling:
+    if row.kind == "generic_kl":
         return f"{metric_label(row.metric)}, {bound}"
     what = f"retain {metric_phrase(row.metric)}" if row.kind == "retain_score" else metric_phrase(row.metric)
     return f"{what} / target, {bound}"
@@ -228,7 +228,7 @@ def _utility_title(row: UtilityRow) -> str:
 def _utility_cell(row: UtilityRow | None) -> str:
     if row is None:
         return "–"
-    parts = "" if row.is_ceiling else f" ({show(row.value)} / {show(row.target_value)})"
+    parts = "" if row.kind == "generic_kl" else f" ({show(row.value)} / {show(row.target_value)})"
     return f"{show(row.shown, 2)}{parts} {row.status}"
 
 

@@ -53,6 +53,7 @@ GENERAL: tuple[tuple[str, str], ...] = (
         "The values that a format can store; a weight's place among them; weights that share a place.",
     ),
     ("KL to target", "How far the model's next-word probabilities are from the target's; 0 is the same."),
+    ("perplexity", "How many words the model hesitates between in ordinary text, so to say; lower is better."),
     ("fluency", "How varied the model's own text is (n-gram entropy); a collapsed model repeats itself."),
 )
 """Word and meaning, in the order in which a reader meets them."""

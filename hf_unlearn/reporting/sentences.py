@@ -319,6 +319,8 @@ def _utility_sentence(results: Results, rows: Sequence[UtilityRow]) -> str:
     if any(row.shown is None for row in rows) or first.threshold is None:
         return start + " ".join(dict.fromkeys(row.reason for row in rows if row.reason))
     span = _span([row.shown for row in rows])
+    if first.kind == "perplexity":
+        return f"{start}perplexity is {span} times the target's (at most {show(first.threshold, 2)} allowed)."
     if first.is_ceiling:
         return f"{start}the KL to the target on generic text is {span} (at most {show(first.threshold, 2)} allowed)."
     what = f"the retain {metric_phrase(first.metric)}" if first.kind == "retain_score" else metric_phrase(first.metric)

@@ -21,6 +21,8 @@ METRIC_LABELS = {
     "mc_accuracy": "multiple-choice accuracy",
     "mc_probability": "multiple-choice probability",
     "kl_to_target": "KL to target (nats per token)",
+    "nll": "loss on ordinary text (nats per token)",
+    "perplexity": "perplexity of ordinary text",
     "fluency": "fluency (n-gram entropy)",
     "combined": "all metrics together",
 }
@@ -37,6 +39,7 @@ _KEY_WORDS = {
     "max known facts": "most known facts",
     "min utility": "least utility",
     "max generic kl": "most KL on generic text",
+    "max perplexity ratio": "most perplexity of ordinary text, over the target's",
     "min fluency": "least fluency",
     "draws": "bootstrap draws",
 }

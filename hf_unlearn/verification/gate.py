@@ -30,6 +30,8 @@ class Gate:
             (:mod:`~hf_unlearn.verification.single_facts`). By default as many as a model that never knew would show.
         min_utility: Minimum retain score relative to the target's under the same transform.
         max_generic_kl: Maximum KL (nats per token) from the target to the model on generic text, same transform.
+        max_perplexity_ratio: Maximum perplexity of generic text relative to the target's, same transform; ``None``
+            (and in reports that were made before there was a limit) for none.
         min_fluency: Minimum n-gram entropy of generated text relative to the target's, same transform.
         confidence: Level of the intervals.
         draws: Bootstrap draws.
@@ -45,6 +47,7 @@ class Gate:
     max_known_facts: Annotated[int | None, Schema(minimum=0, since="1.3")] = None
     min_utility: _Part = 0.90
     max_generic_kl: float = 0.50
+    max_perplexity_ratio: Annotated[float | None, Schema(minimum=1, since="1.4")] = 1.25
     min_fluency: _Part = 0.80
     confidence: _Part = 0.95
     draws: Annotated[int, Schema(minimum=0)] = 10_000
@@ -59,6 +62,8 @@ class Gate:
             raise RequestError(f"gate.max_known_facts is {self.max_known_facts}: it must be 0 or more")
         if self.max_generic_kl < 0:
             raise RequestError(f"gate.max_generic_kl is {self.max_generic_kl}: it must be at least 0")
+        if self.max_perplexity_ratio is not None and self.max_perplexity_ratio < 1:
+            raise RequestError(f"gate.max_perplexity_ratio is {self.max_perplexity_ratio}: it must be at least 1")
         if self.draws < 100:
             raise RequestError(f"gate.draws is {self.draws}: an interval needs at least 100")
         if not 0.5 < self.confidence < 1:

@@ -13,7 +13,7 @@ from .scores import FactScores, ScoreTable
 IDENTITY = "identity"
 """The model as it stands."""
 
-NOT_KNOWLEDGE = frozenset({"fluency", "kl_to_target"})
+NOT_KNOWLEDGE = frozenset({"fluency", "kl_to_target", "nll"})
 """Metrics that say nothing about what a model knows, so that a recovered share of them has no meaning."""
 
 LARGEST_LEAK = 0.20

@@ -23,7 +23,7 @@ from .typed_json import Maybe, Schema, Stated, from_json, to_json
 from .utility import UtilityRow
 from .values import Count, Files, Settings, Sha256, Status
 
-SCHEMA_VERSION: Literal["1.3"] = "1.3"
+SCHEMA_VERSION: Literal["1.4"] = "1.4"
 
 
 @dataclass(frozen=True)
@@ -275,10 +275,10 @@ class Report:
     """
 
     schema_version: Annotated[
-        Stated[Literal["1.0", "1.1", "1.2", "1.3"]],
+        Stated[Literal["1.0", "1.1", "1.2", "1.3", "1.4"]],
         Schema(
             "1.1 adds formats, pooled and explanation; 1.2 adds verdict.judged, verdict.outcomes and joint95; "
-            "1.3 adds known_facts. Earlier reports have none of them."
+            "1.3 adds known_facts; 1.4 adds perplexity. Earlier reports have none of them."
         ),
     ]
     created: Annotated[Stated[str], Schema("ISO 8601.", pattern=r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}")]

@@ -19,7 +19,12 @@ Extraction strength is left out on purpose. It asks how little of an answer must
 follows word for word, so that it falls when a model says a kept fact in other words, which is no loss of use.
 """
 
-Kind = Literal["retain_score", "kept_score", "generic_kl", "fluency"]
+LOG_LOSS = "nll"
+"""What a perplexity is made of: its logarithm, a mean over rows."""
+
+MOST_NATS = 300.0
+
+Kind = Literal["retain_score", "kept_score", "generic_kl", "perplexity", "fluency"]
 
 
 @dataclass(frozen=True)
@@ -30,12 +35,13 @@ class UtilityRow:
         model: The judged model.
         transform: The transform.
         kind: ``retain_score``, ``kept_score`` (the gate's further sets) and ``fluency`` are compared with the target's
-            by their ratio, ``generic_kl`` (nats per token, from the target to the model) by itself.
+            by their ratio, ``perplexity`` on generic text too, ``generic_kl`` (nats per token, from the target to the
+            model) by itself.
         metric: The metric; of a further set ``SET/METRIC``.
         value: The model's mean; ``None`` where it is missing or not a finite number.
         target_value: The target's mean under the same transform.
         ratio: ``value / target_value``; ``None`` for ``generic_kl`` and where the target has nothing.
-        threshold: Least ratio, or largest KL.
+        threshold: Least ratio; of ``perplexity`` the largest, and the largest KL.
         status: Judged by the point value.
         reason: Why it did not pass; empty where it did.
     """
@@ -61,12 +67,12 @@ class UtilityRow:
     @property
     def is_ceiling(self) -> bool:
         """Whether the threshold is the most that is allowed, not the least."""
-        return self.kind == "generic_kl"
+        return self.kind in ("generic_kl", "perplexity")
 
     @property
     def shown(self) -> float | None:
         """The number that is compared with the threshold."""
-        return self.value if self.is_ceiling else self.ratio
+        return self.value if self.kind == "generic_kl" else self.ratio
 
 
 def judge_utility(
@@ -102,6 +108,8 @@ def judge_utility(
         rows.append(_judge_ratio(table, subject, target, transform, "fluency", "fluency", gate.min_fluency))
     if table.get(subject, IDENTITY, "generic", "kl_to_target") is not None:
         rows.append(_judge_kl(table, subject, transform, gate))
+    if gate.max_perplexity_ratio is not None and table.get(target, IDENTITY, "generic", LOG_LOSS) is not None:
+        rows.append(_judge_perplexity(table, subject, target, transform, gate.max_perplexity_ratio))
     return [row for row in rows if asked_for or table.get(subject, transform, row.split, _score_name(row)) is not None]
 
 
@@ -115,7 +123,7 @@ def utility_metrics(table: ScoreTable, target: str, gate: Gate) -> list[str]:
 
 
 def _score_name(row: UtilityRow) -> str:
-    return row.metric.rpartition("/")[2]
+    return LOG_LOSS if row.kind == "perplexity" else row.metric.rpartition("/")[2]
 
 
 def _mean(table: ScoreTable, model: str, transform: str, split: str, metric: str) -> float | None:
@@ -175,3 +183,40 @@ def _judge_kl(table: ScoreTable, subject: str, transform: str, gate: Gate) -> Ut
         status,
         reason,
     )
+
+
+def _judge_perplexity(table: ScoreTable, subject: str, target: str, transform: str, most: float) -> UtilityRow:
+    """Of generic text: the exponential of its mean negative log-likelihood (nats per token) over rows."""
+    ours, before = (_perplexity(table, model, transform) for model in (subject, target))
+    ratio: float | None = None
+    status: Status = "passed"
+    reason = ""
+    if ours is None or before is None:
+        status = "inconclusive"
+        reason = f"perplexity on generic text was not measured for {subject if ours is None else target}."
+    else:
+        ratio = ours / before
+        if not ratio <= most:
+            status = "failed"
+            reason = (
+                f"perplexity on generic text is {ours:.2f}, {ratio:.2f} times the target's {before:.2f} "
+                f"(at most {most:.2f})."
+            )
+    return UtilityRow(
+        subject,
+        transform,
+        "perplexity",
+        "perplexity",
+        finite(ours),
+        finite(before),
+        finite(ratio),
+        most,
+        status,
+        reason,
+    )
+
+
+def _perplexity(table: ScoreTable, model: str, transform: str) -> float | None:
+    loss = _mean(table, model, transform, "generic", LOG_LOSS)
+    # A mean of some hundred nats is no language any more; its exponential is no number that a report can hold.
+    return None if loss is None else math.exp(loss) if loss < MOST_NATS else math.inf

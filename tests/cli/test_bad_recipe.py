@@ -123,6 +123,7 @@ def test_a_mistake_is_named_with_its_line(right, wrong, message, recipe, refused
         ("gate.min_recovered_share=0.5", "gate.min_recovered_share is 0.5: it must be at most 0"),
         ("gate.min_utility=1.1", "gate.min_utility is 1.1: it must be between 0 and 1"),
         ("gate.min_fluency=2", "gate.min_fluency is 2.0: it must be between 0 and 1"),
+        ("gate.max_perplexity_ratio=0.9", "gate.max_perplexity_ratio is 0.9: it must be at least 1"),
         ("gate.max_generic_kl=-1", "gate.max_generic_kl is -1.0: it must be at least 0"),
         ("gate.max_generic_kl=.nan", "gate.max_generic_kl is nan: it must be a finite number"),
         ("gate.confidence=95", "gate.confidence is 95.0: it must be above 0.5 and under 1"),

@@ -38,6 +38,8 @@ def test_kl_is_from_the_reference_in_nats_per_label(make_model, model, tokenizer
             [(p[t] * np.log(p[t] / q[t])).sum() for t in range(encoded.n_prompt - 1, len(encoded.input_ids) - 1)]
         )
         assert record.values["kl_to_target"] == pytest.approx(expected, rel=1e-4)
+        nll = -np.mean([np.log(q[t, encoded.input_ids[t + 1]]) for t in range(encoded.n_prompt - 1, len(q) - 1)])
+        assert record.values["nll"] == pytest.approx(nll, rel=1e-4)
         assert (record.set, record.id) == ("generic", row.id)
         backwards = np.mean(
             [(q[t] * np.log(q[t] / p[t])).sum() for t in range(encoded.n_prompt - 1, len(encoded.input_ids) - 1)]
@@ -58,7 +60,8 @@ def test_fluency_is_that_of_the_continued_first_third(model, tokenizer, rows):
         start = prefix(encoded)
         assert start == encoded.input_ids[: encoded.n_prompt + (len(encoded.input_ids) - encoded.n_prompt) // 3]
         assert [record.generated] == generate_greedy(model, tokenizer, [start], 9)
-        assert record.values == {"fluency": text_entropy(record.generated)}
+        assert record.values["fluency"] == text_entropy(record.generated)
+        assert record.values.keys() == {"fluency", "nll"}, "there is nothing to compare with"
 
 
 def test_vocabularies_must_agree(make_model, model, tokenizer, rows):

@@ -96,10 +96,11 @@ def test_every_version_is_written_with_its_own_keys() -> None:
         "1.1": {"known_facts"},
         "1.2": {"known_facts"},
     }
-    for version in ("1.0", "1.1", "1.2", "1.3"):
+    for version in ("1.0", "1.1", "1.2", "1.3", "1.4"):
         written = Report.from_json({**document, "schema_version": version}).to_json()
         assert document.keys() - written.keys() == later.get(version, set())
-        assert ("max_known_facts" in written["gate"]) == (version == "1.3")
+        assert ("max_known_facts" in written["gate"]) == (version in ("1.3", "1.4"))
+        assert ("max_perplexity_ratio" in written["gate"]) == (version == "1.4")
         assert ("outcomes" in written["verdict"]) == (version >= "1.2")
         assert all(("joint95" in row) == (version >= "1.2") for row in written["recovered"])
         assert schema_problems({**written, "digest": "0" * 64}) == []

@@ -259,6 +259,30 @@ def test_generic_text_is_judged_where_it_was_scored(plain, gate) -> None:
     assert judge(plain.table, "good", gate).status == "inconclusive"
 
 
+def test_perplexity_of_generic_text_is_compared_with_the_targets(plain, gate) -> None:
+    for transform in plain.transforms[:2]:
+        plain.add("target", transform, "generic", 3.0, metrics=("nll",))
+        plain.add("good", transform, "generic", 3.2, metrics=("nll",))
+    judgement = judge(plain.table, "good", gate)
+    assert judgement.status == "passed"
+    row = next(row for row in judgement.utility if row.kind == "perplexity")
+    assert row.ratio == pytest.approx(math.exp(0.2), rel=0.01)
+    assert (row.value, row.target_value) == pytest.approx((math.exp(3.2), math.exp(3.0)), rel=0.01)
+    assert not any(row.metric == "nll" for row in judgement.recovered), "it says nothing of what a model knows"
+    strict = judge(plain.table, "good", replace(gate, max_perplexity_ratio=1.1))
+    assert strict.status == "failed"
+    assert any("1.22 times the target's" in reason and "(at most 1.10)" in reason for reason in strict.reasons)
+    plain.drop("good", "bnb-nf4", "generic", "nll")
+    assert judge(plain.table, "good", gate).status == "inconclusive"
+
+
+def test_a_model_that_writes_no_language_has_no_perplexity(plain, gate) -> None:
+    plain.add("target", "identity", "generic", 3.0, metrics=("nll",))
+    plain.add("good", "identity", "generic", 2000.0, metrics=("nll",))
+    row = next(row for row in judge(plain.table, "good", gate).utility if row.kind == "perplexity")
+    assert (row.status, row.value) == ("failed", None)
+
+
 def test_extraction_strength_on_retain_is_no_utility(scenario, gate) -> None:
     made = scenario(("identity",)).model("target", 0.95).model("never_knew", 0.05).model("good", 0.05)
     for name, level in (("target", 0.9), ("good", 0.3)):
