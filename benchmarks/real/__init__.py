@@ -1,0 +1,1 @@
+"""Methods on a real pretrained model."""

@@ -1,0 +1,66 @@
+"""The methods of the study. Rates are those of a first look at another split, and the same on every set."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+PLAIN = "npo-kl"
+"""What costs are compared with."""
+
+_ONE_PASS: dict[str, Any] = {
+    "retain_loss_type": "kl",
+    "retain_weight": 10.0,
+    "retain_per_forget": 2,
+    "per_device_train_batch_size": 16,
+    "num_train_epochs": 8,
+    "learning_rate": 2e-5,
+    "lr_scheduler_type": "constant",
+}
+
+
+@dataclass(frozen=True)
+class Method:
+    """One line of the table.
+
+    Attributes:
+        name: Its name in recipe and table.
+        says: What it is, in a few words.
+        settings: Fields of ``UnlearnConfig``.
+    """
+
+    name: str
+    says: str
+    settings: Mapping[str, Any]
+
+    def entry(self) -> dict[str, Any]:
+        """As a recipe's ``methods`` has it, with checkpoints that a run of some hours needs."""
+        return {"name": self.name, **self.settings, "save_steps": 100}
+
+
+METHODS: dict[str, Method] = {
+    method.name: method
+    for method in (
+        Method(PLAIN, "NPO + 10 KL, eight passes", {**_ONE_PASS, "loss_type": "npo", "beta": 0.1}),
+        Method("ga-kl", "gradient ascent + 10 KL", {**_ONE_PASS, "loss_type": "ga", "learning_rate": 5e-6}),
+        Method("simnpo", "SimNPO + 10 KL", {**_ONE_PASS, "loss_type": "simnpo"}),
+        Method("rmu", "RMU at layer 10 + 10 KL", {**_ONE_PASS, "loss_type": "rmu", "loss_kwargs": {"layer": 10}}),
+        Method(
+            "undo",
+            "NPO + 10 KL, then 20 % of the way to noise, distilled on the retain set",
+            {
+                **_ONE_PASS,
+                "loss_type": "npo",
+                "beta": 0.1,
+                "num_train_epochs": 32,
+                "robust": [{"name": "undo", "unlearn_steps": 48, "alpha": 0.2}],
+            },
+        ),
+        Method(
+            "auto",
+            "rounds of ascent and repair, an attack rehearsed before each, until no fact is left",
+            {"robust": "auto", "per_device_train_batch_size": 16, "learning_rate": 3e-5},
+        ),
+    )
+}
