@@ -13,7 +13,7 @@ from rich.console import Console
 
 from .data.example import DataBundle
 from .errors import RequestError
-from .planning.plan import RunPlan
+from .planning.run_plan import RunPlan
 from .planning.training import Devices
 from .planning.words import short
 from .recipe import Recipe, load_recipe
@@ -165,7 +165,12 @@ class Planned:
 
 
 def plan_run(
-    recipe: Recipe, output_dir: Path, devices: Devices, progress: Progress, places: Places | None = None
+    recipe: Recipe,
+    output_dir: Path,
+    devices: Devices,
+    progress: Progress,
+    places: Places | None = None,
+    retrain_tokens: float | None = None,
 ) -> Planned:
     """Plan a run without loading weights; nothing is written.
 
@@ -175,13 +180,15 @@ def plan_run(
         devices: What it would be on.
         progress: Told what takes time.
         places: Where the recipe's keys stand in its file.
+        retrain_tokens: Tokens that the target's training went through, for the advice to retrain or to unlearn.
 
     Raises:
         EnvironmentFailure: The Hub could not be reached.
     """
     findings = Findings(places)
+    request = Request(recipe, output_dir, None, devices, limited=False, retrain_tokens=retrain_tokens)
     with environment_failures(output_dir):
-        seen = examine(Request(recipe, output_dir, None, devices, limited=False), findings, progress)
+        seen = examine(request, findings, progress)
     return Planned(tuple(findings), None if seen is None else seen.plan)
 
 

@@ -30,6 +30,11 @@ judged, everything published."""
 Seconds = tuple[float, float]
 
 
+def added(first: Seconds, second: Seconds) -> Seconds:
+    """Both, one after the other."""
+    return first[0] + second[0], first[1] + second[1]
+
+
 def fixed_seconds(stage: str, units: float, workers: int, steps: float = 0) -> Seconds:
     """The least and the most that a stage takes beside its operations.
 
