@@ -15,6 +15,7 @@ from ..verification.scores import ScoreRow
 from ..verification.typed_json import to_json
 from ..verification.utility import UtilityRow
 from ..verification.values import Settings
+from .budgets import budget_phrases
 from .earlier import earlier_entries
 from .explanation import explained, formats_table, magnitude_label, pooled_sentence
 from .figures import PALETTE, STATUS_COLOURS, inline_svg
@@ -51,7 +52,7 @@ if TYPE_CHECKING:
 _Row = RecoveredRow | UtilityRow
 TEMPLATES = Path(__file__).parent / "templates"
 MARKS = {"passed": "✓", "failed": "✗", "inconclusive": "?"}
-_SHOWN_APART = ("fold", "metric", "before", "after", "value")
+_SHOWN_APART = ("fold", "metric", "before", "after", "value", "stopped")
 
 
 def write_html(report: Mapping[str, Any], path: Path | str) -> Path:
@@ -284,12 +285,14 @@ class AttackTable:
     Attributes:
         name: The attack.
         budget: What it may spend on each model.
+        told: The same in words, where there are words for it.
         metrics: Metrics of which the strongest settings were recorded.
         rows: Model, fold, and a cell per metric.
     """
 
     name: str
     budget: Settings
+    told: str = ""
     metrics: list[str] = field(default_factory=list)
     rows: list[tuple[str, str, dict[str, AttackCell]]] = field(default_factory=list)
 
@@ -302,7 +305,8 @@ def attack_tables(results: Results) -> list[AttackTable]:
     for run in sorted(results.report.attacks, key=lambda run: order.get(run.model, len(order))):
         model = run.model or "–"
         key = json.dumps([run.name, run.budget], sort_keys=True, default=str)
-        table = tables.setdefault(key, AttackTable(run.name, run.budget))
+        told = ", ".join(budget_phrases(run.budget, run.folds, _listed_values))
+        table = tables.setdefault(key, AttackTable(run.name, run.budget, told))
         folds: dict[str, dict[str, AttackCell]] = {}
         for best in run.best:
             metric = str(best.get("metric") or "score")
@@ -321,7 +325,14 @@ def _attack_cell(best: Settings) -> AttackCell:
     value = after if after is not None else _number(best.get("value"))
     change = show(value) if before is None else f"{show(before)} → {show(value)}"
     settings = [f"{str(key).replace('_', ' ')} {_setting_words(best[key])}" for key in best if key not in _SHOWN_APART]
+    stopped = best.get("stopped")
+    if stopped:
+        settings.append(f"stopped early: {_listed_values(stopped)}")
     return AttackCell(change, ", ".join(settings))
+
+
+def _listed_values(value: Any) -> str:
+    return ", ".join(map(_setting_words, value)) if isinstance(value, list | tuple) else _setting_words(value)
 
 
 def _number(value: Any) -> float | None:
