@@ -121,8 +121,9 @@ def run_pipeline(
             if begun_recipe(output_dir):
                 progress.say(f"{output_dir} holds a part of this run: what is finished is not made again")
             leave_imports_alone()
-            run = start_run(RunContext(recipe, output_dir, bundle, pool, progress))
-            run_stages(run, stages_of(only))
+            stages = stages_of(only)
+            run = start_run(RunContext(recipe, output_dir, bundle, pool, progress), stages)
+            run_stages(run, stages)
         if main:
             seconds = {stage: round(value, 1) for stage, value in progress.seconds.items()}
             write_atomically(output_dir / "timings.json", json.dumps(seconds, indent=1))
@@ -192,17 +193,19 @@ def plan_run(
     return Planned(tuple(findings), None if seen is None else seen.plan)
 
 
-def start_run(context: RunContext) -> Run:
+def start_run(context: RunContext, stages: Sequence[Stage] = ()) -> Run:
     """Fetch or build the models that a run starts from, and refuse what cannot work before any stage.
 
     Args:
         context: A run that preflight found nothing against.
+        stages: What will be done; the train stage builds controls itself.
 
     Raises:
         RequestError: Models and attacks do not fit each other.
         EnvironmentFailure: The Hub could not be reached.
     """
-    target, never_knew = base_models(context)
+    trains = any(stage.name == "train" for stage in stages)
+    target, never_knew = base_models(context, with_controls=not trains or world_size() > 1)
     run = Run(context, target, never_knew, is_main=is_main_process())
     check_models(run)
     if context.recipe.model.scratch is None:

@@ -348,8 +348,8 @@ def outcome_sentences(results: Results) -> list[str]:
     if judged is not None and judged.comparisons and judged.joint_factor is not None:
         sentences.append(
             f"{len(verdict.outcomes)} conditions were tested, {judged.comparisons} recovered shares in all (0: as a "
-            "model that never knew, 1: as the target). With so many, one might fail by chance: a share fails only by an "
-            f"interval {judged.joint_factor:.2f} times as long as its own, which holds for all of them at once."
+            "model that never knew, 1: as the target). With so many, one might fail by chance: a share fails only by "
+            f"an interval {judged.joint_factor:.2f} times as long as its own, which holds for all of them at once."
         )
     return sentences
 

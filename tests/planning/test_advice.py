@@ -75,7 +75,7 @@ def without_building(plan: RunPlan) -> list[float]:
 
 
 @pytest.mark.parametrize(
-    ("retraining", "request", "ratio", "better"),
+    ("retraining", "unlearning", "ratio", "better"),
     [
         (Cost((300.0, 1200.0)), Cost((100.0, 400.0)), (3.0, 3.0), "unlearn"),
         (Cost((300.0, 1200.0)), Cost((100.0, 600.0)), (2.0, 3.0), "unlearn"),
@@ -85,8 +85,8 @@ def without_building(plan: RunPlan) -> list[float]:
         (Cost((90.0, 90.0), True), Cost((180.0, 180.0), True), (0.5, 0.5), "retrain"),
     ],
 )
-def test_requests_for_the_cost_of_one_retraining(retraining, request, ratio, better):
-    assert requests_per_retraining(retraining, request) == pytest.approx(ratio)
+def test_requests_for_the_cost_of_one_retraining(retraining, unlearning, ratio, better):
+    assert requests_per_retraining(retraining, unlearning) == pytest.approx(ratio)
     assert better_of(ratio) == better
 
 
