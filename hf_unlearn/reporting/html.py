@@ -55,23 +55,38 @@ MARKS = {"passed": "✓", "failed": "✗", "inconclusive": "?"}
 _SHOWN_APART = ("fold", "metric", "before", "after", "value", "stopped")
 
 
-def write_html(report: Mapping[str, Any], path: Path | str) -> Path:
+PagePlots = Mapping[str, Any]
+"""The plots of a page by their key; ``None`` for one that the report has no numbers for."""
+
+
+def page_plots(report: Mapping[str, Any]) -> PagePlots:
+    """The plots of a report's page, which take most of its time: for who writes the page more than once."""
+    return _plots(Results(report))
+
+
+def write_html(report: Mapping[str, Any], path: Path | str, plots: PagePlots | None = None) -> Path:
     """Write the page.
 
     Args:
         report: The report as JSON has it. Missing parts are left out of the page.
         path: The file to write; its folder is created if missing.
+        plots: From :func:`page_plots`; drawn here if left out.
 
     Returns:
         The path that was written.
     """
     path = Path(path)
-    write_atomically(path, render_html(report))
+    write_atomically(path, render_html(report) if plots is None else render_html(report, plots))
     return path
 
 
-def render_html(report: Mapping[str, Any]) -> str:
-    """The page as text: the same bytes for the same report."""
+def render_html(report: Mapping[str, Any], plots: PagePlots | None = None) -> str:
+    """The page as text: the same bytes for the same report.
+
+    Args:
+        report: See :func:`write_html`.
+        plots: See :func:`write_html`.
+    """
     from jinja2 import Environment, FileSystemLoader
 
     results = Results(report)
@@ -119,7 +134,7 @@ def render_html(report: Mapping[str, Any]) -> str:
         palette=PALETTE,
         tones=STATUS_COLOURS,
         marks=MARKS,
-        plots=_plots(results),
+        plots=_plots(results) if plots is None else plots,
         interval=show_interval,
         counts=_counts,
         has_never_knew=any(subject.role == "never_knew" for subject in results.subjects),

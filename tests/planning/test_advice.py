@@ -33,7 +33,7 @@ SPEC = ScratchSpec(epochs=3, batch_size=4)
 
 
 def examples(name: str, count: int) -> tuple[Example, ...]:
-    return tuple(Example(f"{name}-{number}", "a question?", " an answer") for number in range(count))
+    return tuple(Example(f"{name}-{n}", "a question?", " an answer", f"{name}-{n}", f"{name}-{n}") for n in range(count))
 
 
 def encode(row: Example) -> EncodedRow:
