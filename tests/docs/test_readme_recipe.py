@@ -46,7 +46,7 @@ SMALLER = (
 def rows_of(number: int) -> list[Example]:
     people = make_people(SPEC)[number * FACTS : (number + 1) * FACTS]
     asked = fact_kind(SPEC.kind).train_templates[0]
-    return [Example(each.name, asked.format(name=each.name), f" {each.value}.", each.name, each.name) for each in people]
+    return [Example(who.name, asked.format(name=who.name), f" {who.value}.", who.name, who.name) for who in people]
 
 
 def write_rows(path: Path, rows: list[Example]) -> None:

@@ -33,7 +33,8 @@ SPEC = ScratchSpec(epochs=3, batch_size=4)
 
 
 def examples(name: str, count: int) -> tuple[Example, ...]:
-    return tuple(Example(f"{name}-{n}", "a question?", " an answer", f"{name}-{n}", f"{name}-{n}") for n in range(count))
+    ids = [f"{name}-{number}" for number in range(count)]
+    return tuple(Example(each, "a question?", " an answer", each, each) for each in ids)
 
 
 def encode(row: Example) -> EncodedRow:
