@@ -106,6 +106,8 @@ def _retrain_tokens(arguments: argparse.Namespace, recipe: Recipe) -> float | No
         return None
     if not (tokens > 0 and math.isfinite(tokens)):
         raise RequestError(f"--retrain-tokens is {tokens:g}: it must be above 0")
+    if recipe.is_audit:
+        raise RequestError("--retrain-tokens: an audit unlearns nothing that could be compared: leave it out")
     if recipe.model.scratch is not None:
         raise RequestError("--retrain-tokens: the recipe says how its target is trained (model.scratch): leave it out")
     return tokens
@@ -117,7 +119,7 @@ def _print(planned: Planned) -> None:
     lines = []
     if planned.plan is not None:
         plan = planned.plan
-        lines += [*head(plan), "", *table(plan), "", *notes(plan), total(plan), advice(plan)]
+        lines += [*head(plan), "", *table(plan), "", *notes(plan), total(plan), *advice(plan)]
     lines += [f"{_MARKS[finding.level]}: {finding.line()}" for finding in planned.findings]
     if planned.refused:
         lines.append("The run would be refused.")

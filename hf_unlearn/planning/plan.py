@@ -9,7 +9,7 @@ from ..attacks.composed import after_of, bare
 from ..attacks.retraining import RetrainingSettings
 from ..attacks.tuning import Tuning
 from ..data.encoding import EncodedRow
-from ..data.example import EMPTY_SET, Example
+from ..data.example import Example
 from ..models.loading import DTYPES
 from ..models.memory import batch_budget
 from ..quantization import FORMATS
@@ -307,13 +307,12 @@ def _attack_mend(
 def _asked_again(given: PlanInput, shape: ModelShape, devices: Devices) -> list[StagePlan]:
     """Every earlier request: its own target and the methods are scored on its rows and attacked for them."""
     found = []
-    for request, own in given.earlier.items():
-        bundle = replace(given.bundle, forget=given.bundle.earlier[request], retain=EMPTY_SET, extra={})
-        asked = replace(given, bundle=bundle, measured=Measured(""))
-        exported = _exports(replace(asked, models=own), shape)
-        asked = replace(asked, models=own + len(given.methods))
+    for name, request in given.earlier.items():
+        asked = replace(given, bundle=request.bundle, attacks=request.attacks, measured=Measured(""))
+        exported = _exports(replace(asked, models=request.models), shape)
+        asked = replace(asked, models=request.models + len(given.methods))
         again = [*exported, _evaluation(asked, shape, devices), *_attacks(asked, shape, devices)]
-        found += [replace(stage, what=f"{request}: {stage.what}") for stage in again]
+        found += [replace(stage, what=f"{name}: {stage.what}") for stage in again]
     return found
 
 

@@ -42,7 +42,7 @@ def advise(given: PlanInput, shape: ModelShape, devices: Devices, stages: Sequen
         retrain_source="the recipe" if known.tokens is None else "--retrain-tokens",
         request_seconds=request.seconds,
         unlearn_seconds=_sum([each for each in stages if each.stage == "train" and each.what in given.methods]),
-        earlier=len(given.bundle.earlier),
+        earlier=len(given.earlier),
         measured=tuple(name for name, cost in costs.items() if cost.measured),
         measured_in=measured_in,
     )

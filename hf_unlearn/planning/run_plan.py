@@ -19,6 +19,21 @@ Encode = Callable[[Example], EncodedRow]
 
 
 @dataclass(frozen=True)
+class Asked:
+    """An earlier request, which is asked again.
+
+    Attributes:
+        bundle: The run's rows with its forget set.
+        models: How many models from before it are exported, scored and attacked besides the methods.
+        attacks: Those that its rows fit, by name.
+    """
+
+    bundle: DataBundle
+    models: int
+    attacks: Mapping[str, Attack]
+
+
+@dataclass(frozen=True)
 class PlanInput:
     """A run before it starts.
 
@@ -37,7 +52,7 @@ class PlanInput:
         attacks: By name.
         dtype: In which models are scored and saved.
         workers: Processes that share the jobs of a stage.
-        earlier: For each earlier request, the models from before it that are asked again besides the methods.
+        earlier: What is asked again of each earlier request, by its id.
         methods: Names of the methods.
         retraining: What is known of training the target without the rows to forget; ``None`` if nothing is.
         measured: What finished work of this run took; used where the plan is for this machine.
@@ -58,7 +73,7 @@ class PlanInput:
     attacks: Mapping[str, Attack]
     dtype: str
     workers: int = 1
-    earlier: Mapping[str, int] = field(default_factory=dict)
+    earlier: Mapping[str, Asked] = field(default_factory=dict)
     methods: Sequence[str] = ()
     retraining: Retraining | None = None
     measured: Measured = field(default_factory=lambda: Measured(""))

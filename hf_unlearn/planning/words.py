@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..attacks.cost import duration
+from .advice import Advice
 from .memory import STRATEGIES
 from .run_plan import RunPlan, StagePlan
 
@@ -117,14 +118,21 @@ def total(plan: RunPlan) -> str:
     return f"in all: {span(plan.seconds)}, {room}{seen}"
 
 
-def advice(plan: RunPlan) -> str:
-    """Whether to retrain instead, with the figures that say so."""
+def advice(plan: RunPlan) -> list[str]:
+    """Whether to retrain instead, with the figures that say so; nothing where nothing is unlearned."""
     told = plan.advice
-    if told is None:
-        return (
-            "retrain or unlearn: with --retrain-tokens N, the tokens that the target was trained on, one request is "
-            "compared with training the target again without these rows"
-        )
+    if told is None and not any(stage.stage == "train" for stage in plan.stages):
+        return []
+    return [_HOW_TO_ASK if told is None else _compared(told)]
+
+
+_HOW_TO_ASK = (
+    "retrain or unlearn: with --retrain-tokens N, the tokens that the target was trained on, one request is "
+    "compared with training the target again without these rows"
+)
+
+
+def _compared(told: Advice) -> str:
     without = "these rows"
     if told.earlier:
         without += f" and those of {told.earlier} earlier request{'s' * (told.earlier > 1)}"

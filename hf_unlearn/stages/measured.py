@@ -47,7 +47,7 @@ def request_seconds(folder: Path, workers: int) -> float | None:
     seconds = [None if each is None else each.get("seconds") for each in found]
     if not all(isinstance(each, int | float) for each in seconds):
         return None
-    return sum(each for each in seconds if each) / workers
+    return sum(each for each in seconds if each) / workers or None
 
 
 def _units(folder: Path, stage: str) -> Iterator[tuple[Path, float]]:

@@ -11,16 +11,17 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from ..data.encoding import EncodedRow, encode_row
-from ..data.example import Example
+from ..data.example import DataBundle, Example
 from ..evaluation.metrics import METRICS
 from ..models.loading import DTYPES
 from ..models.scratch import ScratchSpec
 from ..planning.advice import Retraining
 from ..planning.machines import this_machine
 from ..planning.memory import Strategy
-from ..planning.run_plan import PlanInput
+from ..planning.run_plan import Asked, PlanInput
 from ..planning.training import Devices, TrainingInput
-from ..recipe import ControlSpec, Recipe
+from ..recipe import ControlSpec, EarlierSpec, Recipe
+from ..recipe.attacks import fit_to_data
 from ..recipe.checks import UNTRAINED_CONTROLS
 from ..runtime.cache import seconds_of
 from ..runtime.jobs import default_workers
@@ -28,6 +29,7 @@ from ..runtime.processes import world_size
 from ..trainer.launch import asks_for_deepspeed, asks_for_fsdp
 from .built_models import built_folder
 from .context import RunContext
+from .earlier_rows import request_bundle
 from .measured import measured_in, request_seconds
 from .models import NEVER_KNEW_SEED, scratch_rows, tokenizer_texts
 from .plans import control_part, part_spec, training_settings
@@ -167,12 +169,21 @@ def plan_input(
         attacks=context.attacks,
         dtype=saved_dtype(context, model),
         workers=workers,
-        earlier={each.id: 1 + (each.never_knew is not None) for each in recipe.data.earlier},
+        earlier={each.id: _asked(context, each) for each in recipe.data.earlier},
         methods=methods,
-        retraining=_retraining(context, retrain_tokens),
+        retraining=None if recipe.is_audit else _retraining(context, retrain_tokens),
         measured=measured_in(context.output_dir, methods),
         earlier_request=_request_before(recipe, workers),
     )
+
+
+def _asked(context: RunContext, request: EarlierSpec) -> Asked:
+    """An earlier request by the run's own gate, which leaves out no fewer attacks than the request's."""
+    bundle: DataBundle = request_bundle(context.bundle, context.bundle.earlier[request.id])
+    if request.never_knew is None:
+        bundle = bundle.with_floor()
+    recipe, _ = fit_to_data(context.recipe, bundle)
+    return Asked(bundle, 1 + (request.never_knew is not None), recipe.attack)
 
 
 def _retraining(context: RunContext, tokens: float | None) -> Retraining | None:

@@ -191,8 +191,8 @@ def _plan(
     model, encode, trainings = seen
     devices = request.devices
     assert devices is not None  # asked before
-    given = plan_input(context, model, encode, trainings, devices, request.retrain_tokens)
     try:
+        given = plan_input(context, model, encode, trainings, devices, request.retrain_tokens)
         plan = make_plan(given, devices, free_bytes(request.output_dir))
     except RequestError as error:  # the run itself may well be possible
         findings.add("warn", "model.target", f"memory and time cannot be planned: {error}")

@@ -19,10 +19,11 @@ from hf_unlearn.planning.fixed import START, STEP, UNITS, fixed_seconds
 from hf_unlearn.planning.machines import GIB, Machine, Rate
 from hf_unlearn.planning.measured import Measured
 from hf_unlearn.planning.plan import make_plan
-from hf_unlearn.planning.run_plan import PlanInput, RunPlan, StagePlan
+from hf_unlearn.planning.run_plan import Asked, PlanInput, RunPlan, StagePlan
 from hf_unlearn.planning.shape import shape_of
 from hf_unlearn.planning.training import Devices, TrainingInput
 from hf_unlearn.planning.words import advice, table, total
+from hf_unlearn.stages.earlier_rows import request_bundle
 from hf_unlearn.stages.measured import measured_in, request_seconds
 from hf_unlearn.stages.units import Unit
 
@@ -121,26 +122,30 @@ def test_a_model_built_from_scratch_is_retrained_as_its_recipe_says():
     assert built.tokens == 1080 and built.steps == 2 * 3 * 5
     assert operations / 300 == pytest.approx(built.operations / 1080)
     assert told.request_seconds == pytest.approx(without_building(plan)) and told.better == "retrain"
-    assert "Retraining is the better choice here" in advice(plan) and "300 tokens, by the recipe" in advice(plan)
+    (words,) = advice(plan)
+    assert "Retraining is the better choice here" in words and "300 tokens, by the recipe" in words
 
 
 def test_without_a_word_about_its_training_the_option_is_named():
     plan = make_plan(given(), ELSEWHERE)
-    assert plan.advice is None and "--retrain-tokens N" in advice(plan)
+    (words,) = advice(plan)
+    assert plan.advice is None and "--retrain-tokens N" in words
+    assert advice(make_plan(given(trainings=()), ELSEWHERE)) == []
 
 
 def test_earlier_requests_are_asked_again_and_left_out_of_a_retraining():
     earlier = examples("earlier", 6)
-    bundle = replace(given().bundle, earlier={"first": RowSet(earlier, earlier)})
-    plan = make_plan(given(bundle=bundle, earlier={"first": 1}, retraining=Retraining(tokens=1e9)), ELSEWHERE)
-    asked = [each for each in plan.stages if each.what.startswith("first: ")]
-    assert [(each.stage, each.what) for each in asked] == [
+    bundle = request_bundle(given().bundle, RowSet(earlier, earlier))
+    asked = {"first": Asked(bundle, models=1, attacks={})}
+    plan = make_plan(given(earlier=asked, retraining=Retraining(tokens=1e9)), ELSEWHERE)
+    again = [each for each in plan.stages if each.what.startswith("first: ")]
+    assert [(each.stage, each.what) for each in again] == [
         ("export", "first: 1 models in 1 formats"),
         ("evaluate", "first: 2 models, 2 times"),
     ]
-    assert asked[1].tokens == 2 * 2 * 6 * 10
+    assert again[1].tokens == 2 * 2 * 6 * 10
     assert plan.advice is not None and plan.advice.earlier == 1
-    assert "without these rows and those of 1 earlier request takes" in advice(plan)
+    assert "without these rows and those of 1 earlier request takes" in advice(plan)[0]
 
 
 MEASURED = Measured("runs/before", {"npo": 2.0}, {"export": 4.0, "evaluate": 6.0, "verify": 9.0})
