@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from ..errors import EnvironmentFailure, RequestError
-from ..reporting.budgets import budget_phrases, is_told_with_folds
+from ..reporting.budgets import TOLD_WITH_FOLDS, folds_phrase, setting_phrases
 from ..reporting.earlier import earlier_entries
 from ..reporting.known_facts import anti_known_sentence
 from ..reporting.results import Results, Subject
@@ -190,13 +190,14 @@ def budget_sentence(run: AttackRun) -> str:
 
     The best known settings are named in words; where there are none, the first plain ones. The report has all.
     """
-    told = budget_phrases(run.budget, run.folds, _plain)
-    if "optimizer" in run.budget:
-        told.append(f"the optimizer {_plain(run.budget['optimizer'])}")
-    if len(told) <= bool(run.folds):
-        given = {key: value for key, value in run.budget.items() if value not in (None, [], "")}
-        plain = [key for key, value in given.items() if not isinstance(value, Mapping) and not is_told_with_folds(key)]
-        told += [f"{as_text(key_words(key))} {_plain(given[key])}" for key in plain[:_SHOWN_SETTINGS]]
+    given = {key: value for key, value in run.budget.items() if value not in (None, [], "")}
+    told = setting_phrases(given, _plain)
+    if "optimizer" in given:
+        told.append(f"the optimizer {_plain(given['optimizer'])}")
+    if not told:
+        plain = [key for key in given if not isinstance(given[key], Mapping) and key not in TOLD_WITH_FOLDS]
+        told = [f"{as_text(key_words(key))} {_plain(given[key])}" for key in plain[:_SHOWN_SETTINGS]]
+    told = [*folds_phrase(given, run.folds, _plain), *told]
     return f"It had {listed(told)}." if told else "What it could spend was not recorded."
 
 

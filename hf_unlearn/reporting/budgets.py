@@ -23,18 +23,27 @@ _WORDS: Mapping[str, tuple[str, str]] = {
 }
 """For one, and for several."""
 
-_TOLD_TOGETHER = ("folds", "run_folds", "groups_in_T", "groups_in_V")
+TOLD_WITH_FOLDS = ("folds", "run_folds", "groups_in_T", "groups_in_V")
+"""Settings that :func:`folds_phrase` says."""
+
+Plain = Callable[[Any], str]
+"""Writes one value, or several."""
 
 
-def budget_phrases(budget: Mapping[str, Any], folds_run: int | None, plain: Callable[[Any], str]) -> list[str]:
+def budget_phrases(budget: Mapping[str, Any], folds_run: int | None, plain: Plain) -> list[str]:
     """The settings that have words of their own, the parts that facts were split into first.
 
     Args:
         budget: As the report has it.
         folds_run: In how many folds the attack was made, if the report says it.
-        plain: Writes one value, or several.
+        plain: How values are written.
     """
-    told = _folds(budget, folds_run, plain)
+    return [*folds_phrase(budget, folds_run, plain), *setting_phrases(budget, plain)]
+
+
+def setting_phrases(budget: Mapping[str, Any], plain: Plain) -> list[str]:
+    """``6 epochs``, ``learning rate 0.001`` ...: all that have words but folds."""
+    told = []
     for key, (one, several) in _WORDS.items():
         value = budget.get(key)
         if value in (None, [], ""):
@@ -44,22 +53,18 @@ def budget_phrases(budget: Mapping[str, Any], folds_run: int | None, plain: Call
     return told
 
 
-def is_told_with_folds(key: str) -> bool:
-    """Whether the phrase about folds says a setting."""
-    return key in _TOLD_TOGETHER
+def folds_phrase(budget: Mapping[str, Any], folds_run: int | None, plain: Plain) -> list[str]:
+    """``3 of 5 folds, each trained on 160 groups of forgotten facts and asked for 40 others``.
 
-
-def _folds(budget: Mapping[str, Any], run: int | None, plain: Callable[[Any], str]) -> list[str]:
-    """``3 of 5 folds, each trained on 160 groups of forgotten facts and asked for 40 others``."""
-    run = run or budget.get("run_folds")
-    if not run:
-        return []
+    Nothing of an attack that splits no facts.
+    """
+    run = folds_run or budget.get("run_folds")
     made = budget.get("folds", run)
-    of = f" of {plain(made)}" if made != run else ""
-    counted = f"{plain(run)}{of} {'fold' if run == 1 and not of else 'folds'}"
+    if not run or (made == 1 and "folds" not in budget):
+        return []
+    counted = f"{plain(run)} of {plain(made)} folds" if made != run else f"{plain(run)} fold{'s' * (run != 1)}"
     trained, asked = budget.get("groups_in_T"), budget.get("groups_in_V")
     if not trained or not asked:
         return [counted]
-    return [
-        f"{counted}, each trained on {plain(trained)} groups of forgotten facts and asked for {plain(asked)} others"
-    ]
+    split = f"each trained on {plain(trained)} groups of forgotten facts and asked for {plain(asked)} others"
+    return [f"{counted}, {split}"]

@@ -10,7 +10,7 @@ from ..verification.recovered import RecoveredRow
 from ..verification.references import IDENTITY
 from ..verification.single_facts import KnownFactsRow
 from ..verification.utility import UtilityRow
-from .budgets import budget_phrases
+from .budgets import TOLD_WITH_FOLDS, budget_phrases
 from .known_facts import bound_words, counts_to_show, known_facts_sentence
 from .results import Results, Subject
 from .words import key_words, listed, metric_phrase, show
@@ -396,10 +396,10 @@ def _outcome_words(results: Results, outcome: TransformOutcome) -> str:
 def _budget_words(budget: Mapping[str, Any]) -> str:
     """The first settings of a budget: those with words of their own, or else the first plain ones."""
     given = {key: value for key, value in budget.items() if isinstance(value, int | float | list) and value}
-    if "folds" not in given:
-        given.pop("run_folds", None)  # of an attack that splits no facts it says nothing
     shown = budget_phrases(given, None, _setting_words)
-    shown = shown or [f"{key_words(key)} {_setting_words(value)}" for key, value in given.items()]
+    if not shown:
+        plain = {key: value for key, value in given.items() if key not in TOLD_WITH_FOLDS}
+        shown = [f"{key_words(key)} {_setting_words(value)}" for key, value in plain.items()]
     return ", ".join(shown[:_SHOWN_OF_A_BUDGET])
 
 

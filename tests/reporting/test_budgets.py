@@ -40,7 +40,7 @@ def plain(value: Any) -> str:
         (
             {"facts_trained_on": 1, "facts_asked_for": 9, "learning_rates": [1, 2]},
             1,
-            "1 fold, 1 fact to train on, 9 facts to ask for, learning rates 1/2",
+            "1 fact to train on, 9 facts to ask for, learning rates 1/2",
         ),
         ({"run_folds": 2, "epochs": 1}, None, "2 folds, 1 epoch"),
         ({"shares": [0.1]}, None, ""),
