@@ -17,6 +17,7 @@ from ..models.llama_cpp import runtime_version, split_runtime
 from ..reporting.first_scores import SETS, FirstScores, print_first_scores
 from ..runtime.environment import no_room
 from ..runtime.jobs import Job
+from ..verification.references import IDENTITY
 from .chain import check_subjects, check_variants
 from .context import RunContext, Subject, generation_inputs
 from .run import Run
@@ -62,7 +63,7 @@ def _print_first_scores(run: Run) -> None:
 def evaluation(context: RunContext, target: Subject, subject: Subject, transform: str, unit: Unit) -> Job:
     """The job that scores one model under one transform."""
     arguments = evaluation_arguments(context, target, subject, transform)
-    return Job(f"{subject.name} {transform}", evaluate_job, (unit, *arguments))
+    return Job(f"{subject.name} {'as is' if transform == IDENTITY else transform}", evaluate_job, (unit, *arguments))
 
 
 def evaluation_arguments(context: RunContext, target: Subject, subject: Subject, transform: str) -> tuple[Any, ...]:
