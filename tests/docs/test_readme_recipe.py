@@ -19,7 +19,7 @@ from hf_unlearn.recipe import load_recipe
 from hf_unlearn.stages.built_models import build_scratch
 
 FACTS = 48
-SPEC = PlantedSpec(forget=FACTS, retain=FACTS, holdout=FACTS, practice=0, generic=FACTS, first_year=1960)
+SPEC = PlantedSpec(forget=FACTS, retain=FACTS, holdout=FACTS, practice=0, generic=2 * FACTS, first_year=1960)
 MODEL = ScratchSpec(
     hidden_size=64,
     intermediate_size=128,
@@ -27,14 +27,14 @@ MODEL = ScratchSpec(
     heads=2,
     kv_heads=1,
     vocab_size=500,
-    epochs=60,
+    epochs=45,
     batch_size=16,
     learning_rate=4e-3,
 )
 SMALLER = (
     "methods.0.learning_rate=1.0e-3",
     "evaluate.max_new_tokens=3",
-    "evaluate.fluency_tokens=8",
+    "evaluate.fluency_tokens=16",
     "evaluate.generate_limit=8",
     "attack.rtt.learning_rates=[1.0e-3]",
     "attack.rtt.folds=2",
@@ -50,6 +50,13 @@ def rows_of(number: int) -> list[Example]:
     return [Example(who.name, asked.format(name=who.name), f" {who.value}.", who.name, who.name) for who in people]
 
 
+def halved(sentence: Example) -> Example:
+    """An ordinary sentence as a row with a question and an answer."""
+    words = sentence.answer.split(" ")
+    begun, ended = words[: len(words) // 2], words[len(words) // 2 :]
+    return replace(sentence, prompt=" ".join(begun), answer=" " + " ".join(ended))
+
+
 def write_rows(path: Path, rows: list[Example]) -> None:
     path.write_text("".join(json.dumps({"prompt": row.prompt, "completion": row.answer}) + "\n" for row in rows))
 
@@ -63,11 +70,12 @@ def readme_recipe(root: Path) -> str:
 def recipe_beside_its_files(root: Path, place: Path, epochs: int) -> Path:
     """The README's recipe with the files that it names, and a small model in the place of its own."""
     sets = {name: rows_of(number) for number, name in enumerate(("forget", "retain", "holdout"))}
+    ordinary = list(make_generic(SPEC))
+    sets["retain"] += map(halved, ordinary[:FACTS])  # what has to stay is not only facts of the same kind
     for name, rows in sets.items():
         write_rows(place / f"{name}.jsonl", rows)
-    generic = make_generic(SPEC)
-    (place / "ordinary_text.txt").write_text("".join(row.text + "\n" for row in generic))
-    learnt = [*sets["forget"], *sets["retain"], *generic]
+    (place / "ordinary_text.txt").write_text("".join(row.text + "\n" for row in ordinary[FACTS:]))
+    learnt = [*sets["forget"], *sets["retain"], *ordinary[FACTS:]]
     texts = [row.text for row in [*learnt, *sets["holdout"]]]
     build_scratch(replace(MODEL, epochs=epochs), learnt, texts, TextFormat(), place / "model", "target")
     text = readme_recipe(root)

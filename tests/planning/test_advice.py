@@ -161,7 +161,9 @@ def test_measured_times_replace_planned_ones_on_this_machine_alone():
     start = stage(plan, "start").seconds
     assert start == (1.5 * START, 2 * START) and plan.measured_in == "runs/before"
     assert plan.advice is not None and plan.advice.measured == ("request",)
-    assert plan.advice.request_seconds == pytest.approx((start[0] + 35, start[1] + 35))
+    publish = stage(plan, "publish").seconds
+    assert publish == (UNITS["publish"], 2 * UNITS["publish"])
+    assert plan.advice.request_seconds == pytest.approx((start[0] + 35 + publish[0], start[1] + 35 + publish[1]))
     assert total(plan).endswith("; time of train, export, evaluate, verify as measured in runs/before")
     there = make_plan(known, ELSEWHERE)
     assert there.measured_in is None and there.advice is not None and there.advice.measured == ()
