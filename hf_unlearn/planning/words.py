@@ -141,8 +141,7 @@ def _compared(told: Advice) -> str:
     figures = (
         f"retrain or unlearn: training the target again without {without} takes {span(told.retrain_seconds)} "
         f"({number(told.retrain_tokens)} tokens, {source}); one request like this takes {span(told.request_seconds)} "
-        f"({of_request}; {span(told.unlearn_seconds)} of it trains the methods). One retraining costs as much as "
-        f"{_times(told.requests_per_retraining)} requests."
+        f"({of_request}; {span(told.unlearn_seconds)} of it trains the methods). {_exchange(told)}."
     )
     promise = "a verdict is what tests found, and only a retrained model never saw the rows"
     return f"{figures} {_CHOICE[told.better]}: {promise}."
@@ -161,8 +160,16 @@ _CHOICE = {
 }
 
 
+def _exchange(told: Advice) -> str:
+    """How many of the cheaper one the other one costs."""
+    least, most = told.requests_per_retraining
+    if most < 1:
+        return f"One request costs as much as {_times((1 / most, 1 / least))} retrainings"
+    return f"One retraining costs as much as {_times((least, most))} requests"
+
+
 def _times(ratio: Sequence[float]) -> str:
-    """A range of counts: 0.3, 2.0 to 5.1, 12 to 30."""
+    """A range of counts: 0.5, 2.0 to 5.1, 12 to 30."""
     least, most = (number(each) if each >= 10 else f"{each:.1f}" if each >= 1 else f"{each:.1g}" for each in ratio)
     return least if least == most else f"{least} to {most}"
 

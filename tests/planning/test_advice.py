@@ -124,6 +124,8 @@ def test_a_model_built_from_scratch_is_retrained_as_its_recipe_says():
     assert told.request_seconds == pytest.approx(without_building(plan)) and told.better == "retrain"
     (words,) = advice(plan)
     assert "Retraining is the better choice here" in words and "300 tokens, by the recipe" in words
+    fewest = 1 / told.requests_per_retraining[1]
+    assert fewest > 10 and f"One request costs as much as {fewest:.0f} " in words
 
 
 def test_without_a_word_about_its_training_the_option_is_named():
