@@ -143,8 +143,9 @@ def kept_trees(
     texts: Sequence[tuple[int, ...]], keys: Sequence[Hashable], width: int, longest_branching: int
 ) -> Sequence[TokenTree]:
     """What :func:`grow_trees` gives, which is remembered for the texts that were asked for last."""
-    grow = _grown if sum(map(len, texts)) <= _MOST_KEPT else grow_trees
-    return grow(tuple(texts), tuple(keys), width, longest_branching)
+    if sum(map(len, texts)) > _MOST_KEPT:
+        return grow_trees(texts, keys, width, longest_branching)
+    return _grown(tuple(texts), tuple(keys), width, longest_branching)
 
 
 @lru_cache(maxsize=1)

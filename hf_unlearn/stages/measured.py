@@ -20,7 +20,8 @@ def measured_in(folder: Path, methods: Sequence[str]) -> Measured:
         folder: The run's; it need not exist.
         methods: Names of its methods.
     """
-    steps, units = {}, {}
+    steps: dict[str, float] = {}
+    units: dict[str, float] = {}
     for stage in _STAGES:
         seconds: dict[str, list[float]] = {}
         for unit, took in _units(folder, stage):
@@ -47,7 +48,8 @@ def request_seconds(folder: Path, workers: int) -> float | None:
     seconds = [None if each is None else each.get("seconds") for each in found]
     if not all(isinstance(each, int | float) for each in seconds):
         return None
-    return sum(each for each in seconds if each) / workers or None
+    total = float(sum(each for each in seconds if each))
+    return total / workers if total else None
 
 
 def _units(folder: Path, stage: str) -> Iterator[tuple[Path, float]]:
