@@ -20,7 +20,7 @@ from hf_unlearn.reporting.html import write_html
 
 ROOT = Path(__file__).resolve().parents[1]
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-WIDTH, HEIGHT = 1200, 1165
+WIDTH, HEIGHT = 1200, 1190
 COLOURS = 64
 
 

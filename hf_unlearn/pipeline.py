@@ -13,7 +13,7 @@ from rich.console import Console
 
 from .data.example import DataBundle
 from .errors import RequestError
-from .planning.plan import RunPlan
+from .planning.run_plan import RunPlan
 from .planning.training import Devices
 from .planning.words import short
 from .recipe import Recipe, load_recipe
@@ -121,8 +121,9 @@ def run_pipeline(
             if begun_recipe(output_dir):
                 progress.say(f"{output_dir} holds a part of this run: what is finished is not made again")
             leave_imports_alone()
-            run = start_run(RunContext(recipe, output_dir, bundle, pool, progress))
-            run_stages(run, stages_of(only))
+            stages = stages_of(only)
+            run = start_run(RunContext(recipe, output_dir, bundle, pool, progress), stages)
+            run_stages(run, stages)
         if main:
             seconds = {stage: round(value, 1) for stage, value in progress.seconds.items()}
             write_atomically(output_dir / "timings.json", json.dumps(seconds, indent=1))
@@ -165,7 +166,12 @@ class Planned:
 
 
 def plan_run(
-    recipe: Recipe, output_dir: Path, devices: Devices, progress: Progress, places: Places | None = None
+    recipe: Recipe,
+    output_dir: Path,
+    devices: Devices,
+    progress: Progress,
+    places: Places | None = None,
+    retrain_tokens: float | None = None,
 ) -> Planned:
     """Plan a run without loading weights; nothing is written.
 
@@ -175,27 +181,31 @@ def plan_run(
         devices: What it would be on.
         progress: Told what takes time.
         places: Where the recipe's keys stand in its file.
+        retrain_tokens: Tokens that the target's training went through, for the advice to retrain or to unlearn.
 
     Raises:
         EnvironmentFailure: The Hub could not be reached.
     """
     findings = Findings(places)
+    request = Request(recipe, output_dir, None, devices, limited=False, retrain_tokens=retrain_tokens)
     with environment_failures(output_dir):
-        seen = examine(Request(recipe, output_dir, None, devices, limited=False), findings, progress)
+        seen = examine(request, findings, progress)
     return Planned(tuple(findings), None if seen is None else seen.plan)
 
 
-def start_run(context: RunContext) -> Run:
+def start_run(context: RunContext, stages: Sequence[Stage] = ()) -> Run:
     """Fetch or build the models that a run starts from, and refuse what cannot work before any stage.
 
     Args:
         context: A run that preflight found nothing against.
+        stages: What will be done; the train stage builds controls itself.
 
     Raises:
         RequestError: Models and attacks do not fit each other.
         EnvironmentFailure: The Hub could not be reached.
     """
-    target, never_knew = base_models(context)
+    trains = any(stage.name == "train" for stage in stages)
+    target, never_knew = base_models(context, with_controls=not trains or world_size() > 1)
     run = Run(context, target, never_knew, is_main=is_main_process())
     check_models(run)
     if context.recipe.model.scratch is None:

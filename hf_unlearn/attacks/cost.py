@@ -111,10 +111,12 @@ def added(costs: Sequence[AttackCost]) -> AttackCost:
 
 
 def duration(seconds: float) -> str:
-    """Seconds, minutes or hours, whichever is read best."""
+    """Seconds, minutes, hours or days, whichever is read best."""
     if seconds < 100:
         return f"{max(1, round(seconds))} s"
-    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+    if seconds < 6000:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h" if seconds < 360_000 else f"{seconds / 86_400:,.0f} days"
 
 
 def _line(cost: AttackCost, models: int, units: UnitCosts | None) -> str:

@@ -20,7 +20,7 @@ from .tuning import OptimizerName
 
 @ATTACKS.register(
     "rtt-paper",
-    summary="retraining on T with the published settings: multiple choice, Lion, six rates, two of five folds",
+    summary="as rtt, with the published settings: multiple choice, Lion, six rates, two of five folds",
     paper="arXiv 2410.08827, section 3.2 and released code",
     defaults=("folds", "run_folds", "learning_rates", "epochs", "batch_size", "optimizer", "dtype"),
     needs=("groups", "options", "never-knew control"),

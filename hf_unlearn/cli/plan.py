@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import math
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +16,7 @@ from .command import Command
 if TYPE_CHECKING:
     from ..pipeline import Planned
     from ..planning.training import Devices
+    from ..recipe import Recipe
 
 
 _MARKS = {"refuse": "refused", "warn": "careful", "note": "note"}
@@ -39,6 +41,12 @@ def add_plan_arguments(command: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help=f"{_STRATEGIES}, or an accelerate file (default: ddp)",
     )
+    group.add_argument(
+        "--retrain-tokens",
+        metavar="N",
+        type=float,
+        help="tokens that the target was trained on, all epochs together: tells whether to retrain instead",
+    )
     group.add_argument("--json", action="store_true", help="print the plan as JSON")
 
 
@@ -48,8 +56,8 @@ def refuse_plan_arguments(arguments: argparse.Namespace) -> None:
     Raises:
         RequestError: Names the option.
     """
-    for name in ("gpus", "memory", "machine", "flops", "strategy", "json"):
-        if getattr(arguments, name, None):
+    for name in ("gpus", "memory", "machine", "flops", "strategy", "retrain-tokens", "json"):
+        if getattr(arguments, name.replace("-", "_"), None):
             raise RequestError(f"--{name} is for a plan: add --dry-run, or remove it")
 
 
@@ -68,7 +76,9 @@ def print_plan(arguments: argparse.Namespace) -> int:
     progress = Progress(Console(stderr=True, highlight=False))
     places = places_of(arguments.recipe, arguments.overrides)
     with contextlib.redirect_stdout(sys.stderr):  # some libraries print when they are imported
-        planned = plan_run(recipe, output_dir, _devices(arguments), progress, places)
+        planned = plan_run(
+            recipe, output_dir, _devices(arguments), progress, places, _retrain_tokens(arguments, recipe)
+        )
     if arguments.json:
         plan = None if planned.plan is None else planned.plan.to_dict()
         told = {"findings": [finding.to_dict() for finding in planned.findings], "plan": plan}
@@ -90,12 +100,26 @@ def _devices(arguments: argparse.Namespace) -> Devices:
     return devices_of(machine, count, arguments.strategy)
 
 
+def _retrain_tokens(arguments: argparse.Namespace, recipe: Recipe) -> float | None:
+    tokens: float | None = arguments.retrain_tokens
+    if tokens is None:
+        return None
+    if not (tokens > 0 and math.isfinite(tokens)):
+        raise RequestError(f"--retrain-tokens is {tokens:g}: it must be above 0")
+    if recipe.is_audit:
+        raise RequestError("--retrain-tokens: an audit unlearns nothing that could be compared: leave it out")
+    if recipe.model.scratch is not None:
+        raise RequestError("--retrain-tokens: the recipe says how its target is trained (model.scratch): leave it out")
+    return tokens
+
+
 def _print(planned: Planned) -> None:
-    from ..planning.words import head, notes, table, total
+    from ..planning.words import advice, head, notes, table, total
 
     lines = []
     if planned.plan is not None:
-        lines += [*head(planned.plan), "", *table(planned.plan), "", *notes(planned.plan), total(planned.plan)]
+        plan = planned.plan
+        lines += [*head(plan), "", *table(plan), "", *notes(plan), total(plan), *advice(plan)]
     lines += [f"{_MARKS[finding.level]}: {finding.line()}" for finding in planned.findings]
     if planned.refused:
         lines.append("The run would be refused.")

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -132,6 +133,26 @@ def grow_trees(
             trees.append(tree)
         tree.add(text, member)
     return [tree.finished() for trees in open_trees.values() for tree in trees]
+
+
+_MOST_KEPT = 500_000
+"""Tokens of texts whose trees are kept until others are asked for: an attack asks the same texts after every epoch."""
+
+
+def kept_trees(
+    texts: Sequence[tuple[int, ...]], keys: Sequence[Hashable], width: int, longest_branching: int
+) -> Sequence[TokenTree]:
+    """What :func:`grow_trees` gives, which is remembered for the texts that were asked for last."""
+    if sum(map(len, texts)) > _MOST_KEPT:
+        return grow_trees(texts, keys, width, longest_branching)
+    return _grown(tuple(texts), tuple(keys), width, longest_branching)
+
+
+@lru_cache(maxsize=1)
+def _grown(
+    texts: tuple[tuple[int, ...], ...], keys: tuple[Hashable, ...], width: int, longest_branching: int
+) -> tuple[TokenTree, ...]:
+    return tuple(grow_trees(texts, keys, width, longest_branching))
 
 
 def _joins(tree: _Growing, text: Sequence[int], width: int, longest_branching: int) -> bool:

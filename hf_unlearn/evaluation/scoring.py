@@ -12,8 +12,9 @@ from ..data.encoding import EncodedRow, TextFormat, encode_answer, encode_row
 from ..data.example import Example
 from ..errors import RequestError
 from ..models.limits import refuse_unfit
-from .batch import TokenTree, grow_trees, tree_batch
+from .batch import TokenTree, grow_trees, kept_trees, tree_batch
 from .batch_runner import Passes
+from .encoded import known_texts
 from .lens import LogitLens
 from .logits import SelectedLogits
 from .records import AnswerScore, ScoredRow
@@ -151,7 +152,7 @@ def score_texts(
     keys = [_prompt_key(text.row) for text in texts]
     # Whether trees are exact is only tested if there are any.
     branching = logits.longest_branching if len(set(keys)) < len(set(fed)) else 0
-    trees = grow_trees(fed, keys, getattr(model.config.get_text_config(), "hidden_size", 1024), branching)
+    trees = kept_trees(fed, keys, getattr(model.config.get_text_config(), "hidden_size", 1024), branching)
     sizes = [len(tree.tokens) for tree in trees]
     kinds = [tree.is_chain for tree in trees]
 
@@ -210,7 +211,7 @@ class _Encoder:
         self._tokenizer = tokenizer
         self._fmt = fmt
         self._prefill = prefill
-        self._known: dict[tuple[object, ...], EncodedRow] = {}
+        self._known = known_texts(tokenizer, fmt, prefill)
 
     @property
     def separator(self) -> str:
@@ -227,7 +228,8 @@ class _Encoder:
                 self._known[key] = (
                     encode_row(row, tokenizer, fmt, eos=False) if own else encode_answer(row, answer, tokenizer, fmt)
                 )
-        return replace(self._known[key], id=row.id)
+        found = self._known[key]
+        return EncodedRow(row.id, found.input_ids, found.n_prompt, row.group, found.labels, found.n_end)
 
 
 class _Asked:

@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from ..errors import EnvironmentFailure, RequestError
+from ..reporting.budgets import TOLD_WITH_FOLDS, folds_phrase, setting_phrases
 from ..reporting.earlier import earlier_entries
 from ..reporting.known_facts import anti_known_sentence
 from ..reporting.results import Results, Subject
@@ -38,18 +39,6 @@ if TYPE_CHECKING:
 
 _OUTCOMES = {"failed": "**failed**", "inconclusive": "not settled", "passed": "survived"}
 _PLAIN_LIBRARIES = ("torch", "transformers")
-_TOLD_APART = ("folds", "run_folds")
-_BUDGET_WORDS = {
-    "epochs": "{} epochs",
-    "steps": "{} steps",
-    "learning_rates": "learning rates {}",
-    "rates": "learning rates {}",
-    "rows_in_T": "{} rows to train on",
-    "groups_in_V": "{} groups to ask for",
-    "samples": "{} samples",
-    "factors": "factors {}",
-    "optimizer": "the optimizer {}",
-}
 _SHOWN_SETTINGS = 3
 PROJECT_URL = "https://pypi.org/project/hf_unlearn/"
 
@@ -201,14 +190,15 @@ def budget_sentence(run: AttackRun) -> str:
 
     The best known settings are named in words; where there are none, the first plain ones. The report has all.
     """
-    of = f" of {run.budget['folds']}" if run.budget.get("folds", run.folds) != run.folds else ""
-    folds = [f"{run.folds}{of} {'fold' if run.folds == 1 and not of else 'folds'}"] if run.folds else []
-    given = {key: value for key, value in run.budget.items() if value not in (None, [], "") and key not in _TOLD_APART}
-    told = [words.format(_plain(given[key])) for key, words in _BUDGET_WORDS.items() if key in given]
+    given = {key: value for key, value in run.budget.items() if value not in (None, [], "")}
+    told = setting_phrases(given, _plain)
+    if "optimizer" in given:
+        told.append(f"the optimizer {_plain(given['optimizer'])}")
     if not told:
-        plain = [(key, value) for key, value in given.items() if not isinstance(value, Mapping)]
-        told = [f"{as_text(key_words(key))} {_plain(value)}" for key, value in plain[:_SHOWN_SETTINGS]]
-    return f"It had {listed([*folds, *told])}." if folds or told else "What it could spend was not recorded."
+        plain = [key for key in given if not isinstance(given[key], Mapping) and key not in TOLD_WITH_FOLDS]
+        told = [f"{as_text(key_words(key))} {_plain(given[key])}" for key in plain[:_SHOWN_SETTINGS]]
+    told = [*folds_phrase(given, run.folds, _plain), *told]
+    return f"It had {listed(told)}." if told else "What it could spend was not recorded."
 
 
 def _control(results: Results, control: Subject) -> CardControl:

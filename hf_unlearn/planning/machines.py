@@ -34,6 +34,7 @@ class Machine:
         source: Where the rates come from.
         accelerator: Whether it is one, and not a processor.
         firm: Whether more memory than there is ends a run: a processor may have swap space.
+        here: Whether it is the one that this process runs on, at its own rates.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Machine:
     source: str
     accelerator: bool = True
     firm: bool = True
+    here: bool = False
 
     def rate(self, dtype: str) -> Rate:
         """For numbers of a type; types of 16 bits are computed at one rate."""
@@ -102,7 +104,7 @@ def machine_named(name: str | None, memory_gib: float | None, flops: float | Non
         machine = replace(machine, memory=round(memory_gib * GIB), firm=True)
     if flops is not None:
         rate = Rate(flops / 2, flops)
-        machine = replace(machine, rates={"bfloat16": rate, "float32": rate}, source="as given")
+        machine = replace(machine, rates={"bfloat16": rate, "float32": rate}, source="as given", here=False)
     return machine
 
 
@@ -116,9 +118,9 @@ def this_machine(*, measured: bool = True, cpu: bool = False) -> Machine:
     if torch.cuda.is_available() and not cpu:
         properties = torch.cuda.get_device_properties(torch.cuda.current_device())
         rates = _timed(torch.device("cuda")) if measured else {}
-        return Machine(str(properties.name), properties.total_memory, rates, "measured here")
+        return Machine(str(properties.name), properties.total_memory, rates, "measured here", here=True)
     rates = _timed(torch.device("cpu")) if measured else {}
-    return Machine("cpu", machine_memory(), rates, "measured on one core", accelerator=False, firm=False)
+    return Machine("cpu", machine_memory(), rates, "measured on one core", accelerator=False, firm=False, here=True)
 
 
 def _timed(device: torch.device) -> dict[str, Rate]:

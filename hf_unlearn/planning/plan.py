@@ -2,153 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import replace
 
 from ..attacks.base import Attack
 from ..attacks.composed import after_of, bare
 from ..attacks.retraining import RetrainingSettings
 from ..attacks.tuning import Tuning
 from ..data.encoding import EncodedRow
-from ..data.example import DataBundle, Example
+from ..data.example import Example
 from ..models.loading import DTYPES
 from ..models.memory import batch_budget
-from ..models.scratch import ScratchSpec
 from ..quantization import FORMATS
 from .activations import by_rule, kept_by
+from .building import building
 from .disk import checkpoint_bytes, model_bytes, variant_bytes
+from .fixed import added, fixed_seconds, started_seconds
+from .measured import Measured
 from .memory import SHARDS_WEIGHTS, Memory, Step, Stored, inference_memory, training_memory
 from .operations import Pass, forward, training
+from .retraining import advise
+from .run_plan import PlanInput, RunPlan, StagePlan
 from .shape import ModelShape, shape_of
 from .training import Devices, TrainingInput, TrainingPlan, plan_training, what_would_fit
 from .work import Rows, counted, mean
 
-Encode = Callable[[Example], EncodedRow]
-
 _MARGIN = 0.15
 """Measured peaks are within this share of the planned ones."""
-
-
-@dataclass(frozen=True)
-class PlanInput:
-    """A run before it starts.
-
-    Attributes:
-        name: The recipe's.
-        model_name: The target's.
-        model: The target on the ``meta`` device.
-        bundle: The rows of all sets.
-        encode: Makes a row token ids.
-        trainings: Methods and controls that are trained.
-        models: How many models are exported, scored and attacked; with those from before unlearning.
-        built: How many models are built from scratch before, and from what; ``None`` if none is.
-        formats: That every model is exported to.
-        published: Those that are copied into what is published.
-        metrics_generate: New tokens generated for each row that is scored; 0 if no metric needs them.
-        attacks: By name.
-        dtype: In which models are scored and saved.
-    """
-
-    name: str
-    model_name: str
-    model: Any
-    bundle: DataBundle
-    encode: Encode
-    trainings: Sequence[TrainingInput]
-    models: int
-    built: tuple[int, ScratchSpec] | None
-    formats: Sequence[str]
-    published: Sequence[str]
-    metrics_generate: int
-    attacks: Mapping[str, Attack]
-    dtype: str
-
-
-@dataclass(frozen=True)
-class StagePlan:
-    """One line of a plan.
-
-    Attributes:
-        stage: Which stage.
-        what: Which model, format or attack.
-        steps: Optimizer steps.
-        tokens: That go through a model, padding left out.
-        exact: Whether steps and tokens are counted row by row.
-        operations: Floating-point operations.
-        seconds: The least and the most that they take.
-        memory: On one device; ``None`` where nothing worth telling is in memory.
-        disk: Bytes written that stay.
-        scratch_disk: Bytes that lie on the disk meanwhile.
-        fits: Whether the memory of a device is enough; ``None`` if that is not known.
-        mend: What would make it fit.
-        note: What else to know.
-    """
-
-    stage: str
-    what: str
-    steps: int = 0
-    tokens: float = 0
-    exact: bool = False
-    operations: float = 0
-    seconds: tuple[float, float] = (0, 0)
-    memory: Memory | None = None
-    disk: int = 0
-    scratch_disk: int = 0
-    fits: bool | None = None
-    mend: str | None = None
-    note: str = ""
-
-
-@dataclass(frozen=True)
-class RunPlan:
-    """What a run takes.
-
-    Attributes:
-        name: The recipe's.
-        model: The target's name.
-        family: Its ``model_type``.
-        parameters: Numbers in its weights.
-        machine: The device.
-        machine_memory: Its bytes; ``None`` if no limit is known.
-        rates: Where the operations a second come from.
-        devices: How many devices train together.
-        strategy: How the model lies on them.
-        stages: In their order.
-        disk_free: Bytes free where the run writes; ``None`` if that was not asked.
-    """
-
-    name: str
-    model: str
-    family: str
-    parameters: int
-    machine: str
-    machine_memory: int | None
-    rates: str
-    devices: int
-    strategy: str
-    stages: tuple[StagePlan, ...]
-    disk_free: int | None = None
-
-    @property
-    def seconds(self) -> tuple[float, float]:
-        """Of all stages, one after the other."""
-        return sum(each.seconds[0] for each in self.stages), sum(each.seconds[1] for each in self.stages)
-
-    @property
-    def disk(self) -> int:
-        """The most bytes on the disk at any time."""
-        stays = sum(each.disk for each in self.stages)
-        return stays + max((each.scratch_disk for each in self.stages), default=0)
-
-    @property
-    def peak(self) -> int:
-        """The most bytes of memory on one device at any time."""
-        return max((each.memory.peak for each in self.stages if each.memory), default=0)
-
-    def to_dict(self) -> dict[str, Any]:
-        """As a JSON object."""
-        return {**asdict(self), "seconds": list(self.seconds), "disk": self.disk, "peak_memory": self.peak}
 
 
 def make_plan(given: PlanInput, devices: Devices, disk_free: int | None = None) -> RunPlan:
@@ -163,12 +42,17 @@ def make_plan(given: PlanInput, devices: Devices, disk_free: int | None = None) 
         RequestError: Settings do not go together, or do not fit the model.
     """
     shape = shape_of(given.model)
+    if not devices.machine.here:
+        given = replace(given, measured=Measured(""))
     stages = [
+        StagePlan("start", "imports and checks", seconds=started_seconds(given.workers)),
         *_built(given, shape, devices),
         *(_training(given, each, devices) for each in given.trainings),
         *_exports(given, shape),
         _evaluation(given, shape, devices),
         *_attacks(given, shape, devices),
+        *_asked_again(given, shape, devices),
+        _judging(given),
         *_publishing(given, shape),
     ]
     machine = devices.machine
@@ -184,6 +68,8 @@ def make_plan(given: PlanInput, devices: Devices, disk_free: int | None = None) 
         devices.strategy,
         tuple(stages),
         disk_free,
+        advise(given, shape, devices, stages),
+        given.measured.source if any(stage.measured for stage in stages) else None,
     )
 
 
@@ -203,30 +89,23 @@ def _weights_fit(memory: Memory, devices: Devices) -> bool | None:
     return None if limit is None else memory.weights <= limit
 
 
-def _seconds(operations: float, dtype: str, devices: Devices, count: int = 1) -> tuple[float, float]:
-    rate = devices.machine.rate(dtype)
-    return operations / (rate.high * count), operations / (rate.low * count)
-
-
 def _built(given: PlanInput, shape: ModelShape, devices: Devices) -> list[StagePlan]:
     if given.built is None:
         return []
     models, spec = given.built
     bundle = given.bundle
     sets = (bundle.forget, bundle.retain, bundle.practice, bundle.generic, *bundle.extra.values())
-    rows = counted([given.encode(row) for each in sets for row in each.train])
-    batches = -(-int(rows.rows) // spec.batch_size)
-    done = rows.times(spec.epochs * models)
-    labels = done.tokens if spec.labels == "all" else done.labels
-    operations = training(shape, Pass(done.rows, done.tokens / max(1, done.rows), labels))
+    one = building(shape, spec, [given.encode(row) for each in sets for row in each.train])
+    operations = models * one.operations
+    fixed = fixed_seconds("models", models, given.workers, models * one.steps)
     return [
         StagePlan(
             "models",
             f"{models} built from {'scratch' if spec.base is None else 'the base'}",
-            steps=models * spec.epochs * batches,
-            tokens=done.tokens,
+            steps=models * one.steps,
+            tokens=models * one.tokens,
             operations=operations,
-            seconds=_seconds(operations, "float32", devices),
+            seconds=added(devices.seconds(operations, "float32"), fixed),
             note="at most: built models are kept in a cache for other runs",
         )
     ]
@@ -247,20 +126,24 @@ def _training(given: PlanInput, training_run: TrainingInput, devices: Devices) -
     if fits is False:
         mend = what_would_fit(training_run, devices, lambda memory: bool(_fits(memory, devices)))
     itemsize = DTYPES[given.dtype].itemsize
+    steps = plan.work.steps + plan.work.extra_steps
+    measured = given.measured.training(training_run.name, plan.work.steps)
+    fixed = fixed_seconds("train", 1, 1, steps)
     return StagePlan(
         "train",
         training_run.name,
-        steps=plan.work.steps + plan.work.extra_steps,
+        steps=steps,
         tokens=plan.work.forward_backward.tokens,
         exact=plan.work.exact,
         operations=plan.operations,
-        seconds=_seconds(plan.operations, plan.computed, devices, devices.count),
+        seconds=measured or added(devices.seconds(plan.operations, plan.computed, devices.count), fixed),
         memory=plan.memory,
         disk=model_bytes(plan.shape, itemsize),
         scratch_disk=_checkpoints(plan),
         fits=fits,
         mend=mend,
         note="; ".join(_notes(plan)),
+        measured=measured is not None,
     )
 
 
@@ -296,7 +179,10 @@ def _exports(given: PlanInput, shape: ModelShape) -> list[StagePlan]:
     memory = inference_memory(shape, 4 + widest / 8, 4, 64, 64)
     disk = given.models * sum(variant_bytes(shape, name, itemsize) for name in given.formats)
     what = f"{given.models} models in {len(given.formats)} formats"
-    return [StagePlan("export", what, memory=memory, disk=disk)]
+    folders = given.models * len(given.formats)
+    measured = given.measured.work("export", folders, given.workers)
+    seconds = measured or fixed_seconds("export", folders, given.workers)
+    return [StagePlan("export", what, seconds=seconds, memory=memory, disk=disk, measured=measured is not None)]
 
 
 def _evaluation(given: PlanInput, shape: ModelShape, devices: Devices) -> StagePlan:
@@ -311,14 +197,17 @@ def _evaluation(given: PlanInput, shape: ModelShape, devices: Devices) -> StageP
     itemsize = DTYPES[given.dtype].itemsize
     device = "cuda" if devices.machine.accelerator else "cpu"
     memory = inference_memory(shape, itemsize, itemsize, _budget(device), _budget(device) // 4)
+    measured = given.measured.work("evaluate", passes, given.workers)
+    fixed = fixed_seconds("evaluate", passes, given.workers)
     return StagePlan(
         "evaluate",
         f"{given.models} models, {1 + len(given.formats)} times",
         tokens=passes * (rows.tokens + generated),
         operations=operations,
-        seconds=_seconds(operations, given.dtype, devices),
+        seconds=measured or added(devices.seconds(operations, given.dtype), fixed),
         memory=memory,
         fits=_weights_fit(memory, devices),
+        measured=measured is not None,
     )
 
 
@@ -358,19 +247,23 @@ def _attacks(given: PlanInput, shape: ModelShape, devices: Devices) -> list[Stag
         generated = cost.rows_generated * given.models * (of_row.tokens + given.metrics_generate)
         operations += forward(shape, Pass(generated, 1, generated))
         after = after_of(attack)
+        jobs = cost.jobs * given.models
+        measured = given.measured.work(f"attack {name}", jobs, given.workers)
+        fixed = fixed_seconds("attack", jobs, given.workers, cost.steps * given.models)
         found.append(
             StagePlan(
                 "attack",
-                f"{name}, {cost.jobs * given.models} jobs",
+                f"{name}, {jobs} jobs",
                 steps=cost.steps * given.models,
                 tokens=trained.tokens + per_row.tokens * cost.rows_scored * given.models + generated,
                 operations=operations,
-                seconds=_seconds(operations, "float32", devices),
+                seconds=measured or added(devices.seconds(operations, "float32"), fixed),
                 memory=memory,
                 scratch_disk=given.models * model_bytes(shape, 4) if after else 0,
                 fits=(_fits if cost.steps else _weights_fit)(memory, devices),
                 mend=_attack_mend(name, settings, given, shape, longest, devices),
                 note="one device: attacks are not sharded" if devices.strategy in SHARDS_WEIGHTS else "",
+                measured=measured is not None,
             )
         )
     return found
@@ -411,9 +304,29 @@ def _attack_mend(
     return f"set attack.{name}.tuning: lora" if _fits(adapted, devices) else None
 
 
+def _asked_again(given: PlanInput, shape: ModelShape, devices: Devices) -> list[StagePlan]:
+    """Every earlier request: its own target and the methods are scored on its rows and attacked for them."""
+    found = []
+    for name, request in given.earlier.items():
+        asked = replace(given, bundle=request.bundle, attacks=request.attacks, measured=Measured(""))
+        exported = _exports(replace(asked, models=request.models), shape)
+        asked = replace(asked, models=request.models + len(given.methods))
+        again = [*exported, _evaluation(asked, shape, devices), *_attacks(asked, shape, devices)]
+        found += [replace(stage, what=f"{name}: {stage.what}") for stage in again]
+    return found
+
+
+def _judging(given: PlanInput) -> StagePlan:
+    measured = given.measured.work("verify", 1, 1)
+    judged = given.models + len(given.methods) * len(given.earlier)
+    seconds = measured or fixed_seconds("verify", judged, 1)
+    return StagePlan("verify", "verdicts and report", seconds=seconds, measured=measured is not None)
+
+
 def _publishing(given: PlanInput, shape: ModelShape) -> list[StagePlan]:
     if not given.trainings:
         return []
     itemsize = DTYPES[given.dtype].itemsize
     disk = model_bytes(shape, itemsize) + sum(variant_bytes(shape, name, itemsize) for name in given.published)
-    return [StagePlan("publish", f"the model and {len(given.published)} formats", disk=disk)]
+    seconds = fixed_seconds("publish", 1, 1)
+    return [StagePlan("publish", f"the model and {len(given.published)} formats", seconds=seconds, disk=disk)]

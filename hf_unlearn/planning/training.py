@@ -27,6 +27,7 @@ from ..trainer.parts import epochs_of_run
 from ..trainer.rounded_steps import check_stepping
 from ..trainer.term_passes import needs_separate_passes
 from .activations import Kept, by_rule, kept_by
+from .fixed import Seconds
 from .machines import Machine
 from .memory import SHARDS_WEIGHTS, Memory, Step, Stored, Strategy, training_memory
 from .operations import Pass, forward, training
@@ -66,6 +67,17 @@ class Devices:
     machine: Machine
     count: int = 1
     strategy: Strategy = "one"
+
+    def seconds(self, operations: float, dtype: str, count: int = 1) -> Seconds:
+        """The least and the most that operations take.
+
+        Args:
+            operations: Floating-point operations, on all devices together.
+            dtype: Type that is computed in.
+            count: Devices that share them.
+        """
+        rate = self.machine.rate(dtype)
+        return operations / (rate.high * count), operations / (rate.low * count)
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..attacks.cost import duration
+from .advice import Advice
 from .memory import STRATEGIES
-from .plan import RunPlan, StagePlan
+from .run_plan import RunPlan, StagePlan
 
 _UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB")
 
@@ -83,7 +84,7 @@ def _row(stage: StagePlan) -> tuple[str, ...]:
         f"{stage.operations:.1e}" if stage.operations else "",
         (size(stage.memory.peak) + (" !" if stage.fits is False else "")) if stage.memory else "",
         size(stage.disk) if stage.disk else "",
-        span(stage.seconds) if stage.operations else "",
+        span(stage.seconds),
     )
 
 
@@ -111,7 +112,66 @@ def notes(plan: RunPlan) -> list[str]:
 def total(plan: RunPlan) -> str:
     """The sums, in one line."""
     free = "" if plan.disk_free is None else f" ({size(plan.disk_free)} free)"
-    return f"in all: {span(plan.seconds)}, at most {size(plan.peak)} of memory and {size(plan.disk)} of disk{free}"
+    timed = list(dict.fromkeys(stage.stage for stage in plan.stages if stage.measured))
+    seen = f"; time of {', '.join(timed)} as measured in {plan.measured_in}" if timed else ""
+    room = f"at most {size(plan.peak)} of memory and {size(plan.disk)} of disk{free}"
+    return f"in all: {span(plan.seconds)}, {room}{seen}"
+
+
+def advice(plan: RunPlan) -> list[str]:
+    """Whether to retrain instead, with the figures that say so; nothing where nothing is unlearned."""
+    told = plan.advice
+    if told is None and not any(stage.stage == "train" for stage in plan.stages):
+        return []
+    return [_HOW_TO_ASK if told is None else _compared(told)]
+
+
+_HOW_TO_ASK = (
+    "retrain or unlearn: with --retrain-tokens N, the tokens that the target was trained on, one request is "
+    "compared with training the target again without these rows"
+)
+
+
+def _compared(told: Advice) -> str:
+    without = "these rows"
+    if told.earlier:
+        without += f" and those of {told.earlier} earlier request{'s' * (told.earlier > 1)}"
+    source = "measured when it was built here" if "retraining" in told.measured else f"by {told.retrain_source}"
+    of_request = f"as measured in {told.measured_in}" if told.measured_in is not None else "as planned above"
+    figures = (
+        f"retrain or unlearn: training the target again without {without} takes {span(told.retrain_seconds)} "
+        f"({number(told.retrain_tokens)} tokens, {source}); one request like this takes {span(told.request_seconds)} "
+        f"({of_request}; {span(told.unlearn_seconds)} of it trains the methods). {_exchange(told)}."
+    )
+    promise = "a verdict is what tests found, and only a retrained model never saw the rows"
+    return f"{figures} {_CHOICE[told.better]}: {promise}."
+
+
+_CHOICE = {
+    "retrain": "Retraining is the better choice here, by its cost and by what it promises",
+    "unlearn": (
+        "Unlearning is cheaper unless that many requests wait, which one retraining could leave out together; retrain "
+        "also where the promise must be strict"
+    ),
+    "either": (
+        "Neither is clearly cheaper; retrain if more requests wait, which one retraining could leave out together, or "
+        "where the promise must be strict"
+    ),
+}
+
+
+def _exchange(told: Advice) -> str:
+    """How many of the cheaper one the other one costs."""
+    least, most = told.requests_per_retraining
+    if most < 1:
+        return f"One request costs as much as {_times((1 / most, 1 / least))} retrainings"
+    return f"One retraining costs as much as {_times((least, most))} requests"
+
+
+def _times(ratio: Sequence[float]) -> str:
+    """A range of counts: 0.5, 2.0 to 5.1, 12 to 30."""
+    least, most = (number(each) if each >= 10 else f"{each:.1f}" if each >= 1 else f"{each:.1g}" for each in ratio)
+    return least if least == most else f"{least} to {most}"
 
 
 def short(plan: RunPlan) -> list[str]:

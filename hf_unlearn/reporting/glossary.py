@@ -27,6 +27,12 @@ GENERAL: tuple[tuple[str, str], ...] = (
     ("format", "How the weights of a published file are stored, for example in four bits."),
     ("attack", "An attempt to bring the forgotten facts back, with a fixed budget: retraining, pruning, prompts ..."),
     (
+        "fold, T and V",
+        "A part of the forgotten facts, V, that an attack asks for after training on the others, T. What comes back "
+        "was hidden, not forgotten, for T says nothing of V.",
+    ),
+    ("budget", "What an attack may spend: rows, steps, learning rates, tries. The same for every model."),
+    (
         "forget score, retain score",
         "A metric on the forget set, which should fall, and on the retain set, which should stay.",
     ),

@@ -15,6 +15,7 @@ from ..verification.scores import ScoreRow
 from ..verification.typed_json import to_json
 from ..verification.utility import UtilityRow
 from ..verification.values import Settings
+from .budgets import budget_phrases
 from .earlier import earlier_entries
 from .explanation import explained, formats_table, magnitude_label, pooled_sentence
 from .figures import PALETTE, STATUS_COLOURS, inline_svg
@@ -51,26 +52,41 @@ if TYPE_CHECKING:
 _Row = RecoveredRow | UtilityRow
 TEMPLATES = Path(__file__).parent / "templates"
 MARKS = {"passed": "✓", "failed": "✗", "inconclusive": "?"}
-_SHOWN_APART = ("fold", "metric", "before", "after", "value")
+_SHOWN_APART = ("fold", "metric", "before", "after", "value", "stopped")
 
 
-def write_html(report: Mapping[str, Any], path: Path | str) -> Path:
+PagePlots = Mapping[str, Any]
+"""The plots of a page by their key; ``None`` for one that the report has no numbers for."""
+
+
+def page_plots(report: Mapping[str, Any]) -> PagePlots:
+    """The plots of a report's page, which take most of its time: for who writes the page more than once."""
+    return _plots(Results(report))
+
+
+def write_html(report: Mapping[str, Any], path: Path | str, plots: PagePlots | None = None) -> Path:
     """Write the page.
 
     Args:
         report: The report as JSON has it. Missing parts are left out of the page.
         path: The file to write; its folder is created if missing.
+        plots: From :func:`page_plots`; drawn here if left out.
 
     Returns:
         The path that was written.
     """
     path = Path(path)
-    write_atomically(path, render_html(report))
+    write_atomically(path, render_html(report) if plots is None else render_html(report, plots))
     return path
 
 
-def render_html(report: Mapping[str, Any]) -> str:
-    """The page as text: the same bytes for the same report."""
+def render_html(report: Mapping[str, Any], plots: PagePlots | None = None) -> str:
+    """The page as text: the same bytes for the same report.
+
+    Args:
+        report: See :func:`write_html`.
+        plots: See :func:`write_html`.
+    """
     from jinja2 import Environment, FileSystemLoader
 
     results = Results(report)
@@ -118,7 +134,7 @@ def render_html(report: Mapping[str, Any]) -> str:
         palette=PALETTE,
         tones=STATUS_COLOURS,
         marks=MARKS,
-        plots=_plots(results),
+        plots=_plots(results) if plots is None else plots,
         interval=show_interval,
         counts=_counts,
         has_never_knew=any(subject.role == "never_knew" for subject in results.subjects),
@@ -284,12 +300,14 @@ class AttackTable:
     Attributes:
         name: The attack.
         budget: What it may spend on each model.
+        told: The same in words, where there are words for it.
         metrics: Metrics of which the strongest settings were recorded.
         rows: Model, fold, and a cell per metric.
     """
 
     name: str
     budget: Settings
+    told: str = ""
     metrics: list[str] = field(default_factory=list)
     rows: list[tuple[str, str, dict[str, AttackCell]]] = field(default_factory=list)
 
@@ -302,7 +320,8 @@ def attack_tables(results: Results) -> list[AttackTable]:
     for run in sorted(results.report.attacks, key=lambda run: order.get(run.model, len(order))):
         model = run.model or "–"
         key = json.dumps([run.name, run.budget], sort_keys=True, default=str)
-        table = tables.setdefault(key, AttackTable(run.name, run.budget))
+        told = ", ".join(budget_phrases(run.budget, run.folds, _listed_values))
+        table = tables.setdefault(key, AttackTable(run.name, run.budget, told))
         folds: dict[str, dict[str, AttackCell]] = {}
         for best in run.best:
             metric = str(best.get("metric") or "score")
@@ -321,7 +340,14 @@ def _attack_cell(best: Settings) -> AttackCell:
     value = after if after is not None else _number(best.get("value"))
     change = show(value) if before is None else f"{show(before)} → {show(value)}"
     settings = [f"{str(key).replace('_', ' ')} {_setting_words(best[key])}" for key in best if key not in _SHOWN_APART]
+    stopped = best.get("stopped")
+    if stopped:
+        settings.append(f"stopped early: {_listed_values(stopped)}")
     return AttackCell(change, ", ".join(settings))
+
+
+def _listed_values(value: Any) -> str:
+    return ", ".join(map(_setting_words, value)) if isinstance(value, list | tuple) else _setting_words(value)
 
 
 def _number(value: Any) -> float | None:

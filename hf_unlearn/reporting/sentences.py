@@ -10,9 +10,10 @@ from ..verification.recovered import RecoveredRow
 from ..verification.references import IDENTITY
 from ..verification.single_facts import KnownFactsRow
 from ..verification.utility import UtilityRow
+from .budgets import TOLD_WITH_FOLDS, budget_phrases
 from .known_facts import bound_words, counts_to_show, known_facts_sentence
 from .results import Results, Subject
-from .words import listed, metric_phrase, show
+from .words import key_words, listed, metric_phrase, show
 
 _SHOWN_OF_A_BUDGET = 4
 # A list of names that is longer than this is cut in a terminal; the report has all of it.
@@ -348,9 +349,9 @@ def outcome_sentences(results: Results) -> list[str]:
     judged = verdict.judged
     if judged is not None and judged.comparisons and judged.joint_factor is not None:
         sentences.append(
-            f"{len(verdict.outcomes)} conditions were tested, {judged.comparisons} recovered shares in all; a share "
-            f"fails only by the interval that holds for all of them at once, {judged.joint_factor:.2f} times as long "
-            "as its own."
+            f"{len(verdict.outcomes)} conditions were tested, {judged.comparisons} recovered shares in all (0: as a "
+            "model that never knew, 1: as the target). With so many, one might fail by chance: a share fails only by "
+            f"an interval {judged.joint_factor:.2f} times as long as its own, which holds for all of them at once."
         )
     return sentences
 
@@ -395,10 +396,13 @@ def _outcome_words(results: Results, outcome: TransformOutcome) -> str:
 
 
 def _budget_words(budget: Mapping[str, Any]) -> str:
-    """The first plain settings of a budget."""
-    plain = [(key, value) for key, value in budget.items() if isinstance(value, int | float | list) and value]
-    shown = [f"{key.replace('_', ' ')} {_setting_words(value)}" for key, value in plain[:_SHOWN_OF_A_BUDGET]]
-    return ", ".join(shown)
+    """The first settings of a budget: those with words of their own, or else the first plain ones."""
+    given = {key: value for key, value in budget.items() if isinstance(value, int | float | list) and value}
+    shown = budget_phrases(given, None, _setting_words)
+    if not shown:
+        plain = {key: value for key, value in given.items() if key not in TOLD_WITH_FOLDS}
+        shown = [f"{key_words(key)} {_setting_words(value)}" for key, value in plain.items()]
+    return ", ".join(shown[:_SHOWN_OF_A_BUDGET])
 
 
 def _setting_words(value: Any) -> str:

@@ -20,7 +20,7 @@ from .sentences import (
     warning,
     what_to_try,
 )
-from .words import SPACE, metric_label, metric_phrase, percent, show
+from .words import SPACE, metric_label, metric_phrase, percent, show, spelled
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -102,7 +102,7 @@ class _Printer:
         reasons = grouped_reasons(self.results, release.name, self.results.reasons) if release else []
         reasons = reasons or list(self.results.reasons)
         for reason in reasons[:MAX_REASONS]:
-            self._bullet("-", reason)
+            self._bullet("-", spelled(reason))
         rest = len(reasons) - MAX_REASONS
         if rest > 0:
             self._bullet("-", f"{rest} more {'reason' if rest == 1 else 'reasons'} in the report")
@@ -121,6 +121,9 @@ class _Printer:
             return
         self._blank()
         self._line("Single facts that are still known", style="bold")
+        self._line(
+            "anti-known: far below a model that never knew, which tells that it was to be forgotten", style="dim"
+        )
         for row in rows:
             self._bullet(
                 self._mark(row.status),
@@ -171,7 +174,8 @@ class _Printer:
         if rows:
             self._blank()
             self._line(
-                "Weights compared with the target's: share whose code differs on the grid of each format", style="bold"
+                "Weights compared with the target's: how many moved, and how many each format stores as another value",
+                style="bold",
             )
             self._print(self._grids_table(rows))
         for sentence in (line for row in rows for line in came_back_sentences(self.results, row)):

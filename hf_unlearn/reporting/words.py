@@ -42,6 +42,19 @@ _KEY_WORDS = {
     "max perplexity ratio": "most perplexity of ordinary text, over the target's",
     "min fluency": "least fluency",
     "draws": "bootstrap draws",
+    "run folds": "folds that were run",
+    "groups in T": "groups of facts to train on",
+    "groups in V": "other groups to ask for",
+    "rows in T": "rows to train on",
+    "groups left out": "groups left out of both",
+    "steps per rate": "steps at each learning rate",
+    "gives up after": "epochs without gain until a learning rate is given up",
+    "form": "text that is trained on",
+    "asked by": "text that is asked for",
+    "loss tokens": "tokens with a loss",
+    "leaks": "groups that may give each other away",
+    "handled": "kept",
+    "given": "given to the attacker",
 }
 
 

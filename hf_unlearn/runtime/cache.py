@@ -1,12 +1,13 @@
 """Where the package keeps models that it made once and can make again, and whether they are still what was made.
 
-``<kind>/<key>`` in the cache is a folder, ``lists/<key>.json`` the digests of its files as they were written, and
-``locks/<key>`` is held by who makes it.
+``<kind>/<key>`` in the cache is a folder, ``lists/<key>.json`` the digests of its files as they were written,
+``lists/<key>.seconds`` how long it took, and ``locks/<key>`` is held by who makes it.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import os
 from pathlib import Path
 
@@ -33,6 +34,20 @@ def lock_of(folder: Path) -> Path:
 def write_list(folder: Path) -> None:
     """Note the digests of a kept folder as it is now."""
     write_atomically(list_of(folder), json.dumps(_digests(folder), indent=1, sort_keys=True))
+
+
+def write_seconds(folder: Path, seconds: float) -> None:
+    """Note how long a kept folder took to make."""
+    write_atomically(list_of(folder).with_suffix(".seconds"), f"{seconds:.1f}")
+
+
+def seconds_of(folder: Path) -> float | None:
+    """How long a kept folder took to make; ``None`` where that was not noted."""
+    try:
+        seconds = float(list_of(folder).with_suffix(".seconds").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return seconds if math.isfinite(seconds) and seconds > 0 else None
 
 
 def is_as_listed(folder: Path) -> bool:

@@ -15,7 +15,7 @@ from pathlib import Path
 from ..data.encoding import TextFormat
 from ..data.example import Example
 from ..models.scratch import ScratchSpec, scratch_cache_key, scratch_tokenizer, train_scratch_model
-from ..runtime.cache import cache_dir, is_as_listed, list_of, lock_of, make_places, write_list
+from ..runtime.cache import cache_dir, is_as_listed, list_of, lock_of, make_places, write_list, write_seconds
 from ..runtime.files import remove, whole_folder
 from ..runtime.locks import locked
 
@@ -73,8 +73,10 @@ def build_in_cache(
             return
         remove(folder)
         list_of(folder).unlink(missing_ok=True)
+        started = time.monotonic()
         build_scratch(spec, rows, texts, text_format, folder, title)
         write_list(folder)
+        write_seconds(folder, time.monotonic() - started)
 
 
 def remove_halves() -> None:

@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from ..data.encoding import load_tokenizer
-from ..data.example import DataBundle, Example, RowSet
 from ..errors import RequestError
 from ..quantization.calibration import Calibration
 from ..recipe import EarlierSpec, Recipe
@@ -21,22 +20,13 @@ from ..recipe.checks import located
 from ..verification.digests import hash_files
 from .attack import attack_stage
 from .context import RunContext, Subject
-from .earlier_rows import EarlierReport, report_of, request_model
+from .earlier_rows import EarlierReport, report_of, request_bundle, request_model
 from .evaluate import evaluate_stage
 from .export import export_stage
 from .models import base_models
 from .preflight import check_attacks, check_exportable, check_target_texts, target_config
 from .run import EarlierRun, Run
 from .units import Unit
-
-
-@dataclass(frozen=True)
-class RequestBundle(DataBundle):
-    """The rows of a run, asked about an earlier request: nothing but its forget set and the holdout set is scored."""
-
-    def scored_sets(self) -> dict[str, tuple[Example, ...]]:
-        """Forget and holdout set."""
-        return {name: rows for name, rows in super().scored_sets().items() if name in ("forget", "holdout")}
 
 
 @dataclass
@@ -84,7 +74,7 @@ def earlier_runs(run: Run) -> list[EarlierRun]:
 
 def _earlier_run(run: Run, spec: EarlierSpec, before: Sequence[EarlierRun]) -> EarlierRun:
     context, report = run.context, report_of(spec)
-    bundle = _request_bundle(context.bundle, context.bundle.earlier[spec.id])
+    bundle = request_bundle(context.bundle, context.bundle.earlier[spec.id])
     recipe, left_out = fit_to_data(request_recipe(context.recipe, spec, report), bundle)
     for name, reason in left_out.items():
         context.progress.say(f"{spec.key}: {name} is left out of the tier {recipe.attack_tier}: {reason}")
@@ -107,12 +97,6 @@ def _earlier_run(run: Run, spec: EarlierSpec, before: Sequence[EarlierRun]) -> E
     check_exportable(recipe.export.formats, target.folder)
     check_attacks(own, request.baselines, target)
     return request
-
-
-def _request_bundle(bundle: DataBundle, forget: RowSet) -> RequestBundle:
-    """The run's rows with the request's forget set; no generic text is scored."""
-    generic = RowSet(bundle.generic.train, ())
-    return RequestBundle(forget, bundle.retain, bundle.holdout, generic, practice=bundle.practice)
 
 
 def request_recipe(recipe: Recipe, spec: EarlierSpec, report: EarlierReport | None) -> Recipe:

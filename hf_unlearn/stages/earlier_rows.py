@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,15 @@ from .report_inputs import SALT_FILE
 from .target_answers import TargetAnswers
 
 EarlierReport = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class RequestBundle(DataBundle):
+    """The rows of a run, asked about an earlier request: nothing but its forget set and the holdout set is scored."""
+
+    def scored_sets(self) -> dict[str, tuple[Example, ...]]:
+        """Forget and holdout set."""
+        return {name: rows for name, rows in super().scored_sets().items() if name in ("forget", "holdout")}
 
 
 def with_earlier(recipe: Recipe, bundle: DataBundle) -> DataBundle:
@@ -66,6 +75,17 @@ def report_of(spec: EarlierSpec) -> EarlierReport | None:
     if "forget" not in report["data"]:
         raise RequestError(f"{spec.report} says nothing of a forget set: name the report of the request")
     return report
+
+
+def request_bundle(bundle: DataBundle, forget: RowSet) -> RequestBundle:
+    """The run's rows with the request's forget set; no generic text is scored.
+
+    Args:
+        bundle: The run's.
+        forget: What the request was about.
+    """
+    generic = RowSet(bundle.generic.train, ())
+    return RequestBundle(forget, bundle.retain, bundle.holdout, generic, practice=bundle.practice)
 
 
 def request_model(recipe: Recipe, spec: EarlierSpec, report: EarlierReport | None) -> ModelSpec:

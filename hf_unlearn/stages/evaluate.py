@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -11,12 +12,12 @@ from typing import Any
 from ..data.encoding import TextFormat
 from ..data.example import Example
 from ..evaluation.metrics import SCORE_VERSION, score_versions
-from ..evaluation.records import fact_scores, read_records
-from ..evaluation.run import EvalSpec, evaluate_folder
+from ..evaluation.run import SUMMARY_FILE, EvalSpec, evaluate_folder
 from ..models.llama_cpp import runtime_version, split_runtime
 from ..reporting.first_scores import SETS, FirstScores, print_first_scores
 from ..runtime.environment import no_room
 from ..runtime.jobs import Job
+from ..verification.references import IDENTITY
 from .chain import check_subjects, check_variants
 from .context import RunContext, Subject, generation_inputs
 from .run import Run
@@ -51,9 +52,10 @@ def _print_first_scores(run: Run) -> None:
         means = {}
         for transform in context.transforms:
             unit = evaluation_unit(context, run.target, subject, transform, sets)
-            for (split, name), facts in fact_scores(read_records(unit.path / "records.jsonl")).items():
-                if name == metric and split in SETS:
-                    means[transform, split] = facts.mean
+            summary = json.loads((unit.path / SUMMARY_FILE).read_text(encoding="utf-8"))
+            for split in SETS:
+                if metric in summary.get(split, {}):
+                    means[transform, split] = summary[split][metric]["mean"]
         models.append(FirstScores(subject.name, means))
     print_first_scores(models, context.transforms, metric, context.progress.console)
 
@@ -61,7 +63,7 @@ def _print_first_scores(run: Run) -> None:
 def evaluation(context: RunContext, target: Subject, subject: Subject, transform: str, unit: Unit) -> Job:
     """The job that scores one model under one transform."""
     arguments = evaluation_arguments(context, target, subject, transform)
-    return Job(f"{subject.name} {transform}", evaluate_job, (unit, *arguments))
+    return Job(f"{subject.name} {'as is' if transform == IDENTITY else transform}", evaluate_job, (unit, *arguments))
 
 
 def evaluation_arguments(context: RunContext, target: Subject, subject: Subject, transform: str) -> tuple[Any, ...]:

@@ -22,8 +22,13 @@ from .units import file_digests, fingerprint
 NEVER_KNEW_SEED = 1000
 
 
-def base_models(context: RunContext) -> tuple[Subject, Subject | None]:
+def base_models(context: RunContext, *, with_controls: bool = True) -> tuple[Subject, Subject | None]:
     """Target and never-knew model, fetched or built (once; what is built is cached by content).
+
+    Args:
+        context: The run.
+        with_controls: Whether never-knew models that are controls are built, too; otherwise see
+            :func:`control_builds`.
 
     Raises:
         RequestError: A folder holds no model, or a model built from scratch does not know its facts.
@@ -31,7 +36,7 @@ def base_models(context: RunContext) -> tuple[Subject, Subject | None]:
     """
     spec = context.recipe.model
     if spec.scratch is not None:
-        return _scratch_models(context, with_local_base(spec.scratch))
+        return _scratch_models(context, with_local_base(spec.scratch), with_controls)
     target = _subject("target", "target", fetch_target(spec))
     if spec.never_knew is None:
         return target, None
@@ -93,6 +98,22 @@ def second_never_knew(context: RunContext, name: str, seed: int) -> tuple[Job, P
     return _scratch_job(context, replace(with_local_base(spec), seed=seed), with_forget=False, title=name)
 
 
+def control_builds(context: RunContext) -> list[Job]:
+    """The jobs that build never-knew models which are controls and are not there yet."""
+    return [job for job, folder in _control_jobs(context) if not is_as_built(folder)]
+
+
+def _control_jobs(context: RunContext) -> list[tuple[Job, Path]]:
+    scratch = context.recipe.model.scratch
+    if scratch is None:
+        return []
+    return [
+        second_never_knew(context, control.name, never_knew_seed(control.seed, scratch.seed, number))
+        for number, control in enumerate(context.recipe.controls)
+        if control.kind == "never_knew"
+    ]
+
+
 def control_subject(name: str, folder: Path) -> Subject:
     """A control whose folder exists."""
     return _subject(name, "control", folder)
@@ -119,14 +140,12 @@ def fetch_base(spec: ScratchSpec, *, weights: bool = True) -> Path:
     return folder
 
 
-def _scratch_models(context: RunContext, spec: ScratchSpec) -> tuple[Subject, Subject]:
-    jobs = [
+def _scratch_models(context: RunContext, spec: ScratchSpec, with_controls: bool) -> tuple[Subject, Subject]:
+    first = [
         _scratch_job(context, spec, with_forget=True, title="target"),
         _scratch_job(context, replace(spec, seed=spec.seed + NEVER_KNEW_SEED), with_forget=False, title="never-knew"),
     ]
-    for number, control in enumerate(context.recipe.controls):
-        if control.kind == "never_knew":
-            jobs.append(second_never_knew(context, control.name, never_knew_seed(control.seed, spec.seed, number)))
+    jobs = [*first, *_control_jobs(context)]
     if len({folder for _, folder in jobs}) < len(jobs):
         raise RequestError(
             "two models of the run would be trained from the same rows and seed: give every control of kind "
@@ -135,12 +154,12 @@ def _scratch_models(context: RunContext, spec: ScratchSpec) -> tuple[Subject, Su
 
     def build() -> None:
         remove_halves()
-        waiting = [job for job, folder in jobs if not is_as_built(folder)]
+        waiting = [job for job, folder in (jobs if with_controls else first) if not is_as_built(folder)]
         for _ in context.progress.follow("models", len(waiting), context.workers.run(waiting)):
             pass
 
     on_main_process(build)
-    target, never = (folder for _, folder in jobs[:2])
+    target, never = (folder for _, folder in first)
     _check_known(context, target)
     return _subject("target", "target", target), _subject("never_knew", "never_knew", never)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..reporting.html import write_html
+from ..reporting.html import page_plots, write_html
 from ..reporting.terminal import print_results
 from .run import Run
 
@@ -12,5 +12,6 @@ def page_stage(run: Run) -> None:
     assert run.verified is not None  # the verify stage comes before
     page = run.context.output_dir / "report.html"
     with run.context.progress.stage("verify"):
-        write_html(run.verified.report, page)
+        run.plots = page_plots(run.verified.report)
+        write_html(run.verified.report, page, run.plots)
     print_results(run.verified.report, run.context.progress.console, report_path=page)

@@ -4,29 +4,38 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
 from ..data.encoding import EncodedRow, encode_row
-from ..data.example import Example
+from ..data.example import DataBundle, Example
 from ..evaluation.metrics import METRICS
 from ..models.loading import DTYPES
 from ..models.scratch import ScratchSpec
+from ..planning.advice import Retraining
 from ..planning.machines import this_machine
 from ..planning.memory import Strategy
-from ..planning.plan import PlanInput
+from ..planning.run_plan import Asked, PlanInput
 from ..planning.training import Devices, TrainingInput
-from ..recipe import ControlSpec
+from ..recipe import ControlSpec, EarlierSpec, Recipe
+from ..recipe.attacks import fit_to_data
 from ..recipe.checks import UNTRAINED_CONTROLS
+from ..runtime.cache import seconds_of
+from ..runtime.jobs import default_workers
 from ..runtime.processes import world_size
 from ..trainer.launch import asks_for_deepspeed, asks_for_fsdp
+from .built_models import built_folder
 from .context import RunContext
+from .earlier_rows import request_bundle
+from .measured import measured_in, request_seconds
+from .models import NEVER_KNEW_SEED, scratch_rows, tokenizer_texts
 from .plans import control_part, part_spec, training_settings
 from .publish import published_formats
 from .retain_rows import named_rows
+from .units import RUN_FILE
 
 
 def launched() -> Devices:
@@ -119,7 +128,12 @@ def _drawn(context: RunContext) -> list[EncodedRow]:
 
 
 def plan_input(
-    context: RunContext, model: Any, encode: Encoder, trainings: Mapping[str, TrainingInput], devices: Devices
+    context: RunContext,
+    model: Any,
+    encode: Encoder,
+    trainings: Mapping[str, TrainingInput],
+    devices: Devices,
+    retrain_tokens: float | None = None,
 ) -> PlanInput:
     """Everything that a plan is made of.
 
@@ -129,8 +143,11 @@ def plan_input(
         encode: Makes rows token ids.
         trainings: From :func:`trainings_of`.
         devices: What the run is on.
+        retrain_tokens: Tokens that the target's training went through, as the user says.
     """
     recipe = context.recipe
+    methods = [method.name for method in recipe.methods]
+    workers = max(1, default_workers(jobs_fit_in_memory=recipe.model.scratch is not None)) if devices.count == 1 else 1
     generates = any("generation" in METRICS.get(name).needs for name in recipe.evaluate.metrics)
     new_controls = [control for control in recipe.controls if control.kind != "method"]
     base = 1 + recipe.model.has_never_knew
@@ -151,7 +168,50 @@ def plan_input(
         metrics_generate=recipe.evaluate.max_new_tokens if generates else 0,
         attacks=context.attacks,
         dtype=saved_dtype(context, model),
+        workers=workers,
+        earlier={each.id: _asked(context, each) for each in recipe.data.earlier},
+        methods=methods,
+        retraining=None if recipe.is_audit else _retraining(context, retrain_tokens),
+        measured=measured_in(context.output_dir, methods),
+        earlier_request=_request_before(recipe, workers),
     )
+
+
+def _asked(context: RunContext, request: EarlierSpec) -> Asked:
+    """An earlier request by the run's own gate, which leaves out no fewer attacks than the request's."""
+    bundle: DataBundle = request_bundle(context.bundle, context.bundle.earlier[request.id])
+    if request.never_knew is None:
+        bundle = bundle.with_floor()
+    recipe, _ = fit_to_data(context.recipe, bundle)
+    return Asked(bundle, 1 + (request.never_knew is not None), recipe.attack)
+
+
+def _retraining(context: RunContext, tokens: float | None) -> Retraining | None:
+    """What is known of training the target without the forget set: the recipe says it of models that it builds.
+
+    Rows of earlier requests are in none of the sets.
+    """
+    spec, bundle = context.recipe.model.scratch, context.bundle
+    if tokens is not None:
+        return Retraining(tokens=tokens)
+    if spec is None:
+        return None
+    rows = list(scratch_rows(bundle, with_forget=False, with_extra=context.recipe.data.extra_is_known))
+    seconds = None
+    if spec.base is None:  # a base is known by its weights, which are not looked at here
+        never_knew = replace(spec, seed=spec.seed + NEVER_KNEW_SEED)
+        seconds = seconds_of(built_folder(never_knew, rows, tokenizer_texts(bundle), context.text_format))
+    return Retraining(spec=spec, rows=rows, seconds=seconds)
+
+
+def _request_before(recipe: Recipe, workers: int) -> tuple[float, str] | None:
+    """What the latest earlier request took, if its run is at hand, and the folder of that run."""
+    for each in reversed(recipe.data.earlier):
+        folder = Path(each.report) if each.report is not None else None
+        if folder is not None and (folder / RUN_FILE).is_file():
+            seconds = request_seconds(folder, workers)
+            return None if seconds is None else (seconds, str(folder))
+    return None
 
 
 def _built(spec: ScratchSpec | None) -> str:

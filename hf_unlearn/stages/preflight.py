@@ -26,7 +26,8 @@ from ..evaluation.suites.harness import check_harness
 from ..models.limits import refuse_unknown_ids
 from ..models.loading import empty_model
 from ..planning.disk import free_bytes, written_bytes
-from ..planning.plan import RunPlan, make_plan, surely_too_much
+from ..planning.plan import make_plan, surely_too_much
+from ..planning.run_plan import RunPlan
 from ..planning.training import Devices, TrainingInput, paired, trained_model
 from ..planning.words import size
 from ..planning.work import training_work
@@ -63,6 +64,7 @@ class Request:
         command: The command for a single stage that is given; ``None`` for the whole run.
         devices: What it runs on, for a plan; ``None`` makes none.
         limited: Whether a plan that does not fit the memory or disk is refused; otherwise it is only said.
+        retrain_tokens: Tokens that the target's training went through, if the user says.
     """
 
     recipe: Recipe
@@ -70,6 +72,7 @@ class Request:
     command: str | None = None
     devices: Devices | None = None
     limited: bool = True
+    retrain_tokens: float | None = None
 
 
 @dataclass(frozen=True)
@@ -188,8 +191,8 @@ def _plan(
     model, encode, trainings = seen
     devices = request.devices
     assert devices is not None  # asked before
-    given = plan_input(context, model, encode, trainings, devices)
     try:
+        given = plan_input(context, model, encode, trainings, devices, request.retrain_tokens)
         plan = make_plan(given, devices, free_bytes(request.output_dir))
     except RequestError as error:  # the run itself may well be possible
         findings.add("warn", "model.target", f"memory and time cannot be planned: {error}")

@@ -13,7 +13,7 @@ from ..hub.metadata import CardWords
 from ..hub.publish import publish_run
 from ..quantization import FORMATS
 from ..recipe import Recipe
-from ..reporting.html import render_html
+from ..reporting.html import PagePlots, render_html
 from ..reporting.plots import write_plots
 from .context import RunContext
 from .report_inputs import description
@@ -57,16 +57,21 @@ def write_folders(run: Run) -> list[PublishedFolder]:
         out_main=context.output_dir / "publish",
         out_variants={name: variant_folder(context.output_dir, name) for name in formats},
         plots=plots,
-        page=published_page(verified.report),
+        page=published_page(verified.report, run.plots),
         forget_texts=forget,
     )
     write_release(context.output_dir, words, formats, forget)
     return folders
 
 
-def published_page(report: Mapping[str, Any]) -> str:
-    """The page as it is published: without the digest of the run's report, which is not that of the published one."""
-    return render_html({key: value for key, value in report.items() if key != "digest"})
+def published_page(report: Mapping[str, Any], plots: PagePlots | None = None) -> str:
+    """The page as it is published: without the digest of the run's report, which is not that of the published one.
+
+    Args:
+        report: The run's report.
+        plots: Those of its page, if they are drawn already.
+    """
+    return render_html({key: value for key, value in report.items() if key != "digest"}, plots)
 
 
 def upload(context: RunContext) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from ..data.example import DataBundle
 from ..recipe import EarlierSpec, Recipe
+from ..reporting.html import PagePlots
 from .chain import digest_of
 from .context import RunContext, Subject
 from .models import audited_subjects, control_subject, never_knew_seed, second_never_knew
@@ -41,6 +42,7 @@ class Run:
         is_main: Whether this is the main process of the launch. Determined before the processes separate, after which
             each is on its own.
         verified: What the verify stage found; ``None`` before it.
+        plots: Those of the report's page, once it is written.
         earlier: The same questions for each earlier deletion request: see :mod:`~hf_unlearn.stages.earlier`.
     """
 
@@ -49,6 +51,7 @@ class Run:
     never_knew: Subject | None
     is_main: bool = True
     verified: Verified | None = None
+    plots: PagePlots | None = None
     earlier: Sequence[EarlierRun] = ()
 
     @property

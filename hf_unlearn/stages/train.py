@@ -18,10 +18,11 @@ from ..registry import part_name
 from ..robust.weights import trained_parameters
 from ..runtime.files import remove
 from ..runtime.jobs import Job
-from ..runtime.processes import is_main_process, on_main_process, wait_for_everyone
+from ..runtime.processes import is_main_process, on_main_process, wait_for_everyone, world_size
 from ..trainer.checkpoints import last_whole_checkpoint
 from ..trainer.config import UnlearnConfig
 from ..trainer.unlearn_trainer import FINAL_STEP, UnlearnTrainer
+from .models import control_builds
 from .plans import METRICS_FILE, TrainingPlan, training_plans
 from .run import Run
 from .step_progress import show_steps_in_the_run
@@ -32,13 +33,18 @@ LEAST_LEARNED = 0.8
 
 
 def train_stage(run: Run) -> None:
-    """Train what is not trained yet; methods first, then controls. All processes call this together."""
+    """Train what is not trained yet; methods first, then controls. All processes call this together.
+
+    Never-knew models that are controls are built here, beside what takes long, and not before everything else.
+    """
     context, recipe = run.context, run.recipe
     waiting = [
         Job(plan.name, plan_job, (plan, run.target.folder, context.text_format, recipe.seed, recipe.model.dtype))
         for plan in training_plans(context, run.target, run.never_knew)
         if not plan.done
     ]
+    if world_size() == 1:  # else they were built before: a training takes all processes
+        waiting += control_builds(context)
     for job, warning in context.progress.follow("train", len(waiting), context.workers.run(waiting)):
         if warning:
             context.progress.say(f"{job.title}: {warning}")

@@ -13,6 +13,7 @@ import hashlib
 import json
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -120,18 +121,23 @@ class Unit:
         Raises:
             RequestError: A file is where the folders of the unit belong.
         """
+        books: dict[str, Any] = {"inputs": fingerprint(self.inputs)}
         if not self._partial_is_ours():
             remove(self.partial)
+            books["begun"] = time.time()  # what goes on with an earlier attempt does not know how long that took
         try:
             self.partial.mkdir(parents=True, exist_ok=True)
         except (FileExistsError, NotADirectoryError):
             raise RequestError(f"{self.path} lies in a file, not in a folder: move that file away") from None
-        (self.partial / MANIFEST).write_text(json.dumps({"inputs": fingerprint(self.inputs)}), encoding="utf-8")
+        (self.partial / MANIFEST).write_text(json.dumps(books), encoding="utf-8")
         return self.partial
 
     def finish(self) -> None:
-        """Write the manifest and rename the built folder into place."""
-        manifest = {"inputs": fingerprint(self.inputs), "outputs": file_digests(self.partial)}
+        """Write the manifest, with the seconds since :meth:`begin`, and rename the built folder into place."""
+        manifest: dict[str, Any] = {"inputs": fingerprint(self.inputs), "outputs": file_digests(self.partial)}
+        begun = (read_manifest(self.partial, finished=False) or {}).get("begun")
+        if isinstance(begun, float):
+            manifest["seconds"] = round(max(0.0, time.time() - begun), 1)
         sync_folder(self.partial)
         write_synced(self.partial / MANIFEST, json.dumps(manifest, indent=1, sort_keys=True))
         replace_folder(self.partial, self.path)

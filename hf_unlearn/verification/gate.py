@@ -23,9 +23,9 @@ class Gate:
         formats: Formats judged, besides the model without quantization (``identity``, always judged).
         attacks: Attacks judged.
         utility_sets: Further scored sets that must keep their scores as the retain set must.
-        max_recovered_share_formats: The whole interval must be at or below this, for identity and formats.
+        max_recovered_share_formats: The whole interval must be at or below this, as is and in formats.
         max_recovered_share_attacks: The same for attacks.
-        min_recovered_share: A share clearly below this at identity or in a format is over-forgetting.
+        min_recovered_share: A share clearly below this as is or in a format is over-forgetting.
         max_known_facts: Most single facts that may still be known under any transform
             (:mod:`~hf_unlearn.verification.single_facts`). By default as many as a model that never knew would show.
         min_utility: Minimum retain score relative to the target's under the same transform.

@@ -101,3 +101,14 @@ def test_options_of_a_plan_are_no_options_of_a_run(given, recipe, refused, tmp_p
 def test_help_names_every_machine_and_strategy():
     assert sorted(plan_command._MACHINES.split(", ")) == sorted([*MACHINES, "cpu"])
     assert sorted(plan_command._STRATEGIES.split(", ")) == sorted(set(STRATEGIES) - {"one"})
+
+
+def test_retraining_is_compared_with_one_request(recipe, refused, capsys):
+    assert plan(recipe, "--json") == 0
+    told = json.loads(capsys.readouterr().out)["plan"]["advice"]
+    assert told["better"] == "retrain" and told["retrain_source"] == "the recipe"
+    assert told["requests_per_retraining"][1] < 1 and told["measured"] == []
+    sentence = refused(2, "plan", recipe, "--retrain-tokens", "1e6")
+    assert sentence.endswith("the recipe says how its target is trained (model.scratch): leave it out")
+    assert refused(2, "plan", recipe, "--retrain-tokens", "0") == "--retrain-tokens is 0: it must be above 0"
+    assert refused(2, "run", recipe, "--retrain-tokens", "5").startswith("--retrain-tokens is for a plan")

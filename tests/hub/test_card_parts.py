@@ -104,7 +104,7 @@ def test_what_was_not_tested_stands_in_one_place_and_what_was_only_run_in_anothe
     text = render_card(report, "identity", WORDS)
     section = text.split("## What was tested, and what was not")[1].split("## Limits")[0]
     assert "- Attack `rtt`: survived. It had" in section
-    assert "- Attack `interpolate`: run, not judged. It had 1 fold and shares 3." in section
+    assert "- Attack `interpolate`: run, not judged. It had shares 3." in section
     assert "- Formats tested: `bnb-nf4`.\n- Formats run, not judged: `rtn-int2-g32`.\n" in section
     (line,) = [line for line in section.splitlines() if "ot tested" in line]
     assert line == f"- Not tested: {'; '.join(report['not_tested'])}."

@@ -10,6 +10,7 @@ import pytest
 from rich.console import Console
 
 from hf_unlearn.reporting.terminal import print_results
+from hf_unlearn.reporting.words import spelled
 
 NUMBER = re.compile(r"(\d\.\d{2,3}|–)([✓✗?]?)")
 
@@ -109,7 +110,7 @@ def test_verdict_reasons_controls_and_place(sample_report: dict[str, Any]) -> No
     text = printed(sample_report, 120, report_path="out/verify/unlearning_report.json")
     assert "Verdict: FAILED for npo-kl" in text
     for reason in sample_report["verdict"]["reasons"]:
-        assert f"- {reason}" in text
+        assert f"- {spelled(reason)}" in text
     assert "✗ ga failed: identity: retain probability is 0.428 of the target's (and 1 more)" in text
     assert "✓ bin-hidden failed, as it must: what is left in it is found in bnb-nf4 (recovered share" in text
     assert "✗ never-knew-2 inconclusive, but must pass: the numbers do not clear" in text

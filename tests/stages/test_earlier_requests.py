@@ -14,8 +14,8 @@ from hf_unlearn.data.sources import load_source
 from hf_unlearn.errors import RequestError
 from hf_unlearn.recipe import Recipe, load_recipe
 from hf_unlearn.stages.context import Subject
-from hf_unlearn.stages.earlier import RequestBundle, check_target, request_recipe
-from hf_unlearn.stages.earlier_rows import request_model, with_earlier
+from hf_unlearn.stages.earlier import check_target, request_recipe
+from hf_unlearn.stages.earlier_rows import RequestBundle, request_model, with_earlier
 from hf_unlearn.stages.publishable import check_words
 
 RECIPE = """\
