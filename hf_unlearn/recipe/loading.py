@@ -80,8 +80,8 @@ def builtin_recipes() -> dict[str, Path]:
 def parse_recipe(tree: Located) -> Recipe:
     """Turn a located YAML tree into a checked :class:`Recipe`.
 
-    Unknown and missing keys, wrong types and refused values of all sections are told at once. What does not go together
-    is told of a recipe without them, at once too.
+    Unknown and missing keys, wrong types and refused values of all sections are told at once. What does not go
+    together is told of a recipe without them, at once too.
     """
     if not isinstance(tree.value, dict):
         raise RequestError(f"{tree.where}: a recipe is a mapping of keys to values")
