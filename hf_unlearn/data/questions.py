@@ -21,6 +21,7 @@ _PAIR = re.compile(
     re.IGNORECASE,
 )
 _SENTENCE_END = re.compile(r"(?<=[^\W\d_]{3})[.!](?:\s|$)")
+_ASIDE = re.compile(r",\s|;|\s[(\u2013\u2014-]")
 _EDGES = " \t\"'\u201c\u201d\u2018\u2019*_`"
 # Words that many questions have, and those of how they are put; they do not say that two of them ask the same.
 _COMMON = frozenset(
@@ -63,10 +64,16 @@ def stands_alone(question: str) -> bool:
 
 
 def short_answer(text: str) -> str | None:
-    """The first line of an answer without quotes and the point at its end; ``None`` if it is none, or long."""
+    """The first sentence of an answer without quotes and the point at its end; ``None`` if it is none, or long.
+
+    Of a long one the part before its first comma or bracket is taken: what follows explains.
+    """
     line = next((line.strip() for line in text.splitlines() if line.strip()), "")
     line = _SENTENCE_END.split(line, maxsplit=1)[0].strip(_EDGES).rstrip(".,;:!").strip(_EDGES)
     found = words(line)
+    if len(found) > LONGEST_ANSWER:
+        line = _ASIDE.split(line, maxsplit=1)[0].strip(_EDGES)
+        found = words(line)
     if not found or len(found) > LONGEST_ANSWER or line.endswith("?"):
         return None
     if line.lower().startswith(_NO_ANSWERS) or (found[0] in _NO_ANSWER):
@@ -80,20 +87,28 @@ def says(text: str, answer: str) -> bool:
     return bool(asked) and tuple(asked) in set(runs(words(text), len(asked)))
 
 
-def agreed(answers: Sequence[str | None]) -> tuple[str, int] | None:
+def agreed(question: str, answers: Sequence[str | None]) -> tuple[str, int] | None:
     """The answer that most of several give, in the words of the first that gives it, and how many do.
 
+    Answers agree if they add the same words to the question: "Paris" and "The capital of France is Paris" do.
+    Capitals, punctuation and common words make no difference.
+
     Returns:
-        ``None`` if no more than half of them give one answer. Capitals and punctuation make no difference, and
-        neither does an article at the beginning.
+        ``None`` if no more than half of them give one answer, or if it adds nothing.
     """
-    given = [(bare(answer), answer) for answer in answers if answer]
+    given = [(added, answer) for answer in answers if answer and (added := adds(question, answer))]
     if not given:
         return None
-    ((best, count),) = Counter(key for key, _ in given).most_common(1)
+    ((best, count),) = Counter(added for added, _ in given).most_common(1)
     if 2 * count <= len(answers):
         return None
-    return next(answer for key, answer in given if key == best), count
+    return next(answer for added, answer in given if added == best), count
+
+
+def adds(question: str, answer: str) -> tuple[str, ...]:
+    """The words of an answer that its question does not have, in their order, without common ones."""
+    known = _COMMON | set(words(question))
+    return tuple(word for word in words(answer) if word not in known)
 
 
 def bare(answer: str) -> tuple[str, ...]:
@@ -104,8 +119,7 @@ def bare(answer: str) -> tuple[str, ...]:
 
 def gives_answer(question: str, answer: str) -> bool:
     """Whether every telling word of an answer is in its question."""
-    telling = set(bare(answer)) - _COMMON
-    return telling <= set(words(question))
+    return not adds(question, answer)
 
 
 def same_question(one: str, other: str) -> bool:

@@ -30,9 +30,10 @@ class FromDocuments:
     Attributes:
         facts: What the target answers without the documents; facts of one sentence are a group.
         by_template: How many were asked by templates.
-        by_target: How many questions of the target have their answer in the text, word for word.
+        by_target: How many questions of the target have their answer in the text, word for word; some may be other
+            wordings of a fact that a template asks.
         not_in_text: How many have not, or cannot be understood without it.
-        not_known: How many of both kinds the target cannot answer without the text.
+        not_known: How many facts of both kinds the target cannot answer without the text.
     """
 
     facts: tuple[AskedFact, ...]
@@ -67,9 +68,7 @@ def document_facts(documents: Sequence[Document], respondent: Respondent, say: S
     every = _once(by_template + by_target)
     say(f"the target is asked {len(every)} questions without the text")
     facts = _known(every, respondent)
-    return FromDocuments(
-        tuple(facts), len(by_template), len(every) - len(by_template), not_in_text, len(every) - len(facts)
-    )
+    return FromDocuments(tuple(facts), len(by_template), len(by_target), not_in_text, len(every) - len(facts))
 
 
 def _template_facts(documents: Sequence[Document], asking: Asking) -> list[AskedFact]:

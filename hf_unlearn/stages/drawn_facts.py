@@ -8,11 +8,14 @@ from dataclasses import dataclass
 
 from ..data.asked_fact import AskedFact, Asking, with_wordings
 from ..data.counterparts import Template, mentions, names_of
-from ..data.questions import agreed, distinct, gives_answer, list_items, questions_in, short_answer
+from ..data.questions import agreed, distinct, list_items, questions_in, short_answer
 from .respondent import Respondent, Task, is_chat
 
 SAMPLES = 5
-"""How often a question is asked. An answer counts if more than half of the samples agree on it."""
+"""How often a question is asked: once for the most likely answer, else for a sampled one.
+
+An answer counts if more than half of them agree on it.
+"""
 LISTS = 3
 """How many lists of questions are sampled of each wording."""
 MOST_QUESTIONS = 120
@@ -21,6 +24,7 @@ OTHERS = 15
 
 _LIST_TOKENS = 256
 _ANSWER_TOKENS = 20
+_ANSWER_TEMPERATURE = 0.5
 _NAMES_TOKENS = 120
 _LONGEST_NAME = 4
 
@@ -135,14 +139,17 @@ def answered(prompts: Sequence[str], respondent: Respondent, group: str, chat: b
     """
     as_chat = is_chat(respondent) if chat is None else chat
     stop = () if as_chat else ("\n",)
+    # The first is the most likely answer, which is then the one that is written down if most agree with it.
     tasks = [
-        Task(prompt, _ANSWER_TOKENS, as_chat, sample, stop=stop) for prompt in prompts for sample in range(SAMPLES)
+        Task(prompt, _ANSWER_TOKENS, as_chat, sample or None, _ANSWER_TEMPERATURE, stop)
+        for prompt in prompts
+        for sample in range(SAMPLES)
     ]
     written = respondent.write(tasks)
     facts = []
     for number, prompt in enumerate(prompts):
-        found = agreed([short_answer(text) for text in written[number * SAMPLES : (number + 1) * SAMPLES]])
-        if found is not None and not gives_answer(prompt, found[0]):
+        found = agreed(prompt, [short_answer(text) for text in written[number * SAMPLES : (number + 1) * SAMPLES]])
+        if found is not None:
             source = f"the target's own answer, in {found[1]} of {SAMPLES} samples"
             facts.append(AskedFact(prompt, found[0], f"{group}-{len(facts) + 1:03d}", source))
     return facts
@@ -170,7 +177,7 @@ def others_like(names: Sequence[str], respondent: Respondent) -> list[str]:
     found = Counter(
         name
         for text in respondent.write(tasks)
-        for name in {*list_items(text)}
+        for name in dict.fromkeys(list_items(text))
         if _is_name(name) and not mentions(name, forgotten) and not any(mentions(part, [name]) for part in names)
     )
     return [name for name, _ in found.most_common(OTHERS)]
