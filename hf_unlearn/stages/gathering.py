@@ -147,18 +147,18 @@ def gather(request: Request, asked: Asked) -> Gathered:
     told: list[str] = []
     forget = _made_forget(request, asked, told) if makes_forget else _given_forget(request, asked.target)
     sets, made = {"forget": forget.path, **request.given}, {"forget"} if makes_forget else set()
+    lacking = []
     for name in request.lacking:
-        rows = (
-            _retain_rows(forget, asked, told) if name == "retain" else _holdout_rows(forget, sets.get("retain"), told)
-        )
+        rows = _retain_rows(forget, asked, told) if name == "retain" else _holdout_rows(forget, sets.get("retain"), told)
         if rows:
             sets[name] = _write(request.folder, name, rows, forget.asking)
             made.add(name)
-            continue
-        path = asked.file_of(name)
-        if path is None:
-            raise RequestError(_LACKING[name])
-        sets[name] = path
+        elif (path := asked.file_of(name)) is not None:
+            sets[name] = path
+        else:
+            lacking.append(_LACKING[name])
+    if lacking:
+        raise RequestError("; ".join(lacking))
     if made:
         _write_note(request.folder, made, told)
     names = () if request.subject is None else tuple(names_of(request.subject))
