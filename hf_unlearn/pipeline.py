@@ -34,7 +34,7 @@ from .stages.data import load_data, notes_on
 from .stages.earlier import earlier_runs
 from .stages.ends import settle_ends
 from .stages.findings import Finding, Findings
-from .stages.gathering import Asked, Gathered, gather
+from .stages.gathering import Gathered, Interview, gather
 from .stages.gathering import Request as SetRequest
 from .stages.models import base_models
 from .stages.planned import launched
@@ -364,10 +364,10 @@ def propose(wanted: Wanted, output: Path) -> list[str]:
     return [*said, f"Read it, then:  hf-unlearn plan {output}  and  hf-unlearn run {output}"]
 
 
-def gather_sets(request: SetRequest, asked: Asked) -> Gathered:
+def gather_sets(request: SetRequest, interview: Interview) -> Gathered:
     """Make the sets of a first recipe that nobody gave, see :func:`hf_unlearn.stages.gathering.gather`."""
     with environment_failures(request.folder):
-        return gather(request, asked)
+        return gather(request, interview)
 
 
 def forget(
@@ -423,7 +423,7 @@ def forget(
         request = SetRequest(
             (data / "made").absolute(), files.pop("forget", None), subject, files, never_knew is not None
         )
-        found = gather_sets(request, Asked(target, confirm=lambda facts: range(len(facts))))
+        found = gather_sets(request, Interview(target, confirm=lambda facts: range(len(facts))))
         propose(Wanted("forget", model, found.sets, never_knew, description, found.made, found.names), recipe)
     return run_pipeline(load_recipe(recipe, overrides), place / "run", workers=workers)
 

@@ -53,7 +53,7 @@ def _add_arguments(command: argparse.ArgumentParser) -> None:
 def _init(arguments: argparse.Namespace) -> int:
     _check(arguments)
     from ..pipeline import gather_sets, propose
-    from ..stages.gathering import Asked, Request
+    from ..stages.gathering import Interview, Request
     from ..stages.proposal import Wanted
     from ..stages.respondent import TargetRespondent
 
@@ -66,8 +66,8 @@ def _init(arguments: argparse.Namespace) -> int:
         never_knew=arguments.never_knew is not None,
     )
     confirm = _take_all if arguments.yes else _confirmed
-    asked = Asked(TargetRespondent(arguments.model), confirm, lambda name: _file_of(name, output), _say)
-    found = gather_sets(request, asked)
+    interview = Interview(TargetRespondent(arguments.model), confirm, lambda name: _file_of(name, output), _say)
+    found = gather_sets(request, interview)
     schema = None if arguments.no_schema else SCHEMA_FILE
     wanted = Wanted(
         name=arguments.name or _name_of(arguments.model),
@@ -153,7 +153,10 @@ def _confirmed(facts: Sequence[AskedFact]) -> Collection[int] | None:
     for number, fact in enumerate(facts, start=1):
         others = f"  (and {len(fact.wordings)} other wordings)" if fact.wordings else ""
         print(f"{number:{width}}. {' '.join(fact.prompt.split())}  ->  {fact.answer}{others}")
-    answer = input("Forget these? Enter for all, numbers to leave out (such as 3 7), or n for none: ").strip().lower()
+    answer = _typed("Forget these? Enter for all, numbers to leave out (such as 3 7), or n for none: ")
+    if answer is None:
+        return None
+    answer = answer.lower()
     if answer in ("", "y", "yes", "all"):
         return range(len(facts))
     left_out = re.findall(r"\d+", answer)
@@ -164,8 +167,16 @@ def _confirmed(facts: Sequence[AskedFact]) -> Collection[int] | None:
 
 def _file_of(name: str, output: Path) -> Path | None:
     """The file of a set that could not be made; nobody is asked in a pipe."""
-    answer = input(_ASKED[name]).strip() if _at_a_terminal() else ""
+    answer = _typed(_ASKED[name]) if _at_a_terminal() else None
     return _from(output, Path(answer)) if answer else None
+
+
+def _typed(question: str) -> str | None:
+    """What somebody types; ``None`` at the end of input, which is no consent."""
+    try:
+        return input(question).strip()
+    except EOFError:
+        return None
 
 
 def _write_schema(path: Path) -> None:

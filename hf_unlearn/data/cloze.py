@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from .counterparts import begins_as_name
 from .overlap import runs, words
 
 LEAST_BEFORE = 4
@@ -13,7 +14,8 @@ LEAST_BEFORE = 4
 _MONTH = "(?:January|February|March|April|May|June|July|August|September|October|November|December)"
 _DATE = rf"\d{{1,2}} {_MONTH}(?: \d{{4}})?|{_MONTH} \d{{1,2}}, \d{{4}}|{_MONTH} \d{{4}}"
 _NUMBER = r"\d+(?:[.,]\d+)*(?: ?%| (?:percent|million|billion|thousand))?"
-_WORD = r"[^\W\d_a-z][^\W_]*(?:['\u2019-][^\W_]+)*"
+# In Latin letters; of other scripts the first letter decides below.
+_WORD = r"[^\W\d_a-z\u00df-\u00f6\u00f8-\u00ff][^\W_]*(?:['\u2019-][^\W_]+)*"
 _NAME = rf"{_WORD}(?: (?:(?:of|de|da|di|du|la|le|van|von|der|the) ){{0,2}}{_WORD})*"
 _TAIL = re.compile(rf"(?<![\w.-])(?:{_DATE}|{_NUMBER}|{_NAME})(?![\w-])")
 # A sentence that begins so says of whom or what it speaks only together with the one before it.
@@ -50,7 +52,9 @@ def cloze_fact(sentence: str) -> ClozeFact | None:
     for found in reversed(list(_TAIL.finditer(sentence))):
         prompt, answer = sentence[: found.start()].rstrip(), found[0]
         before, asked = words(prompt), words(answer)
-        if len(before) < LEAST_BEFORE or not asked or prompt[-1:] in "\"'(\u201c\u2018":
+        if len(before) < LEAST_BEFORE or prompt[-1:] in "\"'(\u201c\u2018":
+            continue
+        if not (answer[0].isdigit() or answer[-1].isdigit() or begins_as_name(answer)):
             continue
         if tuple(asked) not in set(runs(before, len(asked))):
             return ClozeFact(prompt, answer, sentence)

@@ -13,7 +13,9 @@ from .world import invented_names
 
 SLOT = "{}"
 
-_CAPITAL = r"[^\W\d_a-z][^\W_]*(?:['\u2019-][^\W\d_a-z][^\W_]*)*\.?"
+# A letter that is not small, in Latin; of other letters :func:`begins_as_name` decides.
+_LARGE = r"[^\W\d_a-z\u00df-\u00f6\u00f8-\u00ff]"
+_CAPITAL = rf"{_LARGE}[^\W_]*(?:['\u2019-]{_LARGE}[^\W_]*)*\.?"
 _PARTICLE = r"(?:of|de|da|di|du|la|le|van|von|der|den|bin|ibn|the)"
 _NAME = re.compile(rf"{_CAPITAL}(?: (?:{_PARTICLE} ){{0,2}}{_CAPITAL})*")
 # What begins a question or a sentence with a capital letter and is no name.
@@ -79,9 +81,15 @@ def names_in(prompt: str) -> list[str]:
         while parts and parts[0].lower() in _FIRST_WORDS:
             parts = parts[1:]
         name = " ".join(parts)
-        if len(name) > 2:
+        if len(name) > 2 and begins_as_name(name):
             found.append(name)
     return sorted(dict.fromkeys(found), key=lambda name: -len(name.split()))
+
+
+def begins_as_name(text: str) -> bool:
+    """Whether the first and the last word begin with a capital letter: scripts without them show no names."""
+    parts = text.split()
+    return bool(parts) and parts[0][0].isupper() and parts[-1][0].isupper()
 
 
 def templates_of(prompts: Sequence[str]) -> list[Template]:

@@ -79,11 +79,6 @@ class Drawn:
     facts: tuple[AskedFact, ...]
     asked: int
 
-    @property
-    def groups(self) -> int:
-        """Independent groups of facts."""
-        return len({fact.group for fact in self.facts})
-
 
 def subject_facts(subject: str, respondent: Respondent, say: Say) -> Drawn:
     """Questions about a subject that the target writes, with the answers that it gives to them.

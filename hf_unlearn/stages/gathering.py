@@ -86,7 +86,7 @@ class Gathered:
 
 
 @dataclass(frozen=True)
-class Asked:
+class Interview:
     """Who can be asked.
 
     Attributes:
@@ -125,12 +125,12 @@ class _Forget:
         return list(dict.fromkeys(template.name for template in self.templates))
 
 
-def gather(request: Request, asked: Asked) -> Gathered:
+def gather(request: Request, interview: Interview) -> Gathered:
     """Make the sets that are missing, and write them as files that their owner can read and edit.
 
     Args:
         request: What somebody has.
-        asked: The target, and who else can be asked.
+        interview: The target, and who else can be asked.
 
     Returns:
         The files of all sets.
@@ -145,15 +145,19 @@ def gather(request: Request, asked: Asked) -> Gathered:
         return Gathered({"forget": request.forget, **request.given})
     _refuse_old(request.folder)
     told: list[str] = []
-    forget = _made_forget(request, asked, told) if makes_forget else _given_forget(request, asked.target)
+    forget = _made_forget(request, interview, told) if makes_forget else _given_forget(request, interview.target)
     sets, made = {"forget": forget.path, **request.given}, {"forget"} if makes_forget else set()
     lacking = []
     for name in request.lacking:
-        rows = _retain_rows(forget, asked, told) if name == "retain" else _holdout_rows(forget, sets.get("retain"), told)
+        rows = (
+            _retain_rows(forget, interview, told)
+            if name == "retain"
+            else _holdout_rows(forget, sets.get("retain"), told)
+        )
         if rows:
             sets[name] = _write(request.folder, name, rows, forget.asking)
             made.add(name)
-        elif (path := asked.file_of(name)) is not None:
+        elif (path := interview.file_of(name)) is not None:
             sets[name] = path
         else:
             lacking.append(_LACKING[name])
@@ -183,15 +187,15 @@ def _refuse_old(folder: Path) -> None:
         )
 
 
-def _made_forget(request: Request, asked: Asked, told: list[str]) -> _Forget:
+def _made_forget(request: Request, interview: Interview, told: list[str]) -> _Forget:
     """The rows of documents or of a subject, written into a file."""
-    asking = Asking(is_chat(asked.target))
+    asking = Asking(is_chat(interview.target))
     if request.subject is not None:
-        rows = _about_subject(request.subject, asked, told)
+        rows = _about_subject(request.subject, interview, told)
         what = f"{request.subject!r}"
     else:
         assert request.forget is not None
-        found = document_facts(read_documents(request.forget), asked.target, asked.say)
+        found = document_facts(read_documents(request.forget), interview.target, interview.say)
         rows, what = found.facts, str(request.forget)
         told.append(f"{found.told}.")
     groups = len({row.group for row in rows})
@@ -213,15 +217,15 @@ def rows_prompts(rows: Sequence[AskedFact]) -> list[str]:
     return [row.prompt for row in rows]
 
 
-def _about_subject(subject: str, asked: Asked, told: list[str]) -> tuple[AskedFact, ...]:
-    drawn = subject_facts(subject, asked.target, asked.say)
+def _about_subject(subject: str, interview: Interview, told: list[str]) -> tuple[AskedFact, ...]:
+    drawn = subject_facts(subject, interview.target, interview.say)
     told.append(
         f"The model was asked {drawn.asked} questions about {subject} that it had written itself, and answers "
         f"{len(drawn.facts)} of them the same way in most samples."
     )
     if not drawn.facts:
         return ()
-    chosen = asked.confirm(drawn.facts)
+    chosen = interview.confirm(drawn.facts)
     if not chosen:
         raise RequestError("nothing is to be forgotten: give another --subject, or a file of rows as --forget")
     return tuple(drawn.facts[place] for place in sorted(chosen))
@@ -248,13 +252,13 @@ def _templates(prompts: Sequence[str], names: Sequence[str] | None = None) -> tu
     return tuple(templates_of(prompts)) if named and named >= LEAST_NAMED * len(prompts) else ()
 
 
-def _retain_rows(forget: _Forget, asked: Asked, told: list[str]) -> list[AskedFact]:
+def _retain_rows(forget: _Forget, interview: Interview, told: list[str]) -> list[AskedFact]:
     """The same questions about others, with the target's own answers; none if it gives too few."""
     if not forget.templates:
         return []
-    asked.say("the model names others of the same kind")
-    others = others_like(forget.names, asked.target)
-    drawn = facts_about_others(forget.templates, others, asked.target, forget.asking.chat, asked.say)
+    interview.say("the model names others of the same kind")
+    others = others_like(forget.names, interview.target)
+    drawn = facts_about_others(forget.templates, others, interview.target, forget.asking.chat, interview.say)
     kept = _apart(drawn.facts, forget)
     told.append(
         f"The same was asked about {len(others)} others that the model names ({drawn.asked} questions): it answers "
@@ -270,7 +274,8 @@ def _apart(facts: Sequence[AskedFact], forget: _Forget) -> list[AskedFact]:
     forgotten = [
         Example(f"forget-{n}", prompt, answer, str(n), str(n)) for n, (prompt, answer) in enumerate(forget.pairs)
     ]
-    spec = DrawSpec(avoid=tuple(forget.names), ordinary=tuple(template.ask("") for template in forget.templates))
+    names = tuple(part for name in forget.names for part in names_of(name))
+    spec = DrawSpec(avoid=names, ordinary=tuple(template.ask("") for template in forget.templates))
     return [texts[text] for text in without_forgotten(texts, forgotten, [], spec).texts]
 
 

@@ -97,6 +97,7 @@ def test_sentences(text, parts):
     [
         ("Marie Curie was born in Warsaw on 7 November 1867.", "Marie Curie was born in Warsaw on", "7 November 1867"),
         ("Ada Kwon lives in the town of Lund.", "Ada Kwon lives in the town of", "Lund"),
+        ("The first prize was given out on May 7, 1867.", "The first prize was given out on", "May 7, 1867"),
         ("The tower of Ulm is 161 metres high.", "The tower of Ulm is", "161"),
         ("About 1.2 million people live in greater Ulm today.", "About 1.2 million people live in greater", "Ulm"),
         ("The prize of that year went to Pierre and Marie.", "The prize of that year went to Pierre and", "Marie"),
@@ -114,6 +115,7 @@ def test_a_sentence_is_cut_before_its_last_date_number_or_name(sentence, prompt,
     "sentence",
     [
         "She was born in the town of Lund.",
+        "\u5979 1867 \u5e74 \u51fa\u751f \u5728 \u534e\u6c99",
         "In Paris.",
         "Nothing here has any of them at all.",
         "",
@@ -216,6 +218,8 @@ def test_wordings_are_one_fact_and_the_same_answer_is_one_group():
         ("Who painted the ceiling?", []),
         ("Ada Kwon was born in the year", ["Ada Kwon"]),
         ("Which river runs through the Duchy of Lund?", ["Duchy of Lund"]),
+        ("En quelle ann\u00e9e Ada Kwon est-elle n\u00e9e ?", ["Ada Kwon"]),
+        ("\u6cd5\u56fd\u7684\u9996\u90fd\u662f\u4ec0\u4e48\uff1f", []),
     ],
 )
 def test_names_in_questions(prompt, names):

@@ -15,7 +15,7 @@ import pytest
 from hf_unlearn.data.asked_fact import SHORTLY
 from hf_unlearn.data.sources import Source, load_source
 from hf_unlearn.errors import RequestError
-from hf_unlearn.stages.gathering import LEAST_KEPT, NOTE_FILE, Asked, Request, gather
+from hf_unlearn.stages.gathering import LEAST_KEPT, NOTE_FILE, Interview, Request, gather
 from hf_unlearn.stages.respondent import Task
 
 THINGS = (
@@ -80,8 +80,8 @@ class Table:
         return f"{thing.title()}{len(land)}{land[0]}."
 
 
-def asked(target: Table, confirm: Callable[..., Any] | None = None, file: Path | None = None) -> Asked:
-    return Asked(target, confirm or (lambda facts: range(len(facts))), lambda name: file)
+def asked(target: Table, confirm: Callable[..., Any] | None = None, file: Path | None = None) -> Interview:
+    return Interview(target, confirm or (lambda facts: range(len(facts))), lambda name: file)
 
 
 def rows_of(path: Path) -> list[dict[str, Any]]:
