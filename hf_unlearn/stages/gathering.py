@@ -27,6 +27,7 @@ from .drawn_facts import Say, facts_about_others, others_like, subject_facts
 from .respondent import Respondent, is_chat
 
 NOTE_FILE = "README.md"
+_TITLE = "# Rows made by `hf-unlearn init`"
 LEAST_KEPT = 10
 """A retain score of fewer drawn rows would say nothing."""
 LEAST_NAMED = 0.5
@@ -74,7 +75,7 @@ class Gathered:
 
     Attributes:
         sets: Files by set.
-        made: Which of them were made.
+        made: Which of them were made, now or by an earlier call.
         names: Words that say by themselves what a text is about: those for the subject.
         told: What was done, one sentence each.
     """
@@ -142,11 +143,11 @@ def gather(request: Request, interview: Interview) -> Gathered:
     makes_forget = request.forget is None or are_documents(request.forget)
     if not makes_forget and not request.lacking:
         assert request.forget is not None
-        return Gathered({"forget": request.forget, **request.given})
-    _refuse_old(request.folder)
+        return _gathered(request, {"forget": request.forget, **request.given}, [])
+    _refuse_old(request.folder, (["forget"] if makes_forget else []) + request.lacking)
     told: list[str] = []
     forget = _made_forget(request, interview, told) if makes_forget else _given_forget(request, interview.target)
-    sets, made = {"forget": forget.path, **request.given}, {"forget"} if makes_forget else set()
+    sets = {"forget": forget.path, **request.given}
     lacking = []
     for name in request.lacking:
         rows = (
@@ -155,32 +156,35 @@ def gather(request: Request, interview: Interview) -> Gathered:
             else _holdout_rows(forget, sets.get("retain"), told)
         )
         if rows:
-            sets[name] = _write(request.folder, name, rows, forget.asking)
-            made.add(name)
+            sets[name] = _write(request.folder, name, rows, forget.asking, told)
         elif (path := interview.file_of(name)) is not None:
             sets[name] = path
         else:
             lacking.append(_LACKING[name])
     if lacking:
         raise RequestError("; ".join(lacking))
-    if made:
-        _write_note(request.folder, made, told)
+    return _gathered(request, sets, told)
+
+
+def _gathered(request: Request, sets: Mapping[str, Path], told: Sequence[str]) -> Gathered:
+    ordered = {name: sets[name] for name in _ORDER if name in sets}
+    made = frozenset(name for name, path in ordered.items() if _is_made(path))
     names = () if request.subject is None else tuple(names_of(request.subject))
-    return Gathered({name: sets[name] for name in _ORDER if name in sets}, frozenset(made), names, tuple(told))
+    return Gathered(ordered, made, names, tuple(told))
 
 
 _ORDER = ("forget", "retain", "holdout", "generic")
 _LACKING = {
     "retain": "too little of the same kind can be asked of the model: add --retain FILE, rows that must stay, of the "
     "same kind as the forget set (hundreds are better than tens)",
-    "holdout": "no holdout set can be made, because too few rows to forget name somebody or something: add --holdout "
-    "FILE, rows of the same kind that no model was trained on (they show what 'never knew' looks like, and without "
-    "them nothing could be judged), or --never-knew MODEL, one that was trained without the forget set",
+    "holdout": "no holdout set can be made of rows to forget that name nobody and nothing, or have no other answers: "
+    "add --holdout FILE, rows of the same kind that no model was trained on (they show what 'never knew' looks like, "
+    "and without them nothing could be judged), or --never-knew MODEL, one that was trained without the forget set",
 }
 
 
-def _refuse_old(folder: Path) -> None:
-    old = next((path for name in NOTES if (path := folder / f"{name}.jsonl").exists()), None)
+def _refuse_old(folder: Path, names: Sequence[str]) -> None:
+    old = next((path for name in names if (path := folder / f"{name}.jsonl").exists()), None)
     if old is not None:
         raise RequestError(
             f"{old} exists, from an earlier call: give it as --{old.stem}, or move it away to have rows made again"
@@ -199,7 +203,7 @@ def _made_forget(request: Request, interview: Interview, told: list[str]) -> _Fo
         rows, what = found.facts, str(request.forget)
         told.append(f"{found.told}.")
     groups = len({row.group for row in rows})
-    path = _write(request.folder, "forget", rows, asking) if rows else request.folder
+    path = _write(request.folder, "forget", rows, asking, told) if rows else request.folder
     if groups < MIN_GROUPS:
         raise RequestError(
             f"there are {groups} independent facts about {what} that the model knows, and no verdict is possible on "
@@ -207,14 +211,8 @@ def _made_forget(request: Request, interview: Interview, told: list[str]) -> _Fo
             + (f"add rows to {path} and give it as --forget" if rows else "give a file of rows as --forget")
         )
     names = names_of(request.subject) if request.subject is not None else None
-    return _Forget(
-        path, tuple((row.prompt, row.answer) for row in rows), _templates(rows_prompts(rows), names), asking
-    )
-
-
-def rows_prompts(rows: Sequence[AskedFact]) -> list[str]:
-    """The prompts of rows."""
-    return [row.prompt for row in rows]
+    pairs = tuple((row.prompt, row.answer) for row in rows)
+    return _Forget(path, pairs, _templates([row.prompt for row in rows], names), asking)
 
 
 def _about_subject(subject: str, interview: Interview, told: list[str]) -> tuple[AskedFact, ...]:
@@ -291,17 +289,21 @@ def _holdout_rows(forget: _Forget, retain: Path | None, told: list[str]) -> list
     return rows
 
 
-def _write(folder: Path, name: str, rows: Sequence[AskedFact], asking: Asking) -> Path:
+def _write(folder: Path, name: str, rows: Sequence[AskedFact], asking: Asking, told: Sequence[str]) -> Path:
+    """A set as a file, and what it is in the note beside it: a row cannot say it of its file."""
     path = folder / f"{name}.jsonl"
     wordings = any(row.wordings for row in rows)
     lines = [json.dumps(row.record(asking, wordings=wordings), ensure_ascii=False) for row in rows]
     write_private(path, "".join(f"{line}\n" for line in lines))
+    files = [f"- `{one}.jsonl`: {NOTES[one]}." for one in NOTES if (folder / f"{one}.jsonl").exists()]
+    end = "Edit the files as you like: the recipe reads them as they are when it is run."
+    write_private(folder / NOTE_FILE, "\n".join([_TITLE, "", *files, "", *told, "", end, ""]))
     return path
 
 
-def _write_note(folder: Path, made: Collection[str], told: Sequence[str]) -> None:
-    """What the files are, beside them: a row cannot say it of its file."""
-    lines = ["# Rows made by `hf-unlearn init`", ""]
-    lines += [f"- `{name}.jsonl`: {NOTES[name]}." for name in NOTES if name in made]
-    lines += ["", *told, "", "Edit the files as you like: the recipe reads them as they are when it is run."]
-    write_private(folder / NOTE_FILE, "\n".join([*lines, ""]))
+def _is_made(path: Path) -> bool:
+    """Whether a file is one of those that this module writes: its rows have a column for groups."""
+    note = path.parent / NOTE_FILE
+    if path.name not in {f"{name}.jsonl" for name in NOTES} or not note.is_file():
+        return False
+    return note.read_text(encoding="utf-8", errors="replace").startswith(_TITLE)

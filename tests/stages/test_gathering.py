@@ -139,7 +139,12 @@ def test_nothing_is_asked_again_and_nothing_overwritten(tmp_path):
     target = Table()
     with pytest.raises(RequestError, match=r"forget\.jsonl exists, from an earlier call: give it as --forget"):
         gather(Request(tmp_path, subject="France"), asked(target))
-    assert not target.tasks
+    made = {name: tmp_path / f"{name}.jsonl" for name in ("forget", "retain")}
+    with pytest.raises(RequestError, match=r"retain\.jsonl exists, from an earlier call: give it as --retain"):
+        gather(Request(tmp_path, forget=made["forget"]), asked(target))
+    (tmp_path / "holdout.jsonl").unlink()
+    found = gather(Request(tmp_path, forget=made["forget"], given={"retain": made["retain"]}), asked(target))
+    assert found.made == {"forget", "retain", "holdout"} and not target.tasks
 
 
 def test_a_subject_of_which_too_little_is_known_leaves_its_rows_to_be_added_to(tmp_path):
@@ -148,7 +153,13 @@ def test_a_subject_of_which_too_little_is_known_leaves_its_rows_to_be_added_to(t
         gather(Request(tmp_path, subject="France"), asked(target))
     assert "there are 4 independent facts about 'France' that the model knows" in str(caught.value)
     assert f"add rows to {tmp_path / 'forget.jsonl'} and give it as --forget" in str(caught.value)
-    assert len(rows_of(tmp_path / "forget.jsonl")) == 4
+    made = tmp_path / "forget.jsonl"
+    assert len(rows_of(made)) == 4
+    # As the sentence says: with rows added the file is a forget set, and its groups are known.
+    added = [{"question": f"Who is France {n}?", "answer": str(n), "group": f"g{n}", "source": "me"} for n in range(8)]
+    made.write_text(made.read_text() + "".join(json.dumps(row) + "\n" for row in added))
+    found = gather(Request(tmp_path, forget=made), asked(Table()))
+    assert found.made == {"forget", "retain", "holdout"} and found.sets["forget"] == made
     with pytest.raises(RequestError, match="there are 0 independent facts about 'Atlantis'"):
         gather(Request(tmp_path / "other", subject="Atlantis"), asked(Table()))
     assert not (tmp_path / "other").exists()
@@ -248,9 +259,7 @@ def test_rows_that_name_nothing_need_files(tmp_path):
     with pytest.raises(RequestError, match="add --retain FILE"):
         gather(Request(tmp_path / "rows", forget=path), asked(target))
     assert not target.tasks
-    with pytest.raises(
-        RequestError, match=r"too few rows to forget name somebody or something: add --holdout FILE, rows"
-    ):
+    with pytest.raises(RequestError, match=r"rows to forget that name nobody and nothing.*: add --holdout FILE, rows"):
         gather(Request(tmp_path / "rows", forget=path, given={"retain": path}), asked(target))
     found = gather(Request(tmp_path / "rows", forget=path), asked(target, file=path))
     assert found.sets == {"forget": path, "retain": path, "holdout": path} and not found.made
