@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 
 def printable(text: str, keep: str = "") -> str:
@@ -86,6 +87,37 @@ def one_error(errors: Sequence[HfUnlearnError]) -> HfUnlearnError:
     """The only one of some errors as it is, or all of them as one."""
     every = [each for error in errors for each in (error.errors if isinstance(error, SeveralErrors) else (error,))]
     return every[0] if len(every) == 1 else SeveralErrors(every)
+
+
+class Refusals:
+    """Collects what independent checks refuse, so that all of it is told at once."""
+
+    def __init__(self) -> None:
+        self._found: list[RequestError] = []
+
+    def __bool__(self) -> bool:
+        return bool(self._found)
+
+    @contextmanager
+    def collected(self) -> Iterator[None]:
+        """Keep what is refused inside, and go on after the block."""
+        try:
+            yield
+        except RequestError as error:
+            self._found.append(error)
+
+    def add(self, message: str) -> None:
+        """Refuse something."""
+        self._found.append(RequestError(message))
+
+    def raise_any(self) -> None:
+        """Raise the only refusal as it is, or all of them as one error.
+
+        Raises:
+            RequestError: There is one.
+        """
+        if self._found:
+            raise one_error(self._found)
 
 
 class VerificationError(HfUnlearnError):

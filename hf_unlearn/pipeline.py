@@ -34,11 +34,14 @@ from .stages.data import load_data, notes_on
 from .stages.earlier import earlier_runs
 from .stages.ends import settle_ends
 from .stages.findings import Finding, Findings
+from .stages.gathering import Gathered, Interview, gather
+from .stages.gathering import Request as SetRequest
 from .stages.models import base_models
 from .stages.planned import launched
 from .stages.preflight import Request, check_after, check_attacks, check_models, examine
 from .stages.proposal import USUAL_LIMIT, Wanted, look, recipe_text
 from .stages.publishable import check_places
+from .stages.respondent import TargetRespondent
 from .stages.run import Run, Verified
 from .stages.single_model import (
     RESULT_FILE,
@@ -371,11 +374,18 @@ def propose(wanted: Wanted, output: Path) -> list[str]:
     return [*said, f"Read it, then:  hf-unlearn plan {output}  and  hf-unlearn run {output}"]
 
 
+def gather_sets(request: SetRequest, interview: Interview) -> Gathered:
+    """Make the sets of a first recipe that nobody gave, see :func:`hf_unlearn.stages.gathering.gather`."""
+    with environment_failures(request.folder):
+        return gather(request, interview)
+
+
 def forget(
     model: str,
-    rows: Rows,
+    rows: Rows | None = None,
     *,
-    retain: Rows,
+    subject: str | None = None,
+    retain: Rows | None = None,
     output_dir: str | Path,
     holdout: Rows | None = None,
     never_knew: str | None = None,
@@ -388,12 +398,17 @@ def forget(
 
     Args:
         model: The model that knows: Hub id or folder.
-        rows: What to forget: mappings such as ``{"prompt": ..., "completion": ...}``, or a file of them.
-        retain: What must stay.
+        rows: What to forget: mappings such as ``{"prompt": ..., "completion": ...}``, a file of them, or documents
+            that facts are asked from: a text file, a folder of them, or mappings with a ``text`` alone.
+        subject: In place of rows: the name of what is to be forgotten. Questions about it that the model can answer
+            are drawn from the model, and nobody is asked whether they are the right ones: read
+            ``data/made/forget.jsonl``.
+        retain: What must stay. Without it the model is asked the same about others, and for texts of its own.
         output_dir: Gets ``recipe.yaml``, ``data/`` (the rows, readable by their owner only) and ``run/``. What is
             finished there is not repeated. A ``recipe.yaml`` that is there is run as it is, whatever the rows: for
             other rows or arguments remove it, or take another folder.
-        holdout: Rows of the same kind that no model was trained on. Needed without ``never_knew``.
+        holdout: Rows of the same kind that no model was trained on. Without them and without ``never_knew`` the same
+            questions are asked about names that nobody has, where there are such questions.
         never_knew: A model that was trained without the rows to forget.
         generic: Ordinary text.
         description: In your words, for the model card: what is removed, never the rows themselves.
@@ -408,11 +423,18 @@ def forget(
         EnvironmentFailure: Memory, disk, network or a library failed.
     """
     place = Path(output_dir)
+    if (rows is None) == (subject is None):
+        raise RequestError("give what is to be forgotten as rows or as a subject, and not both")
     given = {"forget": rows, "retain": retain, "holdout": holdout, "generic": generic}
-    recipe = place / "recipe.yaml"
+    recipe, data = place / "recipe.yaml", place / "data"
     if not recipe.exists():
-        sets = {name: _as_file(these, place / "data", name) for name, these in given.items() if these is not None}
-        propose(Wanted("forget", model, sets, never_knew, description), recipe)
+        files = {name: _as_file(these, data, name) for name, these in given.items() if these is not None}
+        target = TargetRespondent(model)
+        request = SetRequest(
+            (data / "made").absolute(), files.pop("forget", None), subject, files, never_knew is not None
+        )
+        found = gather_sets(request, Interview(target, confirm=lambda facts: range(len(facts))))
+        propose(Wanted("forget", model, found.sets, never_knew, description, found.made, found.names), recipe)
     return run_pipeline(load_recipe(recipe, overrides), place / "run", workers=workers)
 
 

@@ -132,7 +132,12 @@ def _field_defaults(value: Any, names: tuple[str, ...]) -> dict[str, Any]:
 def suggest(wrong: str, right: list[str]) -> str:
     """A clause that names the nearest right word, or all of them."""
     near = difflib.get_close_matches(wrong, right, n=1, cutoff=0.5)
-    return f"did you mean {near[0]!r}?" if near else f"there are {', '.join(right)}"
+    return did_you_mean(near[0]) if near else f"there are {', '.join(right)}"
+
+
+def did_you_mean(right: str) -> str:
+    """The clause that names one right word."""
+    return f"did you mean {right!r}?"
 
 
 PartSpec = str | Mapping[str, Any]

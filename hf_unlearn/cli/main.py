@@ -115,7 +115,7 @@ ABOUT = "Make a language model forget, and prove it on the files you release."
 
 _START_HERE = (
     ("hf-unlearn quickstart", "a small model, every stage: no GPU, no network"),
-    ("hf-unlearn init MODEL --forget FILE", "a first recipe for your own model and rows"),
+    ("hf-unlearn init MODEL --forget FILE", "a first recipe for your model and rows, documents or a subject"),
     ("hf-unlearn plan recipe.yaml", "what a run takes and what is in its way: memory, time, disk"),
     ("hf-unlearn run recipe.yaml", "run it: train, quantize, score, attack, judge"),
     ("hf-unlearn attack MODEL --attack rtt --data FILE", "attack any model"),

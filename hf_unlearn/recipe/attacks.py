@@ -22,7 +22,7 @@ from typing import Any
 from ..attacks import ATTACKS, TIERS, Attack, tier_names
 from ..attacks.composed import ORDER_KEYS, OrderedAttack
 from ..data.example import DataBundle
-from ..errors import HfUnlearnError, RequestError, one_error
+from ..errors import HfUnlearnError, Refusals, RequestError, one_error
 from ..quantization import FORMATS, full_name
 from ..registry import suggest
 from ..runtime.strict_yaml import Located, build
@@ -71,12 +71,15 @@ def parse_attacks(tree: Located) -> AttackSection:
     of_tier = tier_names(tier) if tier else []
     section: dict[str, Attack] = {name: ATTACKS.get(name).value() for name in of_tier if name not in items}
     refused = tuple(name for name in ADDED if name not in of_tier and name in items and items[name].value is False)
+    refusals = Refusals()
     for name, item in items.items():
         if item.value is not False:
-            section[name] = _parse_attack(name, item)
+            with refusals.collected():
+                section[name] = _parse_attack(name, item)
         elif name not in (*of_tier, *refused):
             where = f"the tier {tier} does not include it" if tier else "no tier is set that could include it"
-            raise RequestError(f"{item.where}: attack.{name} is left out with false, and {where}: remove the line")
+            refusals.add(f"{item.where}: attack.{name} is left out with false, and {where}: remove the line")
+    refusals.raise_any()
     return AttackSection({name: section[name] for name in _ordered(of_tier, items) if name in section}, tier, refused)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from ..attacks.base import check_judgeable
 from ..attacks.composed import judged_attacks
 from ..controls import CONTROLS
-from ..errors import RequestError
+from ..errors import Refusals, RequestError
 from ..evaluation.metrics import METRICS
 from ..hub.metadata import plain_key_problems, verdict_problem
 from ..quantization import FORMATS, calibration_kinds
@@ -53,17 +53,25 @@ def check_settings(tree: Located, key: str, control: str | None = None) -> None:
         tree: Mapping of fields of ``UnlearnConfig``.
         key: Where the mapping is in the recipe.
         control: Name of the positive control that they train.
+
+    Raises:
+        RequestError: All unknown fields and wrong types at once; without them the first value that cannot be used.
     """
-    from .method_settings import GIVEN_BY_THE_RUN, make_config, method_settings, suggest_setting
+    from .method_settings import GIVEN_BY_THE_RUN, make_config, method_settings, suggest_setting, unfit
 
     known = method_settings()
+    refusals = Refusals()
+    wrong = unfit(tree.plain())
     for name, item in tree.value.items():
         if name in GIVEN_BY_THE_RUN:
-            raise RequestError(f"{item.where}: a method cannot set '{key}.{name}': {GIVEN_BY_THE_RUN[name]}")
-        if name not in known:
-            raise RequestError(f"{item.where}: unknown key '{key}.{name}': {suggest_setting(name)}")
-        if control and name == "control":
-            raise RequestError(f"{item.where}: '{key}.control' is given by the control's kind: remove it")
+            refusals.add(f"{item.where}: a method cannot set '{key}.{name}': {GIVEN_BY_THE_RUN[name]}")
+        elif name not in known:
+            refusals.add(f"{item.where}: unknown key '{key}.{name}': {suggest_setting(name)}")
+        elif control and name == "control":
+            refusals.add(f"{item.where}: '{key}.control' is given by the control's kind: remove it")
+        elif name in wrong:
+            refusals.add(f"{item.where}: {key}: {wrong[name]}")
+    refusals.raise_any()
 
     def problem(settings: dict[str, Any]) -> str | None:
         try:
@@ -86,18 +94,19 @@ def check_settings(tree: Located, key: str, control: str | None = None) -> None:
 
 def check_names(recipe: Recipe, tree: Located) -> None:
     """Names in the recipe's lists, and the recipe's own."""
-    with located(tree.at("name")):
+    refusals = Refusals()
+    with refusals.collected(), located(tree.at("name")):
         check_name(recipe.name, "name")
     if not 0 <= recipe.seed <= LARGEST_SEED:
-        raise RequestError(f"{tree.at('seed')}: seed is {recipe.seed}: it must be between 0 and {LARGEST_SEED}")
+        refusals.add(f"{tree.at('seed')}: seed is {recipe.seed}: it must be between 0 and {LARGEST_SEED}")
     for name in recipe.data.extra:
-        with located(tree.at("data", "extra", name)):
+        with refusals.collected(), located(tree.at("data", "extra", name)):
             check_name(name, "the name of a set in data.extra")
     for index, request in enumerate(recipe.data.earlier):
-        with located(tree.at("data", "earlier", index, "id")):
+        with refusals.collected(), located(tree.at("data", "earlier", index, "id")):
             check_name(request.id, f"data.earlier.{index}.id")
     if recipe.data.earlier and recipe.model.scratch is not None:
-        raise RequestError(
+        refusals.add(
             f"{tree.at('data', 'earlier')}: data.earlier is about a released model, and model.scratch builds a new "
             "one: name model.target"
         )
@@ -106,9 +115,11 @@ def check_names(recipe: Recipe, tree: Located) -> None:
         (("evaluate", "metrics"), recipe.evaluate.metrics, METRICS),
     ):
         for index, name in enumerate(names):
-            with located(f"{tree.at(section, key, index)}: {section}.{key}"):
+            with refusals.collected(), located(f"{tree.at(section, key, index)}: {section}.{key}"):
                 registry.get(name)
-        _check_distinct(names, f"{section}.{key}", tree)
+        with refusals.collected():
+            _check_distinct(names, f"{section}.{key}", tree)
+    refusals.raise_any()
 
 
 def check_calibration(recipe: Recipe, tree: Located) -> None:
@@ -160,13 +171,16 @@ def check_gate(recipe: Recipe, tree: Located) -> None:
     """The gate can only judge what the run makes and measures."""
     from ..models.llama_cpp import runtime_transforms
 
+    refusals = Refusals()
     for key, wanted, there in (
         ("formats", recipe.gate.formats, (*recipe.export.formats, *runtime_transforms(recipe.export.formats))),
         ("attacks", recipe.gate.attacks, tuple(recipe.attack)),
         ("metrics", recipe.gate.metrics, recipe.evaluate.metrics),
         ("utility_sets", recipe.gate.utility_sets, recipe.data.further_sets),
     ):
-        _check_made(wanted, there, f"gate.{key}", tree)
+        with refusals.collected():
+            _check_made(wanted, there, f"gate.{key}", tree)
+    refusals.raise_any()
     for index, name in enumerate(recipe.gate.attacks):
         with located(f"{tree.at('gate', 'attacks', index)}: gate.attacks"):
             check_judgeable(name, recipe.attack[name], recipe.gate.metrics)

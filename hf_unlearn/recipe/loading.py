@@ -8,10 +8,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..errors import RequestError
+from ..errors import Refusals, RequestError
 from ..evaluation.run import EvalSpec
 from ..quantization import full_name
-from ..registry import suggest
+from ..registry import did_you_mean, suggest
 from ..runtime.secret_values import check_secrets
 from ..runtime.strict_yaml import Located, build, override, read_yaml
 from ..verification.gate import Gate
@@ -48,11 +48,13 @@ def load_recipe(path: Path | str, overrides: Sequence[str] = ()) -> Recipe:
         overrides: ``section.key=value`` assignments.
 
     Raises:
-        RequestError: Anything wrong, with file, line and key.
+        RequestError: Anything wrong, with file, line and key; what is wrong in different places is told at once.
     """
-    tree = read_yaml(find_recipe(path))
+    tree, refusals = read_yaml(find_recipe(path)), Refusals()
     for assignment in overrides:
-        tree = override(tree, assignment)
+        with refusals.collected():
+            tree = override(tree, assignment)
+    refusals.raise_any()
     return parse_recipe(tree)
 
 
@@ -76,37 +78,47 @@ def builtin_recipes() -> dict[str, Path]:
 
 
 def parse_recipe(tree: Located) -> Recipe:
-    """Turn a located YAML tree into a checked :class:`Recipe`."""
+    """Turn a located YAML tree into a checked :class:`Recipe`.
+
+    Unknown and missing keys, wrong types and refused values of all sections are told at once. What does not go
+    together is told of a recipe without them, at once too.
+    """
     if not isinstance(tree.value, dict):
         raise RequestError(f"{tree.where}: a recipe is a mapping of keys to values")
     check_secrets(tree)
-    known = [item.name for item in dataclasses.fields(Recipe) if not item.name.startswith("attack_")]
-    for key, item in tree.value.items():
-        if key not in known:
-            raise RequestError(f"{item.where}: unknown key {key!r}: {_suggest_key(key, known)}")
-    if "methods" not in tree.value:
-        raise RequestError(f"{tree.where}: the key 'methods' is missing")
-    _build_plain_sections(tree)
     tree = with_full_names(tree)
-    methods = _parse_methods(tree.value["methods"])
-    section = parse_attacks(tree.value.get("attack", Located({}, tree.where)))
-    rest = _build_plain_sections(tree)
-    recipe = Recipe(
+    recipe = settle_without_target(_read_sections(tree))
+    check_names(recipe, tree)
+    refusals = Refusals()
+    for check in (check_attack_formats, check_calibration, check_publish):
+        with refusals.collected():
+            check(recipe, tree)
+    with refusals.collected():
+        recipe = fill_gate(recipe, tree)
+        with refusals.collected():
+            check_gate(recipe, tree)
+        check_controls(recipe, tree)
+    refusals.raise_any()
+    return recipe
+
+
+def _read_sections(tree: Located) -> Recipe:
+    """Every section alone."""
+    refusals = Refusals()
+    with refusals.collected():
+        rest = _build_plain_sections(tree)
+    with refusals.collected():
+        methods = _parse_methods(tree)
+    with refusals.collected():
+        section = parse_attacks(tree.value.get("attack", Located({}, tree.where)))
+    refusals.raise_any()
+    return Recipe(
         methods=methods,
         attack=section.attacks,
         attack_tier=section.tier,
         attack_left_out=section.left_out,
         **{f.name: getattr(rest, f.name) for f in dataclasses.fields(rest)},
     )
-    recipe = settle_without_target(recipe)
-    check_names(recipe, tree)
-    check_attack_formats(recipe, tree)
-    check_calibration(recipe, tree)
-    recipe = fill_gate(recipe, tree)
-    check_gate(recipe, tree)
-    check_publish(recipe, tree)
-    check_controls(recipe, tree)
-    return recipe
 
 
 def settle_without_target(recipe: Recipe) -> Recipe:
@@ -122,20 +134,24 @@ def settle_without_target(recipe: Recipe) -> Recipe:
 
 
 def _build_plain_sections(tree: Located) -> _RecipeWithoutMethods:
-    """The sections without methods and attacks. Formats, losses and attacks load torch, which takes seconds: mistakes
-    that can be told without them are told first."""
+    """The sections without methods and attacks, and keys that name no section."""
     sections = {key: item for key, item in tree.value.items() if key not in ("methods", "attack")}
-    return build(_RecipeWithoutMethods, Located(sections, tree.where))
+    return build(_RecipeWithoutMethods, Located(sections, tree.where), mend=_suggest_key)
 
 
-def _suggest_key(wrong: str, sections: Sequence[str]) -> str:
+def _sections() -> list[str]:
+    return [item.name for item in dataclasses.fields(Recipe) if not item.name.startswith("attack_")]
+
+
+def _suggest_key(wrong: str, _: Sequence[str] = ()) -> str:
     """A clause that names the section a key belongs to, the nearest section, or all of them."""
+    sections = _sections()
     hints = typing.get_type_hints(_RecipeWithoutMethods)
     parts = [(name, hint) for name, hint in hints.items() if dataclasses.is_dataclass(hint)]
     inside = [name for name, hint in parts if wrong in {item.name for item in dataclasses.fields(hint)}]
     if inside:
         return f"did you mean {' or '.join(repr(f'{name}.{wrong}') for name in inside)}?"
-    near = suggest(wrong, list(sections))
+    near = suggest(wrong, sections)
     if near.startswith("did you mean"):
         return near
     from .method_settings import suggest_setting  # loads transformers
@@ -179,30 +195,57 @@ def with_full_names(tree: Located) -> Located:
     return Located(value, tree.where)
 
 
-def _parse_methods(tree: Located) -> tuple[MethodSpec, ...]:
+def _parse_methods(recipe: Located) -> tuple[MethodSpec, ...]:
+    if "methods" not in recipe.value:
+        misspelled = any(
+            _suggest_key(key) == did_you_mean("methods") for key in recipe.value if key not in _sections()
+        )
+        if misspelled:  # which is told as an unknown key
+            return ()
+        raise RequestError(f"{recipe.where}: the key 'methods' is missing")
+    tree = recipe.value["methods"]
     if not isinstance(tree.value, list) or not tree.value:
         raise RequestError(f"{tree.where}: methods must be a list with at least one method")
     methods: list[MethodSpec] = []
+    refusals = Refusals()
     for index, item in enumerate(tree.value):
-        if not isinstance(item.value, dict) or "name" not in item.value:
-            raise RequestError(f"{item.where}: methods.{index} needs a name")
-        name = item.value["name"].plain()
-        with located(item.at("name")):
-            check_name(name, f"methods.{index}.name")
-            if name in RESERVED_NAMES or name in {method.name for method in methods}:
-                raise RequestError(f"the method name {name!r} is taken: choose another")
-        settings = {key: value for key, value in item.value.items() if key != "name"}
-        if "checkpoint" in settings:
-            methods.append(_parse_checkpoint(name, settings, f"methods.{index}"))
-            continue
-        check_settings(Located(settings, item.where), f"methods.{index}")
-        methods.append(MethodSpec(name, {key: value.plain() for key, value in settings.items()}))
+        with refusals.collected():
+            methods.append(_parse_method(item, f"methods.{index}", [*RESERVED_NAMES, *(one.name for one in methods)]))
+    refusals.raise_any()
     trained = [method.name for method in methods if method.checkpoint is None]
     if trained and len(trained) < len(methods):
         raise RequestError(
             f"{tree.where}: methods has checkpoints to judge and methods to train ({trained[0]}): make two recipes"
         )
     return tuple(methods)
+
+
+def _parse_method(item: Located, key: str, taken: Sequence[str]) -> MethodSpec:
+    if not isinstance(item.value, dict):
+        raise RequestError(f"{item.where}: {key} needs a name")
+    settings = {setting: value for setting, value in item.value.items() if setting != "name"}
+    refusals, name = Refusals(), ""
+    with refusals.collected():
+        name = _method_name(item, key, taken)
+    with refusals.collected():
+        if "checkpoint" in settings:
+            found = _parse_checkpoint(name, settings, key)
+        else:
+            check_settings(Located(settings, item.where), key)
+            found = MethodSpec(name, {setting: value.plain() for setting, value in settings.items()})
+    refusals.raise_any()
+    return found
+
+
+def _method_name(item: Located, key: str, taken: Sequence[str]) -> str:
+    if "name" not in item.value:
+        raise RequestError(f"{item.where}: {key} needs a name")
+    name: str = item.value["name"].plain()
+    with located(item.at("name")):
+        check_name(name, f"{key}.name")
+        if name in taken:
+            raise RequestError(f"the method name {name!r} is taken: choose another")
+    return name
 
 
 def _parse_checkpoint(name: str, given: Mapping[str, Located], key: str) -> MethodSpec:

@@ -80,6 +80,19 @@ def fit(key: str, value: Any, hint: Any, default: Any) -> Any:
     return value
 
 
+def unfit(settings: Mapping[str, Any]) -> dict[str, str]:
+    """What is wrong with the types of a method's settings, by name; nothing is said of unknown ones."""
+    known, hints, found = method_settings(), _hints(), {}
+    whole = completed(settings)
+    for name in settings:
+        if name in known:
+            try:
+                fit(name, whole[name], hints[name], _default(known[name]))
+            except RequestError as error:
+                found[name] = str(error)
+    return found
+
+
 def _is_enum(kind: Any) -> bool:
     return isinstance(kind, type) and issubclass(kind, Enum)
 

@@ -10,15 +10,15 @@ import math
 import re
 import types
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
 
-from ..errors import RequestError
-from ..registry import suggest
+from ..errors import Refusals, RequestError
+from ..registry import did_you_mean, suggest
 from .secrets import redact, takes_secret
 
 T = TypeVar("T")
@@ -260,16 +260,18 @@ def _relocate(tree: Located, where: str) -> Located:
     return Located(tree.value, where)
 
 
-def build(cls: type[T], tree: Located, key: str = "") -> T:
+def build(cls: type[T], tree: Located, key: str = "", mend: Callable[[str, list[str]], str] = suggest) -> T:
     """Make a dataclass from a located mapping.
 
     Args:
         cls: The dataclass.
         tree: The mapping.
         key: Dotted path of this mapping, for messages.
+        mend: From an unknown key and the known ones to a clause that says which was meant.
 
     Raises:
-        RequestError: Unknown key (with the nearest right one), missing key, wrong type, or a refused value.
+        RequestError: Unknown keys (with the nearest right ones), missing keys, wrong types, all of them at once; or a
+            refused value.
     """
     if tree.value is None:
         tree = Located({}, tree.where)
@@ -277,15 +279,22 @@ def build(cls: type[T], tree: Located, key: str = "") -> T:
         raise RequestError(f"{tree.where}: {key or 'the recipe'} must be a mapping of keys to values")
     hints = typing.get_type_hints(cls)
     fields = {field.name: field for field in dataclasses.fields(cls) if field.init}  # type: ignore[arg-type]
-    values = {}
+    values, refusals = {}, Refusals()
+    misspelled = set()
     for name, item in tree.value.items():
         if name not in fields:
-            raise RequestError(f"{item.where}: unknown key {_join(key, name)!r}: {suggest(name, list(fields))}")
-        values[name] = _convert(hints[name], item, _join(key, name))
+            meant = mend(name, list(fields))
+            misspelled.add(meant)
+            refusals.add(f"{item.where}: unknown key {_join(key, name)!r}: {meant}")
+            continue
+        with refusals.collected():
+            values[name] = _convert(hints[name], item, _join(key, name))
     for name, field in fields.items():
         required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
-        if required and name not in values:
-            raise RequestError(f"{tree.where}: the key {_join(key, name)!r} is missing")
+        # A key that is there under a misspelled name is told once.
+        if required and name not in tree.value and did_you_mean(name) not in misspelled:
+            refusals.add(f"{tree.where}: the key {_join(key, name)!r} is missing")
+    refusals.raise_any()
     try:
         return cls(**values)
     except RequestError as error:
@@ -334,7 +343,12 @@ def _convert_items(hint: Any, item: Located, key: str) -> Any:
     if not isinstance(item.value, list):
         raise RequestError(f"{item.where}: {key} must be a list, as in [a, b]")
     origin, inner = typing.get_origin(hint), typing.get_args(hint)[0]
-    return origin(_convert(inner, each, f"{key}.{index}") for index, each in enumerate(item.value))
+    values, refusals = [], Refusals()
+    for index, each in enumerate(item.value):
+        with refusals.collected():
+            values.append(_convert(inner, each, f"{key}.{index}"))
+    refusals.raise_any()
+    return origin(values)
 
 
 def _convert_mapping(arguments: tuple[Any, ...], item: Located, key: str) -> dict[str, Any]:
@@ -343,7 +357,12 @@ def _convert_mapping(arguments: tuple[Any, ...], item: Located, key: str) -> dic
     if not isinstance(item.value, dict):
         raise RequestError(f"{item.where}: {key} must be a mapping of keys to values")
     inner = arguments[1] if arguments else Any
-    return {name: _convert(inner, each, _join(key, name)) for name, each in item.value.items()}
+    values, refusals = {}, Refusals()
+    for name, each in item.value.items():
+        with refusals.collected():
+            values[name] = _convert(inner, each, _join(key, name))
+    refusals.raise_any()
+    return values
 
 
 def _convert_scalar(hint: Any, item: Located, key: str) -> Any:

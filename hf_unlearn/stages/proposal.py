@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +20,7 @@ from ..models.own_dtype import own_dtype
 from ..quantization import FORMATS
 from ..recipe.checks import check_name
 from ..verification.intervals import MIN_GROUPS, least_limit
+from .gathering import NOTES
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -33,6 +34,7 @@ _GPU_LINES = (
     "    gradient_checkpointing: true    # layers are computed again in the backward pass: slower, far less memory",
 )
 LONGEST_OPTION = 80
+DRAWN_TEXTS = 1000
 USUAL_LIMIT = 0.10
 """On recovered shares, as it stands and in formats."""
 CONFIDENCE = 0.95
@@ -48,6 +50,9 @@ class Wanted:
         sets: Files of rows by set: ``forget`` and ``retain``, and ``holdout`` or ``generic``.
         never_knew: A model that was trained without the forget set, if there is one.
         description: In the publisher's words, what is removed.
+        made: Sets whose files were made, with a column for groups, by :func:`hf_unlearn.stages.gathering.gather`.
+        avoid: Words that say by themselves that a text is about what is forgotten.
+        schema: Name of the schema for editors beside the recipe, if it is written there.
     """
 
     name: str
@@ -55,6 +60,13 @@ class Wanted:
     sets: Mapping[str, Path]
     never_knew: str | None = None
     description: str | None = None
+    made: Collection[str] = ()
+    avoid: tuple[str, ...] = ()
+    schema: str | None = None
+
+    def source(self, name: str) -> Source:
+        """Where the rows of a set come from."""
+        return Source(path=str(self.sets[name]), group="group" if name in self.made else None)
 
 
 @dataclass(frozen=True)
@@ -124,7 +136,7 @@ def look(wanted: Wanted) -> Seen:
         EnvironmentFailure: The Hub could not be reached.
     """
     check_name(wanted.name, "name")
-    rows = {name: load_source(Source(path=str(path)), name).score for name, path in wanted.sets.items()}
+    rows = {name: load_source(wanted.source(name), name).score for name in wanted.sets}
     forget = rows["forget"]
     groups = len({row.group for row in forget})
     if groups < MIN_GROUPS:
@@ -137,7 +149,7 @@ def look(wanted: Wanted) -> Seen:
     formats, unfit = _formats_for(model)
     questions = all(row.prompt for row in forget)
     asked = [row for name in ("forget", "retain", "holdout") for row in rows.get(name, ())]
-    form = decide_form(forget, tokenizer, column=prompt_column(Source(path=str(wanted.sets["forget"]))))
+    form = decide_form(forget, tokenizer, column=prompt_column(wanted.source("forget")))
     encoded = [encode_row(row, tokenizer, TextFormat(kind=form.kind), eos=False) for row in asked]
     return Seen(
         parameters=sum(weight.numel() for weight in model.parameters()),
@@ -190,7 +202,9 @@ def recipe_text(wanted: Wanted, seen: Seen) -> str:
 
 
 def _head(wanted: Wanted, seen: Seen) -> list[str]:
+    schema = [f"# yaml-language-server: $schema={wanted.schema}"] if wanted.schema else []
     lines = [
+        *schema,
         f"# {seen.facts} facts in {seen.groups} independent groups; {_millions(seen.parameters)} parameters.",
         f"name: {wanted.name}",
         "seed: 0",
@@ -222,11 +236,24 @@ def _data(wanted: Wanted, seen: Seen) -> list[str]:
         "retain": "what must stay, as near to the forget set as you have it",
         "holdout": "of the same kind, in no training: what a model that never knew says",
         "generic": "ordinary text, for calibration, KL and fluency",
-    }
+    } | {name: NOTES[name] for name in wanted.made}
     for name, path in wanted.sets.items():
         drawn = f", draw_choices: {WRONG_OPTIONS}" if name in seen.drawable else ""
-        lines += [f"  {name}: {{path: {_quoted(str(path))}{drawn}}}    # {notes[name]}"]
-    return lines
+        group = ", group: group" if name in wanted.made else ""
+        lines += [f"  {name}: {{path: {_quoted(str(path))}{group}{drawn}}}    # {notes[name]}"]
+    return [*lines, *_drawn_texts(wanted)]
+
+
+def _drawn_texts(wanted: Wanted) -> list[str]:
+    """Texts that the target writes by itself, where nobody gave rows that must stay."""
+    if "retain" not in wanted.made:
+        return []
+    avoid = f", avoid: [{', '.join(map(_quoted, wanted.avoid))}]" if wanted.avoid else ""
+    return [
+        "  # Texts that the target writes before training, kept beside the retain rows: docs/drawn-texts.md. Both",
+        "  # stand in for what you know to be needed; rows of your own that must stay are better.",
+        f'  keep_drawn: {{texts: {DRAWN_TEXTS}, starts: ["", "Question:"]{avoid}}}',
+    ]
 
 
 def _work(seen: Seen) -> list[str]:

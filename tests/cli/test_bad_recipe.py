@@ -250,13 +250,59 @@ def test_a_control_that_needs_a_second_model_cannot_be_had_without_building_it(r
         (b"name: x\nmodel: &a [*a]\n", ":2: this value contains itself"),
         (b"name: x\nseed: \x00\n", ":2: not valid YAML"),
         (b"\x80\x81", ": cannot be read as text"),
-        (b"name: x\n", ":1: the key 'methods' is missing"),
+        (b"name: x\nmodel: {target: m}\ndata: {planted: {}}\n", ":1: the key 'methods' is missing"),
     ],
 )
 def test_a_file_that_is_no_recipe(content, message, refused, tmp_path):
     path = tmp_path / "r.yaml"
     path.write_bytes(content)
     assert refused(2, "run", path).startswith(f"{path}{message}")
+
+
+def test_independent_mistakes_are_told_at_once_with_their_lines(recipe, refused, tmp_path):
+    """Unknown keys, wrong types, refused values and missing keys in every section, each a line of its own."""
+    wrong = {
+        "seed: 0": ("seed: zero", "seed must be a whole number, not 'zero'"),
+        "min_known: 0": ("min_knwon: 0", "unknown key 'model.min_knwon'"),
+        "holdout: 4": ("holdout: four", "data.planted.holdout must be a whole number, not 'four'"),
+        "loss_type: npo\n": ("los_type: npo\n", "unknown key 'methods.0.los_type'"),
+        "max_steps: 6": ("max_steps: six", "methods.0: max_steps is 'six'"),
+        "formats: [bnb-nf4]": ("formats: bnb-nf4", "export.formats must be a list"),
+        "max_new_tokens: 3": ("max_new_tokens: 0", "evaluate.max_new_tokens is 0"),
+        "rtt: {folds": ("rtt: {fold", "unknown key 'attack.rtt.fold'"),
+        "draws: 200": ("drwas: 200", "unknown key 'gate.drwas'"),
+    }
+    text = TINY
+    for right, (mistake, _) in wrong.items():
+        assert text.count(right) == 1
+        text = text.replace(right, mistake)
+    recipe.write_text(text)
+    sentence = refused(2, "run", recipe, "--output-dir", tmp_path / "run", "publish.tag=[x]")
+    assert sentence.startswith("10 things are in the way, and nothing was started:")
+    for mistake, message in wrong.values():
+        assert f"{recipe}:{line_of(text, mistake.strip())}: {message}" in sentence
+    assert "command line 'publish.tag=[x]': publish.tag must be text" in sentence
+    assert not (tmp_path / "run").exists()
+
+
+def test_keys_that_are_missing_are_told_at_once_and_a_misspelled_one_once(refused, tmp_path):
+    path = tmp_path / "r.yaml"
+    path.write_text("name: x\nmodle: {target: m}\nmetods: []\n")
+    sentence = refused(2, "run", path)
+    assert sentence.startswith("3 things are in the way")
+    for message in (
+        f"{path}:2: unknown key 'modle': did you mean 'model'?",
+        f"{path}:3: unknown key 'metods': did you mean 'methods'?",
+        f"{path}:1: the key 'data' is missing",
+    ):
+        assert message in sentence
+
+
+def test_names_of_nothing_are_told_at_once(recipe, refused):
+    sentence = refused(2, "run", recipe, "gate.attacks=[rttt]", "gate.metrics=[x]", "publish.license=Apache 2.0")
+    assert sentence.startswith("3 things are in the way")
+    sentence = refused(2, "run", recipe, "export.formats=[bnb-nf5, xyz]", "evaluate.metrics=[x]", "seed=-1")
+    assert sentence.startswith("4 things are in the way")
 
 
 def test_a_recipe_that_is_not_there(refused, tmp_path):

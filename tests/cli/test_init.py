@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
+import jsonschema
 import pytest
+import yaml
 from test_attack_command import SPEC
 from tiny_recipe import write_rows
 from transformers import AutoTokenizer
 
 import hf_unlearn
+from hf_unlearn.cli.init import _confirmed
 from hf_unlearn.cli.main import main
+from hf_unlearn.data.asked_fact import AskedFact
 from hf_unlearn.data.planted import make_planted
 from hf_unlearn.recipe import load_recipe
+from hf_unlearn.recipe.schema import recipe_schema
 from hf_unlearn.stages.data import load_data
 from hf_unlearn.stages.proposal import Seen, Wanted, look, recipe_text
 
@@ -45,6 +51,10 @@ def test_the_recipe_fits_model_and_rows(files, target, tmp_path, capsys, refused
     assert f"hf-unlearn run {output}" in said
     assert "So few groups allow no smaller limit than 0.45 on recovered shares" in said
     assert "800 groups allow the usual 0.1." in said
+    schema = json.loads((tmp_path / "recipe.schema.json").read_text())
+    assert output.read_text().startswith("# yaml-language-server: $schema=recipe.schema.json\n")
+    assert schema == recipe_schema()
+    jsonschema.Draft202012Validator(schema).validate(yaml.safe_load(output.read_text()))
     recipe = load_recipe(output)
     assert (recipe.name, recipe.model.target) == (target.name, str(target))
     assert recipe.method("auto").settings["robust"] == "auto"
@@ -78,6 +88,7 @@ def test_a_chat_template_is_used(files, target, tmp_path):
 
 
 def test_what_is_missing_is_said_and_nothing_is_asked_in_a_pipe(files, target, tmp_path, refused):
+    """Rows that name nobody: nothing of the same kind can be asked of the model, and nothing is made up."""
     output = ("--output", str(tmp_path / "mine.yaml"))
     sentence = refused(2, "init", target, *words(files, "forget"), *output)
     assert "--retain FILE" in sentence and "--holdout FILE" in sentence and "--never-knew" in sentence
@@ -103,7 +114,99 @@ def test_what_is_missing_is_said_and_nothing_is_asked_in_a_pipe(files, target, t
     assert "few.jsonl has 4 independent groups of facts, and no verdict is possible on fewer than 10" in sentence
     sentence = refused(2, "init", tmp_path / "none", *words(files, "forget", "retain", "holdout"), *output)
     assert "none" in sentence
-    assert not (tmp_path / "mine.yaml").exists()
+    sentence = refused(2, "init", target, "--subject", "Ada Kwon", *output)
+    assert sentence.startswith("--subject draws questions from the model") and "add --yes" in sentence
+    assert "--forget --subject is required" in refused(2, "init", target, *output)
+    assert "not allowed with argument --forget" in refused(
+        2, "init", target, *words(files, "forget"), "--subject", "x", *output
+    )
+    assert "--yes confirms what is drawn about a --subject" in refused(
+        2, "init", target, "--yes", *words(files, "forget"), *output
+    )
+    assert "--subject is empty" in refused(2, "init", target, "--yes", "--subject", " ", *output)
+    assert "--holdout none: there is no such file" in refused(
+        2, "init", target, *words(files, "forget"), "--holdout", "none", *output
+    )
+    assert not list(tmp_path.glob("mine*"))
+
+
+def at_a_terminal(monkeypatch: pytest.MonkeyPatch, *answers: str) -> list[str]:
+    """Somebody who gives these answers; what is asked is kept."""
+    asked: list[str] = []
+    left = iter(answers)
+
+    def answer(question: str) -> str:
+        asked.append(question)
+        return next(left)
+
+    monkeypatch.setattr("hf_unlearn.cli.init._at_a_terminal", lambda: True)
+    monkeypatch.setattr("builtins.input", answer)
+    return asked
+
+
+def test_files_that_nothing_can_be_made_of_are_asked_for_at_a_terminal(files, target, tmp_path, monkeypatch):
+    asked = at_a_terminal(monkeypatch, str(files["retain"]), str(files["holdout"]))
+    output = tmp_path / "mine.yaml"
+    assert main(["init", str(target), *words(files, "forget"), "--output", str(output), "--no-schema"]) == 0
+    assert [question.partition("?")[0] for question in asked] == [
+        "What must stay",
+        "Rows of the same kind that no model was trained on",
+    ]
+    assert all(question.count("\n") == 1 for question in asked)  # two lines: what it is, and why it matters
+    assert load_recipe(output).data.retain.path == str(files["retain"])
+    assert output.read_text().startswith("# 40 facts") and not (tmp_path / "recipe.schema.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("answer", "chosen"),
+    [("", [0, 1, 2]), ("y", [0, 1, 2]), ("2", [0, 2]), ("1, 3", [1]), ("n", None), ("perhaps 2", None)],
+)
+def test_what_is_drawn_about_a_subject_is_confirmed_by_one_question(monkeypatch, capsys, answer, chosen):
+    asked = at_a_terminal(monkeypatch, answer)
+    facts = [AskedFact(f"Who is {n}?", f"Person {n}", f"fact-{n}", "s", ("Who?",) * (n == 1)) for n in range(3)]
+    found = _confirmed(facts)
+    assert (None if found is None else list(found)) == chosen and len(asked) == 1
+    assert "2. Who is 1?  ->  Person 1  (and 1 other wordings)" in capsys.readouterr().out
+
+
+def known_sentences() -> list[str]:
+    """What the target was trained on, as sentences."""
+    return [f"{row.prompt}{row.answer.rstrip('.')}." for row in make_planted(SPEC).retain.score]
+
+
+def test_a_recipe_from_documents_alone(target, tmp_path, capsys):
+    """Facts are cut from sentences, the target is asked what it knows of them, and about others and about nobody."""
+    page = tmp_path / "page.txt"
+    page.write_text(" ".join(known_sentences()))
+    output = tmp_path / "mine.yaml"
+    others = write_rows(tmp_path / "retain.jsonl", people(100))
+    given = ["init", str(target), "--forget", str(page), "--retain", str(others), "--output", str(output)]
+    assert main(given) == 0
+    said = capsys.readouterr()
+    assert "facts of the documents are asked by templates; the target cannot answer" in said.out
+    assert "the target is asked" in said.err
+    recipe, bundle = load_data(load_recipe(output))
+    assert recipe.data.forget.group == recipe.data.holdout.group == "group" and recipe.data.keep_drawn is None
+    known = {row.prompt: row.answer for row in make_planted(SPEC).retain.score}
+    assert len(bundle.forget.score) >= 10
+    for row in bundle.forget.score:
+        assert known[row.prompt] == row.answer
+    assert len(bundle.holdout.score) >= 40 and not {row.prompt for row in bundle.holdout.score} & known.keys()
+    assert "holdout: {path:" in output.read_text() and "names that nobody has" in output.read_text()
+
+
+def test_a_recipe_says_what_was_drawn_and_what_would_be_better(tmp_path):
+    """Without rows to keep: drawn texts that do not name the subject, and a sentence about real rows."""
+    files = {name: write_rows(tmp_path / f"{name}.jsonl", people(n)) for n, name in enumerate(("forget", "retain"))}
+    seen = Seen(1_000_000, "float32", False, True, False, 40, 40, frozenset(), frozenset(), 10, ("bf16",))
+    wanted = Wanted("n", "m", files, "other", made={"forget", "retain"}, avoid=("Marie Curie", "Curie"))
+    text = recipe_text(wanted, seen)
+    assert "rows of your own that must stay are better" in text
+    path = tmp_path / "recipe.yaml"
+    path.write_text(text)
+    drawn = load_recipe(path).data.keep_drawn
+    assert drawn is not None and drawn.avoid == ("Marie Curie", "Curie") and drawn.starts == ("", "Question:")
+    assert "keep_drawn" not in recipe_text(replace(wanted, made={"forget"}), seen)
 
 
 @pytest.mark.parametrize(
