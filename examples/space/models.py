@@ -208,9 +208,10 @@ def ask(loaded: Loaded, prompt: str, answer: str, *, chat: bool, max_new_tokens:
     from hf_unlearn.evaluation.metrics import apply_metrics
     from hf_unlearn.evaluation.scoring import score_rows
 
-    row = Example("prompt", prompt, answer, fact="prompt", group="prompt", origin="the prompt")
+    # A chat template is rendered with some answer in any case; it is not read where none is expected.
+    row = Example("prompt", prompt, answer or "-", fact="prompt", group="prompt", origin="the prompt")
     chat = chat and loaded.chats
-    fmt = TextFormat(kind="chat" if chat else "plain", separator=" " if answer and lacks_space([row]) else "")
+    fmt = TextFormat(kind="chat" if chat else "plain", separator=" " if lacks_space([row]) else "")
     # First the model as a whole: some packed formats unpack their weights then, and scoring calls parts of it.
     ids = encode_prompt(row, loaded.tokenizer, fmt)
     (text,) = generate_greedy(loaded.model, loaded.tokenizer, [ids], max_new_tokens)

@@ -120,14 +120,20 @@ def word_tokenizer() -> Any:
 
 
 def teach(model: Any, tokenizer: Any, answers: dict[str, str]) -> None:
-    """Train a model on a few conversations until it says them by heart."""
+    """Train a model on the answers of a few conversations until it says them by heart."""
     import torch
 
-    rows = [conversation(tokenizer, prompt, answer) for prompt, answer in answers.items()]
+    rows = []
+    for prompt, answer in answers.items():
+        ids = conversation(tokenizer, prompt, answer)
+        rows.append((ids, ids.clone()))
+        rows[-1][1][:, : -1 - len(answer.split())] = -100
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
     model.train()
-    for _ in range(40):
-        loss = sum(model(input_ids=row, labels=row).loss for row in rows)
+    for _ in range(60):
+        loss = sum(model(input_ids=ids, labels=labels).loss for ids, labels in rows)
+        if loss.item() < 0.05:
+            break
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
@@ -209,13 +215,14 @@ def test_the_readme_names_every_variable_and_the_app() -> None:
     assert set(re.findall(r"^\| `([A-Z_]+)`", text, re.MULTILINE)) == read and len(read) == 8
 
 
-def test_what_others_wrote_is_escaped(parts, models, reporting, exported) -> None:
+def test_what_others_wrote_is_escaped(parts, models, reporting, exported, monkeypatch) -> None:
+    monkeypatch.setattr(parts, "render_html", lambda report: f'<!doctype html>"{report["name"]}<script>')
     report = {**reporting(exported.files), "removed": "<img src=x onerror=alert(1)>"}
     side = models.Side("Unlearned", "<b>org</b>", "refused", "<script>alert(1)</script>", report)
     shown = [parts.header("<i>m</i>", report), parts.side_words(side), parts.report_frame(report)]
     for text in shown:
         assert not re.search(r"<(img|script|b|i|style|html)\b", text), text
-    assert 'sandbox title="Unlearning verification report" srcdoc="&lt;!doctype html' in shown[2]
+    assert 'sandbox title="Unlearning verification report" srcdoc="&lt;!doctype html&gt;&quot;tiny&lt;script' in shown[2]
 
 
 def test_the_top_of_the_page(parts, reporting, exported) -> None:
