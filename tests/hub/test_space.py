@@ -222,7 +222,9 @@ def test_what_others_wrote_is_escaped(parts, models, reporting, exported, monkey
     shown = [parts.header("<i>m</i>", report), parts.side_words(side), parts.report_frame(report)]
     for text in shown:
         assert not re.search(r"<(img|script|b|i|style|html)\b", text), text
-    assert 'sandbox title="Unlearning verification report" srcdoc="&lt;!doctype html&gt;&quot;tiny&lt;script' in shown[2]
+    assert (
+        'sandbox title="Unlearning verification report" srcdoc="&lt;!doctype html&gt;&quot;tiny&lt;script' in shown[2]
+    )
 
 
 def test_the_top_of_the_page(parts, reporting, exported) -> None:
