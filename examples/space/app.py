@@ -37,27 +37,30 @@ def build(settings: Settings, sides: tuple[Side, Side], questions: list[Question
 def _asking(settings: Settings, sides: tuple[Side, Side], examples: list[list[str]]) -> None:
     able = any(side.loaded is not None for side in sides)
     with gr.Row():
-        prompt = gr.Textbox(label="Prompt", lines=2, scale=3, autofocus=True)
+        prompt = gr.Textbox(label="Prompt", lines=2, scale=3, min_width=320, autofocus=True)
         expected = gr.Textbox(
-            label="Expected answer (optional)", info="Both models say how probable it is.", scale=2, max_lines=1
+            label="Expected answer (optional)",
+            info="Both models say how probable it is.",
+            scale=2,
+            min_width=280,
+            max_lines=1,
         )
-    with gr.Row():
-        form = gr.Radio(
-            [CHAT, PLAIN],
-            value=CHAT,
-            label="Asked as",
-            visible=any(side.loaded is not None and side.loaded.chats for side in sides),
-        )
-        button = gr.Button("Ask" if able else "No model was loaded", variant="primary", interactive=able)
+    form = gr.Radio(
+        [CHAT, PLAIN],
+        value=CHAT,
+        label="Asked as",
+        visible=any(side.loaded is not None and side.loaded.chats for side in sides),
+    )
+    button = gr.Button("Ask" if able else "No model was loaded", variant="primary", interactive=able)
     shown: list[gr.components.Component] = []
     with gr.Row():
         for side in sides:
             with gr.Column(min_width=320):
                 gr.HTML(parts.side_words(side))
-                shown.append(gr.Textbox(label="Answer", lines=4, interactive=False, buttons=["copy"]))
+                shown.append(
+                    gr.Textbox(label="Answer", lines=4, interactive=False, buttons=["copy"], elem_classes=["answer"])
+                )
                 shown.append(gr.HTML(parts.chance(None)))
-    if examples and able:
-        gr.Examples(examples, inputs=[prompt, expected], label="Prompts to try")
 
     def answer(prompt: str, expected: str, form: str) -> Iterator[tuple[str, ...]]:
         """Both answers; the first one is shown while the second model is asked."""
@@ -81,6 +84,10 @@ def _asking(settings: Settings, sides: tuple[Side, Side], examples: list[list[st
             yield tuple(found)
 
     gr.on([button.click, prompt.submit, expected.submit], answer, [prompt, expected, form], shown, api_name="ask")
+    if examples and able:
+        tried = gr.Examples(examples, inputs=[prompt, expected], label="Prompts to try")
+        # Asked at once: answers that stand below a new prompt would be those to the one before.
+        tried.load_input_event.then(answer, [prompt, expected, form], shown, api_visibility="private")
 
 
 def refusal(error: HfUnlearnError) -> gr.Blocks:

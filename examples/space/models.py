@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from settings import Settings
 
 from hf_unlearn import VerifiedModel
-from hf_unlearn.errors import EnvironmentFailure, HfUnlearnError
+from hf_unlearn.errors import EnvironmentFailure, HfUnlearnError, RequestError
 from hf_unlearn.hub.verified import CheckResult, check
 
 if TYPE_CHECKING:
@@ -91,6 +91,7 @@ def has_report(name: str, revision: str | None) -> bool:
     """Whether a folder or repository holds a report, intact or not: then it must be verified.
 
     Raises:
+        RequestError: It is neither a folder nor an id.
         EnvironmentFailure: The Hub cannot be reached, or it has no such repository.
     """
     if Path(name).is_dir():
@@ -100,7 +101,9 @@ def has_report(name: str, revision: str | None) -> bool:
 
     try:
         return file_exists(name, REPORT_FILE, revision=revision)
-    except (HfHubHTTPError, HFValidationError, OSError) as error:
+    except HFValidationError:
+        raise RequestError(f"{name} is neither a folder here nor an id on the Hub") from None
+    except (HfHubHTTPError, OSError) as error:
         raise EnvironmentFailure(f"{name} cannot be looked at: {str(error).splitlines()[0]}") from error
 
 

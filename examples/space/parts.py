@@ -22,8 +22,8 @@ CSS = """
 .dark .verdict.inconclusive, .dark .trust.absent { color: #e0b13c; }
 .trust { margin: .2rem 0 0; font-size: .9rem; overflow-wrap: anywhere; }
 .side h3 { margin: 0; overflow-wrap: anywhere; }
-.side .name { margin: 0; color: var(--body-text-color-subdued); overflow-wrap: anywhere; }
-.side { min-height: 6.5rem; }
+.side .name { margin: 0; opacity: .75; overflow-wrap: anywhere; }
+@media (min-width: 760px) { .side { min-height: 7.5rem; } }
 .chance { min-height: 3rem; font-variant-numeric: tabular-nums; }
 .chance .bar { height: .5rem; border-radius: .25rem; background: var(--border-color-primary); overflow: hidden; }
 .chance .bar div { height: 100%; background: var(--color-accent); }
@@ -71,10 +71,8 @@ def chance(probability: float | None) -> str:
 
 
 def number(probability: float) -> str:
-    """A probability for people: two significant digits where it is small."""
-    if probability == 0:
-        return "0"
-    return f"{probability:.3f}" if probability >= 0.01 else f"{probability:.1e}"
+    """A probability for people."""
+    return f"{probability:.3f}" if probability >= 0.001 else "less than 0.001"
 
 
 def report_frame(report: Mapping[str, Any] | None) -> str:
