@@ -207,17 +207,18 @@ def ask(loaded: Loaded, prompt: str, answer: str, *, chat: bool, max_new_tokens:
     """
     from hf_unlearn.data.encoding import TextFormat, encode_prompt, lacks_space
     from hf_unlearn.data.example import Example
-    from hf_unlearn.evaluation.generation import generate_greedy
+    from hf_unlearn.evaluation.batch_runner import Passes
+    from hf_unlearn.evaluation.generation import Prompt, generate
     from hf_unlearn.evaluation.metrics import apply_metrics
     from hf_unlearn.evaluation.scoring import score_rows
 
     # A chat template is rendered with some answer in any case; it is not read where none is expected.
-    row = Example("prompt", prompt, answer or "-", fact="prompt", group="prompt", origin="the prompt")
+    row = Example("prompt", prompt, answer or "-", fact="prompt", group="prompt", origin="your prompt")
     chat = chat and loaded.chats
     fmt = TextFormat(kind="chat" if chat else "plain", separator=" " if lacks_space([row]) else "")
     # First the model as a whole: some packed formats unpack their weights then, and scoring calls parts of it.
     ids = encode_prompt(row, loaded.tokenizer, fmt)
-    (text,) = generate_greedy(loaded.model, loaded.tokenizer, [ids], max_new_tokens)
+    (text,) = generate(loaded.model, loaded.tokenizer, [Prompt(ids, "your prompt", max_new_tokens)], Passes(4096))
     if not answer:
         return Reply(text.strip(), None)
     (record,) = apply_metrics(score_rows(loaded.model, loaded.tokenizer, {"asked": [row]}, fmt), ["probability"])

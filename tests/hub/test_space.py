@@ -273,7 +273,7 @@ def test_both_models_are_asked(models, settings, talkers: Talkers) -> None:
     assert (kept.text, kept.probability) == (CAPITAL, None)
     plain = models.ask(other.loaded, ASKED, KNOWN, chat=False, max_new_tokens=2)
     assert plain.probability != said["Other model"].probability
-    with pytest.raises(RequestError, match="the prompt"):
+    with pytest.raises(RequestError, match="your prompt: the prompt has"):
         models.ask(first.loaded, "Ada " * 3000, "", chat=True, max_new_tokens=8)
 
 
