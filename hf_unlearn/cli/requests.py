@@ -82,4 +82,8 @@ def recipe_ledger(path: str) -> list[LedgerEntry]:
     return entries
 
 
-COMMANDS = (Command("requests", "the ledger of deletion requests of a released model", _add_arguments, _requests),)
+COMMANDS = (
+    Command(
+        "requests", "the ledger of deletion requests of a released model", _add_arguments, _requests, only_prints=True
+    ),
+)

@@ -48,6 +48,7 @@ class PublishedFolder:
         files: Path to SHA-256 of every file in it except the report.
         left_out: Files of the scored folder that are not published.
         unsigned: Whether an earlier signature was over another report, and is gone.
+        card_edited: Whether the earlier card had been changed by hand, and is gone.
     """
 
     transform: str
@@ -55,6 +56,7 @@ class PublishedFolder:
     files: Mapping[str, str]
     left_out: tuple[str, ...]
     unsigned: bool = False
+    card_edited: bool = False
 
 
 @dataclass(frozen=True)
@@ -174,7 +176,28 @@ def _publish_one(
     write_report({**report, "format": transform, "files": files}, work / REPORT_FILE)
     _refuse_forget_text(work, {**files, REPORT_FILE: sha256_file(work / REPORT_FILE)}, forget, clean)
     kept = _keep_signature(out, work)
-    return PublishedFolder(transform, out, files, tuple(left_out), not kept and (out / SIGNATURE_FILE).is_file())
+    unsigned = not kept and (out / SIGNATURE_FILE).is_file()
+    return PublishedFolder(transform, out, files, tuple(left_out), unsigned, card_was_edited(out))
+
+
+def card_was_edited(folder: Path) -> bool:
+    """Whether the card of a published folder is another one than its report lists: somebody changed it by hand."""
+    card, report = folder / CARD_FILE, folder / REPORT_FILE
+    if not card.is_file() or not report.is_file():
+        return False
+    try:
+        listed = json.loads(report.read_text(encoding="utf-8"))["files"][CARD_FILE]
+    except (ValueError, KeyError, TypeError):
+        return False  # a broken report tells nothing of its card
+    return bool(listed != sha256_file(card))
+
+
+def edited_card_words(folder: Path) -> str:
+    """What to say of a card that was changed by hand, when it is written anew."""
+    return (
+        f"{folder / CARD_FILE} had been edited by hand and is written anew, because the report lists its digest: what "
+        "can be chosen in it is set under publish in the recipe"
+    )
 
 
 def _hidden(folder: Path) -> Path:
@@ -270,6 +293,7 @@ class Staged:
         branch: Branch of it.
         folder: The folder.
         files: Path to SHA-256 of every file in it, all of which are uploaded.
+        card_edited: Whether the card of an earlier staging had been changed by hand, and is gone.
     """
 
     transform: str
@@ -277,6 +301,7 @@ class Staged:
     branch: str
     folder: Path
     files: Mapping[str, str]
+    card_edited: bool = False
 
 
 def write_release(run: Path, words: CardWords, formats: Sequence[str], forget: ForgetText) -> None:
@@ -383,9 +408,10 @@ def stage(release: Release, options: HubOptions) -> list[Staged]:
                 work = stack.enter_context(whole_folder(folder, _hidden(folder)))
                 files = _stage_one(checked, folder, work, words, options, results)
                 _refuse_forget_text(work, files, release.forget, clean)
+                edited = card_was_edited(folder)
             except OSError as error:
                 raise _not_staged(folder, error) from error
-            staged.append(Staged(transform, repos[transform], branch, folder, files))
+            staged.append(Staged(transform, repos[transform], branch, folder, files, edited))
         try:
             stack.close()
         except OSError as error:

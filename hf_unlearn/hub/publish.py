@@ -22,7 +22,7 @@ from ..runtime.processes import is_main_process
 from ..runtime.secrets import redact
 from ..verification.references import IDENTITY
 from .client import HubClient, check_permissions, nothing_leaks
-from .folders import STAGING, Release, Staged, read_release, refuse_not_passed, stage
+from .folders import STAGING, Release, Staged, edited_card_words, read_release, refuse_not_passed, stage
 from .options import MAIN, HubOptions
 from .upload import Begun, RepoState, Uploaded, begin, check_place, check_tag, finish, make_repo, read_state, set_tag
 
@@ -96,18 +96,26 @@ def publish_run(
         if not options.allow_not_passed:
             refuse_not_passed(release.report)
         if dry_run:
-            for each in stage(release, options):
+            for each in _staged(release, options, say):
                 say(f"would publish {each.folder} ({len(each.files)} files) as {_where(each)}")
             return None
         client = HubClient(token)
         with nothing_leaks(client.token), _plain_output():
             try:
                 check_permissions(client, options.repo_id)
-                return _publish(client, release, stage(release, options), options, say)
+                return _publish(client, release, _staged(release, options, say), options, say)
             except HfUnlearnError as error:
                 # Messages are made without the token; this is for messages that quote others.
                 error.args = tuple(redact(str(part), client.token) for part in error.args)
                 raise
+
+
+def _staged(release: Release, options: HubOptions, say: Say) -> list[Staged]:
+    staged = stage(release, options)
+    for each in staged:
+        if each.card_edited:
+            say(edited_card_words(each.folder))
+    return staged
 
 
 def _publish(
@@ -128,6 +136,8 @@ def _publish(
         if options.tag is not None:
             set_tag(client, done, _tag(each, options.tag))
         say(f"{'published' if done.made else 'already there'}: {_where(each)}, commit {done.commit}")
+        if begun.replaces_card:
+            say(f"the card of {_where(each)} was written anew; the one before is README.md of commit {begun.head}")
         return done
 
     if options.branches:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import EnvironmentFailure, RequestError
 from ..verification.report_file import REPORT_FILE
 from .client import HubClient, is_network, status_of, wait_before_retry
+from .files import CARD_FILE
 from .folders import Staged
 from .options import MAIN
 
@@ -202,6 +203,7 @@ class Begun:
         additions: What the commit adds.
         deleted: What it deletes.
         tags: Tags that the repository had before.
+        replaces_card: Whether the branch has another card, which the commit replaces.
     """
 
     staged: Staged
@@ -209,6 +211,7 @@ class Begun:
     additions: tuple[CommitOperationAdd, ...]
     deleted: tuple[str, ...]
     tags: Mapping[str, str]
+    replaces_card: bool = False
 
 
 def begin(client: HubClient, staged: Staged, state: RepoState) -> Begun:
@@ -237,7 +240,8 @@ def begin(client: HubClient, staged: Staged, state: RepoState) -> Begun:
         )
         heads[staged.branch] = heads[MAIN]
     head = heads[staged.branch]
-    wanted = changes(staged, read_files(client, repo_id, head))
+    there = read_files(client, repo_id, head)
+    wanted = changes(staged, there)
     additions = [CommitOperationAdd(name, str(staged.folder / name)) for name, added in wanted.items() if added]
     for addition in additions:
         # Known from the check that these files have just passed; a file that changed since is refused by the Hub.
@@ -247,7 +251,8 @@ def begin(client: HubClient, staged: Staged, state: RepoState) -> Begun:
         preupload = api.preupload_lfs_files
         client.call(doing, preupload, repo_id, additions, revision=staged.branch, again=False)
     deleted = tuple(name for name, added in wanted.items() if not added)
-    return Begun(staged, head, tuple(additions), deleted, state.tags)
+    replaces_card = CARD_FILE in there and CARD_FILE in wanted
+    return Begun(staged, head, tuple(additions), deleted, state.tags, replaces_card)
 
 
 def finish(client: HubClient, begun: Begun, message: str) -> Uploaded:

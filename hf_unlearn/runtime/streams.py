@@ -8,6 +8,9 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
+CLOSED = "the output was closed"
+"""Its reader went away, as with `| head`."""
+
 _failures: list[Exception] = []
 
 
@@ -63,6 +66,6 @@ def lost_output() -> str | None:
     os.dup2(nowhere, 1)
     os.close(nowhere)
     first = _failures[0]
-    if isinstance(first, BrokenPipeError):  # as with `| head`
-        return "the output was closed"
+    if isinstance(first, BrokenPipeError):
+        return CLOSED
     return f"standard output cannot be written ({getattr(first, 'strerror', None) or first})"

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import VerificationError
-from ..hub.folders import PublishedFolder, publish_to_folder, write_release
+from ..hub.folders import PublishedFolder, edited_card_words, publish_to_folder, write_release
 from ..hub.leaks import ForgetText
 from ..hub.metadata import CardWords
 from ..hub.publish import publish_run
@@ -30,6 +30,8 @@ def publish_stage(run: Run) -> None:
     for each in folders:
         if each.unsigned:
             progress.say(f"{each.path} was signed, but its report is another one now: sign it again")
+        if each.card_edited:
+            progress.say(edited_card_words(each.path))
     progress.say(f"what can be published is in {folders[0].path}, with {len(folders) - 1} variants next to it")
     upload(run.context)
 

@@ -138,6 +138,8 @@ class UnlearnTrainer(ScoringTrainer):
             Further callbacks.
         optimizers (`tuple`, *optional*):
             Optimizer and scheduler, made from `args` if they are `None`.
+        train_dataset (`None`):
+            Refused, with what to give instead: other trainers have it.
 
     Raises:
         RequestError: If model, data or settings cannot be used together.
@@ -168,7 +170,13 @@ class UnlearnTrainer(ScoringTrainer):
         eval_dataset: RowsGiven | Mapping[str, RowsGiven] | None = None,
         compute_metrics: Callable[[EvalPrediction], dict[str, Any]] | None = None,
         preprocess_logits_for_metrics: Callable[[Tensor, Tensor], Any] | None = None,
+        train_dataset: None = None,
     ) -> None:
+        if train_dataset is not None:
+            raise RequestError(
+                "train_dataset: unlearning takes two sets: give what is to be forgotten as forget_dataset= and what "
+                "is to be kept as retain_dataset="
+            )
         args = UnlearnConfig() if args is None else args
         check_devices(args)
         forget_loss, retain_loss = args.build_forget_loss(), args.build_retain_loss()

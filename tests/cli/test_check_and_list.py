@@ -76,15 +76,13 @@ def test_lists_hold_what_the_first_release_promises(capsys):
 
 
 def test_a_reader_that_goes_away(tmp_path):
-    """As with ``| head -0``: no traceback."""
+    """As with ``| head -0``: it ends without a word."""
     reading, writing = os.pipe()
     os.close(reading)
     with os.fdopen(writing, "w") as pipe:
         command = [sys.executable, "-m", "hf_unlearn", "list", "recipes"]
         done = subprocess.run(command, stdout=pipe, stderr=subprocess.PIPE, text=True, check=False)
-    assert done.returncode == 3
-    assert "the output was closed" in done.stderr
-    assert "Traceback" not in done.stderr and "Exception" not in done.stderr
+    assert (done.returncode, done.stderr) == (3, "")
 
 
 def test_the_bare_command_says_where_to_start(capsys):

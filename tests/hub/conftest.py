@@ -181,13 +181,13 @@ def copied(passed: Published, tmp_path: Path) -> Path:
     return Path(shutil.copytree(passed.main, tmp_path / "copied"))
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def publishing():
     """The function that publishes."""
     return publish
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def reporting():
     """The function that makes a report."""
     return report_for

@@ -11,7 +11,7 @@ import pytest
 from hf_unlearn.errors import EnvironmentFailure, RequestError
 from hf_unlearn.hub.check import check_folder
 from hf_unlearn.hub.files import is_model_file, may_be_published
-from hf_unlearn.hub.folders import publish_to_folder
+from hf_unlearn.hub.folders import card_was_edited, publish_to_folder
 from hf_unlearn.hub.leaks import ForgetText
 from hf_unlearn.hub.metadata import CardWords
 from hf_unlearn.verification.digests import folder_digests, list_files
@@ -55,10 +55,12 @@ def test_publishing_again_replaces_and_gives_the_same_bytes(exported, publishing
     first = publishing(exported, tmp_path, report)
     before = folder_digests(first.main)
     (first.main / "stray").write_text("x")
+    (first.main / "README.md").write_text("# By hand")
+    assert (card_was_edited(first.main), card_was_edited(first.variant)) == (True, False)
     (tmp_path / ".publish.partial").mkdir()
     (tmp_path / ".publish.partial" / "half").write_text("x")
     assert folder_digests(publishing(exported, tmp_path, report).main) == before
-    assert not (tmp_path / ".publish.partial").exists()
+    assert not (tmp_path / ".publish.partial").exists() and not card_was_edited(first.main)
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "config.json", "tokenizer.json"])

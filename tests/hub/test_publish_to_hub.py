@@ -79,6 +79,20 @@ def test_cards_name_their_repositories(here: Hub, run_folder: Path) -> None:
     assert check_folder(run_folder / "publish").problems == ()
 
 
+def test_cards_that_are_written_anew_are_named(here: Hub, run_folder: Path, capsys) -> None:
+    assert publish(run_folder) == 0
+    assert "written anew" not in capsys.readouterr().out
+    before = here.repos["owner/tiny"].put({"README.md": b"# By hand"})
+    (run_folder / "hub" / NF4 / "README.md").write_text("# By hand too")
+    assert publish(run_folder) == 0
+    said = [line for line in capsys.readouterr().out.splitlines() if "written anew" in line]
+    assert said == [
+        f"{run_folder / 'hub' / NF4 / 'README.md'} had been edited by hand and is written anew, because the report "
+        "lists its digest: what can be chosen in it is set under publish in the recipe",
+        f"the card of owner/tiny was written anew; the one before is README.md of commit {before}",
+    ]
+
+
 def test_a_target_without_a_hub_id_is_no_base(here: Hub, exported, finishing, tmp_path: Path) -> None:
     assert publish(finishing(exported, tmp_path, hub_id=None)) == 0
     assert front(here, "owner/tiny").data.base_model is None

@@ -25,6 +25,11 @@ def test_everything_but_the_model_and_the_forget_set_may_be_left_out():
         UnlearnTrainer("nowhere")
 
 
+def test_one_set_of_rows_is_answered_with_the_two_that_are_needed():
+    with pytest.raises(RequestError, match="forgotten as forget_dataset= and what is to be kept as retain_dataset="):
+        UnlearnTrainer("nowhere", train_dataset=[{"prompt": "w1", "completion": " w2"}])
+
+
 def test_rows_are_as_long_as_the_model_reads_without_a_limit(tmp_path):
     long = [{"prompt": "w1 w2", "completion": " w3" * 50}]
     with pytest.raises(RequestError, match="longer than max_length=40"):
