@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,8 +24,10 @@ from .runtime.environment import environment_failures
 from .runtime.files import whole_file, write_atomically, write_private
 from .runtime.garbage import leave_imports_alone
 from .runtime.jobs import Workers, default_workers
+from .runtime.leases import refuse_if_lost
 from .runtime.processes import is_main_process, leave_group, world_size
 from .runtime.progress import Progress
+from .runtime.shared_folder import check_shared
 from .runtime.signals import refuse_if_stopped
 from .stages import Stage, stage_named, stages_of
 from .stages.attack import say_cost
@@ -115,7 +117,7 @@ def run_pipeline(
             prepare_output_dir(output_dir)
             check_places(recipe, output_dir, only)
         count = _worker_count(recipe) if workers is None else workers
-        with _lock(output_dir, main), Workers(count, output_dir / "workers.log") as pool:
+        with _lock(output_dir, main, progress), Workers(count, output_dir / "workers.log") as pool:
             if main:
                 claim_output_dir(output_dir, recipe.name, recipe.to_dict())
             if begun_recipe(output_dir):
@@ -216,6 +218,7 @@ def run_stages(run: AnyRun, stages: Sequence[Stage]) -> None:
     """
     for stage in stages:
         refuse_if_stopped()
+        refuse_if_lost()
         if stage.processes != "together":
             leave_group()
         if run.is_main or stage.processes != "main":
@@ -264,7 +267,7 @@ def attack_model(
     with environment_failures(output_dir):
         if main:
             claim_for_attacks(output_dir, models.model)
-        with _lock(output_dir, main), Workers(workers, output_dir / "workers.log") as pool:
+        with _lock(output_dir, main, progress), Workers(workers, output_dir / "workers.log") as pool:
             metrics = tuple(request.evaluate.metrics)
             context = SingleModel(output_dir, bundle, pool, progress, attacks, text_format, metrics)
             run = start_attacks(context, models, request.recipe)
@@ -288,12 +291,10 @@ def _worker_count(recipe: Recipe) -> int:
 
 
 @contextmanager
-def _lock(output_dir: Path, main: bool) -> Iterator[None]:
-    """Under several processes the main one holds the folder for all."""
-    if not main:
-        yield
-        return
-    with output_lock(output_dir):
+def _lock(output_dir: Path, main: bool, progress: Progress) -> Iterator[None]:
+    """Under several processes the main one holds the folder for all, and all must see it."""
+    with output_lock(output_dir, progress.say) if main else nullcontext():
+        check_shared(output_dir)
         yield
 
 

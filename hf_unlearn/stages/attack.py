@@ -20,7 +20,7 @@ from ..attacks.cost import cost_lines, measure
 from ..attacks.dequantize import write_dequantized
 from ..attacks.model_cache import release
 from ..runtime.jobs import Job, Workers
-from ..runtime.locks import CLAIMS, claim_file, claimed
+from ..runtime.locks import claim_file, claimed, clear_claims
 from .chain import check_subjects
 from .context import AnyRun, Context, Subject, generation_inputs
 from .run import Run
@@ -64,7 +64,7 @@ def attack_stage(run: AnyRun) -> None:
     if run.is_main:
         for subject in subjects:
             shutil.rmtree(context.folder("attack", subject.name) / _WEIGHTS, ignore_errors=True)
-        shutil.rmtree(context.output_dir / CLAIMS, ignore_errors=True)
+        clear_claims(context.output_dir)
 
 
 def attack_units(

@@ -31,7 +31,8 @@ from ..runtime.files import (
     write_atomically,
     write_synced,
 )
-from ..runtime.locks import locked
+from ..runtime.leases import refuse_if_lost
+from ..runtime.locks import run_lock
 from ..verification.digests import sha256_file
 
 MANIFEST = "manifest.json"
@@ -130,7 +131,12 @@ class Unit:
         return self.partial
 
     def finish(self) -> None:
-        """Write the manifest and rename the built folder into place."""
+        """Write the manifest and rename the built folder into place.
+
+        Raises:
+            EnvironmentFailure: This process was out of touch for so long that it lost its claim.
+        """
+        refuse_if_lost()  # somebody else may be making the unit by now
         manifest = {"inputs": fingerprint(self.inputs), "outputs": file_digests(self.partial)}
         sync_folder(self.partial)
         write_synced(self.partial / MANIFEST, json.dumps(manifest, indent=1, sort_keys=True))
@@ -305,14 +311,17 @@ def _differences(a: Any, b: Any, path: str = "") -> Iterator[str]:
 
 
 @contextmanager
-def output_lock(output_dir: Path) -> Iterator[None]:
-    """Lock the output folder against a second run at the same time (released by the system if this one is killed).
+def output_lock(output_dir: Path, say: Callable[[str], None] = lambda text: None) -> Iterator[None]:
+    """Lock the output folder against a second run at the same time (free again when this one ends, or is lost).
+
+    Args:
+        output_dir: The run's folder.
+        say: Told if a process on another machine has to be waited for.
 
     Raises:
-        RequestError: Another run holds it.
+        RequestError: Another run holds it, or a command for one unit is at work in it.
+        EnvironmentFailure: The file system has no working locks.
     """
     output_dir.mkdir(parents=True, exist_ok=True)
-    with locked(output_dir / ".lock") as mine:
-        if not mine:
-            raise RequestError(f"another run is using {output_dir}: wait for it, or choose another --output-dir")
+    with run_lock(output_dir, say):
         yield
