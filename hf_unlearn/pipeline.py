@@ -25,6 +25,7 @@ from .runtime.files import whole_file, write_atomically, write_private
 from .runtime.garbage import leave_imports_alone
 from .runtime.jobs import Workers, default_workers
 from .runtime.leases import refuse_if_lost
+from .runtime.locks import books_lock, unit_lock
 from .runtime.processes import is_main_process, leave_group, world_size
 from .runtime.progress import Progress
 from .runtime.shared_folder import check_shared
@@ -52,6 +53,7 @@ from .stages.single_model import (
     load_rows,
     start_attacks,
 )
+from .stages.unit_list import ListedUnit, listed_units, unit_named, work_of
 from .stages.units import begun_recipe, claim_output_dir, output_lock, prepare_output_dir, try_output_dir
 
 Rows = str | Path | Iterable[Mapping[str, Any]]
@@ -129,6 +131,67 @@ def run_pipeline(
             seconds = {stage: round(value, 1) for stage, value in progress.seconds.items()}
             write_atomically(output_dir / "timings.json", json.dumps(seconds, indent=1))
         return RunResult(output_dir, run.verified, progress.seconds)
+
+
+def list_units(recipe: Recipe, output_dir: Path, progress: Progress, places: Places | None = None) -> list[ListedUnit]:
+    """The units of a run, each after those that it needs; nothing is made.
+
+    Args:
+        recipe: A checked recipe.
+        output_dir: The run's folder.
+        progress: Told what is found.
+        places: Where the recipe's keys stand in its file.
+
+    Raises:
+        RequestError: The run would be refused.
+        EnvironmentFailure: The Hub could not be reached.
+    """
+    recipe, bundle = _before(Request(recipe, output_dir), Findings(places), progress)
+    return listed_units(RunContext(recipe, output_dir, bundle, Workers(0), progress))
+
+
+def run_unit(
+    recipe: Recipe, output_dir: Path, name: str, *, progress: Progress | None = None, places: Places | None = None
+) -> None:
+    """Make one unit of a run, in the folder that commands for other units work in at the same time.
+
+    Under a launcher all processes train together; every other unit is made by one process.
+
+    Args:
+        recipe: A checked recipe.
+        output_dir: The run's folder.
+        name: Name of the unit, from :func:`list_units`.
+        progress: Where to announce what happens.
+        places: Where the recipe's keys stand in its file.
+
+    Raises:
+        RequestError: There is no such unit, it needs others, or somebody else is making it.
+        EnvironmentFailure: Memory, disk, network or a library failed.
+    """
+    main = is_main_process()
+    progress = progress or Progress(Console(highlight=False, quiet=not main))
+    recipe, bundle = _before(Request(recipe, output_dir, "train"), Findings(places), progress)
+    with environment_failures(output_dir), Workers(0) as pool:
+        context = RunContext(recipe, output_dir, bundle, pool, progress)
+        units = listed_units(context)
+        wanted = unit_named(units, name)
+        if world_size() > 1 and wanted.stage != "train":
+            raise RequestError(f"{wanted.name} is made by one process: start this command without a launcher")
+        if main:
+            prepare_output_dir(output_dir)
+        with unit_lock(output_dir, output_dir / wanted.name, progress.say) if main else nullcontext():
+            check_shared(output_dir)
+            if main:
+                with books_lock(output_dir):
+                    claim_output_dir(output_dir, recipe.name, recipe.to_dict(), alone=False)
+            leave_imports_alone()
+            work = work_of(units, wanted, start_run(context))
+            if work is not None and not work.unit.done:
+                job = work.job()
+                for _ in progress.follow(wanted.stage, 1, pool.run([job])):
+                    pass
+            leave_group()
+        progress.say(f"{wanted.name} is finished")
 
 
 def _before(request: Request, findings: Findings, progress: Progress) -> tuple[Recipe, DataBundle]:

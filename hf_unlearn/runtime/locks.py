@@ -132,6 +132,13 @@ def unit_lock(folder: Path, unit: Path, say: Callable[[str], None]) -> Iterator[
         lease.give_back()
 
 
+@contextmanager
+def books_lock(folder: Path) -> Iterator[None]:
+    """Have the books of a run to oneself for a moment; commands for single units wait for each other."""
+    with locked(folder / LOCKS / "books", before_waiting=lambda: None):
+        yield
+
+
 def _own_place(folder: Path) -> Path:
     place = folder / LOCKS
     place.mkdir(parents=True, exist_ok=True)

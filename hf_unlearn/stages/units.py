@@ -236,17 +236,24 @@ def try_output_dir(output_dir: Path) -> None:
                 each.rmdir()
 
 
-def claim_output_dir(output_dir: Path, name: str, recipe: Mapping[str, Any]) -> None:
+def claim_output_dir(output_dir: Path, name: str, recipe: Mapping[str, Any], *, alone: bool = True) -> None:
     """Make ``output_dir`` this recipe's, or check that it already is. The caller holds its lock.
 
     As long as nothing has been made in it, another recipe (or the corrected one) may take it.
+
+    Args:
+        output_dir: The run's folder.
+        name: Of the recipe.
+        recipe: Its values.
+        alone: Whether nobody else works on units of the run: what killed processes left is then removed.
 
     Raises:
         RequestError: The folder belongs to another recipe, to this one with other values, or holds something else.
     """
     marker = output_dir / RUN_FILE
     here = prepare_output_dir(output_dir)
-    sweep(output_dir)
+    if alone:
+        sweep(output_dir)
     if here <= _BOOKS:
         record = {"name": name, "recipe": recipe}
         write_atomically(marker, json.dumps(record, indent=1, sort_keys=True, default=_plain))

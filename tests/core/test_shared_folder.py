@@ -23,9 +23,7 @@ def test_folders_that_only_have_the_same_name(tmp_path: Path) -> None:
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
     looks = [look(tmp_path / name / "file") for name in ("a", "b")]
-    with pytest.raises(
-        EnvironmentFailure, match=r"not the same folder .* could be created 2 times, .*all machines"
-    ):
+    with pytest.raises(EnvironmentFailure, match=r"not the same folder .* could be created 2 times, .*all machines"):
         refuse_unshared(tmp_path, looks)
 
 
