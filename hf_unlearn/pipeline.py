@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +26,10 @@ from .runtime.files import whole_file, write_atomically, write_private
 from .runtime.garbage import leave_imports_alone
 from .runtime.jobs import Workers, default_workers
 from .runtime.leases import refuse_if_lost
-from .runtime.locks import books_lock, unit_lock
+from .runtime.locks import books_lock, is_run_locked, unit_lock
 from .runtime.processes import is_main_process, leave_group, world_size
 from .runtime.progress import Progress
+from .runtime.reunion import together_again
 from .runtime.shared_folder import check_shared
 from .runtime.signals import refuse_if_stopped
 from .stages import Stage, stage_named, stages_of
@@ -273,7 +275,7 @@ def run_stages(run: AnyRun, stages: Sequence[Stage]) -> None:
     """Run stages in their order.
 
     The processes of a launch go through the first stages together and separate after them: quantizers place devices
-    themselves, and no process may wait for them in a collective.
+    themselves, and no process may wait for them in a collective. For scoring they come together once more.
 
     Args:
         run: What every stage is given.
@@ -284,7 +286,10 @@ def run_stages(run: AnyRun, stages: Sequence[Stage]) -> None:
         refuse_if_lost()
         if stage.processes != "together":
             leave_group()
-        if run.is_main or stage.processes != "main":
+        if stage.processes == "again":
+            with together_again(run.context.output_dir, partial(is_run_locked, run.context.output_dir)):
+                stage.run(run)
+        elif run.is_main or stage.processes != "main":
             stage.run(run)
     leave_group()
 

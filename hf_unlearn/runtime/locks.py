@@ -104,6 +104,11 @@ def run_lock(folder: Path, say: Callable[[str], None]) -> Iterator[None]:
         lease.give_back()
 
 
+def is_run_locked(folder: Path) -> bool:
+    """Whether a run has a folder to itself."""
+    return holder(folder / LOCKS / _RUN) is not None
+
+
 @contextmanager
 def unit_lock(folder: Path, unit: Path, say: Callable[[str], None]) -> Iterator[None]:
     """Have one unit of a run to oneself, while others work on other units.
