@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from ..attacks.base import Attack
@@ -311,6 +311,9 @@ def _evaluation(given: PlanInput, shape: ModelShape, devices: Devices) -> StageP
     itemsize = DTYPES[given.dtype].itemsize
     device = "cuda" if devices.machine.accelerator else "cpu"
     memory = inference_memory(shape, itemsize, itemsize, _budget(device), _budget(device) // 4)
+    note = ""
+    if _weights_fit(memory, devices) is False and devices.machine.accelerator and devices.count > 1:
+        memory, note = _spread(memory, devices.count), f"the model is spread over {devices.count} devices"
     return StagePlan(
         "evaluate",
         f"{given.models} models, {1 + len(given.formats)} times",
@@ -319,7 +322,14 @@ def _evaluation(given: PlanInput, shape: ModelShape, devices: Devices) -> StageP
         seconds=_seconds(operations, given.dtype, devices),
         memory=memory,
         fits=_weights_fit(memory, devices),
+        note=note,
     )
+
+
+def _spread(memory: Memory, count: int) -> Memory:
+    """What a device holds of a model whose layers are on several."""
+    weights = round(memory.weights / count)
+    return replace(memory, weights=weights, peak=memory.peak - memory.weights + weights)
 
 
 def _budget(device: str) -> int:

@@ -1,8 +1,8 @@
 """Processes of a launch that have separated after training, as one group again for a while: they share what is scored.
 
 The first process exports alone in between, for as long as that takes. So the others do not wait for it in a
-collective, which would time out, but look for a file in the run's folder that says where to meet. They give up only if the first
-process is gone. The group passes plain objects between main memories, whatever devices there are.
+collective, which would time out, but look for a file in the run's folder that says where to meet. They give up only if
+the first process is gone. The group passes plain objects between main memories, whatever devices there are.
 """
 
 from __future__ import annotations

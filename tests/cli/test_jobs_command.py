@@ -66,9 +66,9 @@ def test_names_of_all_kinds_of_units(tmp_path, capsys):
     """Several methods, trained and other controls, drawn texts, and attacks that start from a format's weights."""
     path = tmp_path / "wide.yaml"
     more = "  - {name: second, loss_type: ga, retain_loss_type: nll, max_steps: 2}\ncontrols:\n"
-    more += "  - {name: hides, kind: bin_hidden, max_steps: 2}\n  - {name: blind, kind: never_knew}\n"
+    more += "  - {name: hides, kind: bin_hidden, settings: {max_steps: 2}}\n  - {name: blind, kind: never_knew}\n"
     text = TINY.replace("export:", f"{more}export:").replace(
-        "  rtt:", "  after: {kind: finetune, after: bnb-nf4, steps: [2]}\n  rtt:"
+        "  rtt:", "  nf4-rtt: {attack: rtt, after: bnb-nf4, folds: 2}\n  rtt:"
     )
     path.write_text(text)
     after = {unit["unit"]: unit["after"] for unit in listed(capsys, path)}
@@ -76,7 +76,7 @@ def test_names_of_all_kinds_of_units(tmp_path, capsys):
     assert after["references/export/hides/bnb-nf4"] == ["references/train/hides"]
     assert after["references/evaluate/blind/identity"] == ["models"]
     assert after["attack/second/.weights/bnb-nf4"] == ["export/second/bnb-nf4"]
-    jobs = [name for name in after if name.startswith("attack/second/after/")]
+    jobs = [name for name in after if name.startswith("attack/second/nf4-rtt/")]
     assert jobs and after[jobs[0]] == ["attack/second/.weights/bnb-nf4"]
     assert list(after).count("attack/second/.weights/bnb-nf4") == 1
 
