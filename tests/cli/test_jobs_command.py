@@ -66,7 +66,8 @@ def test_names_of_all_kinds_of_units(tmp_path, capsys):
     """Several methods, trained and other controls, drawn texts, and attacks that start from a format's weights."""
     path = tmp_path / "wide.yaml"
     more = "  - {name: second, loss_type: ga, retain_loss_type: nll, max_steps: 2}\ncontrols:\n"
-    more += "  - {name: hides, kind: bin_hidden, settings: {max_steps: 2}}\n  - {name: blind, kind: never_knew}\n"
+    more += "  - {name: hides, kind: bin_hidden, expected: failed, settings: {max_steps: 2}}\n"
+    more += "  - {name: blind, kind: never_knew, expected: passed}\n"
     text = TINY.replace("export:", f"{more}export:").replace(
         "  rtt:", "  nf4-rtt: {attack: rtt, after: bnb-nf4, folds: 2}\n  rtt:"
     )
