@@ -27,7 +27,7 @@ from .runtime.garbage import leave_imports_alone
 from .runtime.jobs import Workers, default_workers
 from .runtime.leases import refuse_if_lost
 from .runtime.locks import books_lock, is_run_locked, unit_lock
-from .runtime.processes import is_main_process, leave_group, world_size
+from .runtime.processes import gather, is_main_process, leave_group, world_size
 from .runtime.progress import Progress
 from .runtime.reunion import together_again
 from .runtime.shared_folder import check_shared
@@ -188,7 +188,7 @@ def run_unit(
                     claim_output_dir(output_dir, recipe.name, recipe.to_dict(), alone=False)
             leave_imports_alone()
             work = work_of(units, wanted, start_run(context))
-            if work is not None and not work.unit.done:
+            if work is not None and not gather(work.unit.done)[0]:
                 job = work.job()
                 for _ in progress.follow(wanted.stage, 1, pool.run([job])):
                     pass

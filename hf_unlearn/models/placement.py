@@ -48,7 +48,7 @@ def weight_bytes(folder: Path, dtype: str) -> int:
     stored = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
     try:
         config: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    except (FileNotFoundError, ValueError):  # loading says what is wrong
         return stored
     own = config.get("dtype") or config.get("torch_dtype")
     if config.get("quantization_config") is not None or own not in _BYTES:

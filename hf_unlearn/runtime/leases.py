@@ -92,7 +92,7 @@ class Lease:
         _held.discard(self)
         path = _path(self.file, self._number)
         with contextlib.suppress(FileNotFoundError):  # lost, or its folder was removed
-            path.rename(path.with_name(f"{path.name}.{_FREE}"))
+            _rename(path, path.with_name(f"{path.name}.{_FREE}"))
 
     @property
     def is_lost(self) -> bool:
@@ -200,6 +200,18 @@ def clear(folder: Path) -> None:
     for file, name, _ in list(_all_in(folder)):
         if holder(file) is None:
             (folder / name).unlink(missing_ok=True)
+
+
+def _rename(path: Path, to: Path) -> None:
+    for _ in range(50):
+        try:
+            path.rename(to)
+            return
+        except PermissionError:
+            if os.name != "nt":
+                raise
+            time.sleep(0.1)  # Windows renames no file that somebody is reading
+    path.rename(to)
 
 
 def _path(file: Path, number: int) -> Path:

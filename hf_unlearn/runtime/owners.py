@@ -39,7 +39,10 @@ class Owner:
     @property
     def has_ended(self) -> bool:
         """Whether the process is known to have ended; never known of another machine."""
-        return self.is_here and started(self.pid) != self.started
+        if not self.is_here:
+            return False
+        now = started(self.pid)
+        return now is None or ("" not in (now, self.started) and now != self.started)
 
     def to_json(self) -> str:
         """One JSON line."""
@@ -60,13 +63,16 @@ def read_owner(text: str) -> Owner | None:
 
 
 def started(pid: int) -> str | None:
-    """When a process was started, as the system counts; ``None`` if there is none, or only its remains."""
+    """When a process was started, as the system counts; ``None`` if there is none, or only its remains.
+
+    Empty where it is there, and the system does not say more of somebody else's.
+    """
     if Path("/proc/self/stat").exists():
         try:
             # The name, in parentheses, may hold spaces: what follows is the state and, 19 words later, the time.
             words = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
         except OSError:
-            return None
+            return "" if _is_there(pid) else None  # some systems hide the processes of others
         return None if words[0] in "ZX" else words[19]
     import psutil
 
@@ -77,6 +83,16 @@ def started(pid: int) -> str | None:
         return None
     except psutil.AccessDenied:  # it is there, and somebody else's
         return ""
+
+
+def _is_there(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 @functools.cache
