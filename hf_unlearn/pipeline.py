@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,12 @@ from .runtime.environment import environment_failures
 from .runtime.files import whole_file, write_atomically, write_private
 from .runtime.garbage import leave_imports_alone
 from .runtime.jobs import Workers, default_workers
-from .runtime.processes import is_main_process, leave_group, world_size
+from .runtime.leases import refuse_if_lost
+from .runtime.locks import books_lock, is_run_locked, unit_lock
+from .runtime.processes import gather, is_main_process, leave_group, world_size
 from .runtime.progress import Progress
+from .runtime.reunion import together_again
+from .runtime.shared_folder import check_shared
 from .runtime.signals import refuse_if_stopped
 from .stages import Stage, stage_named, stages_of
 from .stages.attack import say_cost
@@ -34,7 +39,7 @@ from .stages.data import load_data, notes_on
 from .stages.earlier import earlier_runs
 from .stages.ends import settle_ends
 from .stages.findings import Finding, Findings
-from .stages.gathering import Gathered, Interview, gather
+from .stages.gathering import Gathered, Interview, make_sets
 from .stages.gathering import Request as SetRequest
 from .stages.models import base_models
 from .stages.planned import launched
@@ -53,6 +58,7 @@ from .stages.single_model import (
     load_rows,
     start_attacks,
 )
+from .stages.unit_list import ListedUnit, listed_units, unit_named, work_of
 from .stages.units import begun_recipe, claim_output_dir, output_lock, prepare_output_dir, try_output_dir
 
 Rows = str | Path | Iterable[Mapping[str, Any]]
@@ -118,7 +124,7 @@ def run_pipeline(
             prepare_output_dir(output_dir)
             check_places(recipe, output_dir, only)
         count = _worker_count(recipe) if workers is None else workers
-        with _lock(output_dir, main), Workers(count, output_dir / "workers.log") as pool:
+        with _lock(output_dir, main, progress), Workers(count, output_dir / "workers.log") as pool:
             if main:
                 claim_output_dir(output_dir, recipe.name, recipe.to_dict())
             if begun_recipe(output_dir):
@@ -131,6 +137,67 @@ def run_pipeline(
             seconds = {stage: round(value, 1) for stage, value in progress.seconds.items()}
             write_atomically(output_dir / "timings.json", json.dumps(seconds, indent=1))
         return RunResult(output_dir, run.verified, progress.seconds)
+
+
+def list_units(recipe: Recipe, output_dir: Path, progress: Progress, places: Places | None = None) -> list[ListedUnit]:
+    """The units of a run, each after those that it needs; nothing is made.
+
+    Args:
+        recipe: A checked recipe.
+        output_dir: The run's folder.
+        progress: Told what is found.
+        places: Where the recipe's keys stand in its file.
+
+    Raises:
+        RequestError: The run would be refused.
+        EnvironmentFailure: The Hub could not be reached.
+    """
+    recipe, bundle = _before(Request(recipe, output_dir), Findings(places), progress)
+    return listed_units(RunContext(recipe, output_dir, bundle, Workers(0), progress))
+
+
+def run_unit(
+    recipe: Recipe, output_dir: Path, name: str, *, progress: Progress | None = None, places: Places | None = None
+) -> None:
+    """Make one unit of a run, in the folder that commands for other units work in at the same time.
+
+    Under a launcher all processes train together; every other unit is made by one process.
+
+    Args:
+        recipe: A checked recipe.
+        output_dir: The run's folder.
+        name: Name of the unit, from :func:`list_units`.
+        progress: Where to announce what happens.
+        places: Where the recipe's keys stand in its file.
+
+    Raises:
+        RequestError: There is no such unit, it needs others, or somebody else is making it.
+        EnvironmentFailure: Memory, disk, network or a library failed.
+    """
+    main = is_main_process()
+    progress = progress or Progress(Console(highlight=False, quiet=not main))
+    recipe, bundle = _before(Request(recipe, output_dir, "train"), Findings(places), progress)
+    with environment_failures(output_dir), Workers(0) as pool:
+        context = RunContext(recipe, output_dir, bundle, pool, progress)
+        units = listed_units(context)
+        wanted = unit_named(units, name)
+        if world_size() > 1 and wanted.stage != "train":
+            raise RequestError(f"{wanted.name} is made by one process: start this command without a launcher")
+        if main:
+            prepare_output_dir(output_dir)
+        with unit_lock(output_dir, output_dir / wanted.name, progress.say) if main else nullcontext():
+            check_shared(output_dir)
+            if main:
+                with books_lock(output_dir):
+                    claim_output_dir(output_dir, recipe.name, recipe.to_dict(), alone=False)
+            leave_imports_alone()
+            work = work_of(units, wanted, start_run(context))
+            if work is not None and not gather(work.unit.done)[0]:
+                job = work.job()
+                for _ in progress.follow(wanted.stage, 1, pool.run([job])):
+                    pass
+            leave_group()
+        progress.say(f"{wanted.name} is finished")
 
 
 def _before(request: Request, findings: Findings, progress: Progress) -> tuple[Recipe, DataBundle]:
@@ -221,7 +288,7 @@ def run_stages(run: AnyRun, stages: Sequence[Stage]) -> None:
     """Run stages in their order.
 
     The processes of a launch go through the first stages together and separate after them: quantizers place devices
-    themselves, and no process may wait for them in a collective.
+    themselves, and no process may wait for them in a collective. For scoring they come together once more.
 
     Args:
         run: What every stage is given.
@@ -229,9 +296,13 @@ def run_stages(run: AnyRun, stages: Sequence[Stage]) -> None:
     """
     for stage in stages:
         refuse_if_stopped()
+        refuse_if_lost()
         if stage.processes != "together":
             leave_group()
-        if run.is_main or stage.processes != "main":
+        if stage.processes == "again":
+            with together_again(run.context.output_dir, partial(is_run_locked, run.context.output_dir)):
+                stage.run(run)
+        elif run.is_main or stage.processes != "main":
             stage.run(run)
     leave_group()
 
@@ -277,7 +348,7 @@ def attack_model(
     with environment_failures(output_dir):
         if main:
             claim_for_attacks(output_dir, models.model)
-        with _lock(output_dir, main), Workers(workers, output_dir / "workers.log") as pool:
+        with _lock(output_dir, main, progress), Workers(workers, output_dir / "workers.log") as pool:
             metrics = tuple(request.evaluate.metrics)
             context = SingleModel(output_dir, bundle, pool, progress, attacks, text_format, metrics)
             run = start_attacks(context, models, request.recipe)
@@ -301,12 +372,10 @@ def _worker_count(recipe: Recipe) -> int:
 
 
 @contextmanager
-def _lock(output_dir: Path, main: bool) -> Iterator[None]:
-    """Under several processes the main one holds the folder for all."""
-    if not main:
-        yield
-        return
-    with output_lock(output_dir):
+def _lock(output_dir: Path, main: bool, progress: Progress) -> Iterator[None]:
+    """Under several processes the main one holds the folder for all, and all must see it."""
+    with output_lock(output_dir, progress.say) if main else nullcontext():
+        check_shared(output_dir)
         yield
 
 
@@ -375,9 +444,9 @@ def propose(wanted: Wanted, output: Path) -> list[str]:
 
 
 def gather_sets(request: SetRequest, interview: Interview) -> Gathered:
-    """Make the sets of a first recipe that nobody gave, see :func:`hf_unlearn.stages.gathering.gather`."""
+    """Make the sets of a first recipe that nobody gave, see :func:`hf_unlearn.stages.gathering.make_sets`."""
     with environment_failures(request.folder):
-        return gather(request, interview)
+        return make_sets(request, interview)
 
 
 def forget(

@@ -19,7 +19,7 @@ from ..runtime.signals import ended_by_signals, stopped_by
 from ..runtime.streams import CLOSED, lost_output, open_standard_streams, watched_output
 from ..stages import stages_of
 from ..version import __version__
-from . import attack, check, evaluate, init, launchers, listing, plan, publish, report, requests, run
+from . import attack, check, evaluate, init, jobs, launchers, listing, plan, publish, report, requests, run
 from .command import Command
 
 OWN_FAULT = 70
@@ -160,6 +160,7 @@ def _commands() -> list[Command]:
         *init.COMMANDS,
         *plan.COMMANDS,
         run.RUN,
+        *jobs.COMMANDS,
         *stages,
         *own.values(),
         run.AUDIT,

@@ -24,6 +24,7 @@ from ..data.encoding import TextFormat, encode_prompt
 from ..data.example import Example
 from ..errors import RequestError
 from ..models.limits import context_length, padding_id
+from ..models.placement import input_device
 from .batch_runner import Passes
 from .records import ScoredRow
 from .spec import Sampling, SetRequest
@@ -230,8 +231,8 @@ class _Generator:
         generate: Any = self._model.generate
         with _plain_settings(self._model, settings):
             output = generate(
-                input_ids=ids.to(self._model.device),
-                attention_mask=mask.to(self._model.device),
+                input_ids=ids.to(input_device(self._model)),
+                attention_mask=mask.to(input_device(self._model)),
                 logits_processor=LogitsProcessorList(self._processors(prompts, width, new_tokens)),
                 stopping_criteria=StoppingCriteriaList(stopping),
                 **({} if cache is None else {"past_key_values": cache}),

@@ -40,8 +40,9 @@ def score_generic(
     """Records of the generic set with the values ``nll``, ``kl_to_target`` and ``fluency``.
 
     ``nll`` is the negative log-likelihood of the text and ``kl_to_target`` is ``KL(reference || model)`` over the next
-    token, both averaged over the row's labels (nats per token). ``fluency`` is :func:`~hf_unlearn.evaluation.metrics.text.text_entropy` of the greedy continuation of the
-    row's first third (at most 16 tokens after the tokenizer's own).
+    token, both averaged over the row's labels (nats per token). ``fluency`` is
+    :func:`~hf_unlearn.evaluation.metrics.text.text_entropy` of the greedy continuation of the row's first third (at
+    most 16 tokens after the tokenizer's own).
 
     Args:
         model: The model to judge, in eval mode.

@@ -47,6 +47,11 @@ def gradient_norms(model: PreTrainedModel, rows: Sequence[EncodedRow], passes: P
 def check_can_differentiate(model: PreTrainedModel) -> None:
     """Raise :class:`RequestError` for a model whose weights have no gradients."""
     method = quantization_method(model)
+    if any(parameter.device.type == "meta" for parameter in model.parameters()):
+        raise RequestError(
+            "gradient norms need all weights in memory, and some of this model's are on disk: use more or larger "
+            "devices, or leave out metrics that need gradients"
+        )
     integers = any(not parameter.is_floating_point() for parameter in model.parameters())
     if method is not None or integers:
         raise RequestError(

@@ -78,5 +78,5 @@ class LogitLens:
         if len(self._caught) != len(self._layers):
             return False
         with torch.inference_mode():
-            found = self._norm(self._caught[len(self._layers) - 1]).float()
+            found = self._norm(self._caught[len(self._layers) - 1]).float().to(expected.device)
         return bool(not expected.isfinite().all() or (found - expected).norm() <= 2e-2 * expected.norm())

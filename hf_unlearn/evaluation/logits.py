@@ -11,6 +11,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from ..models.head import Tail, matching_tail, narrowed_head
+from ..models.placement import input_device
 from ..runtime.environment import is_out_of_memory
 from .batch import Batch, grow_trees, padded_batch, tree_batch
 
@@ -43,8 +44,8 @@ class SelectedLogits:
 
     @property
     def device(self) -> torch.device:
-        """Where inputs have to be."""
-        return self._model.device
+        """Where inputs have to be, and where results are: the layers of a large model may be on several devices."""
+        return input_device(self._model)
 
     @property
     def whole(self) -> bool:
@@ -75,7 +76,7 @@ class SelectedLogits:
         """Float32 logits ``[chosen, vocabulary]``."""
         if self._head is None:
             return selected.float()
-        return self._tail.folded(self._head(selected)).float()
+        return self._tail.folded(self._head(selected)).float().to(self.device)
 
     def parts(self, count: int) -> Iterator[slice]:
         """Slices of ``count`` positions whose logits can be held at a time."""
@@ -109,11 +110,11 @@ class SelectedLogits:
     def _select(self, inputs: Mapping[str, Any], chosen: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
         if self._head is None:
             logits: torch.Tensor = self._model(**inputs).logits
-            return logits[chosen[0].to(logits.device), chosen[1].to(logits.device)]
+            return logits[chosen[0].to(logits.device), chosen[1].to(logits.device)].to(self.device)
         with narrowed_head(self._head, chosen, logits=False) as taken:
             self._model(**inputs)
         (selected,) = taken
-        return selected
+        return selected.to(self.device)
 
     def _gives_the_logits(self, head: nn.Module) -> bool:
         """Find the tail with which the head gives the model's logits; false if there is none."""

@@ -77,6 +77,7 @@ def evaluate_folder(
     from ..models.llama_cpp import RUNTIME, check_needs, load_llama_cpp
     from ..models.loading import files_digests, load_model
     from ..models.memory import batch_budget
+    from ..models.placement import input_device, spread_devices
     from .batch_runner import Journal, Passes
 
     requests = set_requests(sets, spec, scoring or {})
@@ -84,7 +85,9 @@ def evaluate_folder(
         check_needs(need for request in requests.values() for need in request.needs)
 
     def load(path: Path) -> PreTrainedModel:
-        return cast("PreTrainedModel", load_llama_cpp(path)) if runtime == RUNTIME else load_model(path, dtype, device)
+        if runtime == RUNTIME:
+            return cast("PreTrainedModel", load_llama_cpp(path))
+        return load_model(path, dtype, None if spread_devices(path, dtype) else device)
 
     tokenizer = load_tokenizer(str(folder))
     check_chat_template(tokenizer, fmt, [row for members in (*sets.values(), generic) for row in members])
@@ -100,14 +103,14 @@ def evaluate_folder(
         "scoring": {name: asdict(settings) for name, settings in (scoring or {}).items()},
         "dtype": dtype,
         "runtime": runtime,
-        "device": model.device.type,
+        "device": input_device(model).type,
         "versions": [SCORE_VERSION, *(version(package) for package in ("hf_unlearn", "torch", "transformers"))],
     }
     out_dir.mkdir(parents=True, exist_ok=True)
     journal = Journal(out_dir, hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest(), rank())
     with journal.open():
         # llama.cpp runs one row at a time.
-        budget = 1 if runtime == RUNTIME else batch_budget(spec.batch_tokens, model.device)
+        budget = 1 if runtime == RUNTIME else batch_budget(spec.batch_tokens, input_device(model))
         passes = Passes(budget, journal, shared=True)
         records = score_sets(model, tokenizer, sets, fmt, requests, passes)
         if generic:

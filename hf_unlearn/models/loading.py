@@ -21,6 +21,7 @@ from ..runtime.log_filters import hidden_library_bars, quiet_backends
 from ..verification.digests import hash_files
 from . import gptqmodel
 from .foreign import ADAPTER_FILE, adapter_error, refuse_foreign
+from .placement import spread_devices
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -101,7 +102,8 @@ def load_model(
     Args:
         folder: A ``save_pretrained`` folder, quantized or not, or a Hub id.
         dtype: ``float32``, ``bfloat16`` or ``float16``: the type of the weights that are not quantized.
-        device: Where to put it; this process's GPU if there is one, else the CPU.
+        device: Where to put it; left out, this process's GPU if there is one (all that the process sees if the
+            model needs several), else the CPU.
 
     Returns:
         The model in eval mode, all of its modules ready to be called on their own.
@@ -114,7 +116,10 @@ def load_model(
         raise RequestError(f"there is no dtype called {dtype!r}: use one of {', '.join(DTYPES)}")
     quiet_backends()
     # Without a GPU everything is on the CPU anyway, and this avoids accelerate's hooks.
-    device_map = {"": torch.device(device or run_device())} if torch.cuda.is_available() else None
+    device_map: str | dict[str, torch.device] | None = None
+    if torch.cuda.is_available():
+        several = spread_devices(folder, dtype) if device is None else None
+        device_map = several or {"": torch.device(device or run_device())}
     arguments = {**gptqmodel.loading_arguments(folder), **gguf_arguments(folder)}
     with hidden_library_bars():
         model = read_pretrained(folder, DTYPES[dtype], device_map=device_map, **arguments)

@@ -199,6 +199,9 @@ def _evaluation(given: PlanInput, shape: ModelShape, devices: Devices) -> StageP
     memory = inference_memory(shape, itemsize, itemsize, _budget(device), _budget(device) // 4)
     measured = given.measured.work("evaluate", passes, given.workers)
     fixed = fixed_seconds("evaluate", passes, given.workers)
+    note = ""
+    if _weights_fit(memory, devices) is False and devices.machine.accelerator and devices.count > 1:
+        memory, note = _spread(memory, devices.count), f"the model is spread over {devices.count} devices"
     return StagePlan(
         "evaluate",
         f"{given.models} models, {1 + len(given.formats)} times",
@@ -208,7 +211,14 @@ def _evaluation(given: PlanInput, shape: ModelShape, devices: Devices) -> StageP
         memory=memory,
         fits=_weights_fit(memory, devices),
         measured=measured is not None,
+        note=note,
     )
+
+
+def _spread(memory: Memory, count: int) -> Memory:
+    """What a device holds of a model whose layers are on several."""
+    weights = round(memory.weights / count)
+    return replace(memory, weights=weights, peak=memory.peak - memory.weights + weights)
 
 
 def _budget(device: str) -> int:

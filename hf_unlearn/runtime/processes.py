@@ -7,7 +7,10 @@ has to know who writes files, before torch is imported or without a process grou
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import secrets
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..errors import HfUnlearnError
@@ -22,6 +25,32 @@ LAUNCH_VARIABLES = (
     *("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "GROUP_RANK"),
     *("ACCELERATE_USE_DEEPSPEED", "ACCELERATE_USE_FSDP"),
 )
+
+
+@dataclass(frozen=True)
+class Left:
+    """A launch whose processes have separated.
+
+    Attributes:
+        variables: What the launcher told this process.
+        token: A name of the launch that all of its processes know.
+    """
+
+    variables: Mapping[str, str]
+    token: str
+
+    @property
+    def rank(self) -> int:
+        """Number of this process, from 0."""
+        return int(self.variables.get("RANK", "0"))
+
+    @property
+    def world_size(self) -> int:
+        """Number of processes."""
+        return int(self.variables["WORLD_SIZE"])
+
+
+_left: Left | None = None
 
 
 def world_size() -> int:
@@ -81,12 +110,28 @@ def on_main_process(action: Callable[[], None]) -> None:
 def leave_group() -> None:
     """Leave the process group after the last collective stage: quantizers place devices themselves, and the others
     must not wait for them in a collective. From here on each process believes to be the only one."""
+    global _left
     if world_size() == 1:
         return
+    token = gather(secrets.token_hex(8))[0]
     wait_for_everyone()
     _state().destroy_process_group()
-    for name in LAUNCH_VARIABLES:
-        os.environ.pop(name, None)
+    _left = Left({name: os.environ.pop(name) for name in LAUNCH_VARIABLES if name in os.environ}, token)
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """Let this process believe to be the only one for the block: what it calls waits for no other."""
+    hidden = {name: os.environ.pop(name) for name in LAUNCH_VARIABLES if name in os.environ}
+    try:
+        yield
+    finally:
+        os.environ.update(hidden)
+
+
+def left_launch() -> Left | None:
+    """The launch whose group this process has left; ``None`` in a run of one process."""
+    return _left
 
 
 def _state() -> PartialState:

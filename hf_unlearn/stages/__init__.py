@@ -24,14 +24,15 @@ class Stage:
             own.
         commands: Commands that run it by itself; the one with its name if left out.
         processes: Which processes of a launch call it: all of them ``together`` (the stages at the beginning of the
-            list alone), the main process with others that take free jobs (``helped``), or the ``main`` process alone.
+            list alone), the main process with others that take free jobs (``helped``), all of them as one group that
+            comes together once more (``again``), or the ``main`` process alone.
     """
 
     name: str
     function: str
     help: str = ""
     commands: tuple[str, ...] = ()
-    processes: Literal["together", "helped", "main"] = "main"
+    processes: Literal["together", "again", "helped", "main"] = "main"
 
     def run(self, run: AnyRun) -> None:
         """Do what has not been done yet."""
@@ -48,7 +49,7 @@ STAGES: tuple[Stage, ...] = (
     Stage("self-generated", f"{_HERE}.self_generated:self_generated_stage", commands=("train",), processes="together"),
     Stage("train", f"{_HERE}.train:train_stage", "unlearn with every method of a recipe", processes="together"),
     Stage("export", f"{_HERE}.export:export_stage", "make the quantized variants"),
-    Stage("evaluate", f"{_HERE}.evaluate:evaluate_stage", "score every model in every format"),
+    Stage("evaluate", f"{_HERE}.evaluate:evaluate_stage", "score every model in every format", processes="again"),
     Stage("benchmarks", f"{_HERE}.benchmarks:benchmark_stage", commands=("evaluate",)),
     Stage("earlier-scores", f"{_HERE}.earlier:score_earlier", commands=("evaluate",)),
     Stage("attack", f"{_HERE}.attack:attack_stage", "run the attacks", processes="helped"),

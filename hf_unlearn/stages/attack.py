@@ -20,14 +20,14 @@ from ..attacks.cost import cost_lines, measure
 from ..attacks.dequantize import write_dequantized
 from ..attacks.model_cache import release
 from ..runtime.jobs import Job, Workers
-from ..runtime.locks import CLAIMS, claim_file, claimed
+from ..runtime.locks import claim_file, claimed, clear_claims
 from .chain import check_subjects
 from .context import AnyRun, Context, Subject, generation_inputs
 from .run import Run
 from .units import Unit
 
 # Next to the attacks' own folders, whose names begin with a letter or digit.
-_WEIGHTS = ".weights"
+WEIGHTS = ".weights"
 _PAUSE = 0.3
 
 
@@ -63,8 +63,8 @@ def attack_stage(run: AnyRun) -> None:
     release()
     if run.is_main:
         for subject in subjects:
-            shutil.rmtree(context.folder("attack", subject.name) / _WEIGHTS, ignore_errors=True)
-        shutil.rmtree(context.output_dir / CLAIMS, ignore_errors=True)
+            shutil.rmtree(context.folder("attack", subject.name) / WEIGHTS, ignore_errors=True)
+        clear_claims(context.output_dir)
 
 
 def attack_units(
@@ -96,14 +96,24 @@ def attack_job(unit: Unit, claim: Path, attack: Attack, job: str, attacked: Atta
     """Run one job, unless another process is working on it."""
     with claimed(claim) as mine:
         if mine:
-            unit.run(lambda out: attack.run_job(job, attacked, out))
+            make_attack(unit, attack, job, attacked)
+
+
+def make_attack(unit: Unit, attack: Attack, job: str, attacked: Attacked) -> None:
+    """Run one job, which is this process's own."""
+    unit.run(lambda out: attack.run_job(job, attacked, out))
 
 
 def dequantize_job(unit: Unit, claim: Path, folder: Path) -> None:
     """Write the weights that a quantized variant represents, unless another process is working on it."""
     with claimed(claim) as mine:
         if mine:
-            unit.run(lambda out: write_dequantized(folder, out))
+            make_weights(unit, folder)
+
+
+def make_weights(unit: Unit, folder: Path) -> None:
+    """Write the weights that a quantized variant represents; the unit is this process's own."""
+    unit.run(lambda out: write_dequantized(folder, out))
 
 
 def attack_result(
@@ -126,7 +136,7 @@ def _tasks(context: Context, subjects: Sequence[Subject], target: Subject | None
     attacks = []
     for subject in subjects:
         for name, attack in context.attacks.items():
-            attacked = _attacked(context, subject, target, attack)
+            attacked = attacked_model(context, subject, target, attack)
             after = after_of(attack)
             for job, unit in attack_units(context, target, subject, name, attack).items():
                 if unit.done:
@@ -143,20 +153,22 @@ def _tasks(context: Context, subjects: Sequence[Subject], target: Subject | None
 
 
 def _weights_task(context: Context, subject: Subject, after: str) -> _Task:
-    variant, unit = context.export_unit(subject, after), _weights_unit(context, subject, after)
+    variant, unit = context.export_unit(subject, after), weights_unit(context, subject, after)
     claim = claim_file(context.output_dir, unit.path)
     job = Job(f"{subject.name} weights of {after}", dequantize_job, (unit, claim, variant.path))
     return _Task(unit, job, [variant])
 
 
-def _weights_unit(context: Context, subject: Subject, after: str) -> Unit:
+def weights_unit(context: Context, subject: Subject, after: str) -> Unit:
+    """Where the weights that a quantized variant represents are, for attacks that start from them."""
     inputs = {"stage": "attack", "weights of": dict(context.export_unit(subject, after).inputs)}
-    return Unit(context.folder("attack", subject.name) / _WEIGHTS / after, inputs)
+    return Unit(context.folder("attack", subject.name) / WEIGHTS / after, inputs)
 
 
-def _attacked(context: Context, subject: Subject, target: Subject | None, attack: Attack) -> Attacked:
+def attacked_model(context: Context, subject: Subject, target: Subject | None, attack: Attack) -> Attacked:
+    """What an attack on a model is given."""
     after = after_of(attack)
-    folder = subject.folder if after is None else _weights_unit(context, subject, after).path
+    folder = subject.folder if after is None else weights_unit(context, subject, after).path
     known = subject.folder if target is None else target.folder
     return Attacked(folder, known, context.bundle, context.text_format, context.attack_metrics)
 

@@ -12,14 +12,14 @@ from functools import partial
 from ..attacks.base import check_judgeable
 from ..errors import RequestError
 from ..evaluation.records import read_records
-from ..evaluation.run import RECORDS_FILE, evaluate_folder, fact_scores
+from ..evaluation.run import RECORDS_FILE, fact_scores
 from ..recipe.checks import located
-from ..runtime.processes import is_main_process, on_main_process, wait_for_everyone, world_size
+from ..runtime.processes import on_main_process
 from ..verification.intervals import Bootstrap
 from ..verification.references import IDENTITY, check_target_knows, find_reference, judged_metrics, leaking_metrics
 from ..verification.scores import ScoreKey, ScoreTable
 from .context import RunContext, Subject
-from .evaluate import evaluation, evaluation_arguments, evaluation_unit
+from .evaluate import evaluation_unit, score, unscored
 from .run import EarlierRun, Run
 
 SPLIT = "forget"
@@ -70,29 +70,9 @@ def check_baselines(context: RunContext, target: Subject, subjects: Sequence[Sub
 
 
 def _score(context: RunContext, target: Subject, subjects: Sequence[Subject]) -> None:
-    sets = context.bundle.scored_sets()
-    waiting = []
-    for subject in subjects:
-        unit = evaluation_unit(context, target, subject, IDENTITY, sets)
-        if not unit.done:
-            waiting.append((subject, unit))
-    wait_for_everyone()  # no process begins a unit before all have seen that it is not done
-    if world_size() == 1:
-        jobs = [evaluation(context, target, subject, IDENTITY, unit) for subject, unit in waiting]
-        for _ in context.progress.follow("evaluate", len(jobs), context.workers.run(jobs)):
-            pass
-        return
-    for subject, unit in waiting:  # the processes of a launcher share the rows
-        partial = unit.begin() if is_main_process() else unit.partial
-        wait_for_everyone()
-        folder, rows, generic, reference, text_format, spec, dtype, runtime = evaluation_arguments(
-            context, target, subject, IDENTITY
-        )
-        evaluate_folder(folder, rows, generic, reference, text_format, spec, partial, dtype, runtime=runtime)
-        wait_for_everyone()
-        if is_main_process():
-            unit.finish()
-        wait_for_everyone()
+    waiting = unscored(context, target, [(subject, IDENTITY) for subject in subjects])
+    for _ in context.progress.follow("evaluate", len(waiting), score(context, target, waiting)):
+        pass
 
 
 def _scores(context: RunContext, target: Subject, subjects: Sequence[Subject]) -> ScoreTable:

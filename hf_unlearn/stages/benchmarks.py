@@ -29,12 +29,18 @@ def benchmark_stage(run: Run) -> None:
     if spec is None:
         return
     waiting = [
-        Job(f"{subject.name} benchmarks", benchmark_job, (unit, subject.folder, run.recipe.model.dtype, spec))
+        benchmarking(context, spec, subject, unit)
         for subject, unit in _units(context, spec, run.subjects)
         if not unit.done
     ]
     for _ in context.progress.follow("benchmarks", len(waiting), context.workers.run(waiting)):
         pass
+
+
+def benchmarking(context: RunContext, spec: BenchmarkSpec, subject: Subject, unit: Unit) -> Job:
+    """The job that runs all tasks on one model."""
+    arguments = (unit, subject.folder, context.recipe.model.dtype, spec)
+    return Job(f"{subject.name} benchmarks", benchmark_job, arguments)
 
 
 def benchmark_job(unit: Unit, folder: Path, dtype: str, spec: BenchmarkSpec) -> None:
@@ -88,10 +94,10 @@ def _values(records: Sequence[ScoredRow], task: str, metric: str) -> list[float]
 
 def _units(context: RunContext, spec: BenchmarkSpec, subjects: Sequence[Subject]) -> list[tuple[Subject, Unit]]:
     judged = [subject for subject in subjects if subject.role in ("target", "method")]
-    return [(subject, _unit(context, spec, subject)) for subject in judged]
+    return [(subject, benchmark_unit(context, spec, subject)) for subject in judged]
 
 
-def _unit(context: RunContext, spec: BenchmarkSpec, subject: Subject) -> Unit:
+def benchmark_unit(context: RunContext, spec: BenchmarkSpec, subject: Subject) -> Unit:
     inputs = {
         "stage": FOLDER,
         "model": subject.digest,

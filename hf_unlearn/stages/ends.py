@@ -13,6 +13,7 @@ from ..data.example import DataBundle, Example
 from ..models.ends import Ends, ask_ends, rows_to_ask, settled
 from ..models.loading import load_model
 from ..runtime.jobs import Job, Workers
+from ..runtime.locks import claim_file, locked
 from ..runtime.processes import on_main_process
 from ..runtime.progress import Progress
 from .context import Subject, plain_row
@@ -61,11 +62,14 @@ def settle_ends(run: _Run, asked: Subject) -> TextFormat:
     unit = Unit(run.output_dir / "references" / "ends", inputs)
 
     def ask() -> None:
-        if unit.done:
-            return
-        jobs = [Job("target", ends_job, (unit, asked.folder, rows, fmt))]
-        for _, said in run.workers.run(jobs):
-            run.progress.say(said)
+        claim = claim_file(run.output_dir, unit.path)
+        claim.parent.mkdir(parents=True, exist_ok=True)
+        with locked(claim, before_waiting=lambda: None):  # of several commands for single units the first one asks
+            if unit.done:
+                return
+            jobs = [Job("target", ends_job, (unit, asked.folder, rows, fmt))]
+            for _, said in run.workers.run(jobs):
+                run.progress.say(said)
 
     on_main_process(ask)
     return settled(fmt, read_ends(unit))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,32 +15,91 @@ from ..data.example import Example
 from ..evaluation.metrics import SCORE_VERSION, score_versions
 from ..evaluation.run import SUMMARY_FILE, EvalSpec, evaluate_folder
 from ..models.llama_cpp import runtime_version, split_runtime
+from ..models.placement import spread_devices
 from ..reporting.first_scores import SETS, FirstScores, print_first_scores
 from ..runtime.environment import no_room
 from ..runtime.jobs import Job
+from ..runtime.processes import alone, gather, is_main_process, on_main_process, wait_for_everyone, world_size
 from ..verification.references import IDENTITY
 from .chain import check_subjects, check_variants
 from .context import RunContext, Subject, generation_inputs
 from .run import Run
 from .units import Unit
 
+_PAUSE = 1.0
+
 
 def evaluate_stage(run: Run) -> None:
-    """Score what is not scored yet."""
+    """Score what is not scored yet. Under several processes all of them call this together and share the rows."""
     context = run.context
-    waiting = [
-        evaluation(context, run.target, subject, transform, unit)
-        for subject in run.subjects
-        for transform in context.transforms
-        if not (unit := evaluation_unit(context, run.target, subject, transform, context.bundle.scored_sets())).done
-    ]
+    every = [(subject, transform) for subject in run.subjects for transform in context.transforms]
+    waiting = unscored(context, run.target, every)
     if waiting:
-        check_subjects(run.subjects)
-        check_variants(context, run.subjects)
-    for _ in context.progress.follow("evaluate", len(waiting), context.workers.run(waiting)):
+        on_main_process(lambda: _check_models(run))
+    for _ in context.progress.follow("evaluate", len(waiting), score(context, run.target, waiting)):
         pass
-    if waiting and context.recipe.attack:  # without attacks the whole table comes at once
+    if waiting and context.recipe.attack and is_main_process():  # without attacks the whole table comes at once
         _print_first_scores(run)
+
+
+def unscored(
+    context: RunContext, target: Subject, every: Sequence[tuple[Subject, str]]
+) -> list[tuple[Subject, str, Unit]]:
+    """Models and transforms without scores, and where these will be; the same list in all processes of a group."""
+    sets = context.bundle.scored_sets()
+    units = [(subject, name, evaluation_unit(context, target, subject, name, sets)) for subject, name in every]
+    # A file server may show the others later what the first one has finished.
+    waiting = gather([number for number, (_, _, unit) in enumerate(units) if not unit.done])[0]
+    return [units[number] for number in waiting]
+
+
+def score(
+    context: RunContext, target: Subject, waiting: Sequence[tuple[Subject, str, Unit]]
+) -> Iterator[tuple[Job, Any]]:
+    """Score models, in the worker processes or, in a group of several processes, by all of them together.
+
+    Yields:
+        Each job when it is done.
+    """
+    jobs = [evaluation(context, target, subject, transform, unit) for subject, transform, unit in waiting]
+    if world_size() == 1:
+        yield from context.workers.run(jobs)
+        return
+    for (subject, transform, unit), job in zip(waiting, jobs, strict=True):
+        arguments = evaluation_arguments(context, target, subject, transform)
+        _score_together(unit, *arguments)
+        yield job, None
+
+
+def _score_together(
+    unit: Unit,
+    folder: Path,
+    sets: dict[str, tuple[Example, ...]],
+    generic: Sequence[Example],
+    reference: Path,
+    text_format: TextFormat,
+    spec: EvalSpec,
+    dtype: str,
+    runtime: str,
+) -> None:
+    """Score one folder, its rows shared by all processes; the main one writes the unit."""
+    out = unit.begin() if is_main_process() else unit.partial
+    wait_for_everyone()
+    if spread_devices(folder, dtype) is None:
+        evaluate_folder(folder, sets, generic, reference, text_format, spec, out, dtype, runtime=runtime)
+    elif is_main_process():  # the model is over all devices, and there are no others for a second one
+        with alone():
+            evaluate_folder(folder, sets, generic, reference, text_format, spec, out, dtype, runtime=runtime)
+    else:
+        while not (out / SUMMARY_FILE).exists():  # not in a collective, which would time out
+            time.sleep(_PAUSE)
+    wait_for_everyone()
+    on_main_process(unit.finish)
+
+
+def _check_models(run: Run) -> None:
+    check_subjects(run.subjects)
+    check_variants(run.context, run.subjects)
 
 
 def _print_first_scores(run: Run) -> None:

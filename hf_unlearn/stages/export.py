@@ -11,7 +11,7 @@ from ..quantization import export_format
 from ..quantization.calibration import Calibration
 from ..runtime.jobs import Job
 from .chain import check_subjects
-from .context import AnyRun
+from .context import AnyRun, Context, Subject
 from .run import Run
 from .units import Unit
 
@@ -22,7 +22,7 @@ def export_stage(run: AnyRun) -> None:
     """Make every variant that does not exist yet."""
     context = run.context
     waiting = [
-        Job(f"{subject.name} {name}", export_job, (unit, name, subject.folder, context.calibrations.get(name)))
+        export(context, subject, name, unit)
         for subject in run.subjects
         for name in context.formats
         if not (unit := context.export_unit(subject, name)).done
@@ -31,6 +31,12 @@ def export_stage(run: AnyRun) -> None:
         check_subjects(run.subjects)
     for _ in context.progress.follow("export", len(waiting), context.workers.run(waiting)):
         pass
+
+
+def export(context: Context, subject: Subject, format_name: str, unit: Unit) -> Job:
+    """The job that writes one variant of a model."""
+    calibration = context.calibrations.get(format_name)
+    return Job(f"{subject.name} {format_name}", export_job, (unit, format_name, subject.folder, calibration))
 
 
 def export_job(unit: Unit, format_name: str, source: Path, calibration: Calibration | None = None) -> None:

@@ -126,7 +126,7 @@ class _Forget:
         return list(dict.fromkeys(template.name for template in self.templates))
 
 
-def gather(request: Request, interview: Interview) -> Gathered:
+def make_sets(request: Request, interview: Interview) -> Gathered:
     """Make the sets that are missing, and write them as files that their owner can read and edit.
 
     Args:

@@ -50,7 +50,7 @@ class Wanted:
         sets: Files of rows by set: ``forget`` and ``retain``, and ``holdout`` or ``generic``.
         never_knew: A model that was trained without the forget set, if there is one.
         description: In the publisher's words, what is removed.
-        made: Sets whose files were made, with a column for groups, by :func:`hf_unlearn.stages.gathering.gather`.
+        made: Sets whose files were made, with a column for groups, by :func:`hf_unlearn.stages.gathering.make_sets`.
         avoid: Words that say by themselves that a text is about what is forgotten.
         schema: Name of the schema for editors beside the recipe, if it is written there.
     """

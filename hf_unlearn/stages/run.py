@@ -88,7 +88,17 @@ class Run:
         """
         return [*self.baselines, *self.audited, *self._trained(), *self._untrained_controls()]
 
-    def _trained(self) -> list[Subject]:
+    def subject(self, name: str) -> Subject:
+        """One model of the run; others need not have been trained yet.
+
+        Raises:
+            RequestError: It has not been trained yet.
+        """
+        known = [*self.baselines, *self.audited, *self._untrained_controls()]
+        found = [subject for subject in known if subject.name == name] or self._trained(name)
+        return found[0]
+
+    def _trained(self, only: str | None = None) -> list[Subject]:
         methods = {method.name for method in self.recipe.methods}
         return [
             Subject(
@@ -98,6 +108,7 @@ class Run:
                 digest_of(plan.unit.outputs()),
             )
             for plan in training_plans(self.context, self.target, self.never_knew)
+            if only is None or plan.name == only
         ]
 
     def _untrained_controls(self) -> list[Subject]:

@@ -39,13 +39,18 @@ def self_generated_stage(run: Run) -> None:
     def write() -> None:
         if unit.done:
             return
-        forget, length, dtype = run.bundle.never_said, recipe.data.max_length, recipe.model.dtype
-        arguments = (unit, run.target.folder, spec, forget, named_sets(context), length, dtype)
-        jobs = [Job("texts of the target", write_job, arguments)]
+        jobs = [writing(run, spec, unit)]
         for _, said in context.progress.follow("draw", len(jobs), context.workers.run(jobs)):
             context.progress.say(said)
 
     on_main_process(write)
+
+
+def writing(run: Run, spec: DrawSpec, unit: Unit) -> Job:
+    """The job that lets the target write."""
+    forget, length, dtype = run.bundle.never_said, run.recipe.data.max_length, run.recipe.model.dtype
+    arguments = (unit, run.target.folder, spec, forget, named_sets(run.context), length, dtype)
+    return Job("texts of the target", write_job, arguments)
 
 
 def write_job(

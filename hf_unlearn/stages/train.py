@@ -37,17 +37,19 @@ def train_stage(run: Run) -> None:
 
     Never-knew models that are controls are built here, beside what takes long, and not before everything else.
     """
-    context, recipe = run.context, run.recipe
-    waiting = [
-        Job(plan.name, plan_job, (plan, run.target.folder, context.text_format, recipe.seed, recipe.model.dtype))
-        for plan in training_plans(context, run.target, run.never_knew)
-        if not plan.done
-    ]
+    context = run.context
+    waiting = [training(run, plan) for plan in training_plans(context, run.target, run.never_knew) if not plan.done]
     if world_size() == 1:  # else they were built before: a training takes all processes
         waiting += control_builds(context)
     for job, warning in context.progress.follow("train", len(waiting), context.workers.run(waiting)):
         if warning:
             context.progress.say(f"{job.title}: {warning}")
+
+
+def training(run: Run, plan: TrainingPlan) -> Job:
+    """The job that trains one model. Under several processes all of them do it together."""
+    recipe, text_format = run.recipe, run.context.text_format
+    return Job(plan.name, plan_job, (plan, run.target.folder, text_format, recipe.seed, recipe.model.dtype))
 
 
 def plan_job(plan: TrainingPlan, target: Path, text_format: TextFormat, seed: int, dtype: str) -> str:

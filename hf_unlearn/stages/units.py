@@ -32,7 +32,8 @@ from ..runtime.files import (
     write_atomically,
     write_synced,
 )
-from ..runtime.locks import locked
+from ..runtime.leases import refuse_if_lost
+from ..runtime.locks import run_lock
 from ..verification.digests import sha256_file
 
 MANIFEST = "manifest.json"
@@ -133,7 +134,12 @@ class Unit:
         return self.partial
 
     def finish(self) -> None:
-        """Write the manifest, with the seconds since :meth:`begin`, and rename the built folder into place."""
+        """Write the manifest, with the seconds since :meth:`begin`, and rename the built folder into place.
+
+        Raises:
+            EnvironmentFailure: This process was out of touch for so long that it lost its claim.
+        """
+        refuse_if_lost()  # somebody else may be making the unit by now
         manifest: dict[str, Any] = {"inputs": fingerprint(self.inputs), "outputs": file_digests(self.partial)}
         begun = (read_manifest(self.partial, finished=False) or {}).get("begun")
         if isinstance(begun, float):
@@ -236,17 +242,24 @@ def try_output_dir(output_dir: Path) -> None:
                 each.rmdir()
 
 
-def claim_output_dir(output_dir: Path, name: str, recipe: Mapping[str, Any]) -> None:
+def claim_output_dir(output_dir: Path, name: str, recipe: Mapping[str, Any], *, alone: bool = True) -> None:
     """Make ``output_dir`` this recipe's, or check that it already is. The caller holds its lock.
 
     As long as nothing has been made in it, another recipe (or the corrected one) may take it.
+
+    Args:
+        output_dir: The run's folder.
+        name: Of the recipe.
+        recipe: Its values.
+        alone: Whether nobody else works on units of the run: what killed processes left is then removed.
 
     Raises:
         RequestError: The folder belongs to another recipe, to this one with other values, or holds something else.
     """
     marker = output_dir / RUN_FILE
     here = prepare_output_dir(output_dir)
-    sweep(output_dir)
+    if alone:
+        sweep(output_dir)
     if here <= _BOOKS:
         record = {"name": name, "recipe": recipe}
         write_atomically(marker, json.dumps(record, indent=1, sort_keys=True, default=_plain))
@@ -311,14 +324,17 @@ def _differences(a: Any, b: Any, path: str = "") -> Iterator[str]:
 
 
 @contextmanager
-def output_lock(output_dir: Path) -> Iterator[None]:
-    """Lock the output folder against a second run at the same time (released by the system if this one is killed).
+def output_lock(output_dir: Path, say: Callable[[str], None] = lambda text: None) -> Iterator[None]:
+    """Lock the output folder against a second run at the same time (free again when this one ends, or is lost).
+
+    Args:
+        output_dir: The run's folder.
+        say: Told if a process on another machine has to be waited for.
 
     Raises:
-        RequestError: Another run holds it.
+        RequestError: Another run holds it, or a command for one unit is at work in it.
+        EnvironmentFailure: The file system has no working locks.
     """
     output_dir.mkdir(parents=True, exist_ok=True)
-    with locked(output_dir / ".lock") as mine:
-        if not mine:
-            raise RequestError(f"another run is using {output_dir}: wait for it, or choose another --output-dir")
+    with run_lock(output_dir, say):
         yield

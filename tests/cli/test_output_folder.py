@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from tiny_recipe import TINY, run
 
 
 def listing(folder: Path) -> dict[str, int]:
-    paths = (path for path in folder.rglob("*") if path.is_file() and path.name != ".lock")
+    paths = (path for path in folder.rglob("*") if path.is_file() and path.parent.name != ".locks")
     return {str(path): path.stat().st_mtime_ns for path in paths}
 
 
@@ -75,7 +76,7 @@ def test_a_folder_without_rights_as_somebody_else(recipe, refused, tmp_path):
         os.seteuid(0)
     assert sentence.startswith(f"no permission to read or write ({folder}")
     assert "choose another --output-dir" in sentence
-    assert not [path for path in folder.iterdir() if path.name != ".lock"]
+    assert not [path for path in folder.iterdir() if path.name != ".locks"]
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
@@ -100,7 +101,8 @@ def test_a_second_run_waits_outside_and_ctrl_c_loses_nothing(recipe, finished, r
     wait_for(out / "train.partial" / "checkpoints", process)
     os.killpg(process.pid, signal.SIGSTOP)  # or it could be done before the second one has looked
     sentence = refused(2, "run", recipe, "--output-dir", out)
-    assert sentence == f"another run is using {out}: wait for it, or choose another --output-dir"
+    who = f"process {process.pid} on {platform.node()}"
+    assert sentence == f"another run is using {out} ({who}): wait for it, or choose another --output-dir"
 
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to all processes of the command
     os.killpg(process.pid, signal.SIGCONT)

@@ -36,7 +36,7 @@ JOURNAL = "records.partial-0.jsonl"
 
 # Evaluates what the test pickled; dies by SIGKILL in the so-manieth forward of the model's first layer, or not (0).
 SCRIPT = """
-import os, pickle, signal, sys
+import os, pickle, signal, sys, time
 from pathlib import Path
 import torch
 from hf_unlearn.models import loading
@@ -56,6 +56,22 @@ def load_mortal(*args, **kwargs):
 
 loading.load_model = load_mortal
 evaluate_folder(*arguments, scoring=scoring)
+if "RANK" in os.environ:  # once more by processes that have separated, of which the first one was busy alone
+    from hf_unlearn.runtime.processes import leave_group, rank, world_size
+    from hf_unlearn.runtime.reunion import together_again
+
+    number, out = rank(), Path(arguments[-1])
+    leave_group()
+    assert (rank(), world_size()) == (0, 1)
+    if number == 0:
+        time.sleep(1)
+    before = len(seen)
+    with together_again(out.parent, lambda: True):
+        assert (rank(), world_size()) == (number, 2)
+        evaluate_folder(*arguments[:-1], out.with_name("again"), scoring=scoring)
+    assert (rank(), world_size()) == (0, 1)
+    os.environ["RANK"] = str(number)
+    assert len(seen) == 2 * before, "each has done as much as the first time"
 Path(sys.argv[1] + os.environ.get("RANK", "")).write_text(str(len(seen)))
 if torch.distributed.is_initialized():
     torch.distributed.destroy_process_group()
@@ -184,10 +200,12 @@ def test_two_processes_share_the_forwards_and_give_the_files_of_one(arguments, w
     out = tmp_path / "out"
     done = start(tmp_path, 0, arguments, out, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
     assert done.returncode == 0, done.stderr[-3000:]
-    assert {name: (out / name).read_bytes() for name in FILES} == whole
-    assert sorted(path.name for path in out.iterdir()) == sorted(FILES)
+    for folder in (out, tmp_path / "again"):
+        assert {name: (folder / name).read_bytes() for name in FILES} == whole
+        assert sorted(path.name for path in folder.iterdir()) == sorted(FILES)
+    assert not list(tmp_path.glob(".meeting*"))
     evaluate_folder(*arguments, tmp_path / "alone", scoring=SCORING)
-    shares = [int((tmp_path / f"arguments.pickle{rank}").read_text()) for rank in (0, 1)]
+    shares = [int((tmp_path / f"arguments.pickle{rank}").read_text()) / 2 for rank in (0, 1)]
     assert max(shares) < 0.8 * len(forwards)
 
 

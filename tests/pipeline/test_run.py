@@ -12,7 +12,7 @@ from hf_unlearn.verification.report_file import load_report
 
 
 def files(folder: Path) -> dict[str, int]:
-    paths = [path for path in folder.rglob("*") if path.is_file() and path.name != ".lock"]
+    paths = [path for path in folder.rglob("*") if path.is_file() and path.parent.name != ".locks"]
     return {str(path): path.stat().st_mtime_ns for path in paths}
 
 

@@ -75,3 +75,4 @@ def test_processes_go_together_before_they_part():
     """A stage that all processes run together could not come after they have parted."""
     together = [stage.processes == "together" for stage in STAGES]
     assert together == sorted(together, reverse=True)
+    assert [stage.name for stage in STAGES if stage.processes == "again"] == ["evaluate"]

@@ -13,7 +13,8 @@ from hf_unlearn.models.loading import empty_model_of
 from hf_unlearn.planning.activations import Kept
 from hf_unlearn.planning.disk import variant_bytes
 from hf_unlearn.planning.machines import GIB, MACHINES, Machine, Rate, machine_named
-from hf_unlearn.planning.memory import Step, Stored, training_memory
+from hf_unlearn.planning.memory import Memory, Step, Stored, training_memory
+from hf_unlearn.planning.plan import _spread
 from hf_unlearn.planning.shape import shape_of
 from hf_unlearn.planning.strategies import devices_of
 from hf_unlearn.planning.training import Devices, TrainingInput, plan_training, what_would_fit
@@ -147,3 +148,8 @@ def test_experts_are_all_kept_and_few_are_met():
     shape = shape_of(empty_model_of(tiny_config("mixtral")))
     experts = 3 * 4 * 3 * 64 * 160  # layers, experts, matrices
     assert shape.parameters > experts and shape.body < experts
+
+
+def test_a_model_that_is_scored_over_several_devices_has_its_weights_shared_out():
+    whole = Memory(weights=800, gradients=0, states=0, activations=30, logits=20, caches=0, peak=850)
+    assert _spread(whole, 4) == Memory(200, 0, 0, 30, 20, 0, 250)

@@ -15,7 +15,7 @@ import pytest
 from hf_unlearn.data.asked_fact import SHORTLY
 from hf_unlearn.data.sources import Source, load_source
 from hf_unlearn.errors import RequestError
-from hf_unlearn.stages.gathering import LEAST_KEPT, NOTE_FILE, Interview, Request, gather
+from hf_unlearn.stages.gathering import LEAST_KEPT, NOTE_FILE, Interview, Request, make_sets
 from hf_unlearn.stages.respondent import Task
 
 THINGS = (
@@ -97,7 +97,7 @@ def test_a_subject_becomes_three_sets(tmp_path, chat):
         shown.extend(fact.prompt for fact in facts)
         return [place for place in range(len(facts)) if "saint" not in facts[place].prompt]
 
-    found = gather(Request(tmp_path / "rows", subject="France"), asked(target, confirm))
+    found = make_sets(Request(tmp_path / "rows", subject="France"), asked(target, confirm))
     assert found.made == {"forget", "retain", "holdout"} and list(found.sets) == ["forget", "retain", "holdout"]
     assert found.names == ("France",)
     sets = {name: rows_of(path) for name, path in found.sets.items()}
@@ -135,22 +135,22 @@ def test_a_subject_becomes_three_sets(tmp_path, chat):
 
 
 def test_nothing_is_asked_again_and_nothing_overwritten(tmp_path):
-    gather(Request(tmp_path, subject="France"), asked(Table()))
+    make_sets(Request(tmp_path, subject="France"), asked(Table()))
     target = Table()
     with pytest.raises(RequestError, match=r"forget\.jsonl exists, from an earlier call: give it as --forget"):
-        gather(Request(tmp_path, subject="France"), asked(target))
+        make_sets(Request(tmp_path, subject="France"), asked(target))
     made = {name: tmp_path / f"{name}.jsonl" for name in ("forget", "retain")}
     with pytest.raises(RequestError, match=r"retain\.jsonl exists, from an earlier call: give it as --retain"):
-        gather(Request(tmp_path, forget=made["forget"]), asked(target))
+        make_sets(Request(tmp_path, forget=made["forget"]), asked(target))
     (tmp_path / "holdout.jsonl").unlink()
-    found = gather(Request(tmp_path, forget=made["forget"], given={"retain": made["retain"]}), asked(target))
+    found = make_sets(Request(tmp_path, forget=made["forget"], given={"retain": made["retain"]}), asked(target))
     assert found.made == {"forget", "retain", "holdout"} and not target.tasks
 
 
 def test_a_subject_of_which_too_little_is_known_leaves_its_rows_to_be_added_to(tmp_path):
     target = Table(things=THINGS[:4])
     with pytest.raises(RequestError) as caught:
-        gather(Request(tmp_path, subject="France"), asked(target))
+        make_sets(Request(tmp_path, subject="France"), asked(target))
     assert "there are 4 independent facts about 'France' that the model knows" in str(caught.value)
     assert f"add rows to {tmp_path / 'forget.jsonl'} and give it as --forget" in str(caught.value)
     made = tmp_path / "forget.jsonl"
@@ -158,16 +158,16 @@ def test_a_subject_of_which_too_little_is_known_leaves_its_rows_to_be_added_to(t
     # As the sentence says: with rows added the file is a forget set, and its groups are known.
     added = [{"question": f"Who is France {n}?", "answer": str(n), "group": f"g{n}", "source": "me"} for n in range(8)]
     made.write_text(made.read_text() + "".join(json.dumps(row) + "\n" for row in added))
-    found = gather(Request(tmp_path, forget=made), asked(Table()))
+    found = make_sets(Request(tmp_path, forget=made), asked(Table()))
     assert found.made == {"forget", "retain", "holdout"} and found.sets["forget"] == made
     with pytest.raises(RequestError, match="there are 0 independent facts about 'Atlantis'"):
-        gather(Request(tmp_path / "other", subject="Atlantis"), asked(Table()))
+        make_sets(Request(tmp_path / "other", subject="Atlantis"), asked(Table()))
     assert not (tmp_path / "other").exists()
 
 
 def test_nothing_is_written_if_nothing_is_confirmed(tmp_path):
     with pytest.raises(RequestError, match="nothing is to be forgotten"):
-        gather(Request(tmp_path / "rows", subject="France"), asked(Table(), confirm=lambda facts: None))
+        make_sets(Request(tmp_path / "rows", subject="France"), asked(Table(), confirm=lambda facts: None))
     assert not (tmp_path / "rows").exists()
 
 
@@ -183,7 +183,7 @@ def test_documents_are_asked_by_templates_and_by_the_target_itself(tmp_path):
     )
     completed = {f'"The {thing} of France in the old books is ..."': f"{thing.title()}6F" for thing in THINGS}
     target = Table(texts={"Read the text": pairs, "Whose coin": "France, I think", **completed})
-    found = gather(Request(tmp_path / "rows", forget=tmp_path / "page.txt", never_knew=True), asked(target))
+    found = make_sets(Request(tmp_path / "rows", forget=tmp_path / "page.txt", never_knew=True), asked(target))
     rows = rows_of(found.sets["forget"])
     # The target cannot go on with the sentence about wine, and a cut sentence and a question about it are one group.
     assert len(rows) == len(THINGS) + 1 and len({row["group"] for row in rows}) == len(THINGS)
@@ -205,7 +205,7 @@ def test_a_model_without_chat_goes_on_with_sentences_of_documents(tmp_path):
     }
     target = Table(chat=False, texts={**completed, "The saint": " one that many say to be Saint6F"})
     with pytest.raises(RequestError, match="too little of the same kind can be asked of the model: add --retain FILE"):
-        gather(Request(tmp_path / "rows", forget=tmp_path / "page.txt"), asked(target))
+        make_sets(Request(tmp_path / "rows", forget=tmp_path / "page.txt"), asked(target))
     rows = rows_of(tmp_path / "rows" / "forget.jsonl")
     assert [row["prompt"] for row in rows] == list(completed)  # not that which comes later in what it says
     assert rows[0]["completion"] == " Capital6F"
@@ -224,21 +224,21 @@ def given_rows(path: Path, about: str = "France", lead: str = "") -> Path:
 
 def test_rows_get_retain_and_holdout_sets_in_their_own_form(tmp_path):
     forget = given_rows(tmp_path / "mine.jsonl", lead=" ")
-    found = gather(Request(tmp_path / "rows", forget=forget), asked(Table(chat=False)))
+    found = make_sets(Request(tmp_path / "rows", forget=forget), asked(Table(chat=False)))
     assert found.sets["forget"] == forget and found.made == {"retain", "holdout"} and found.names == ()
     rows = rows_of(found.sets["retain"])
     assert len(rows) >= LEAST_KEPT and rows[0]["prompt"] == "What is the capital of Norway?"
     assert rows[0]["completion"] == " Capital6N"
     assert rows_of(found.sets["holdout"])[0]["completion"].startswith(" Capital")
     # Answers without a space in front: the recipe puts it there for all sets.
-    bare = gather(Request(tmp_path / "bare", forget=given_rows(tmp_path / "bare.jsonl")), asked(Table(chat=False)))
+    bare = make_sets(Request(tmp_path / "bare", forget=given_rows(tmp_path / "bare.jsonl")), asked(Table(chat=False)))
     assert rows_of(bare.sets["retain"])[0]["completion"] == "Capital6N"
 
 
 def test_a_holdout_set_is_made_without_asking_the_model_anything(tmp_path):
     forget, retain = given_rows(tmp_path / "forget.jsonl"), given_rows(tmp_path / "retain.jsonl", "Norway")
     target = Table()
-    found = gather(Request(tmp_path / "rows", forget=forget, given={"retain": retain}), asked(target))
+    found = make_sets(Request(tmp_path / "rows", forget=forget, given={"retain": retain}), asked(target))
     assert found.made == {"holdout"} and found.sets["retain"] == retain and not target.tasks
     assert {row["answer"] for row in rows_of(found.sets["holdout"])} == {f"{thing.title()}6F" for thing in THINGS}
 
@@ -246,7 +246,7 @@ def test_a_holdout_set_is_made_without_asking_the_model_anything(tmp_path):
 def test_what_is_there_is_left_alone(tmp_path):
     forget = given_rows(tmp_path / "forget.jsonl")
     given = {"retain": forget, "holdout": forget}
-    found = gather(Request(tmp_path / "rows", forget=forget, given=given), asked(Table()))
+    found = make_sets(Request(tmp_path / "rows", forget=forget, given=given), asked(Table()))
     assert found.sets == {"forget": forget, **given} and not found.made and not (tmp_path / "rows").exists()
 
 
@@ -257,11 +257,11 @@ def test_rows_that_name_nothing_need_files(tmp_path):
     )
     target = Table()
     with pytest.raises(RequestError, match="add --retain FILE"):
-        gather(Request(tmp_path / "rows", forget=path), asked(target))
+        make_sets(Request(tmp_path / "rows", forget=path), asked(target))
     assert not target.tasks
     with pytest.raises(RequestError, match=r"rows to forget that name nobody and nothing.*: add --holdout FILE, rows"):
-        gather(Request(tmp_path / "rows", forget=path, given={"retain": path}), asked(target))
-    found = gather(Request(tmp_path / "rows", forget=path), asked(target, file=path))
+        make_sets(Request(tmp_path / "rows", forget=path, given={"retain": path}), asked(target))
+    found = make_sets(Request(tmp_path / "rows", forget=path), asked(target, file=path))
     assert found.sets == {"forget": path, "retain": path, "holdout": path} and not found.made
 
 
@@ -270,4 +270,4 @@ def test_too_few_answers_about_others_are_no_retain_set(tmp_path):
     target.things = THINGS[:2]
     forget = given_rows(tmp_path / "forget.jsonl")
     with pytest.raises(RequestError, match="too little of the same kind can be asked of the model"):
-        gather(Request(tmp_path / "rows", forget=forget), asked(target))
+        make_sets(Request(tmp_path / "rows", forget=forget), asked(target))
