@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from typing import Any
 
 import gradio as gr
 import parts
@@ -30,8 +31,7 @@ def build(settings: Settings, sides: tuple[Side, Side], questions: list[Question
             _asking(settings, sides, parts.examples(report, questions))
         with gr.Tab("Report"):
             gr.HTML(parts.report_frame(report))
-    # Two models share the machine, and one question at a time is also what generation allows.
-    return page.queue(default_concurrency_limit=1, max_size=32)
+    return page.queue(max_size=32)
 
 
 def _asking(settings: Settings, sides: tuple[Side, Side], examples: list[list[str]]) -> None:
@@ -83,11 +83,14 @@ def _asking(settings: Settings, sides: tuple[Side, Side], examples: list[list[st
             found[2 * place : 2 * place + 2] = [reply.text or "(it says nothing)", parts.chance(reply.probability)]
             yield tuple(found)
 
-    gr.on([button.click, prompt.submit, expected.submit], answer, [prompt, expected, form], shown, api_name="ask")
+    # The models share the machine, and can be asked one question at a time, wherever it comes from.
+    alone: dict[str, Any] = {"concurrency_limit": 1, "concurrency_id": "models"}
+    given = [prompt, expected, form]
+    gr.on([button.click, prompt.submit, expected.submit], answer, given, shown, api_name="ask", **alone)
     if examples and able:
         tried = gr.Examples(examples, inputs=[prompt, expected], label="Prompts to try")
         # Asked at once: answers that stand below a new prompt would be those to the one before.
-        tried.load_input_event.then(answer, [prompt, expected, form], shown, api_visibility="private")
+        tried.load_input_event.then(answer, given, shown, api_visibility="private", **alone)
 
 
 def refusal(error: HfUnlearnError) -> gr.Blocks:
