@@ -61,18 +61,18 @@ class GROM(TrainingPart):
       left alone;
     - ``corrupt``: :math:`D_{:,j} = \beta \, u`, the same random direction of length 1 at every position.
 
-    The band is ``layers`` layers in a row, edited from the first to the last, each on what the edited model then gives.
+    The band is ``layers`` layers in a row, edited from the first to the last, each on what the edited model gives.
     Without ``first`` it is the band whose MLPs write most of the forget answers and least of the retain answers, in
     the logit lens: the greatest mean of :math:`\frac{1}{s} \sum_j \alpha(y_j) \, h_j \cdot u(y_j) - \frac{1}{r} \sum_j
     h_j \cdot u(y_j)`, with ``h`` what the MLP adds and ``u(y)`` the head's row.
 
-    No step is made and no gradient is taken: use it with ``max_steps: 0``, or after training. ``strength`` is absolute,
-    so it depends on how long the model's residual stream is; try several.
+    No step is made and no gradient is taken: use it with ``max_steps: 0``, or after training. ``strength`` is
+    absolute, so its effect depends on the length of the model's residual stream. Try several.
 
-    Differences from the released code: all positions count (there at most 20,000 forget and 40,000 retain ones, drawn);
-    labels that end an answer count in :math:`\alpha` on both sides (there they are not retain tokens, so on question
-    and answer rows ends are pushed down too). Whether its lens takes the final norm into account could not be read;
-    here it does not. Its edit of the output head, used for single facts, is not here.
+    Differences from the released code: all positions count (there at most 20,000 forget and 40,000 retain ones).
+    Labels that end an answer count in :math:`\alpha` on both sides (there they are not retain tokens, so that on
+    question and answer rows ends are pushed down too). Whether its lens takes the final norm into account could not
+    be read; here it does not. Its edit of the output head, used for single facts, is not here.
 
     Cost: a forward pass over both sets for each layer of the band, and two for the choice of the band; for each layer
     a system of equations of the size of the MLP's inner width, in float64.
@@ -197,7 +197,7 @@ class Moments:
 
     Attributes:
         gram: ``[in, in]``, mean of ``x x^T``.
-        cross: ``[in, out]``, mean of ``x (alpha u)^T`` with ``u`` the direction of the label, ``alpha`` its specificity.
+        cross: ``[in, out]``, mean of ``x (alpha u)^T``, ``u`` the direction of the label, ``alpha`` its specificity.
         mean: ``[in]``, mean of ``x``.
     """
 

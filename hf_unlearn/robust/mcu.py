@@ -28,10 +28,10 @@ class MinorComponents(TrainingPart):
 
     .. math:: h' = (I - v_{K-1} v_{K-1}^T) \cdots (I - v_1 v_1^T) (I - \bar v \bar v^T) \, h
 
-    with :math:`\bar v` the mean hidden state at length 1 and :math:`v_1, v_2, \ldots` the leading principal components,
-    all of the layer that the loss looks at, over the positions that predict forget labels, at the model's original
-    weights. What is changed in the main directions is easily changed back by relearning; what is left to the loss are
-    the minor ones. The retain loss sees hidden states as they are.
+    with :math:`\bar v` the mean hidden state at length 1 and :math:`v_1, v_2, \ldots` the leading principal
+    components, all of the layer that the loss looks at, over the positions that predict forget labels, at the model's
+    original weights. What is changed in the main directions is easily changed back by relearning; what is left to the
+    loss are the minor ones. The retain loss sees hidden states as they are.
 
     The loss has to look at hidden states alone: ``rmu``. As published the method also takes unlearning steps of fixed
     length after another projection (CIR) and retains on text of the neighbourhood; both are separate from this and
@@ -57,7 +57,6 @@ class MinorComponents(TrainingPart):
     components: int = 8
     _directions: Tensor | None = field(default=None, init=False, repr=False)
     _share: float = field(default=0.0, init=False, repr=False)
-    _layer: int = field(default=0, init=False, repr=False)
 
     def __post_init__(self) -> None:
         if self.components < 1:
@@ -71,13 +70,14 @@ class MinorComponents(TrainingPart):
                 f"mcu: loss_type {config.loss_type} does not look at hidden states alone, so there is nothing to take"
                 " their main directions out of: set loss_type to rmu"
             )
-        self._layer = loss.hidden_layer
 
     @torch.no_grad()
     def prepare(self, context: TrainingContext) -> None:
         """Finds the directions at the original weights, which a resumed run has too."""
-        check_layer(context.model, self._layer, "mcu: the forget loss's layer")
-        watched = {self._layer: decoder_layers(context.model)[self._layer]}
+        layer = context.forget_loss.hidden_layer
+        assert layer is not None  # `check` was called
+        check_layer(context.model, layer, "mcu: the forget loss's layer")
+        watched = {layer: decoder_layers(context.model)[layer]}
         states = []
         for batch in context.batches(context.forget_rows):
             positions = label_positions(batch["labels"])
@@ -87,7 +87,7 @@ class MinorComponents(TrainingPart):
 
             with watched_layers(watched, at_labels) as kept:
                 context.score(batch)
-            states.append(kept[self._layer])
+            states.append(kept[layer])
         found = torch.cat(states)
         if self.components >= found.shape[1]:
             raise RequestError(

@@ -77,7 +77,9 @@ def test_clamped_entropy_rests_where_the_entropy_is_high_enough():
 
 def test_at_the_greatest_entropy_it_is_max_entropy():
     scores = Batch(6).scores()
-    assert ClampedEntropyLoss(1.0)(scores).mean.item() == pytest.approx(MaxEntropyLoss()(scores).mean.item(), rel=1e-12)
+    assert ClampedEntropyLoss(1.0)(scores).mean.item() == pytest.approx(
+        MaxEntropyLoss()(scores).mean.item(), rel=1e-12
+    )
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,11 @@
 """GROM: its solution and targets by hand in float64, which layers it edits, what it leaves alone, and what it does."""
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
-from tiny_run import tiny_model, tiny_rows, tiny_trainer, weights
+from tiny_run import assert_same, tiny_model, tiny_rows, tiny_trainer, weights
 from transformers import LlamaForCausalLM
 
 from hf_unlearn.errors import RequestError
@@ -59,7 +60,7 @@ def passes(model, rows):
     for row in rows:
         taken = []
         handles = [
-            linear.register_forward_hook(lambda _, given, out: taken.append((given[0], out)))
+            linear.register_forward_hook(lambda _, given, out, taken=taken: taken.append((given[0], out)))
             for _, linear in last_maps(model)
         ]
         with torch.no_grad():
@@ -164,7 +165,11 @@ def test_the_corrupted_output_moves_along_one_direction(tmp_path):
 
 
 def test_an_edit_without_anything_specific_is_warned_of(tmp_path, caplog):
-    edit_trainer(tmp_path, retain_dataset=tiny_rows("forget", 8)).train()
+    others = [replace(row, id=f"r{n}", prompt=f"w1 w2 w3 w{n}") for n, row in enumerate(tiny_rows("forget", 8))]
+    trainer = edit_trainer(tmp_path, retain_dataset=others)
+    before = weights(trainer.model)
+    trainer.train()
+    assert_same(weights(trainer.model), before)
     assert "nothing was edited" in caplog.text
 
 
@@ -178,7 +183,7 @@ def test_numbers_out_of_range_are_refused(settings):
 
 
 def test_models_that_do_not_fit_are_refused(tmp_path):
-    with pytest.raises(RequestError, match="the band needs 3 layers, and the model has 2: lower layers$"):
+    with pytest.raises(RequestError, match=r"the band needs 3 layers, and the model has 2: lower layers$"):
         edit_trainer(tmp_path, layers=3).train()
     with pytest.raises(RequestError, match="the band needs 3 layers, and the model has 2: lower layers or first"):
         edit_trainer(tmp_path, layers=1, first=2).train()
