@@ -214,8 +214,8 @@ def specificities(context: TrainingContext) -> Tensor:
         torch.bincount(torch.tensor(_labels(rows), dtype=torch.int64), minlength=vocabulary).double()
         for rows in (context.forget_rows, context.retain_rows)
     )
-    share = retain / retain.sum().clamp(min=1)
-    return (1 - share / (forget / forget.sum() + 1e-12)).clamp(0, 1)
+    share, own = retain / retain.sum().clamp(min=1), forget / forget.sum().clamp(min=1)
+    return (1 - share / own.clamp(min=torch.finfo(own.dtype).tiny)).clamp(0, 1)
 
 
 def _labels(rows: Sequence[EncodedRow]) -> list[int]:
