@@ -70,7 +70,6 @@ class FirstAndZerothOrder(TrainingPart):
     seed: int = 0
     _first: int = field(default=0, init=False, repr=False)
     _made: bool = field(default=False, init=False, repr=False)
-    _zeroth: int = field(default=0, init=False, repr=False)
 
     needs_whole_weights: ClassVar[bool] = True
 
@@ -135,12 +134,7 @@ class FirstAndZerothOrder(TrainingPart):
 
     def after_step(self, result: StepResult) -> None:
         """The next step starts anew."""
-        self._zeroth += self._made
         self._made = False
-
-    def outcome(self) -> dict[str, Any]:
-        """Zeroth-order steps of this process."""
-        return {"zeroth_order_steps": self._zeroth}
 
 
 def direction(weights: Sequence[Tensor], seed: int) -> Iterator[Tensor]:

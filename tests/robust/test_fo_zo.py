@@ -83,7 +83,6 @@ def test_a_zeroth_order_step_by_hand(tmp_path):
     after = weights(trainer.model)
     for name, moved in zip(names, step, strict=True):
         torch.testing.assert_close(before[name].double() - after[name].double(), moved, rtol=1e-2, atol=1e-6)
-    assert part.outcome() == {"zeroth_order_steps": 1}
     entries = logged(trainer)
     assert entries[1]["loss"] == 0.0 and {"loss/forget", "loss/retain"} <= set(entries[1])
 

@@ -81,6 +81,8 @@ def test_nothing_at_all_is_refused(tmp_path, robust):
         {"robust": ["task-vector"], "loss_type": "nll", "retain_loss_type": "none"},
         {"robust": [{"name": "who-is-harry-potter", "learning_rate": 1e-2}], "loss_type": "nll"},
         {"robust": [{"name": "undo", "unlearn_steps": 3}]},
+        {"robust": [{"name": "fo-zo", "steps": 1}, "frag"], "retain_loss_type": "nll", "optim": "signsgd"},
+        {"robust": ["blade"], "loss_type": "clamped-entropy", "retain_loss_type": "nll"},
         {"robust": [{"name": "layered-folds", "folds": 2}, {"name": "undo", "unlearn_steps": 4}, "low-rank"]},
     ],
     ids=lambda changes: "+".join(part if isinstance(part, str) else part["name"] for part in changes["robust"]),
