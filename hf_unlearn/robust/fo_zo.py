@@ -23,7 +23,7 @@ _APART = 1_000_003
     "fo-zo",
     summary="Ordinary steps and two-point zeroth-order steps in turn, ending zeroth-order; for any pair of losses.",
     paper="arXiv 2510.00761",
-    defaults={"steps": 20, "directions": 1, "mu": 1e-3, "rate": 1.0, "seed": 0},
+    defaults={"steps": 20, "directions": 1, "mu": 1e-3, "rate": 0.1, "seed": 0},
 )
 @dataclass
 class FirstAndZerothOrder(TrainingPart):
@@ -42,9 +42,10 @@ class FirstAndZerothOrder(TrainingPart):
     left over at the beginning is ordinary.
 
     Differences: the paper's zeroth-order steps are those of AdaZO, an estimator with less variance that could not be
-    read; here they are plain, with ``rate`` times the run's current learning rate, and without momentum, weight decay
-    and clipping. Its directions have length 1, so that its ``mu`` and rate are larger by the square root of the number
-    of weights, and by that number.
+    read. Here they are plain, at ``rate`` times the run's current learning rate, without momentum and weight decay,
+    and slopes are clipped at 1: along one direction a weight then moves, in the root mean square, by at most ``rate``
+    times what Adam's first step does. Without that a small model was destroyed. The paper's directions have length 1,
+    so its ``mu`` and rate are larger by the square root of the number of weights, and by that number.
 
     Cost: a zeroth-order step takes ``2 * directions`` forward passes of its rows and no backward pass, and one
     transient copy of the trained weights. Its losses are logged as means over both sides, ``loss`` itself as 0.
@@ -66,7 +67,7 @@ class FirstAndZerothOrder(TrainingPart):
     steps: int = 20
     directions: int = 1
     mu: float = 1e-3
-    rate: float = 1.0
+    rate: float = 0.1
     seed: int = 0
     _first: int = field(default=0, init=False, repr=False)
     _made: bool = field(default=False, init=False, repr=False)
@@ -123,7 +124,7 @@ class FirstAndZerothOrder(TrainingPart):
             moved = ((weight, weight + side * move) for weight, move in zip(weights, moves, strict=True))
             with exchanged(moved):
                 values.append(context.measure(measured=True).total)
-        return (values[0] - values[1]) / (2 * self.mu)
+        return max(-1.0, min(1.0, (values[0] - values[1]) / (2 * self.mu)))
 
     def _direction(self, weights: Sequence[nn.Parameter], step: int, number: int) -> Iterator[Tensor]:
         return direction(weights, (self.seed * _APART + step) * _APART + number)
