@@ -87,8 +87,9 @@ NPO = {**COMMON, "loss_type": "npo", "retain_loss_type": "kl", "retain_weight": 
 HIDING = {**NPO, "retain_loss_type": "nll", "retain_weight": 8.0, "learning_rate": 1e-3, "lr_scheduler_type": "linear"}
 
 
-def _ridge(*parts: dict[str, Any], strength: float) -> dict[str, Any]:
-    return {**COMMON, "max_steps": 0, "robust": [{"name": "ridge-edit", "strength": strength}, *parts]}
+def _grom(*parts: dict[str, Any], strength: float) -> dict[str, Any]:
+    edit = {"name": "grom", "layers": 3, "strength": strength}
+    return {**COMMON, "max_steps": 0, "robust": [edit, *parts]}
 
 
 def _task_vector(alpha: float) -> dict[str, Any]:
@@ -109,10 +110,10 @@ METHODS = (
         "`layered-folds` (3 folds, 2 epochs a stage), 120 steps",
         {**NPO, "max_steps": 120, "robust": [{"name": "layered-folds", "folds": 3, "epochs_per_stage": 2}]},
     ),
-    Method("`ridge-edit`, strength 1", _ridge(strength=1.0)),
-    Method("`ridge-edit`, strength 2", _ridge(strength=2.0)),
-    Method("`ridge-edit`, strength 4", _ridge(strength=4.0)),
-    Method("`ridge-edit`, strength 1, and `delta-scaling`", _ridge(SCALING, strength=1.0)),
+    Method("`grom` (3 layers), strength 2", _grom(strength=2.0)),
+    Method("`grom` (3 layers), strength 6", _grom(strength=6.0)),
+    Method("`grom` (3 layers), strength 20", _grom(strength=20.0)),
+    Method("`grom` (3 layers), strength 6, and `delta-scaling`", _grom(SCALING, strength=6.0)),
     Method("`task-vector`, alpha 1, 20 steps", _task_vector(1.0)),
     Method("`task-vector`, alpha 3, 20 steps", _task_vector(3.0)),
     Method("`who-is-harry-potter`, reinforced at 5e-4 for 2 epochs, 80 steps", _who_is_harry_potter(5e-4, 2)),

@@ -40,6 +40,7 @@ _FOUR_BITS = 0.5625
 _STATES: Mapping[str, float] = {
     "adafactor": 0.1,
     "sgd": 0.0,
+    "signsgd": 0.0,
     "adagrad": 4.0,
     "rmsprop": 4.0,
     "lion_32bit": 4.0,

@@ -19,6 +19,7 @@ from ..registry import PartSpec, coerce, part_name, suggest
 from ..robust.auto import AUTO_SETTINGS
 from ..trainer.config import UnlearnConfig
 from ..trainer.inherited import loading_settings
+from ..trainer.sign_sgd import SIGN_SGD
 
 
 def completed(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -69,6 +70,7 @@ def fit(key: str, value: Any, hint: Any, default: Any) -> Any:
             raise RequestError(f"{key} has no value: give it one or leave it out")
         return value
     choices = [str(member.value) for kind in kinds if _is_enum(kind) for member in kind]
+    choices += [SIGN_SGD] if key == "optim" else []  # which transformers does not have
     if choices and str(value) not in choices:
         raise RequestError(f"{key} cannot be {value!r}: {suggest(str(value), choices)}")
     samples = [kind() for kind in kinds if kind in (bool, int, float)]

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +28,7 @@ class TrainingContext:
 
     Attributes:
         model: The model at its original weights, on its device, not yet wrapped for several processes.
+        forget_loss: The forget loss of the run's settings.
         forget_loss_summands: Iterates once over the whole forget set in micro-batches. Each item is a scalar with a
             graph; together they add up to the forget loss at the model's current weights (the mean of the whole set).
         retain_loss_summands: The same for the retain loss over the whole retain set. Not before the first step: a loss
@@ -50,6 +51,7 @@ class TrainingContext:
     """
 
     model: nn.Module
+    forget_loss: Loss
     forget_loss_summands: Callable[[], Iterator[Tensor]]
     retain_loss_summands: Callable[[], Iterator[Tensor]]
     forget_rows: Sequence[EncodedRow]
@@ -68,6 +70,26 @@ class TrainingContext:
 
 
 @dataclass(frozen=True)
+class StepValue:
+    """The objective of a step at some weights.
+
+    Attributes:
+        total: The weighted sum of its terms.
+        means: The mean of each term's loss, unweighted.
+    """
+
+    total: float
+    means: Mapping[TermName, float]
+
+
+class Measure(Protocol):
+    """See :attr:`StepContext.measure`."""
+
+    def __call__(self, terms: Sequence[TermName] | None = None, measured: bool = False) -> StepValue:
+        """The objective now."""
+
+
+@dataclass(frozen=True)
 class StepContext:
     """The optimizer step that is about to be made.
 
@@ -78,6 +100,9 @@ class StepContext:
         term_gradients: Gradients of one term of the objective, its weight included, over all micro-batches of this
             step on all processes, at the model's current weights. Costs a forward and a backward pass; leaves no
             gradients behind.
+        measure: The objective of this step at the model's current weights, by one forward pass of the given terms (by
+            default of all that are active), over all micro-batches on all processes. Counts in the means that are
+            logged if ``measured``. To be called by every process or by none.
         set_reference: From now on the retain loss compares with the model as it is at this moment. Costs a forward
             pass over the retain set.
     """
@@ -86,6 +111,7 @@ class StepContext:
     model: nn.Module
     optimizer: torch.optim.Optimizer
     term_gradients: Callable[[TermName], Gradients]
+    measure: Measure
     set_reference: Callable[[], None]
 
 
@@ -214,6 +240,7 @@ class TrainingPart:
 
     def term_weights(self, step: int) -> TermWeights:
         """Factors on the two loss terms in a step, besides the configured weights. A term with factor 0 costs nothing.
+        If both are 0, the optimizer has no gradients and leaves the weights as they are.
 
         Args:
             step: Optimizer steps taken so far.

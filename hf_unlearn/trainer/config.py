@@ -24,6 +24,7 @@ from ..robust import ROBUST
 from .inherited import loading_settings, refuse_idle_fields
 from .launch import asks_for_deepspeed
 from .rounded_steps import STEPPINGS, stepping_part
+from .sign_sgd import SIGN_SGD
 
 if TYPE_CHECKING:
     from peft import PeftConfig
@@ -143,6 +144,7 @@ class UnlearnConfig(TrainingArguments):
     > - `logging_steps`: Defaults to `10` instead of `500`.
     > - `logging_nan_inf_filter`: Defaults to `False`: a loss that is not finite stops the run.
     > - `save_total_limit`: Defaults to `2` instead of keeping every checkpoint.
+    > - `optim`: May also be `"signsgd"`.
     > - `resume_from_checkpoint`: Taken by `train()`, where it is given none.
     > - `hub_private_repo`: Defaults to `True`: what was not verified is not public unless you say so.
     > - `hub_strategy`: Defaults to `"end"` instead of `"every_save"`: a model in training is only half unlearned.
@@ -302,7 +304,9 @@ class UnlearnConfig(TrainingArguments):
         # Without this several processes on a machine without an accelerator each believe to be alone.
         # (DeepSpeed finds its device itself, and would be left out in silence; see `launch.check_launch`.)
         self.use_cpu = self.use_cpu or not (torch.accelerator.is_available() or asks_for_deepspeed(self.deepspeed))
-        super().__post_init__()
+        own_optimizer, self.optim = self.optim == SIGN_SGD, "sgd" if self.optim == SIGN_SGD else self.optim
+        super().__post_init__()  # knows the optimizers of transformers alone
+        self.optim = SIGN_SGD if own_optimizer else self.optim
         if isinstance(self.model_init_kwargs, dict):
             self.model_init_kwargs = loading_settings(self.model_init_kwargs)
             # Two ways to say so: what ran is recorded either way.

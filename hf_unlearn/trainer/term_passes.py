@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ..data.pairing import PaddedRows
 from ..errors import RequestError
 from ..models.sharding import taken_over
-from ..robust.base import Gradients, TermName, TrainingPart, View
+from ..robust.base import TERMS, Gradients, StepValue, TermName, TrainingPart, View
 from ..robust.weights import trained_parameters
 from .config import UnlearnConfig
 from .objective import Objective
@@ -103,6 +103,38 @@ class TermPasses:
             if term in self._objective.active(inputs):
                 self._accelerator.backward(self._contribution(inputs, counts, term, PLAIN, measured=False))
         return self._over_processes(self._taken())
+
+    @torch.no_grad()
+    def measure(
+        self,
+        batches: Iterable[dict[str, PaddedRows]],
+        counts: Tensor,
+        terms: Sequence[TermName] | None = None,
+        measured: bool = False,
+    ) -> StepValue:
+        """See :attr:`~hf_unlearn.robust.base.StepContext.measure`.
+
+        Args:
+            batches: As for :meth:`gradients`.
+            counts: As for :meth:`gradients`.
+            terms: Which terms; by default those that are active.
+            measured: Whether it counts in the means that are logged.
+        """
+        objective = self._objective
+        sums = torch.zeros(1 + len(TERMS), dtype=torch.float64, device=objective.config.device)
+        seen: set[TermName] = set()
+        for inputs in batches:
+            names = [name for name in objective.active(inputs) if terms is None or name in terms]
+            if names:
+                with self._computing():
+                    total, made = objective.contribution(objective.model(), inputs, counts, names, None, measured)
+                sums[0] += total
+                for term in made:
+                    sums[1 + TERMS.index(term.name)] += term.sum.total
+                    seen.add(term.name)
+        sums = self._accelerator.reduce(sums, reduction="sum")
+        means = {name: (sums[1 + place] / counts[place].clamp(min=1)).item() for place, name in enumerate(TERMS)}
+        return StepValue(sums[0].item(), {name: mean for name, mean in means.items() if name in seen})
 
     def _contribution(
         self, inputs: dict[str, PaddedRows], counts: Tensor, term: TermName, view: View, measured: bool = True

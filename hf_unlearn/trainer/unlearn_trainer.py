@@ -28,7 +28,7 @@ from ..errors import RequestError
 from ..models.adapters import check_adapters, merged
 from ..models.limits import padding_id
 from ..models.sharding import in_pieces, placed, taken_over
-from ..robust.base import Gradients, StepContext, StepResult, TermName, TrainingContext
+from ..robust.base import Gradients, StepContext, StepResult, StepValue, TermName, TrainingContext
 from ..robust.weights import trained_parameters
 from ..runtime.processes import wait_for_everyone
 from .alternates import RunAlternates
@@ -70,6 +70,7 @@ from .model_setup import (
 from .objective import Objective
 from .parts import arranged, check_steps, drawn_rows, load_parts, save_parts, steps_of_run
 from .references import RunReferences, TargetModel, in_batches, mean_kl, on_device, target_model
+from .sign_sgd import SIGN_SGD, SignSGD
 from .term_passes import TermPasses, check_parts
 
 if TYPE_CHECKING:
@@ -380,6 +381,7 @@ class UnlearnTrainer(ScoringTrainer):
         args, rows, objective = self.args, self.train_dataset, self.objective
         return TrainingContext(
             model=objective.model(),
+            forget_loss=objective.forget_loss,
             forget_loss_summands=lambda: objective.over_whole_set("forget"),
             retain_loss_summands=lambda: objective.over_whole_set("retain"),
             forget_rows=self.forget_rows,
@@ -396,6 +398,13 @@ class UnlearnTrainer(ScoringTrainer):
             retain_kl=lambda: mean_kl(self.references["target"], self.rows_in_order(rows.retain), objective.score),
             floating_point_ops=self.operations_of,
         )
+
+    @staticmethod
+    def get_optimizer_cls_and_kwargs(args: TrainingArguments, model: PreTrainedModel | None = None) -> tuple[Any, Any]:
+        """The optimizer's class and its settings: also of the one that transformers does not have."""
+        if args.optim == SIGN_SGD:
+            return SignSGD, {"lr": args.learning_rate}
+        return ScoringTrainer.get_optimizer_cls_and_kwargs(args, model)
 
     # ---- Each step ----
 
@@ -414,6 +423,7 @@ class UnlearnTrainer(ScoringTrainer):
             model=self.objective.model(),
             optimizer=getattr(optimizer, "optimizer", optimizer),  # accelerate wraps it
             term_gradients=self._term_gradients,
+            measure=self._measure_step,
             set_reference=self._refer_to_now,
         )
 
@@ -429,8 +439,13 @@ class UnlearnTrainer(ScoringTrainer):
             self.objective.begin_step(batches, args.device)
 
     def _term_gradients(self, term: TermName) -> Gradients:
-        batches: Any = (self._prepare_inputs(dict(batch)) for batch in self.objective.batches)
-        return self._passes.gradients(term, batches, self.objective.counts)
+        return self._passes.gradients(term, self._batches_of_step(), self.objective.counts)
+
+    def _measure_step(self, terms: Sequence[TermName] | None = None, measured: bool = False) -> StepValue:
+        return self._passes.measure(self._batches_of_step(), self.objective.counts, terms, measured)
+
+    def _batches_of_step(self) -> Any:
+        return (self._prepare_inputs(dict(batch)) for batch in self.objective.batches)
 
     def _refer_to_now(self) -> None:
         now = TargetModel(self.objective.model(), (self.accelerator.autocast,), changes=True)
@@ -449,6 +464,8 @@ class UnlearnTrainer(ScoringTrainer):
         if num_items_in_batch is not None:
             # The loop counted before parts had drawn their rows.
             num_items_in_batch = self.objective.counts
+        if not self.objective.active(inputs):
+            return torch.zeros((), device=self.args.device)  # a part has made this step by itself
         if self._passes.needed:
             model.train()
             prepared: dict[str, Any] = self._prepare_inputs(inputs)

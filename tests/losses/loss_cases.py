@@ -8,7 +8,10 @@ from collections.abc import Callable
 import torch
 from random_batch import VOCABULARY, WIDTH, Batch
 
+from hf_unlearn.losses.forget.bs_s import BootstrapSequenceLoss
+from hf_unlearn.losses.forget.bs_t import BootstrapTokenLoss
 from hf_unlearn.losses.forget.ce_u import CrossEntropyUnlearningLoss
+from hf_unlearn.losses.forget.clamped_entropy import ClampedEntropyLoss
 from hf_unlearn.losses.forget.dpo import DPOLoss
 from hf_unlearn.losses.forget.ga import GradientAscentLoss
 from hf_unlearn.losses.forget.idk_nll import IdkNLLLoss
@@ -188,6 +191,30 @@ def by_hand_hidden(batch: Batch) -> float:
     return by_hand_distance(batch, lambda row, time: batch.reference_hidden[row, time].tolist())
 
 
+def by_hand_clamped_entropy(batch: Batch, tau: float) -> float:
+    terms, total = batch.terms(), 0.0
+    for row, time, _ in terms:
+        logps = [batch.logp(batch.logits, row, time, token) for token in range(VOCABULARY)]
+        total += max(0.0, tau * math.log(VOCABULARY) + sum(math.exp(logp) * logp for logp in logps))
+    return total / len(terms)
+
+
+def by_hand_bs_t(batch: Batch, share: float, top_k: int) -> float:
+    lengths, total = batch.lengths(), 0.0
+    for row, time, label in batch.terms():
+        logps = [batch.logp(batch.logits, row, time, token) for token in range(VOCABULARY)]
+        likely = sorted(range(VOCABULARY), key=lambda token, found=logps: -found[token])[:top_k]
+        mass = sum(math.exp(logps[token]) for token in likely)
+        beliefs = sum(math.exp(logps[token]) / mass * logps[token] for token in likely)
+        total += (share * beliefs + (1 - share) * logps[label]) / lengths[row]
+    return total / len(batch.labelled_rows())
+
+
+def by_hand_bs_s(batch: Batch, sequences: float, share: float, top_k: int) -> float:
+    own, written = (by_hand_bs_t(each, share, top_k) for each in (batch, batch.alternates))
+    return (1 - sequences) * own + sequences * written
+
+
 CASES = {
     "ga": (GradientAscentLoss(), by_hand_ga),
     "npo-0.1": (NPOLoss(beta=0.1), lambda batch: by_hand_npo(batch, 0.1)),
@@ -216,8 +243,21 @@ CASES = {
     "rmu": (RMULoss(), lambda batch: by_hand_rmu(batch, 6.5, 0)),
     "rmu-other": (RMULoss(coefficient=0.5, vector_seed=3), lambda batch: by_hand_rmu(batch, 0.5, 3)),
     "hidden": (HiddenRetainLoss(), by_hand_hidden),
+    "clamped-entropy": (ClampedEntropyLoss(), lambda batch: by_hand_clamped_entropy(batch, 0.7)),
+    "clamped-entropy-other": (ClampedEntropyLoss(0.4), lambda batch: by_hand_clamped_entropy(batch, 0.4)),
+    "bs-t": (BootstrapTokenLoss(), lambda batch: by_hand_bs_t(batch, 0.5, 20)),
+    "bs-t-few": (BootstrapTokenLoss(share=0.8, top_k=3), lambda batch: by_hand_bs_t(batch, 0.8, 3)),
+    "bs-s": (BootstrapSequenceLoss(0.3, 0.6, 4), lambda batch: by_hand_bs_s(batch, 0.3, 0.6, 4)),
 }
 """Losses and their formulas, by a name of the case."""
 
-COUNTS_ROWS = (NPOLoss, SimNPOLoss, DPOLoss, RMULoss, HiddenRetainLoss)
+COUNTS_ROWS = (
+    NPOLoss,
+    SimNPOLoss,
+    DPOLoss,
+    RMULoss,
+    HiddenRetainLoss,
+    BootstrapTokenLoss,
+    BootstrapSequenceLoss,
+)
 """Losses whose mean runs over rows, not tokens."""

@@ -10,6 +10,8 @@ from random_batch import VOCABULARY, Batch
 from hf_unlearn.errors import RequestError
 from hf_unlearn.losses import FORGET_LOSSES, RETAIN_LOSSES
 from hf_unlearn.losses.base import IGNORED, LabelScores, LossSum
+from hf_unlearn.losses.forget.bs_s import BootstrapSequenceLoss
+from hf_unlearn.losses.forget.bs_t import BootstrapTokenLoss
 from hf_unlearn.losses.forget.ce_u import CrossEntropyUnlearningLoss
 from hf_unlearn.losses.forget.ga import GradientAscentLoss
 from hf_unlearn.losses.forget.max_entropy import MaxEntropyLoss
@@ -20,7 +22,13 @@ from hf_unlearn.losses.forget.wga import WeightedGradientAscentLoss
 from hf_unlearn.losses.retain.kl import KLRetainLoss
 from hf_unlearn.losses.retain.none import NoRetainLoss
 
-DETACHED = (CrossEntropyUnlearningLoss, WeightedGradientAscentLoss, SatImpLoss)
+DETACHED = (
+    CrossEntropyUnlearningLoss,
+    WeightedGradientAscentLoss,
+    SatImpLoss,
+    BootstrapTokenLoss,
+    BootstrapSequenceLoss,
+)
 WITHOUT_DETACHED_WEIGHTS = {name: case for name, case in CASES.items() if not isinstance(case[0], DETACHED)}
 EVERY_LOSS = pytest.mark.parametrize(("loss", "by_hand"), CASES.values(), ids=CASES)
 

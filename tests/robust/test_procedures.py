@@ -44,13 +44,13 @@ def run(target, folder, **changes):
     return train_method(target, folder / "out", folder / "work", bundle, TextFormat(), settings, 3, "float32")
 
 
-EDIT = {"robust": [{"name": "ridge-edit", "layers": 1}], "max_steps": 0, "save_strategy": "no"}
+EDIT = {"robust": [{"name": "grom", "layers": 1}], "max_steps": 0, "save_strategy": "no"}
 
 
 def test_a_method_without_a_step(tmp_path, target):
     metrics = run(target, tmp_path, **EDIT, retain_loss_type="none")
     assert metrics["steps"] == 0
-    assert set(metrics["parts"]) == {"ridge-edit"}
+    assert set(metrics["parts"]) == {"grom"}
     assert "loss/forget" not in metrics
     json.dumps(metrics)
     before, after = (load_file(folder / "model.safetensors") for folder in (target, tmp_path / "out"))
@@ -62,7 +62,7 @@ def test_a_method_without_a_step(tmp_path, target):
 def test_scaling_an_edit_needs_no_training_either(tmp_path, target):
     scaling = {"name": "delta-scaling", "grids": GRIDS}
     metrics = run(target, tmp_path, **{**EDIT, "robust": [*EDIT["robust"], json.dumps(scaling)]})
-    assert set(metrics["parts"]) == {"ridge-edit", "delta-scaling"}
+    assert set(metrics["parts"]) == {"grom", "delta-scaling"}
     assert metrics["parts"]["delta-scaling"]["tried"]
 
 
@@ -81,6 +81,8 @@ def test_nothing_at_all_is_refused(tmp_path, robust):
         {"robust": ["task-vector"], "loss_type": "nll", "retain_loss_type": "none"},
         {"robust": [{"name": "who-is-harry-potter", "learning_rate": 1e-2}], "loss_type": "nll"},
         {"robust": [{"name": "undo", "unlearn_steps": 3}]},
+        {"robust": [{"name": "fo-zo", "steps": 1}, "frag"], "retain_loss_type": "nll", "optim": "signsgd"},
+        {"robust": ["blade"], "loss_type": "clamped-entropy", "retain_loss_type": "nll"},
         {"robust": [{"name": "layered-folds", "folds": 2}, {"name": "undo", "unlearn_steps": 4}, "low-rank"]},
     ],
     ids=lambda changes: "+".join(part if isinstance(part, str) else part["name"] for part in changes["robust"]),
@@ -120,7 +122,7 @@ def test_names_of_parts(spec):
 
 
 def test_every_procedure_says_what_it_is():
-    for name in ("layered-folds", "delta-scaling", "undo", "task-vector", "who-is-harry-potter", "ridge-edit"):
+    for name in ("layered-folds", "delta-scaling", "undo", "task-vector", "who-is-harry-potter", "grom"):
         entry = ROBUST.get(name)
         assert entry.summary and entry.paper
         assert entry.value.__doc__ and "Cost:" in entry.value.__doc__

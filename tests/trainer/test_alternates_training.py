@@ -196,8 +196,8 @@ def test_any_forget_loss_goes_with_any_retain_loss(tmp_path, forget, retain):
         settings["loss_kwargs"] = {"layer": 0}
     if retain == "hidden":
         settings["retain_loss_kwargs"] = {"layer": 1}
-    if forget in ("dpo", "altpo"):
-        settings["alternates"] = {"dpo": "other-answers", "altpo": GENERATED}[forget]
+    if forget in ("dpo", "altpo", "bs-s"):
+        settings["alternates"] = {"dpo": "other-answers", "altpo": GENERATED, "bs-s": GENERATED}[forget]
     trainer = tiny_trainer(tmp_path, forget_dataset=FORGET, **settings)
     trainer = moved(trainer)
     loss = trainer.compute_loss(trainer.model, trainer.data_collator([trainer.train_dataset[n] for n in range(4)]))

@@ -108,7 +108,7 @@ def test_a_streamed_retain_set_is_read_as_far_as_the_run_deals(tmp_path):
     with pytest.raises(RequestError, match="forget_dataset is streamed, but all of it is gone through"):
         tiny_trainer(tmp_path, forget_dataset=streamed)
     whole = [entry.name for entry in ROBUST.entries() if entry.value.uses_retain_rows]
-    assert whole == ["ridge-edit"]
+    assert whole == ["frag", "frp", "grom"]
     with pytest.raises(RequestError, match="retain_dataset is streamed, and a part of the method"):
         tiny_trainer(tmp_path, retain_dataset=streamed, robust=whole, max_steps=0)
 
