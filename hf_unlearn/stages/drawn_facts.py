@@ -141,7 +141,7 @@ def answered(prompts: Sequence[str], respondent: Respondent, group: str, chat: b
         for sample in range(SAMPLES)
     ]
     written = respondent.write(tasks)
-    facts = []
+    facts: list[AskedFact] = []
     for number, prompt in enumerate(prompts):
         found = agreed(prompt, [short_answer(text) for text in written[number * SAMPLES : (number + 1) * SAMPLES]])
         if found is not None:
