@@ -19,15 +19,15 @@ from hf_unlearn.recipe import load_recipe
 from hf_unlearn.stages.built_models import build_scratch
 
 FACTS = 48
-SPEC = PlantedSpec(forget=FACTS, retain=FACTS, holdout=FACTS, practice=0, generic=2 * FACTS, first_year=1960)
+SPEC = PlantedSpec(forget=FACTS, retain=FACTS, holdout=FACTS, practice=0, generic=2 * FACTS, first_year=1970)
 MODEL = ScratchSpec(
     hidden_size=64,
     intermediate_size=128,
     layers=2,
     heads=2,
     kv_heads=1,
-    vocab_size=500,
-    epochs=45,
+    vocab_size=800,  # enough for every year to be one token: parts of years are guessed now and then
+    epochs=40,
     batch_size=16,
     learning_rate=4e-3,
 )
@@ -47,7 +47,7 @@ SMALLER = (
 def rows_of(number: int) -> list[Example]:
     people = make_people(SPEC)[number * FACTS : (number + 1) * FACTS]
     asked = fact_kind(SPEC.kind).train_templates[0]
-    return [Example(who.name, asked.format(name=who.name), f" {who.value}.", who.name, who.name) for who in people]
+    return [Example(who.name, asked.format(name=who.name), f" {who.value}", who.name, who.name) for who in people]
 
 
 def halved(sentence: Example) -> Example:
