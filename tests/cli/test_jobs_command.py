@@ -146,7 +146,7 @@ def test_two_commands_at_the_same_time(recipe, began, finished):
         shutil.rmtree(began / unit)
     command = [sys.executable, "-m", "hf_unlearn", "jobs", str(recipe), "--output-dir", str(began), "--only"]
     started = [subprocess.Popen([*command, unit], stderr=subprocess.PIPE, text=True) for unit in units]
-    errors = [process.communicate(timeout=300)[1] for process in started]
+    errors = [process.communicate(timeout=900)[1] for process in started]
     codes = [process.returncode for process in started]
     assert codes[2] == 0, errors[2]
     # The second one for the same unit finds it in hand, or finished if it was that late.
