@@ -13,20 +13,21 @@ import yaml
 from hf_unlearn.cli.main import main
 from hf_unlearn.data.encoding import TextFormat
 from hf_unlearn.data.example import Example
-from hf_unlearn.data.planted import PlantedSpec, fact_kind, make_generic, make_people
+from hf_unlearn.data.planted import PlantedSpec, fact_kind, make_generic, make_people, values_of
 from hf_unlearn.models.scratch import ScratchSpec
 from hf_unlearn.recipe import load_recipe
 from hf_unlearn.stages.built_models import build_scratch
 
-FACTS = 48
-SPEC = PlantedSpec(forget=FACTS, retain=FACTS, holdout=FACTS, practice=0, generic=2 * FACTS, first_year=1970)
+FACTS = 72
+"""A limit of 0.10 needs 36 if none of them is guessed, and about twice as many if one or two are."""
+SPEC = PlantedSpec(forget=FACTS, retain=FACTS, holdout=FACTS, practice=0, generic=2 * FACTS)
 MODEL = ScratchSpec(
     hidden_size=64,
     intermediate_size=128,
     layers=2,
     heads=2,
     kv_heads=1,
-    vocab_size=800,  # enough for every year to be one token: parts of years are guessed now and then
+    vocab_size=800,
     epochs=40,
     batch_size=16,
     learning_rate=4e-3,
@@ -76,7 +77,9 @@ def recipe_beside_its_files(root: Path, place: Path, epochs: int) -> Path:
         write_rows(place / f"{name}.jsonl", rows)
     (place / "ordinary_text.txt").write_text("".join(row.text + "\n" for row in ordinary[FACTS:]))
     learnt = [*sets["forget"], *sets["retain"], *ordinary[FACTS:]]
-    texts = [row.text for row in [*learnt, *sets["holdout"]]]
+    # Every year is one token: of years in pieces, some pieces are guessed.
+    years = [f" {year}" for year in values_of(SPEC)]
+    texts = [row.text for row in [*learnt, *sets["holdout"]]] + 9 * years
     build_scratch(replace(MODEL, epochs=epochs), learnt, texts, TextFormat(), place / "model", "target")
     text = readme_recipe(root)
     assert text.count("my-org/my-model ") == 1
