@@ -29,9 +29,11 @@ def completed(settings: Mapping[str, Any]) -> dict[str, Any]:
         settings: As written: ``robust`` may be one name, or a list.
 
     Returns:
-        Settings with ``robust`` as a list, if there is one. A method that sets its own
+        Settings with ``robust`` as a list, if there is one, and without the word ``auto`` for a learning rate, which
+        is found before training (for ``robust: auto`` also where none is given). A method that sets its own
         length (``max_steps`` or ``num_train_epochs``) keeps it.
     """
+    settings = _with_rate(settings)
     robust = settings.get("robust")
     if isinstance(robust, str | Mapping):
         settings = {**settings, "robust": [robust]}
@@ -39,9 +41,19 @@ def completed(settings: Mapping[str, Any]) -> dict[str, Any]:
     if not (isinstance(robust, Sequence) and any(_is_auto(spec) for spec in robust)):
         return dict(settings)
     added = dict(AUTO_SETTINGS)
+    if "learning_rate" not in settings:
+        added["auto_find_learning_rate"] = True
     if "max_steps" in settings:
         added.pop("num_train_epochs")
     return {**added, **settings}
+
+
+def _with_rate(settings: Mapping[str, Any]) -> Mapping[str, Any]:
+    """``learning_rate: auto`` as the trainer has it."""
+    if settings.get("learning_rate") != "auto":
+        return settings
+    others = {key: value for key, value in settings.items() if key != "learning_rate"}
+    return {**others, "auto_find_learning_rate": True}
 
 
 def _is_auto(spec: PartSpec) -> bool:

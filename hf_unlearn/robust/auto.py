@@ -15,7 +15,7 @@ from ..data.pairing import PairedRows
 from ..errors import RequestError
 from ..losses.base import Loss
 from . import ROBUST
-from .base import StepContext, TermWeights, TrainingContext, TrainingPart
+from .base import OneRound, StepContext, TermWeights, TrainingContext, TrainingPart
 from .cycles import Cycles
 
 logger = logging.getLogger(__name__)
@@ -74,6 +74,7 @@ class Auto(TrainingPart):
     """
 
     needs_retain: ClassVar[bool] = True
+    makes_rounds: ClassVar[bool] = True
 
     unlearn_passes: float = 0.53
     heal_passes: float = 1.0
@@ -105,6 +106,10 @@ class Auto(TrainingPart):
     def rules(self) -> int:  # type: ignore[override]
         """Those of :class:`~.cycles.Cycles`."""
         return 2 if self.until_gone and self.rehearse_passes > 0 else 1
+
+    def one_round(self) -> OneRound:
+        """See :meth:`.cycles.Cycles.one_round`."""
+        return self._cycles.one_round()
 
     def arrange(self, rows: PairedRows, epochs: float) -> PairedRows:
         """Records the length of the run and the number of retain rows; the rows stay as they are."""

@@ -140,6 +140,19 @@ class TermWeights:
 
 
 @dataclass(frozen=True)
+class OneRound:
+    """A short run that shows what a learning rate does.
+
+    Attributes:
+        part: What takes the place of the part that was asked: a name with parameters, as in ``robust``.
+        steps: Optimizer steps of the run.
+    """
+
+    part: dict[str, Any]
+    steps: int
+
+
+@dataclass(frozen=True)
 class View:
     """A changed view of the model for the forward and backward pass of one term.
 
@@ -168,6 +181,7 @@ class TrainingPart:
             sharded over several processes (FSDP, ZeRO-3).
         uses_retain_rows: Whether it uses the retain rows, so that they are read even without a retain loss.
         uses_kl: Whether it uses :attr:`TrainingContext.retain_kl`, for which reference values of the target are kept.
+        makes_rounds: Whether :meth:`one_round` is overridden.
         acts_at_end: Whether :meth:`finish` makes sense without any training before it (``max_steps: 0``).
         rules: Raised whenever the same settings lead to other weights, so that runs of before are not continued.
     """
@@ -178,6 +192,7 @@ class TrainingPart:
     needs_whole_weights: ClassVar[bool] = True
     uses_retain_rows: ClassVar[bool] = False
     uses_kl: ClassVar[bool] = False
+    makes_rounds: ClassVar[bool] = False
     acts_at_end: ClassVar[bool] = False
     rules: ClassVar[int] = 1
 
@@ -195,6 +210,10 @@ class TrainingPart:
         Raises:
             RequestError: In one sentence that says which setting to change.
         """
+
+    def one_round(self) -> OneRound:
+        """Called after :meth:`prepare`: a part that makes one round of this one's, to try a learning rate with."""
+        raise NotImplementedError(f"{type(self).__name__} makes no rounds")
 
     def arrange(self, rows: PairedRows, epochs: float) -> PairedRows:
         """Called once when the trainer is made: the rows as this part wants them ordered.

@@ -15,7 +15,7 @@ from ..errors import RequestError
 from ..losses.base import Loss
 from . import ROBUST
 from .above_chance import above_chance
-from .base import StepContext, TermWeights, TrainingContext, TrainingPart
+from .base import OneRound, StepContext, TermWeights, TrainingContext, TrainingPart
 from .facts_left import FactsLeft
 from .recovery_probe import RecoveryProbe
 from .rehearsal import Rehearsal
@@ -81,6 +81,7 @@ class Cycles(TrainingPart):
     """
 
     needs_retain: ClassVar[bool] = True
+    makes_rounds: ClassVar[bool] = True
 
     unlearn_steps: int = 30
     heal_steps: int = 50
@@ -137,6 +138,20 @@ class Cycles(TrainingPart):
     def rounds_to_make(self) -> int:
         """After this many rounds only the retain term continues, as far as that is known by now; 0 for no end."""
         return self.rounds if self._last_round is None else self._last_round + 1
+
+    def one_round(self) -> OneRound:
+        """A round with its rehearsal, on all facts."""
+        settings = (
+            "unlearn_steps",
+            "heal_steps",
+            "rehearse_steps",
+            "rehearse_share",
+            "rehearse_rate",
+            "perturb",
+            "seed",
+        )
+        part = {"name": "cycles", "rounds": 1, **{key: getattr(self, key) for key in settings}}
+        return OneRound(part, self.round_steps)
 
     def prepare(self, context: TrainingContext) -> None:
         """Keeps what a rehearsal needs; nothing is known of any fact yet."""

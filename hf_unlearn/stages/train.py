@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -143,7 +144,8 @@ def train_method(
         ``steps``, ``seconds`` of this call, ``floating_point_ops`` of all steps and of what parts report
         (six for each token and weight, as transformers counts them), ``stepping`` (the precision weights were kept in
         between steps), ``saved`` if they are saved in 16 bits
-        (:func:`~hf_unlearn.quantization.explain.lost_when_saved`), ``parts`` with what robust parts report,
+        (:func:`~hf_unlearn.quantization.explain.lost_when_saved`), ``learning_rate`` with the rate that was found and
+        those that were tried, if it was to be found, ``parts`` with what robust parts report,
         by name, if any do, ``end`` (where ends of answers were labels), ``fall`` if the weights are
         not sharded (:meth:`~hf_unlearn.trainer.label_fall.LabelFall.told`), and means of the last step:
         ``loss/forget``, ``logps/forget`` and, with a retain loss, ``loss/retain``, ``logps/retain`` and ``kl/retain``.
@@ -183,12 +185,16 @@ def train_method(
     trainer.save_merged(str(out_dir), dtype)
     forget_deepspeed()
     told = _outcomes(args, trainer)
+    found = trainer.found_rate
     return {
         "stepping": args.stepping if args.stepping != "fp32" or stepped == ["float32"] else ", ".join(stepped),
         "steps": trainer.state.global_step,
         "seconds": time.monotonic() - started,
         **({"saved": saved} if saved else {}),
-        "floating_point_ops": trainer.state.total_flos + sum(of.get("floating_point_ops", 0) for of in told.values()),
+        "floating_point_ops": trainer.state.total_flos
+        + sum(of.get("floating_point_ops", 0) for of in told.values())
+        + (found.floating_point_ops if found else 0),
+        **({"learning_rate": asdict(found)} if found else {}),
         **({"parts": told} if told else {}),
         "end": trainer.text_format.end,
         **({"fall": trainer.fall.told()} if trainer.fall else {}),

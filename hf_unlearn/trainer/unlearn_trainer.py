@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -26,6 +28,7 @@ from ..data.encoding import EncodedRow, TextFormat
 from ..data.pairing import PaddedRows, PairedCollator, PairedRows
 from ..errors import RequestError
 from ..models.adapters import check_adapters, merged
+from ..models.ends import spread
 from ..models.limits import padding_id
 from ..models.sharding import in_pieces, placed, taken_over
 from ..robust.base import Gradients, StepContext, StepResult, StepValue, TermName, TrainingContext
@@ -69,6 +72,8 @@ from .model_setup import (
 )
 from .objective import Objective
 from .parts import arranged, check_steps, drawn_rows, load_parts, save_parts, steps_of_run
+from .rate_search import MOST_ROWS, FoundRate, Tried, find_rate, read_found
+from .rate_trials import check_search, mean_logp, put_back, trial_settings
 from .references import RunReferences, TargetModel, in_batches, mean_kl, on_device, target_model
 from .sign_sgd import SIGN_SGD, SignSGD
 from .term_passes import TermPasses, check_parts
@@ -256,6 +261,9 @@ class UnlearnTrainer(ScoringTrainer):
         self._before = LabelSums(0.0, 0.0)
         self.fall: LabelFall | None = None
         # Sizes are tried here, before the first step, and not by the parent class, after some.
+        self._given = (forget, retain)
+        self.found_rate: FoundRate | None = None
+        check_search(args, self.accelerator, optimizers[0])
         self._finds_batch_size, args.auto_find_batch_size = args.auto_find_batch_size, False
         check_launch(self.args, self.accelerator)
         check_parts(self.parts, self.accelerator, self.args)
@@ -291,6 +299,8 @@ class UnlearnTrainer(ScoringTrainer):
                 if self._finds_batch_size:
                     fit_batch_size(self.args, self.accelerator, self._fits)
                     self._train_batch_size = self.args.per_device_train_batch_size
+                if self.args.auto_find_learning_rate:
+                    self._find_rate()
             self._is_prepared = True
         if self.args.max_steps == 0:
             output = TrainOutput(0, 0.0, {})
@@ -367,6 +377,38 @@ class UnlearnTrainer(ScoringTrainer):
             return fits_in_memory(self.model, loss)
         finally:
             self.objective.clear_means()
+
+    def _find_rate(self) -> None:
+        folder = Path(str(self.args.output_dir))
+        found = None if self.resumed_from is None else read_found(folder)
+        if found is None:
+            found = find_rate(self._try_rate)
+            if self.args.should_save:
+                found.write(folder)
+            set_seed(self.args.seed)  # what is drawn from now on does not depend on how many rates were tried
+        self.found_rate = found
+        self.args.learning_rate = found.rate
+
+    def _try_rate(self, rate: float) -> Tried:
+        """One round of the part that makes rounds, by a trainer of its own on the same model, which is put back."""
+        number = next(number for number, part in enumerate(self.parts) if part.makes_rounds)
+        with tempfile.TemporaryDirectory() as folder:
+            args = trial_settings(self.args, number, self.parts[number].one_round(), rate, folder)
+            trainer = UnlearnTrainer(
+                self.model, args, *self._given, processing_class=self.processing_class, text_format=self.text_format
+            )
+            with put_back(self.model):
+                before = self._retain_logp()
+                trainer.train()
+                after = self._retain_logp()
+            trainer.accelerator.unwrap_model(trainer.model_wrapped, keep_fp32_wrapper=False)
+        rehearsed = sum(part.outcome().get("floating_point_ops", 0) for part in trainer.parts)
+        return Tried(math.exp(min(0.0, after - before)), int(trainer.state.total_flos + rehearsed))
+
+    def _retain_logp(self) -> float:
+        """Mean log-probability of the labels of some retain rows."""
+        rows = self.rows_in_order(spread(self.train_dataset.retain, MOST_ROWS))
+        return mean_logp((on_device(batch, self.model) for batch in rows), self.objective.score)
 
     def rows_in_order(self, rows: Sequence[EncodedRow]) -> Iterator[PaddedRows]:
         """Goes once over rows in micro-batches."""
