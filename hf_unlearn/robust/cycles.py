@@ -141,16 +141,8 @@ class Cycles(TrainingPart):
 
     def one_round(self) -> OneRound:
         """A round with its rehearsal, on all facts."""
-        settings = (
-            "unlearn_steps",
-            "heal_steps",
-            "rehearse_steps",
-            "rehearse_share",
-            "rehearse_rate",
-            "perturb",
-            "seed",
-        )
-        part = {"name": "cycles", "rounds": 1, **{key: getattr(self, key) for key in settings}}
+        same = ("unlearn_steps", "heal_steps", "rehearse_steps", "rehearse_share", "rehearse_rate", "perturb", "seed")
+        part = {"name": "cycles", "rounds": 1, **{key: getattr(self, key) for key in same}}
         return OneRound(part, self.round_steps)
 
     def prepare(self, context: TrainingContext) -> None:

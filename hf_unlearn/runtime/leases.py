@@ -225,13 +225,12 @@ def _latest(file: Path) -> tuple[int, bool]:
 
 
 def _numbers(file: Path) -> Iterator[tuple[int, str]]:
-    if file.parent.is_dir():
-        yield from ((_number(name), name) for each, name, _ in _all_in(file.parent) if each.name == file.name)
+    yield from ((_number(name), name) for each, name, _ in _all_in(file.parent) if each.name == file.name)
 
 
 def _all_in(folder: Path) -> Iterator[tuple[Path, str, bool]]:
     """Name of the lease, name of the file, and whether it was given back, for every such file in a folder."""
-    for name in os.listdir(folder):
+    for name in os.listdir(folder) if folder.is_dir() else ():  # there is none before the first lease
         stem = name.removesuffix(f".{_FREE}")
         base, dot, number = stem.rpartition(".")
         if dot and base and number.isdecimal():

@@ -115,10 +115,10 @@ class UnlearnConfig(TrainingArguments):
         retain_per_forget (`int`, *optional*, defaults to `1`):
             Number of retain rows for each forget row. `per_device_train_batch_size` counts forget rows only.
         auto_find_learning_rate (`bool`, *optional*, defaults to `False`):
-            Whether the learning rate is found before the first step, in place of `learning_rate`: the largest of eleven
-            (4e-3 to 4e-6, each half of the one before) after which one round of the part that makes rounds (`"auto"`,
-            `"cycles"`) has given the retain set's answers back 0.97 of their probability per token. At most four
-            rounds are tried, and taken back. In a recipe, `learning_rate: auto`. Not with several processes.
+            Whether the learning rate is found before the first step, in place of `learning_rate`: the largest of
+            eleven (4e-3 to 4e-6, each half of the one before) after which one round of the part that makes rounds
+            (`"auto"`, `"cycles"`) has given the retain set's answers back 0.97 of their probability per token. At most
+            four rounds are tried, and taken back. In a recipe, `learning_rate: auto`. Not with several processes.
         robust (`list`, *optional*, defaults to `[]`):
             Parts that make forgetting last: names such as `"sure"`, or mappings such as
             `{"name": "sure", "percentile": 99}`. `"auto"` is the stack that evidence was found for; in a recipe it
