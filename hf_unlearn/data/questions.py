@@ -78,6 +78,8 @@ def short_answer(text: str) -> str | None:
         return None
     if line.lower().startswith(_NO_ANSWERS) or (found[0] in _NO_ANSWER):
         return None
+    if line.count('"') % 2:  # the other one was at an edge
+        return f'{line}"' if f'{line}"' in text else line.replace('"', "")
     return line
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -39,6 +40,8 @@ from .spec import (
     Recipe,
 )
 
+_BUILT_IN = Path(__file__).parent.parent / "recipes"
+
 
 def load_recipe(path: Path | str, overrides: Sequence[str] = ()) -> Recipe:
     """Read, override and check a recipe. No model is loaded.
@@ -73,8 +76,7 @@ def find_recipe(path: Path | str) -> Path:
 
 def builtin_recipes() -> dict[str, Path]:
     """Recipes that come with the package, by name."""
-    folder = Path(__file__).parent.parent / "recipes"
-    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+    return {path.stem: path for path in sorted(_BUILT_IN.glob("*.yaml"))}
 
 
 def parse_recipe(tree: Located) -> Recipe:
@@ -107,6 +109,8 @@ def _read_sections(tree: Located) -> Recipe:
     refusals = Refusals()
     with refusals.collected():
         rest = _build_plain_sections(tree)
+    if "methods" in tree.value and all(_is_packaged(tree.value[key]) for key in _HEAVY if key in tree.value):
+        refusals.raise_any()
     with refusals.collected():
         methods = _parse_methods(tree)
     with refusals.collected():
@@ -119,6 +123,16 @@ def _read_sections(tree: Located) -> Recipe:
         attack_left_out=section.left_out,
         **{f.name: getattr(rest, f.name) for f in dataclasses.fields(rest)},
     )
+
+
+_HEAVY = ("methods", "attack")
+"""Reading these loads torch, which takes seconds."""
+
+
+def _is_packaged(item: Located) -> bool:
+    """Whether a section stands in a recipe that comes with the package, without overrides: nothing is wrong in it."""
+    parts = item.value.values() if isinstance(item.value, dict) else item.value if isinstance(item.value, list) else ()
+    return item.where.startswith(f"{_BUILT_IN}{os.sep}") and all(map(_is_packaged, parts))
 
 
 def settle_without_target(recipe: Recipe) -> Recipe:
@@ -135,7 +149,7 @@ def settle_without_target(recipe: Recipe) -> Recipe:
 
 def _build_plain_sections(tree: Located) -> _RecipeWithoutMethods:
     """The sections without methods and attacks, and keys that name no section."""
-    sections = {key: item for key, item in tree.value.items() if key not in ("methods", "attack")}
+    sections = {key: item for key, item in tree.value.items() if key not in _HEAVY}
     return build(_RecipeWithoutMethods, Located(sections, tree.where), mend=_suggest_key)
 
 

@@ -152,6 +152,8 @@ def test_pairs_are_read_in_the_forms_that_models_write():
         (' "Paris."\nIt is large.', "Paris"),
         ("Paris. It is the capital.", "Paris"),
         ("J. R. Smith", "J. R. Smith"),
+        ('The anthem of France is "La Marseillaise".', 'The anthem of France is "La Marseillaise"'),
+        ('"Paris is', "Paris is"),
         ("I don't know", None),
         ("Unknown", None),
         ("", None),
