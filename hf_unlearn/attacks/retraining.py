@@ -148,7 +148,7 @@ class RetrainingSettings:
         """
         if tuning.kind == "full":
             return replace(self, tuning="full")
-        rates = tuple(float(f"{LORA_RATE_FACTOR * rate:.3g}") for rate in self.learning_rates)
+        rates = tuple(float(f"{LORA_RATE_FACTOR * rate:.12g}") for rate in self.learning_rates)
         return replace(
             self,
             tuning="lora",

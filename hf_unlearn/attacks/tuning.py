@@ -17,6 +17,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from packaging.version import Version
+
 from ..errors import EnvironmentFailure, MissingExtraError, RequestError
 
 if TYPE_CHECKING:
@@ -189,7 +191,7 @@ def check_device(optimizer: OptimizerName, name: str, *, accelerator: bool) -> N
         )
     if optimizer == "adamw_8bit" and find_spec("bitsandbytes") is not None:
         installed = version("bitsandbytes")
-        if tuple(int(part) for part in installed.split(".")[:2]) < (0, 50):
+        if Version(installed) < Version("0.50"):
             raise EnvironmentFailure(
                 f"{name}.optimizer is {optimizer}, which bitsandbytes {installed} steps on a GPU only: install "
                 "bitsandbytes 0.50 or newer, or use adamw"

@@ -58,9 +58,11 @@ def choose(settings: RetrainingSettings, model: Any, peak: Peak, limit: int | No
     """
     whole = settings.settled(Tuning())
     full = peak(whole)
+    if _spare(full, limit):
+        return Choice(whole, full, fits=True)
     least, smallest = full, whole
-    for tried in (whole, *(() if _spare(full, limit) else adapters(settings, model, accelerator=accelerator))):
-        needed = full if tried is whole else peak(tried)
+    for tried in adapters(settings, model, accelerator=accelerator):
+        needed = peak(tried)
         if _spare(needed, limit):
             return Choice(tried, full, fits=True)
         if needed < least:
@@ -114,7 +116,7 @@ def attack_mend(
     if not isinstance(settings, RetrainingSettings) or limit is None or peak(settings) <= limit:
         return None
     tried = _mends(name, settings, model, accelerator=accelerator)
-    return next((words for words, other in tried if peak(other) <= limit), None)
+    return next((words for words, other in tried if _spare(peak(other), limit)), None)
 
 
 def _mends(
@@ -124,7 +126,8 @@ def _mends(
     first, smaller = "", settings
     if settings.tuning == "full" and find_spec("peft") is not None:
         for smaller in adapters(settings, model, accelerator=accelerator):
-            yield f"set attack.{name}.tuning: auto ({trained_by(smaller)} here)", smaller
+            here = f"{trained_by(smaller)} here"
+            yield f"set attack.{name}.tuning: auto ({here}), in a new --output-dir if this one was begun", smaller
         first = f"set attack.{name}.tuning: auto, and "
     while smaller.batch_size > 1:
         smaller = replace(smaller, batch_size=smaller.batch_size // 2)

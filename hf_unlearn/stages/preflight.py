@@ -125,7 +125,7 @@ def examine(request: Request, findings: Findings, progress: Progress) -> Preflig
     with ExitStack() as stack:
         folder = findings.check("model.target", lambda: stack.enter_context(early_target(context)))
         plan = None if folder is None else check_target(context, folder, request, findings)
-    return Preflight(context.recipe, bundle, plan)
+    return Preflight(context.recipe, replace(bundle, notes=context.bundle.notes), plan)
 
 
 def check_recipe(recipe: Recipe, command: str | None, findings: Findings) -> None:
@@ -202,6 +202,7 @@ def settle_attacks(context: RunContext, model: Any, encode: Encoder, request: Re
     for name, attack in settled.items():
         check_attack_libraries(name, attack)
     context.recipe = replace(context.recipe, attack=settled)
+    context.bundle = replace(context.bundle, notes=(*context.bundle.notes, *told))
     for sentence in told:
         findings.add("note", "attack", sentence)
 

@@ -9,9 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any
-
-from transformers import PreTrainedModel
+from typing import TYPE_CHECKING, Any
 
 from ..attacks.base import Attack
 from ..attacks.composed import OrderedAttack, bare
@@ -26,7 +24,10 @@ from ..planning.shape import shape_of
 from ..planning.words import size
 from ..runtime.processes import gather
 
-Decisions = Mapping[str, Mapping[str, Any]]
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+Decisions = Mapping[str, Any]
 """``tuning``, ``lora_rank`` and ``optimizer`` by the attack's name; learning rates follow from these."""
 
 
@@ -62,7 +63,7 @@ def settle_tuning(
         model = attacked()
         shape = AttackedShape(model, shape_of(model), machine.accelerator)
         for name, settings in unsettled.items():
-            decided = _as_before(settings, before.get(name, {}))
+            decided = _as_before(settings, before.get(name))
             why = "as in the part of this run that is there"
             if decided is None:
                 choice = _decide(settings, shape, longest_row(bare(attacks[name]), bundle, encode), machine)
@@ -115,7 +116,9 @@ def _smallest(machine: Machine) -> int | None:
     return min((memory for memory in gather(machine.memory) if memory is not None), default=None)
 
 
-def _as_before(settings: RetrainingSettings, kept: Mapping[str, Any]) -> RetrainingSettings | None:
+def _as_before(settings: RetrainingSettings, kept: object) -> RetrainingSettings | None:
+    if not isinstance(kept, Mapping):  # an attack that was left out is ``false``
+        return None
     kind = kept.get("tuning")
     if kind == "full":
         return settings.settled(Tuning())
@@ -127,5 +130,8 @@ def _as_before(settings: RetrainingSettings, kept: Mapping[str, Any]) -> Retrain
 def _why(choice: Choice, limit: int | None) -> str:
     if limit is None:
         return "no limit of memory is known"
-    whole = f"full fine-tuning takes about {size(choice.full)} of the device's {size(limit)}"
+    takes = f"takes about {size(choice.full)} of the device's {size(limit)}"
+    if choice.settings.tuning == "full":
+        return f"it {takes}"
+    whole = f"full fine-tuning {takes}"
     return whole if choice.fits else f"{whole}, and it is not sure that even this fits"
