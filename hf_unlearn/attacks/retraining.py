@@ -40,8 +40,8 @@ class StepSettings:
         loss_tokens: ``answer`` trains on the answers only, ``all`` on every token of the rows.
         max_tokens: Longer rows lose their beginning; whole if left out.
         lora_targets: Layers that get adapters; all linear layers except the output head if left out.
-        optimizer: ``adamw``, ``lion``, or with 8-bit states ``adamw_8bit`` and ``paged_adamw_8bit`` (GPU only);
-            without weight decay.
+        optimizer: ``adamw``, ``lion``, ``adamw_8bit`` (8-bit states) or ``paged_adamw_8bit`` (the same, paged; needs a
+            GPU), without weight decay.
         dtype: Type of the weights while they are trained.
         max_grad_norm: Gradient clipping; 0 turns it off.
     """
@@ -66,8 +66,8 @@ class RetrainingSettings:
         tuning: ``full`` trains all weights, ``lora`` trains adapters, ``auto`` trains all weights if they fit the
             device and adapters otherwise.
         lora_rank: Rank of the adapters; their scale is twice of it. With ``auto`` the largest that fits.
-        optimizer: ``adamw``, ``lion``, or with 8-bit states ``adamw_8bit`` and ``paged_adamw_8bit`` (GPU only);
-            without weight decay.
+        optimizer: ``adamw``, ``lion``, ``adamw_8bit`` (8-bit states) or ``paged_adamw_8bit`` (the same, paged; needs a
+            GPU), without weight decay.
         patience: Early stopping: a rate ends after this many epochs without gain; 0 turns it off.
         seed: Seed of the order of rows.
 

@@ -35,7 +35,7 @@ class AttackedShape:
     shape: ModelShape
     accelerator: bool
 
-    def memory(self, settings: Attack, tokens: int) -> tuple[Memory, ModelShape]:
+    def memory(self, settings: Attack | RetrainingSettings, tokens: int) -> tuple[Memory, ModelShape]:
         """Of one job, and the sizes of what it trains.
 
         Args:

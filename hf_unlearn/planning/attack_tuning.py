@@ -12,7 +12,8 @@ from importlib.util import find_spec
 from typing import Any
 
 from ..attacks.base import Attack
-from ..attacks.retraining import RetrainingSettings, StepSettings
+from ..attacks.retraining import RetrainingSettings
+from ..attacks.rtt import RTT
 from ..attacks.tuning import OPTIMIZERS, OptimizerName, Tuning
 from .memory import MARGIN
 
@@ -132,6 +133,6 @@ def _mends(
     while smaller.batch_size > 1:
         smaller = replace(smaller, batch_size=smaller.batch_size // 2)
         yield f"{first}lower attack.{name}.batch_size to {smaller.batch_size}", smaller
-    if isinstance(smaller, StepSettings) and smaller.dtype == "float32":
+    if isinstance(smaller, RTT) and smaller.dtype == "float32":
         half = f"{first}set attack.{name}.dtype: bfloat16 and attack.{name}.batch_size: {smaller.batch_size}"
         yield half, replace(smaller, dtype="bfloat16")

@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import pytest
+from rich.console import Console
 from transformers import LlamaConfig
 
 from hf_unlearn.attacks.composed import OrderedAttack
 from hf_unlearn.attacks.prune import Prune
 from hf_unlearn.attacks.relearn import Relearn
 from hf_unlearn.attacks.rtt import RTT
-from hf_unlearn.data.encoding import EncodedRow
+from hf_unlearn.data.encoding import EncodedRow, TextFormat
 from hf_unlearn.data.planted import PlantedSpec, make_planted
 from hf_unlearn.errors import EnvironmentFailure, RequestError
 from hf_unlearn.models.loading import empty_model_of
 from hf_unlearn.planning.machines import Machine
 from hf_unlearn.recipe.plain import plain_attacks
-from hf_unlearn.stages import settled_tuning
+from hf_unlearn.runtime.jobs import Workers
+from hf_unlearn.runtime.progress import Progress
+from hf_unlearn.stages import settled_tuning, single_model
+from hf_unlearn.stages.context import Subject
 from hf_unlearn.stages.settled_tuning import decisions, settle_tuning
+from hf_unlearn.stages.single_model import SingleModel, SingleRun
+from hf_unlearn.stages.units import RUN_FILE
 
 GPU = Machine("card", 1 << 40, {}, "for a test")
 SMALL = replace(GPU, memory=6 << 20)
@@ -27,11 +34,15 @@ AUTO = {"rtt": RTT(tuning="auto", folds=2), "prune": Prune()}
 
 
 @pytest.fixture(scope="module")
-def settle():
+def model():
     config = LlamaConfig(
         vocab_size=512, hidden_size=128, intermediate_size=256, num_hidden_layers=1, num_attention_heads=1
     )
-    model = empty_model_of(config)
+    return empty_model_of(config)
+
+
+@pytest.fixture(scope="module")
+def settle(model):
     bundle = make_planted(PlantedSpec(forget=10, retain=4, holdout=0, practice=2, generic=2, first_year=1960))
 
     def call(attacks, machine, before=None):
@@ -77,6 +88,27 @@ def test_what_is_kept_of_a_single_models_folder_is_enough(settle):
     kept = decisions(small, asked)
     assert kept == {"rtt": {"tuning": "lora", "lora_rank": small["rtt"].lora_rank, "optimizer": "adamw"}}
     assert settle(asked, GPU, kept)[0] == small
+
+
+def test_the_folder_of_a_single_model_keeps_its_decisions(model, tmp_path, monkeypatch):
+    monkeypatch.setattr(single_model, "empty_model", lambda folder: model)
+    monkeypatch.setattr(single_model, "load_tokenizer", lambda folder: None)
+    monkeypatch.setattr(single_model, "encode_row", lambda row, *_, **__: EncodedRow(row.id, (1,) * 8, 1))
+    subject = Subject("model", "method", tmp_path / "model", "digest")
+    bundle = make_planted(PlantedSpec(forget=10, retain=4, holdout=0, practice=2, generic=2, first_year=1960))
+
+    def settled(machine: Machine, *, keeps: bool) -> RTT:
+        monkeypatch.setattr(single_model, "this_machine", lambda **_: machine)
+        quiet = Progress(Console(quiet=True))
+        context = SingleModel(tmp_path, bundle, Workers(0), quiet, AUTO, TextFormat(), ("probability",))
+        single_model.claim_for_attacks(tmp_path, "mine")
+        single_model.settle_attacks(SingleRun(context, [subject], None, is_main=True), keeps=keeps)
+        return context.attacks["rtt"]
+
+    assert settled(GPU, keeps=False).tuning == "full"  # only asked what it would cost
+    small = settled(SMALL, keeps=True)
+    assert small.tuning == "lora" and settled(GPU, keeps=True) == small
+    assert json.loads((tmp_path / RUN_FILE).read_text())["attacked"] == "mine"
 
 
 def test_8_bit_states_are_kept_too(settle):
