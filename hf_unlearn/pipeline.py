@@ -56,6 +56,7 @@ from .stages.single_model import (
     attack_table,
     claim_for_attacks,
     load_rows,
+    settle_attacks,
     start_attacks,
 )
 from .stages.unit_list import ListedUnit, listed_units, unit_named, work_of
@@ -352,6 +353,7 @@ def attack_model(
             metrics = tuple(request.evaluate.metrics)
             context = SingleModel(output_dir, bundle, pool, progress, attacks, text_format, metrics)
             run = start_attacks(context, models, request.recipe)
+            settle_attacks(run, keeps=not only_cost)
             check_attacks(context, run.subjects, run.target)
             run_stages(run, [] if only_cost else [stage_named("export"), stage_named("attack")])
             if not main:

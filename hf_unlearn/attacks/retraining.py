@@ -7,9 +7,9 @@ import random
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
 from ..data.encoding import EncodedRow, TextFormat, encode_row
 from ..data.example import DataBundle, Example
@@ -22,13 +22,14 @@ from .best import best_of, read_ends, read_epochs
 from .cost import AttackCost
 from .model_cache import CachedModel, borrowed
 from .scoring import score_attacked, score_untouched
-from .tuning import Kind, OptimizerName, Tuning, check_optimizer, make_optimizer
+from .tuning import LORA_RATE_FACTOR, OPTIMIZERS, Kind, OptimizerName, Tuning, check_optimizer, make_optimizer
 
 if TYPE_CHECKING:
     import torch
 
 LossTokens = Literal["answer", "all"]
 Dtype = Literal["float32", "bfloat16", "float16"]
+Settings = TypeVar("Settings", bound="RetrainingSettings")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +40,8 @@ class StepSettings:
         loss_tokens: ``answer`` trains on the answers only, ``all`` on every token of the rows.
         max_tokens: Longer rows lose their beginning; whole if left out.
         lora_targets: Layers that get adapters; all linear layers except the output head if left out.
-        optimizer: ``adamw`` or ``lion``, without weight decay.
+        optimizer: ``adamw``, ``lion``, ``adamw_8bit`` (8-bit states) or ``paged_adamw_8bit`` (the same, paged; needs a
+            GPU), without weight decay.
         dtype: Type of the weights while they are trained.
         max_grad_norm: Gradient clipping; 0 turns it off.
     """
@@ -61,8 +63,11 @@ class RetrainingSettings:
         epochs: Passes over the rows; what is asked for is scored after each.
         batch_size: Rows per step.
         warmup_steps: Linear warm-up, then constant.
-        tuning: ``full`` trains all weights, ``lora`` trains adapters.
-        lora_rank: Rank of the adapters; their scale is twice of it.
+        tuning: ``full`` trains all weights, ``lora`` trains adapters, ``auto`` trains all weights if they fit the
+            device and adapters otherwise.
+        lora_rank: Rank of the adapters; their scale is twice of it. With ``auto`` the largest that fits.
+        optimizer: ``adamw``, ``lion``, ``adamw_8bit`` (8-bit states) or ``paged_adamw_8bit`` (the same, paged; needs a
+            GPU), without weight decay.
         patience: Early stopping: a rate ends after this many epochs without gain; 0 turns it off.
         seed: Seed of the order of rows.
 
@@ -76,6 +81,7 @@ class RetrainingSettings:
     warmup_steps: int = 0
     tuning: Kind = "full"
     lora_rank: int = 16
+    optimizer: OptimizerName = field(default="adamw", metadata={"left_out_at_default": True})
     patience: int = 0
     seed: int = 0
 
@@ -84,7 +90,7 @@ class RetrainingSettings:
     @property
     def steps(self) -> StepSettings:
         """How every step is taken."""
-        return StepSettings()
+        return StepSettings(optimizer=self.optimizer)
 
     @property
     def order(self) -> str | int:
@@ -129,13 +135,35 @@ class RetrainingSettings:
         check_optimizer(steps.optimizer, steps.dtype, name)
         self.trained.check(name)
 
+    def settled(self: Settings, tuning: Tuning, optimizer: OptimizerName | None = None) -> Settings:
+        """What ``tuning: auto`` comes to.
+
+        Args:
+            tuning: Of kind ``full`` or ``lora``.
+            optimizer: Another one than these settings name.
+
+        Returns:
+            For ``full`` the settings of a recipe that says so. For ``lora`` its rank, and learning rates for adapters:
+            three times those for whole weights.
+        """
+        if tuning.kind == "full":
+            return replace(self, tuning="full")
+        rates = tuple(float(f"{LORA_RATE_FACTOR * rate:.12g}") for rate in self.learning_rates)
+        return replace(
+            self,
+            tuning="lora",
+            lora_rank=tuning.rank,
+            optimizer=optimizer or self.steps.optimizer,
+            learning_rates=rates,
+        )
+
     def step_count(self, rows: int) -> int:
         """Optimizer steps of one job that trains on so many rows."""
         return self.epochs * -(-rows // self.batch_size)
 
     def describe(self, rows: int) -> dict[str, Any]:
         """Rates, epochs and steps on so many rows, and what the attacker trains with, as plain data for the report."""
-        library = {"adamw": "AdamW", "lion": "Lion"}[self.steps.optimizer]
+        library = OPTIMIZERS[self.steps.optimizer]
         return {
             "learning_rates": list(self.learning_rates),
             "epochs": self.epochs,

@@ -35,6 +35,7 @@ from .rtt_sets import (
     split_groups,
     write_texts,
 )
+from .tuning import OptimizerName
 
 __all__ = ["RTT", "split_groups"]
 
@@ -66,6 +67,7 @@ class RTT(RetrainingAttack, StepSettings):
     form: Form = "rows"
     asked_by: Asking = "rows"
     leaks: Leaking = "apart"
+    optimizer: OptimizerName = "adamw"
 
     learning_rates: tuple[float, ...] = (1e-4, 3e-4, 1e-3)
     epochs: int = 6

@@ -12,17 +12,30 @@ import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from ..errors import MissingExtraError, RequestError
+from packaging.version import Version
+
+from ..errors import EnvironmentFailure, MissingExtraError, RequestError
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
 
-Kind = Literal["full", "lora"]
-OptimizerName = Literal["adamw", "lion"]
+Kind = Literal["full", "lora", "auto"]
+OptimizerName = Literal["adamw", "lion", "adamw_8bit", "paged_adamw_8bit"]
+OPTIMIZERS: Mapping[OptimizerName, str] = {
+    "adamw": "AdamW",
+    "lion": "Lion",
+    "adamw_8bit": "AdamW with 8-bit states",
+    "paged_adamw_8bit": "AdamW with paged 8-bit states",
+}
+"""What reports call them."""
+LORA_RATE_FACTOR = 3.0
+"""Adapters want larger rates than whole weights: ``benchmarks/tuning_strength.md``."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +43,8 @@ class Tuning:
     """What is trained.
 
     Attributes:
-        kind: ``full`` trains all weights, ``lora`` adapters on every linear layer but the output head.
+        kind: ``full`` trains all weights, ``lora`` adapters on every linear layer but the output head. ``auto`` is
+            one of the two, and is settled before anything is trained.
         rank: Rank of the adapters; their scale is twice of it.
         targets: Names of the layers that get adapters, in place of all linear ones.
     """
@@ -47,7 +61,7 @@ class Tuning:
         """
         if self.rank < 1:
             raise RequestError(f"{name}.lora_rank is {self.rank}: it must be at least 1")
-        if self.targets and self.kind != "lora":
+        if self.targets and self.kind == "full":
             raise RequestError(f"{name}.lora_targets is only for tuning: lora: remove it, or set tuning")
 
     def check_model(self, name: str, folder: Path) -> None:
@@ -61,14 +75,23 @@ class Tuning:
             return
         from ..models.loading import empty_model
 
-        adapted = self.without_weights(name, empty_model(folder))
-        layers = [module for module in adapted.modules() if hasattr(module, "lora_A")]
-        narrow = min(min(layer.in_features, layer.out_features) for layer in layers)
+        narrow = self.narrowest(name, empty_model(folder))
         if self.rank > narrow:
             raise RequestError(
                 f"{name}.lora_rank is {self.rank}, more than the {narrow} of the narrowest layer that gets one: lower "
                 "it"
             )
+
+    def narrowest(self, name: str, model: PreTrainedModel) -> int:
+        """The smaller side of the narrowest layer that gets an adapter; the model has no weights (``meta``).
+
+        Raises:
+            RequestError: The adapters do not fit.
+            MissingExtraError: peft is not installed.
+        """
+        adapted = Tuning("lora", 1, self.targets).without_weights(name, model)
+        layers = [module for module in adapted.modules() if hasattr(module, "lora_A")]
+        return min(min(layer.in_features, layer.out_features) for layer in layers)
 
     def without_weights(self, name: str, model: PreTrainedModel) -> Any:
         """A copy of a model on the ``meta`` device, with everything that is trained wanting gradients.
@@ -92,6 +115,8 @@ class Tuning:
         Raises:
             RequestError: The adapters do not fit, or a quantized model is to be trained in full.
         """
+        if self.kind == "auto":
+            raise RequestError(f"{name}.tuning is auto, which a run settles before it attacks: set it to full or lora")
         if self.kind == "full":
             if not all(weight.is_floating_point() for weight in model.parameters()):
                 raise RequestError(f"{name}: quantized weights cannot be trained in full: set {name}.tuning to lora")
@@ -135,6 +160,8 @@ class Tuning:
         """In words, for the report."""
         if self.kind == "full":
             return "full fine-tuning"
+        if self.kind == "auto":
+            return "full fine-tuning, or LoRA where that does not fit"
         return f"LoRA of rank {self.rank} on {', '.join(self.targets) or 'all linear layers'}"
 
 
@@ -148,12 +175,38 @@ def check_optimizer(optimizer: OptimizerName, dtype: str, name: str) -> None:
         raise RequestError(f"{name}.dtype is float16, in which AdamW divides by zero: use float32, or optimizer: lion")
 
 
+def check_device(optimizer: OptimizerName, name: str, *, accelerator: bool) -> None:
+    """Refuse an optimizer that cannot step where there is no GPU.
+
+    Raises:
+        RequestError: Its states are paged between a GPU and main memory.
+        EnvironmentFailure: bitsandbytes is too old for 8-bit states on a processor.
+    """
+    if accelerator:
+        return
+    if optimizer == "paged_adamw_8bit":
+        raise RequestError(
+            f"{name}.optimizer is {optimizer}, whose states are paged between a GPU and main memory, and there is no "
+            "GPU: use adamw_8bit"
+        )
+    if optimizer == "adamw_8bit" and find_spec("bitsandbytes") is not None:
+        installed = version("bitsandbytes")
+        if Version(installed) < Version("0.50"):
+            raise EnvironmentFailure(
+                f"{name}.optimizer is {optimizer}, which bitsandbytes {installed} steps on a GPU only: install "
+                "bitsandbytes 0.50 or newer, or use adamw"
+            )
+
+
 def make_optimizer(optimizer: OptimizerName, weights: Sequence[torch.Tensor], rate: float) -> torch.optim.Optimizer:
     """An optimizer without weight decay.
 
     Raises:
         MissingExtraError: Its library is not installed.
+        RequestError: Its states are paged, and there is no GPU.
+        EnvironmentFailure: Its library is too old.
     """
+    check_device(optimizer, "attack", accelerator=all(weight.is_cuda for weight in weights))
     return _MAKERS[optimizer](weights, rate)
 
 
@@ -182,7 +235,27 @@ def _lion(weights: Sequence[torch.Tensor], rate: float) -> torch.optim.Optimizer
     return optimizer
 
 
+def _adamw_8bit(weights: Sequence[torch.Tensor], rate: float) -> torch.optim.Optimizer:
+    return _eight_bits("AdamW8bit", "adamw_8bit", weights, rate)
+
+
+def _paged_adamw_8bit(weights: Sequence[torch.Tensor], rate: float) -> torch.optim.Optimizer:
+    return _eight_bits("PagedAdamW8bit", "paged_adamw_8bit", weights, rate)
+
+
+def _eight_bits(kind: str, name: str, weights: Sequence[torch.Tensor], rate: float) -> torch.optim.Optimizer:
+    """AdamW whose states have a byte per number (arXiv 2110.02861); those of small tensors stay in float32."""
+    try:
+        from bitsandbytes import optim
+    except ImportError:
+        raise MissingExtraError(f"optimizer: {name}", "bitsandbytes", "quantization") from None
+    optimizer: torch.optim.Optimizer = getattr(optim, kind)(weights, lr=rate, weight_decay=0.0)
+    return optimizer
+
+
 _MAKERS: Mapping[OptimizerName, Callable[[Sequence[torch.Tensor], float], torch.optim.Optimizer]] = {
     "adamw": _adamw,
     "lion": _lion,
+    "adamw_8bit": _adamw_8bit,
+    "paged_adamw_8bit": _paged_adamw_8bit,
 }

@@ -7,27 +7,24 @@ from dataclasses import replace
 from ..attacks.base import Attack
 from ..attacks.composed import after_of, bare
 from ..attacks.retraining import RetrainingSettings
-from ..attacks.tuning import Tuning
 from ..data.encoding import EncodedRow
 from ..data.example import Example
 from ..models.loading import DTYPES
 from ..models.memory import batch_budget
 from ..quantization import FORMATS
-from .activations import by_rule, kept_by
+from .attack_memory import AttackedShape, longest_row
+from .attack_tuning import attack_mend, trained_by
 from .building import building
 from .disk import checkpoint_bytes, model_bytes, variant_bytes
 from .fixed import added, fixed_seconds, started_seconds
 from .measured import Measured
-from .memory import SHARDS_WEIGHTS, Memory, Step, Stored, inference_memory, training_memory
+from .memory import MARGIN, SHARDS_WEIGHTS, Memory, inference_memory
 from .operations import Pass, forward, training
 from .retraining import advise
 from .run_plan import PlanInput, RunPlan, StagePlan
 from .shape import ModelShape, shape_of
 from .training import Devices, TrainingInput, TrainingPlan, plan_training, what_would_fit
 from .work import Rows, counted, mean
-
-_MARGIN = 0.15
-"""Measured peaks are within this share of the planned ones."""
 
 
 def make_plan(given: PlanInput, devices: Devices, disk_free: int | None = None) -> RunPlan:
@@ -75,7 +72,7 @@ def make_plan(given: PlanInput, devices: Devices, disk_free: int | None = None) 
 
 def surely_too_much(memory: Memory, limit: int | None) -> bool:
     """Whether a peak is above a limit even if it was planned too high by as much as plans are."""
-    return limit is not None and memory.peak * (1 - _MARGIN) > limit
+    return limit is not None and memory.peak * (1 - MARGIN) > limit
 
 
 def _fits(memory: Memory, devices: Devices) -> bool | None:
@@ -240,14 +237,15 @@ def _as_pass(rows: Rows) -> Pass:
 def _attacks(given: PlanInput, shape: ModelShape, devices: Devices) -> list[StagePlan]:
     encoded = [given.encode(row) for row in given.bundle.forget.score]
     of_row = mean(encoded)
-    longest = max(encoded, key=lambda row: len(row.input_ids))
+    attacked = AttackedShape(given.model, shape, devices.machine.accelerator)
     scored = sum((_scored(each, row) for each, row in zip(encoded, given.bundle.forget.score, strict=True)), Rows())
     per_row = scored.times(1 / len(encoded))
     found = []
     for name, attack in given.attacks.items():
         cost = attack.cost(given.bundle)
         settings = bare(attack)
-        memory, trained_shape = _attack_memory(given, shape, settings, longest)
+        tokens = longest_row(settings, given.bundle, given.encode)
+        memory, trained_shape = attacked.memory(settings, tokens)
         trained = of_row.times(cost.rows_trained * given.models)
         # Retraining computes the loss from the logits of every position.
         operations = (
@@ -271,47 +269,33 @@ def _attacks(given: PlanInput, shape: ModelShape, devices: Devices) -> list[Stag
                 memory=memory,
                 scratch_disk=given.models * model_bytes(shape, 4) if after else 0,
                 fits=(_fits if cost.steps else _weights_fit)(memory, devices),
-                mend=_attack_mend(name, settings, given, shape, longest, devices),
-                note="one device: attacks are not sharded" if devices.strategy in SHARDS_WEIGHTS else "",
+                mend=_attack_mend(name, settings, attacked, tokens, devices),
+                note="; ".join(_attack_notes(settings, devices)),
                 measured=measured is not None,
             )
         )
     return found
 
 
-def _attack_memory(
-    given: PlanInput, shape: ModelShape, settings: Attack, longest: EncodedRow, tuning: Tuning | None = None
-) -> tuple[Memory, ModelShape]:
-    """Of one job, and the sizes of what it trains."""
-    length = len(longest.input_ids)
-    if not isinstance(settings, RetrainingSettings):
-        return inference_memory(shape, 4, 4, 4096, 1024), shape
-    tuning = tuning or settings.trained
-    length = min(length, settings.steps.max_tokens or length)
-    dtype = DTYPES[settings.steps.dtype]
-    model = tuning.without_weights(settings.name, given.model)
-    trained = shape_of(model)
-    rows = settings.batch_size
-    kept = kept_by(model, rows, length, dtype) or by_rule(
-        shape.layers, shape.width, shape.inner, rows, length, dtype.itemsize
+def _attack_mend(name: str, settings: Attack, attacked: AttackedShape, tokens: int, devices: Devices) -> str | None:
+    machine = devices.machine
+    return attack_mend(
+        name,
+        settings,
+        attacked.model,
+        lambda other: attacked.memory(other, tokens)[0].peak,
+        machine.memory,
+        accelerator=machine.accelerator,
     )
-    size = dtype.itemsize
-    states = {"adamw": 2.0, "lion": 1.0}[settings.steps.optimizer] * (4 if tuning.kind == "lora" else size)
-    stored = Stored(size, 4 if tuning.kind == "lora" else size, states, size)
-    step = Step(kept, rows * length, 4.0, 1, rows * length)
-    return training_memory(trained, stored, step), trained
 
 
-def _attack_mend(
-    name: str, settings: Attack, given: PlanInput, shape: ModelShape, longest: EncodedRow, devices: Devices
-) -> str | None:
-    if not isinstance(settings, RetrainingSettings) or settings.tuning == "lora":
-        return None
-    memory, _ = _attack_memory(given, shape, settings, longest)
-    if _fits(memory, devices) is not False:
-        return None
-    adapted, _ = _attack_memory(given, shape, settings, longest, Tuning("lora", settings.lora_rank))
-    return f"set attack.{name}.tuning: lora" if _fits(adapted, devices) else None
+def _attack_notes(settings: Attack, devices: Devices) -> list[str]:
+    notes = []
+    if isinstance(settings, RetrainingSettings) and settings.tuning == "lora":
+        notes.append(trained_by(settings))
+    if devices.strategy in SHARDS_WEIGHTS:
+        notes.append("one device: attacks are not sharded")
+    return notes
 
 
 def _asked_again(given: PlanInput, shape: ModelShape, devices: Devices) -> list[StagePlan]:

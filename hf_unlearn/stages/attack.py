@@ -9,7 +9,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from ..attacks.composed import after_of, kind_of
 from ..attacks.cost import cost_lines, measure
 from ..attacks.dequantize import write_dequantized
 from ..attacks.model_cache import release
+from ..recipe.plain import plain
 from ..runtime.jobs import Job, Workers
 from ..runtime.locks import claim_file, claimed, clear_claims
 from .chain import check_subjects
@@ -74,7 +75,7 @@ def attack_units(
     inputs: dict[str, Any] = {
         "stage": "attack",
         "attack": name,
-        "settings": asdict(attack),  # type: ignore[call-overload]
+        "settings": plain(attack),
         "model": subject.digest,
         "data": context.data_digest,
         "metrics": list(context.attack_metrics),

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +26,7 @@ from ..evaluation.suites.harness import check_harness
 from ..models.limits import refuse_unknown_ids
 from ..models.loading import empty_model
 from ..planning.disk import free_bytes, written_bytes
+from ..planning.machines import this_machine
 from ..planning.plan import make_plan, surely_too_much
 from ..planning.run_plan import RunPlan
 from ..planning.training import Devices, TrainingInput, paired, trained_model
@@ -48,6 +49,7 @@ from .planned import Encoder, folders_of, plan_input, trainings_of
 from .publishable import check_published_text, check_words
 from .report_inputs import description
 from .run import Run
+from .settled_tuning import settle_tuning
 from .units import begun_recipe
 
 if TYPE_CHECKING:
@@ -123,7 +125,7 @@ def examine(request: Request, findings: Findings, progress: Progress) -> Preflig
     with ExitStack() as stack:
         folder = findings.check("model.target", lambda: stack.enter_context(early_target(context)))
         plan = None if folder is None else check_target(context, folder, request, findings)
-    return Preflight(recipe, bundle, plan)
+    return Preflight(context.recipe, replace(bundle, notes=context.bundle.notes), plan)
 
 
 def check_recipe(recipe: Recipe, command: str | None, findings: Findings) -> None:
@@ -171,18 +173,38 @@ def check_target(context: RunContext, folder: Path, request: Request, findings: 
         return None
     for number, name in enumerate(context.formats):
         findings.check(f"export.formats.{number}", check_exportable, (name,), folder)
+    encode = Encoder(context, tokenizer)
+    if not findings.of("data") and not findings.of("gate"):  # rows that cannot be read cannot be planned with
+        findings.check("attack", settle_attacks, context, model, encode, request, findings)
     for name, attack in context.attacks.items():
         findings.check(f"attack.{name}", check_attack, context, name, attack, folder, folder)
     if findings.of("data"):
-        return None  # rows that cannot be read cannot be planned with
+        return None
     findings.check("export.calibration", check_calibration_length, context, folder)
-    encode = Encoder(context, tokenizer)
     trainings = findings.check("methods", trainings_of, context, model, encode) or {}
     for key, each in trainings.items():
         findings.check(key, check_training, each)
     if findings.refused or request.devices is None:
         return None
     return _plan(context, request, findings, (model, encode, trainings))
+
+
+def settle_attacks(context: RunContext, model: Any, encode: Encoder, request: Request, findings: Findings) -> None:
+    """Settle what attackers train, where the recipe leaves it to the device.
+
+    Raises:
+        RequestError: Adapters do not fit the model, or an optimizer does not fit the machine.
+        EnvironmentFailure: A library is missing or too old.
+    """
+    machine = this_machine(measured=False) if request.devices is None else request.devices.machine
+    before = begun_recipe(request.output_dir).get("attack") or {}
+    settled, told = settle_tuning(context.attacks, context.bundle, lambda: model, encode, machine, before)
+    for name, attack in settled.items():
+        check_attack_libraries(name, attack)
+    context.recipe = replace(context.recipe, attack=settled)
+    context.bundle = replace(context.bundle, notes=(*context.bundle.notes, *told))
+    for sentence in told:
+        findings.add("note", "attack", sentence)
 
 
 def _plan(
@@ -274,8 +296,9 @@ def check_attack_libraries(name: str, attack: Attack) -> None:
         return
     if settings.trained.kind == "lora" and find_spec("peft") is None:
         raise MissingExtraError(f"attack.{name}.tuning: lora", "peft", "peft")
-    if settings.steps.optimizer == "lion" and find_spec("bitsandbytes") is None:
-        raise MissingExtraError(f"attack.{name}.optimizer: lion", "bitsandbytes", "quantization")
+    optimizer = settings.steps.optimizer
+    if optimizer != "adamw" and find_spec("bitsandbytes") is None:
+        raise MissingExtraError(f"attack.{name}.optimizer: {optimizer}", "bitsandbytes", "quantization")
 
 
 def check_optimizer_library(settings: Mapping[str, Any]) -> None:

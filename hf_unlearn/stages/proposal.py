@@ -277,6 +277,7 @@ def _work(seen: Seen) -> list[str]:
         "    folds: 5",
         f"    learning_rates: [{_number(rate)}, {_number(3 * rate)}]",
         "    epochs: 5",
+        "    tuning: auto   # all weights if a job fits the device, otherwise LoRA",
     ]
     return lines
 

@@ -13,12 +13,14 @@ from ..attacks.base import Attack, AttackResult
 from ..attacks.composed import after_of
 from ..attacks.dequantize import is_quantized, write_dequantized
 from ..data.checks import check_bundle
-from ..data.encoding import TextFormat, load_tokenizer
+from ..data.encoding import TextFormat, encode_row, load_tokenizer
 from ..data.example import EMPTY_SET, DataBundle
 from ..data.form import decide_form
 from ..data.sources import load_source, prompt_column
 from ..errors import RequestError
 from ..models.gguf_source import fetch_model
+from ..models.loading import empty_model
+from ..planning.machines import this_machine
 from ..quantization import FORMATS
 from ..quantization.calibration import Calibration
 from ..recipe import Recipe
@@ -37,6 +39,7 @@ from .data import load_data
 from .ends import settle_ends
 from .models import base_models
 from .settled import OTHER_FORM
+from .settled_tuning import decisions, settle_tuning
 from .units import RUN_FILE, Unit, file_digests, fingerprint, prepare_output_dir
 
 RESULT_FILE = "attacks.json"
@@ -193,7 +196,38 @@ def claim_for_attacks(output_dir: Path, model: str) -> None:
         if known != model:
             what = f"attacks on {known}" if known else "a run"
             raise RequestError(f"{output_dir} holds {what}, not attacks on {model}: choose another --output-dir")
+        return
     write_atomically(marker, json.dumps({"attacked": model}))
+
+
+def settle_attacks(run: SingleRun, *, keeps: bool) -> None:
+    """Settle what attackers train, where that is left to the device.
+
+    Args:
+        run: All processes of a launch come here together.
+        keeps: Whether the folder keeps the decisions.
+
+    Raises:
+        RequestError: Adapters do not fit the model, or an optimizer does not fit the machine.
+        EnvironmentFailure: A library is missing or too old.
+    """
+    context, known = run.context, (run.target or run.subjects[0]).folder
+    tokenizer, marker = load_tokenizer(str(known)), context.output_dir / RUN_FILE
+    kept = json.loads(marker.read_text(encoding="utf-8"))
+    settled, told = settle_tuning(
+        context.attacks,
+        context.bundle,
+        lambda: empty_model(known),
+        lambda row: encode_row(row, tokenizer, context.text_format, eos=True),
+        this_machine(measured=False),
+        kept.get("attack", {}),
+    )
+    for sentence in told:
+        context.progress.say(sentence)
+    if told and keeps and run.is_main:
+        kept["attack"] = {**kept.get("attack", {}), **decisions(settled, context.attacks)}
+        write_atomically(marker, json.dumps(kept))
+    context.attacks = settled
 
 
 def start_attacks(context: SingleModel, models: NamedModels, recipe: Recipe | None) -> SingleRun:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
 
 import pytest
 from attack_runs import assert_defaults_are_those_of_the_class
 
 from hf_unlearn.attacks import ATTACKS
 from hf_unlearn.data.planted import PlantedSpec, make_planted
+from hf_unlearn.recipe.plain import plain
 from hf_unlearn.stages.units import fingerprint
 
 SWEEP = {"warmup_steps": 0, "tuning": "full", "lora_rank": 16, "patience": 0, "seed": 0}
@@ -146,9 +146,16 @@ BUDGETS = {
 
 @pytest.mark.parametrize("name", SETTINGS)
 def test_settings_at_their_defaults_give_the_fingerprints_they_always_gave(name):
-    settings = asdict(ATTACKS.get(name).value())
-    assert settings == SETTINGS[name]
+    settings = plain(ATTACKS.get(name).value())
+    assert settings == json.loads(json.dumps(SETTINGS[name]))
     assert fingerprint(settings) == FINGERPRINTS[name]
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_another_optimizer_gives_another_fingerprint(name):
+    changed = plain(ATTACKS.get(name).value(optimizer="adamw_8bit"))
+    assert changed["optimizer"] == "adamw_8bit"
+    assert fingerprint(changed) != FINGERPRINTS[name]
 
 
 @pytest.mark.parametrize("name", BUDGETS)

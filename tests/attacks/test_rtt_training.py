@@ -114,6 +114,36 @@ def test_lion_steps_by_the_sign_of_its_two_momenta():
     assert torch.allclose(weight.detach().double(), expected, atol=1e-6)
 
 
+def test_8_bit_states_step_as_whole_ones_do():
+    """The first step is exact, since states are rounded after it; later ones are near. Small tensors stay whole."""
+    generator = torch.Generator().manual_seed(0)
+    start = torch.randn(64, 128, generator=generator)
+    whole, eight, small = (torch.nn.Parameter(each.clone()) for each in (start, start, start[0]))
+    optimizers = make_optimizer("adamw", [whole], 1e-2), make_optimizer("adamw_8bit", [eight, small], 1e-2)
+    for step in range(3):
+        gradient = torch.randn(64, 128, generator=generator)
+        for weight in (whole, eight, small):
+            weight.grad = gradient[0].clone() if weight is small else gradient.clone()
+        for optimizer in optimizers:
+            optimizer.step()
+        difference = (whole - eight).abs().max().item()
+        assert difference < (1e-6 if step == 0 else 1e-2)
+        assert torch.allclose(small, whole[0], atol=1e-5)
+    assert optimizers[1].state[eight]["state1"].dtype == torch.uint8
+    assert optimizers[1].state[small]["state1"].dtype == torch.float32
+    assert (whole - start).abs().min().item() > 0
+    with pytest.raises(RequestError, match="paged between a GPU and main memory, and there is no GPU: use adamw_8bit"):
+        make_optimizer("paged_adamw_8bit", [whole], 1e-2)
+
+
+def test_nothing_is_trained_before_auto_is_settled(folder):
+    refused = pytest.raises(RequestError, match=r"rtt\.tuning is auto, which a run settles before it attacks: set it")
+    with refused, retraining(settings(tuning="auto"), folder):
+        pass
+    told = RTT(tuning="lora", lora_rank=64, optimizer="adamw_8bit").describe(10)["optimizer"]
+    assert told == "AdamW with 8-bit states, LoRA of rank 64 on all linear layers in float32"
+
+
 def test_rows_are_shuffled_once_by_the_seed_and_then_in_place_by_the_epoch():
     rows = list("abcdefghij")
     published = list(rows)

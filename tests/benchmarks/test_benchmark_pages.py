@@ -88,11 +88,13 @@ def test_ratios_of_sweeps_are_medians_within_repeats_that_both_ran() -> None:
     assert "missed against plain (3.0)" in attack_cost.target_line([side("plain", [6.0]), side("own", [2.0], True)])
 
 
-@pytest.mark.parametrize("name", ["procedures", "rtt_variants"])
+@pytest.mark.parametrize("name", ["procedures", "rtt_variants", "tuning_strength"])
 def test_pages_have_the_sections_that_their_scripts_write(name: str) -> None:
     page = (SCRIPTS / f"{name}.md").read_text(encoding="utf-8")
     script = importlib.import_module(name)
-    sections = {"procedures": ("methods", "scales"), "rtt_variants": ("variants",)}[name]
+    sections = {"procedures": ("methods", "scales"), "rtt_variants": ("variants",), "tuning_strength": ("strength",)}[
+        name
+    ]
     assert page.startswith(f"# {script.TITLE}\n")
     assert all(page.count(f"<!-- section:{section} -->") == 1 for section in sections)
 

@@ -62,7 +62,7 @@ def test_the_recipe_fits_model_and_rows(files, target, tmp_path, capsys, refused
     assert recipe.data.description == "40 facts, not described by the publisher"
     assert recipe.data.forget.draw_choices == 3 and recipe.data.format.kind == "auto"
     assert recipe.data.format.separator == " "
-    assert "other-form" in recipe.attack and "rtt" in recipe.attack
+    assert "other-form" in recipe.attack and recipe.attack["rtt"].tuning == "auto"
     assert recipe.gate.metrics == ("probability", "mc_accuracy")
     # The tiny model has 64 columns, which groups of 128 do not divide.
     assert "rtn-int4-g128" not in recipe.export.formats and "rtn-int4-g32" in recipe.export.formats

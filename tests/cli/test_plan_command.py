@@ -46,6 +46,28 @@ def test_what_does_not_fit_comes_with_what_would(recipe, capsys):
     assert any("train npo-kl needs about" in finding["sentence"] and finding["mend"] for finding in careful)
 
 
+def test_what_attackers_train_follows_from_the_device_or_the_folder(recipe, tmp_path, capsys):
+    out = tmp_path / "out"
+
+    def attacked(memory: str) -> tuple[str, str]:
+        options = ["--memory", memory, "--json", "--output-dir", str(out), "attack.rtt.tuning=auto"]
+        assert plan(recipe, *options) == 0
+        told = json.loads(capsys.readouterr().out)
+        (note,) = [each["sentence"] for each in told["findings"] if "tuning: auto" in each["sentence"]]
+        (stage,) = [stage for stage in told["plan"]["stages"] if stage["stage"] == "attack"]
+        return note, stage["note"]
+
+    assert "attack.rtt.tuning: auto is full fine-tuning: it takes about" in attacked("1")[0]
+    note, of_stage = attacked("0.002")
+    assert "attack.rtt.tuning: auto is LoRA of rank" in note
+    assert of_stage.startswith("LoRA of rank") and of_stage in note
+    (out / "train").mkdir(parents=True)
+    begun = {"name": "tiny", "recipe": {"attack": {"rtt": {"tuning": "full", "lora_rank": 16}}}}
+    (out / "run.json").write_text(json.dumps(begun))
+    note, _ = attacked("0.002")
+    assert note.endswith("auto is full fine-tuning: as in the part of this run that is there")
+
+
 BROKEN = (
     TINY.replace("loss_type: npo", "loss_type: npo\n    peft: {target_modules: [q_prj]}")
     .replace("[bnb-nf4]", "[bnb-nf4, rtn-int4-g128]")
