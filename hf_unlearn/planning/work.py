@@ -16,6 +16,7 @@ from ..robust.base import TrainingPart
 from ..robust.cycles import Cycles
 from ..trainer.config import UnlearnConfig
 from ..trainer.parts import epochs_of_run, steps_of_run
+from ..trainer.rate_search import MOST_TRIALS
 
 _MOST_COUNTED = 200_000
 _BATCHES_DRAWN = 32
@@ -181,6 +182,9 @@ def _of_cycles(
     rows = rows_of_step(args, processes)
     forget, retain = mean(data.forget), mean(data.retainable)
     done = forget.times(rows * (unlearn + rehearsed)) + retain.times(rows * data.retain_per_forget * (steps - unlearn))
+    if args.auto_find_learning_rate:
+        round_forget = forget.times(rows * (cycles.unlearn_steps + cycles.rehearse_steps))
+        done += (round_forget + retain.times(rows * data.retain_per_forget * cycles.heal_steps)).times(MOST_TRIALS)
     return TrainingWork(steps, done, forward, False, padding, rehearsed, cycles.until_gone)
 
 

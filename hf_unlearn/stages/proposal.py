@@ -263,7 +263,7 @@ def _work(seen: Seen) -> list[str]:
         "  - name: auto",
         "    robust: auto    # rounds of unlearning and healing, each after a rehearsed attack: docs/auto.md",
         f"    per_device_train_batch_size: {max(1, min(16, seen.facts // 2))}",
-        f"    learning_rate: {_number(rate)}    # a guess from the model's size: try a third and three times as much",
+        f"    learning_rate: auto    # found by a few trial rounds; under a launcher set one, such as {_number(rate)}",
         "    save_steps: 200",
         *(_GPU_LINES if seen.gpu else ()),
         "export:",

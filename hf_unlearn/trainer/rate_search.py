@@ -15,6 +15,8 @@ logger = logging.getLogger(__name__)
 
 RATES = tuple(4e-3 / 2**halvings for halvings in range(11))
 """What is tried: from 4e-3, too much for models of a million parameters, down to 4e-6."""
+MOST_TRIALS = 4
+"""Rounds that a search of :data:`RATES` by halves takes at most."""
 RESTORED = 0.97
 """Least probability per token of the retain set's answers after a round, over what it was before."""
 MOST_ROWS = 256

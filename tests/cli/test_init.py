@@ -58,7 +58,7 @@ def test_the_recipe_fits_model_and_rows(files, target, tmp_path, capsys, refused
     recipe = load_recipe(output)
     assert (recipe.name, recipe.model.target) == (target.name, str(target))
     assert recipe.method("auto").settings["robust"] == "auto"
-    assert recipe.method("auto").settings["learning_rate"] == 1e-3
+    assert recipe.method("auto").settings["learning_rate"] == "auto"
     assert recipe.data.description == "40 facts, not described by the publisher"
     assert recipe.data.forget.draw_choices == 3 and recipe.data.format.kind == "auto"
     assert recipe.data.format.separator == " "

@@ -11,7 +11,16 @@ from tiny_run import tiny_model, tiny_rows, tiny_trainer
 from hf_unlearn.errors import RequestError
 from hf_unlearn.recipe.method_settings import completed
 from hf_unlearn.trainer import UnlearnConfig
-from hf_unlearn.trainer.rate_search import FOUND_FILE, RATES, RESTORED, FoundRate, Tried, find_rate, read_found
+from hf_unlearn.trainer.rate_search import (
+    FOUND_FILE,
+    MOST_TRIALS,
+    RATES,
+    RESTORED,
+    FoundRate,
+    Tried,
+    find_rate,
+    read_found,
+)
 
 CYCLES = {"name": "cycles", "unlearn_steps": 2, "heal_steps": 2, "rehearse_steps": 1}
 
@@ -26,7 +35,7 @@ def test_the_largest_restored_rate_is_found_in_four_rounds(right):
 
     found = find_rate(try_rate)
     assert found.rate == RATES[right]
-    assert len(asked) <= 4 and found.floating_point_ops == 10 * len(asked)
+    assert len(asked) <= MOST_TRIALS and found.floating_point_ops == 10 * len(asked)
     assert set(found.tried) == {f"{rate:g}" for rate in asked}
 
 
