@@ -76,6 +76,18 @@ def gathered_in_turn(model: nn.Module) -> Iterator[None]:
             handle.remove()
 
 
+def reshard(model: nn.Module) -> None:
+    """Lets go of whole weights that a forward pass under FSDP2 leaves if no backward pass follows.
+
+    The optimizer steps shards only: after a step such weights would be old. Does nothing for other models.
+    """
+    from torch.distributed.fsdp import FSDPModule
+
+    for module in model.modules():
+        if isinstance(module, FSDPModule):
+            module.reshard()
+
+
 def forget_deepspeed() -> None:
     """Models that are loaded after a training are no longer sharded by ZeRO-3."""
     from .._compat import deepspeed
