@@ -77,12 +77,19 @@ def gathered_in_turn(model: nn.Module) -> Iterator[None]:
 
 
 def reshard(model: nn.Module) -> None:
-    """Lets go of whole weights that a forward pass under FSDP2 leaves if no backward pass follows.
+    """Lets go of whole weights that a forward pass leaves if no backward pass follows (FSDP2, ZeRO-3).
 
-    The optimizer steps shards only: after a step such weights would be old. Does nothing for other models.
+    They take memory, and under FSDP2 a step of the optimizer would leave them as they were. Does nothing for other
+    models.
+
+    Args:
+        model: The model as the training loop calls it.
     """
     from torch.distributed.fsdp import FSDPModule
 
+    zero = getattr(model, "optimizer", None)
+    if hasattr(zero, "empty_partition_cache"):
+        zero.empty_partition_cache()
     for module in model.modules():
         if isinstance(module, FSDPModule):
             module.reshard()

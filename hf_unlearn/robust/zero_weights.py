@@ -88,9 +88,8 @@ class ZeroWeights(TrainedWeights):
 class _ZeroSteps:
     """Steps of a ZeRO optimizer without those of its engine."""
 
-    param_groups: ClassVar[list[dict[str, Any]]] = []  # nothing is clipped from outside
-
     def __init__(self, zero: Any) -> None:
+        self.param_groups: list[dict[str, Any]] = []  # nothing is clipped from outside
         self._zero = zero
 
     def zero_grad(self) -> None:

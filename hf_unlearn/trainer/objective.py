@@ -286,7 +286,7 @@ class Objective:
         with evaluating(model), self.accelerator.autocast(), whole:
             found = forward_labels(called, model, self.placed(batch))
         if sharding and not torch.is_grad_enabled():
-            reshard(model)
+            reshard(called)
         return found
 
     def placed(self, batch: PaddedRows) -> PaddedRows:

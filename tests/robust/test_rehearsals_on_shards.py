@@ -1,4 +1,4 @@
-"""Rehearsed attacks where weights are sharded: two processes make the run of one, and resume within a rehearsal.
+"""Rehearsed attacks and averages of sharded weights: two processes make the run of one, and resume within a rehearsal.
 
 accelerate falls back to DDP in silence, so each engine's test looks at what really ran.
 """
@@ -19,7 +19,8 @@ REHEARSED = {
     **{"rehearse_steps": 2, "rehearse_rate": 0.3, "rehearse_share": 0.4},
 }
 SETTINGS = {
-    **{"loss_type": "ga", "retain_loss_type": "kl", "max_steps": 6, "logging_steps": 1, "robust": [REHEARSED]},
+    **{"loss_type": "ga", "retain_loss_type": "kl", "max_steps": 6, "logging_steps": 1},
+    "robust": [REHEARSED, {"name": "weight-averaging", "start": 0.3}],
     # With the usual epsilon Adam makes of a rounding error in a gradient near zero a whole step.
     **{"learning_rate": 0.003, "adam_epsilon": 1e-3, "train_sampling_strategy": "sequential"},
 }
@@ -52,14 +53,14 @@ def test_rehearsals_are_learned_and_taken_back_shard_by_shard(tmp_path, start, a
     settings = {**SETTINGS, **SHARED, **copy.deepcopy(way), "save_strategy": "steps", "save_steps": 2}
     job = {"model": start, "settings": settings, "saved": "saved", "again": WITHIN_A_REHEARSAL}
     made = run_job(tmp_path, job, timeout=480)
-    assert (made["type"], made["processes"], made["steps_of_momentum"]) == (kind, 2, [1])
+    assert (made["type"], made["again_type"], made["processes"], made["steps_of_momentum"]) == (kind, kind, 2, [1])
     whole = max(parameter.numel() for parameter in tiny_model().parameters())
     assert made["largest"] <= whole / 2 if in_pieces else made["largest"] == whole
 
     for one, two in zip(logged(alone), made["log"], strict=True):
         for key in ("loss", "loss/forget", "loss/retain", "kl/retain", "grad_norm"):
             assert two.get(key) == pytest.approx(one.get(key), rel=1e-3, abs=1e-6)
-    (found,), (looked,) = (part.outcome() for part in alone.parts), made["told"]
+    found, looked = alone.parts[0].outcome(), made["told"][0]
     assert looked["brought_back"] == pytest.approx(found["brought_back"], abs=1e-4)
     assert {key: looked[key] for key in ("facts_left", "facts_below_chance")} == {
         key: found[key] for key in ("facts_left", "facts_below_chance")
@@ -70,4 +71,5 @@ def test_rehearsals_are_learned_and_taken_back_shard_by_shard(tmp_path, start, a
             torch.testing.assert_close(saved[name], value, rtol=1e-3, atol=1e-4)
             assert torch.equal(saved[name], resumed[name])
     shards = sorted(path.name for path in (tmp_path / "work" / WITHIN_A_REHEARSAL / "parts").iterdir())
-    assert shards == [f"cycles_rehearsal{which}.safetensors" for which in ("-0-of-2", "-1-of-2", "")]
+    kept = ("cycles_rehearsal", "weight_averaging")
+    assert shards == [f"{name}{which}.safetensors" for name in kept for which in ("-0-of-2", "-1-of-2", "")]
