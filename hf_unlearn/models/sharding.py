@@ -87,7 +87,7 @@ def reshard(model: nn.Module) -> None:
     """
     from torch.distributed.fsdp import FSDPModule
 
-    zero = getattr(model, "optimizer", None)
+    zero: Any = getattr(model, "optimizer", None)
     if hasattr(zero, "empty_partition_cache"):
         zero.empty_partition_cache()
     for module in model.modules():
