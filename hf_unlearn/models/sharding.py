@@ -76,6 +76,25 @@ def gathered_in_turn(model: nn.Module) -> Iterator[None]:
             handle.remove()
 
 
+def reshard(model: nn.Module) -> None:
+    """Lets go of whole weights that a forward pass leaves if no backward pass follows (FSDP2, ZeRO-3).
+
+    They take memory, and under FSDP2 a step of the optimizer would leave them as they were. Does nothing for other
+    models.
+
+    Args:
+        model: The model as the training loop calls it.
+    """
+    from torch.distributed.fsdp import FSDPModule
+
+    zero: Any = getattr(model, "optimizer", None)
+    if hasattr(zero, "empty_partition_cache"):
+        zero.empty_partition_cache()
+    for module in model.modules():
+        if isinstance(module, FSDPModule):
+            module.reshard()
+
+
 def forget_deepspeed() -> None:
     """Models that are loaded after a training are no longer sharded by ZeRO-3."""
     from .._compat import deepspeed

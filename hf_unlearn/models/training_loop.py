@@ -4,12 +4,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 if TYPE_CHECKING:
     import torch
 
 Batch = TypeVar("Batch")
+
+
+class Stepping(Protocol):
+    """What :func:`take_steps` needs of an optimizer."""
+
+    param_groups: list[dict[str, Any]]
+
+    def zero_grad(self) -> None:
+        """Drops all gradients."""
+
+    def step(self) -> Any:
+        """Makes a step."""
 
 
 class DivergedError(Exception):
@@ -38,7 +50,7 @@ def finite(loss: float) -> float:
 
 
 def take_steps(
-    optimizer: torch.optim.Optimizer,
+    optimizer: torch.optim.Optimizer | Stepping,
     batches: Iterable[Batch],
     add_gradients: Callable[[Batch], None],
     *,

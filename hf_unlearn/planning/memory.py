@@ -55,7 +55,7 @@ class Step:
         checkpointing: Whether layers are computed again.
         head_copy: Whether the target's output head is kept beside the trained one.
         kept_gradients: Sets of gradients besides those being made, for parts that compare terms.
-        weight_copies: Copies of the trained weights on the device.
+        weight_copies: Copies of the trained weights on the device, of its shards where these are sharded.
     """
 
     kept: Kept
@@ -110,7 +110,7 @@ def training_memory(
     split = _Split(strategy, devices)
     whole = stored.weights * (shape.parameters - _adapters(shape, stored)) + stored.trained * _adapters(shape, stored)
     gathered = 2 * shape.layer_parameters * stored.weights if strategy in SHARDS_WEIGHTS else 0
-    copies = _casts(shape, stored) + step.weight_copies * shape.trained * stored.trained
+    copies = _casts(shape, stored) + split.states(step.weight_copies * shape.trained * stored.trained)
     weights = split.weights(whole) + gathered + copies
     gradient = stored.trained * shape.trained
     gradients = split.gradients(gradient) * (1 + step.kept_gradients)

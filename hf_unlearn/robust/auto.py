@@ -75,6 +75,7 @@ class Auto(TrainingPart):
 
     needs_retain: ClassVar[bool] = True
     makes_rounds: ClassVar[bool] = True
+    needs_whole_weights: ClassVar[bool] = False
 
     unlearn_passes: float = 0.53
     heal_passes: float = 1.0
@@ -98,8 +99,8 @@ class Auto(TrainingPart):
             raise RequestError(f"auto: last is {self.last}; it must be a share from 0 to under 1")
 
     @property
-    def needs_whole_weights(self) -> bool:  # type: ignore[override]
-        """Only a rehearsal uses whole tensors."""
+    def uses_trained_weights(self) -> bool:  # type: ignore[override]
+        """For the steps of a rehearsal."""
         return self.rehearse_passes > 0
 
     @property
@@ -206,6 +207,10 @@ class Auto(TrainingPart):
     def save_state(self, folder: Path) -> None:
         """What the rehearsal of the current phase changed."""
         self._cycles.save_state(folder)
+
+    def save_shard(self, folder: Path) -> None:
+        """The same of one process's shards."""
+        self._cycles.save_shard(folder)
 
     def load_state(self, folder: Path) -> None:
         """Restores it."""

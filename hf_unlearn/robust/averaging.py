@@ -5,14 +5,16 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..errors import RequestError
 from . import ROBUST
 from .base import StepContext, TrainingContext, TrainingPart
-from .weights import load_tensors, save_tensors, trained_parameters
+from .shard_files import save_shard, with_shard
+from .weights import load_tensors, save_tensors
 
 AVERAGE_FILE = "weight_averaging.safetensors"
 _COUNT = "/count"
@@ -36,7 +38,8 @@ class WeightAveraging(TrainingPart):
     The mean lies in a flatter place than its members, so more of it survives small changes of the weights. At
     the end the model gets the mean; checkpoints hold the trained weights and the mean.
 
-    Cost: one copy of the trained weights in memory and in each checkpoint; no forward or backward pass.
+    Cost: one copy of the trained weights, or of a process's shards, in memory and in each checkpoint; no forward or
+    backward pass.
 
     Args:
         start: Share of the run's steps after which averaging begins. 0 counts from the weights after the first step.
@@ -50,9 +53,13 @@ class WeightAveraging(TrainingPart):
     from Izmailov et al. (arXiv 1803.05407). ``start`` and ``every`` are this project's choice.
     """
 
+    needs_whole_weights: ClassVar[bool] = False
+    uses_trained_weights: ClassVar[bool] = True
+
     start: float = 0.5
     every: int = 1
     decay: float = 0.0
+    _context: TrainingContext | None = field(default=None, init=False, repr=False)
     _mean: dict[str, Tensor] = field(default_factory=dict, init=False, repr=False)
     _count: int = field(default=0, init=False, repr=False)
     _first: int = field(default=1, init=False, repr=False)
@@ -68,40 +75,58 @@ class WeightAveraging(TrainingPart):
 
     def prepare(self, context: TrainingContext) -> None:
         """Find the first step that counts; the last one always does."""
+        self._context = context
         self._first = min(math.floor(self.start * context.max_steps) + 1, max(context.max_steps, 1))
 
     def before_step(self, context: StepContext) -> None:
         """Includes the weights of the previous step; by now other parts have finished changing them."""
         self._seen = context.step + 1
-        self._take(context.step, context.model)
-
-    def finish(self, context: TrainingContext) -> None:
-        """Includes the last weights and gives the model the mean."""
-        self._take(self._seen, context.model)
-        with torch.no_grad():
-            for name, parameter in trained_parameters(context.model).items():
-                if name in self._mean:
-                    parameter.copy_(self._mean[name])
+        self._take(context.step)
 
     @torch.no_grad()
-    def _take(self, steps_made: int, model: nn.Module) -> None:
+    def finish(self, context: TrainingContext) -> None:
+        """Includes the last weights and gives the model the mean."""
+        self._take(self._seen)
+        if not self._mean:
+            return
+        weights = context.trained_weights()
+        for name, tensor in weights.tensors().items():
+            if name in self._mean:
+                tensor.copy_(self._mean[name])
+        weights.changed()
+
+    @torch.no_grad()
+    def _take(self, steps_made: int) -> None:
         if steps_made < self._first or (steps_made - self._first) % self.every:
             return
+        assert self._context is not None  # `prepare` comes before the first step
         self._count += 1
-        weights = trained_parameters(model)
+        weights = self._context.trained_weights().tensors()
         if self._count == 1:
-            self._mean = {name: parameter.detach().clone() for name, parameter in weights.items()}
+            self._mean = {name: tensor.clone() for name, tensor in weights.items()}
             return
         share = (1 - self.decay) if self.decay else 1 / self._count
-        for name, parameter in weights.items():
-            self._mean[name] = self._mean[name].to(parameter.device).lerp_(parameter.detach(), share)
+        for name, tensor in weights.items():
+            self._mean[name] = self._mean[name].to(tensor.device).lerp_(tensor, share)
 
     def save_state(self, folder: Path) -> None:
         """The mean so far; the weights of the checkpoint's own step are included after loading."""
-        save_tensors(folder / AVERAGE_FILE, {**self._mean, _COUNT: torch.tensor([self._count, self._seen])})
+        mean = {} if self._is_sharded else self._mean
+        save_tensors(folder / AVERAGE_FILE, {**mean, _COUNT: torch.tensor([self._count, self._seen])})
+
+    def save_shard(self, folder: Path) -> None:
+        """The mean of this process's shards."""
+        if self._is_sharded:
+            save_shard(folder / AVERAGE_FILE, self._mean)
+
+    @property
+    def _is_sharded(self) -> bool:
+        return self._context is not None and self._context.trained_weights().sharded
 
     def load_state(self, folder: Path) -> None:
         """Restores the mean."""
+        assert self._context is not None
         kept = load_tensors(folder / AVERAGE_FILE, "weight-averaging")
         self._count, self._seen = (int(number) for number in kept.pop(_COUNT))
-        self._mean = kept
+        weights = self._context.trained_weights()
+        self._mean = dict(with_shard(folder / AVERAGE_FILE, kept, weights, "weight-averaging"))

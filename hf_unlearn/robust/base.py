@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from ..data.encoding import EncodedRow
 from ..data.pairing import PaddedRows, PairedRows
 from ..losses.base import LabelScores, Loss
+from .trained_weights import TrainedWeights
 
 TermName = Literal["forget", "retain"]
 TERMS: tuple[TermName, ...] = ("forget", "retain")
@@ -44,10 +45,12 @@ class TrainingContext:
         writes: Whether this process is the one that writes files.
         batches: Iterates once over rows in micro-batches, in order, on the model's device.
         score: The model's scores at a micro-batch's labels, at its current weights: with a graph if gradients
-            are enabled, without dropout and without a reference.
+            are enabled, without dropout and without a reference. Where weights are sharded, all processes have to call
+            it equally often.
         retain_kl: Mean KL divergence from the target (as it was before the first step) over the labels of the retain
             set, in nats per token, at the current weights. Only if a part sets :attr:`TrainingPart.uses_kl`.
         floating_point_ops: Of one forward and backward pass of a micro-batch, as transformers counts them.
+        trained_weights: Gives the trained weights as this process holds them, once training has begun.
     """
 
     model: nn.Module
@@ -67,6 +70,7 @@ class TrainingContext:
     score: Callable[[PaddedRows], LabelScores]
     retain_kl: Callable[[], float]
     floating_point_ops: Callable[[PaddedRows], int]
+    trained_weights: Callable[[], TrainedWeights]
 
 
 @dataclass(frozen=True)
@@ -179,6 +183,8 @@ class TrainingPart:
         changes_gradients: Whether :meth:`change_gradients` is overridden. The gradients of both terms are then kept.
         needs_whole_weights: Whether it uses or changes whole tensors, so it cannot be used if weights are
             sharded over several processes (FSDP, ZeRO-3).
+        uses_trained_weights: Whether it changes weights, or makes steps of its own, by
+            :attr:`TrainingContext.trained_weights`, which works with sharded weights too.
         uses_retain_rows: Whether it uses the retain rows, so that they are read even without a retain loss.
         uses_kl: Whether it uses :attr:`TrainingContext.retain_kl`, for which reference values of the target are kept.
         makes_rounds: Whether :meth:`one_round` is overridden.
@@ -190,6 +196,7 @@ class TrainingPart:
     makes_views: ClassVar[bool] = False
     changes_gradients: ClassVar[bool] = False
     needs_whole_weights: ClassVar[bool] = True
+    uses_trained_weights: ClassVar[bool] = False
     uses_retain_rows: ClassVar[bool] = False
     uses_kl: ClassVar[bool] = False
     makes_rounds: ClassVar[bool] = False
@@ -315,6 +322,9 @@ class TrainingPart:
 
     def save_state(self, folder: Path) -> None:
         """Called by the process that writes when a checkpoint is made: leaves what :meth:`load_state` needs."""
+
+    def save_shard(self, folder: Path) -> None:
+        """Called by every process when a checkpoint is made: leaves what only this process has."""
 
     def load_state(self, folder: Path) -> None:
         """Called by every process after a checkpoint's weights were loaded, before the first step."""

@@ -19,8 +19,10 @@ from .base import OneRound, StepContext, TermWeights, TrainingContext, TrainingP
 from .facts_left import FactsLeft
 from .recovery_probe import RecoveryProbe
 from .rehearsal import Rehearsal
+from .shard_files import save_shard, with_shard
 from .systematic import systematic_draw
 from .weights import load_tensors, save_tensors, trained_parameters
+from .zero_weights import clear_states
 
 REHEARSAL_FILE = "cycles_rehearsal.safetensors"
 
@@ -121,8 +123,13 @@ class Cycles(TrainingPart):
 
     @property
     def needs_whole_weights(self) -> bool:  # type: ignore[override]
-        """Only a rehearsal and noise use whole tensors."""
-        return self.rehearse_steps > 0 or self.perturb > 0
+        """Only noise uses whole tensors."""
+        return self.perturb > 0
+
+    @property
+    def uses_trained_weights(self) -> bool:  # type: ignore[override]
+        """For the steps of a rehearsal."""
+        return self.rehearse_steps > 0
 
     @property
     def rules(self) -> int:  # type: ignore[override]
@@ -160,18 +167,19 @@ class Cycles(TrainingPart):
         """Momentum of one phase would carry its direction into the next: each starts without any."""
         round_number, position = divmod(context.step, self.round_steps)
         if position in (0, self.unlearn_steps):
-            context.optimizer.state.clear()
+            clear_states(context.optimizer)
         if self._ended(round_number):
             return
         if position == 0 and self.rehearse_steps:
             assert self._context is not None  # `prepare` comes before the first step
             rate = self.rehearse_rate * context.optimizer.param_groups[0]["lr"]
             spared = self._probe.facts.left if self.until_gone else frozenset()
-            self._rehearsal.learn(self._context, context.model, rate, round_number, spared)
+            self._rehearsal.learn(self._context, rate, round_number, spared)
             if self.until_gone:
                 self._look(self._context, round_number, spared)
         if position == self.unlearn_steps:
-            self._rehearsal.take_back(context.model)
+            assert self._context is not None
+            self._rehearsal.take_back(self._context)
             if self.perturb:
                 perturb_weights(context.model, self.perturb, seed=context.step)
 
@@ -203,7 +211,7 @@ class Cycles(TrainingPart):
 
     def finish(self, context: TrainingContext) -> None:
         """A run that ends within a phase of unlearning must not keep what its rehearsal taught."""
-        self._rehearsal.take_back(context.model)
+        self._rehearsal.take_back(context)
 
     def outcome(self) -> Mapping[str, Any]:
         """The cost of rehearsals and probes, which the steps do not include, and what was brought back."""
@@ -224,7 +232,17 @@ class Cycles(TrainingPart):
                 "last_round": torch.tensor(-1 if self._last_round is None else self._last_round),
                 **self._probe.saved(),
             }
-            save_tensors(folder / REHEARSAL_FILE, {**self._rehearsal.learned, **kept})
+            learned = {} if self._is_sharded else self._rehearsal.learned
+            save_tensors(folder / REHEARSAL_FILE, {**learned, **kept})
+
+    def save_shard(self, folder: Path) -> None:
+        """What the rehearsal changed of this process's shards."""
+        if self._is_sharded:
+            save_shard(folder / REHEARSAL_FILE, self._rehearsal.learned)
+
+    @property
+    def _is_sharded(self) -> bool:
+        return self._context is not None and self._context.trained_weights().sharded
 
     def load_state(self, folder: Path) -> None:
         """Restores it."""
@@ -241,7 +259,9 @@ class Cycles(TrainingPart):
                         "folder to start anew"
                     )
                 self._probe.restore(looks)
-            self._rehearsal.learned = tensors
+            if self._context is not None:
+                weights = self._context.trained_weights()
+                self._rehearsal.learned = with_shard(folder / REHEARSAL_FILE, tensors, weights, "cycles")
 
 
 @torch.no_grad()

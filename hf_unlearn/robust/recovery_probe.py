@@ -15,8 +15,8 @@ import torch
 from accelerate.utils import reduce
 
 from ..data.encoding import EncodedRow
-from ..runtime.processes import rank, world_size
 from .base import TrainingContext
+from .even_share import even_share
 from .facts_left import FactsLeft, Seen
 
 MOST_ROWS = 128
@@ -166,20 +166,21 @@ class RecoveryProbe:
     @torch.no_grad()
     def _logps(self, context: TrainingContext, rows: Sequence[EncodedRow], pairs: Sequence[Pair]) -> list[float]:
         """The mean label log-probability of each pair."""
-        device = next(context.model.parameters()).device
-        found = torch.zeros(len(pairs), dtype=torch.float64, device=device)
-        mine = range(rank(), len(pairs), world_size())
+        share = even_share(len(pairs))
         longest = max(len(row.input_ids) for row in rows)
-        asked = [put_together(rows[pairs[place].question], rows[pairs[place].answer], longest) for place in mine]
+        asked = [
+            put_together(rows[pairs[place].question], rows[pairs[place].answer], longest) for place in share.places
+        ]
         means: list[torch.Tensor] = []
-        for batch in context.batches(asked) if asked else ():
+        for batch in context.batches(asked):
             scores = context.score(batch)
             logps = scores.logps.double()
-            sums = torch.zeros(scores.n_rows, dtype=torch.float64, device=device).index_add_(0, scores.rows, logps)
-            means.append(sums / scores.row_lengths)
+            sums = torch.zeros(scores.n_rows, dtype=torch.float64, device=logps.device)
+            means.append(sums.index_add_(0, scores.rows, logps) / scores.row_lengths)
             self.floating_point_ops += context.floating_point_ops(batch) // 3  # no backward pass
-        if means:
-            found[torch.tensor(list(mine), device=device)] = torch.cat(means)
+        own = torch.cat(means)[: share.own]
+        found = torch.zeros(len(pairs), dtype=torch.float64, device=own.device)
+        found[torch.tensor(share.places[: share.own], dtype=torch.int64, device=own.device)] = own
         return reduce(found, "sum").tolist()
 
 

@@ -8,13 +8,19 @@ from dataclasses import dataclass, field
 
 import torch
 from accelerate.utils import reduce
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..data.encoding import EncodedRow
+from ..losses.base import label_positions
 from ..models.training_loop import take_steps
 from ..runtime.processes import rank, world_size
 from .base import TrainingContext
-from .weights import Weights, trained_parameters
+from .even_share import even_share
+from .trained_weights import TrainedWeights
+from .weights import trained_parameters
+
+MAX_GRAD_NORM = 1.0
+"""What the gradients of an attack are clipped to."""
 
 
 @dataclass
@@ -33,13 +39,14 @@ class Rehearsal:
     there.)
 
     Cost: ``steps`` forward and backward passes over as many forget rows as a step of the run has; a copy of the
-    trained weights while it lasts.
+    trained weights while it lasts, of which each process keeps its shards where they are sharded.
 
     Attributes:
         steps: Optimizer steps on T, each on as many rows as a step of the run has forget rows.
         share: Of the groups of facts, how many are in T.
         seed: Of the draw of T and of the order of its rows.
-        learned: The change of each trained weight, from :meth:`learn` to :meth:`take_back`; on the CPU.
+        learned: The change of each trained weight, or of this process's shards, from :meth:`learn` to
+            :meth:`take_back`; on the CPU.
         floating_point_ops: Of all rehearsals so far, as transformers counts them.
     """
 
@@ -49,44 +56,39 @@ class Rehearsal:
     learned: Mapping[str, Tensor] = field(default_factory=dict)
     floating_point_ops: int = 0
 
-    def learn(
-        self, context: TrainingContext, model: nn.Module, rate: float, number: int, spared: Collection[int] = ()
-    ) -> None:
+    def learn(self, context: TrainingContext, rate: float, number: int, spared: Collection[int] = ()) -> None:
         """Gives the model some forget facts again.
 
         Processes share the rows of each step and add their gradients up, so their number changes nothing.
 
         Args:
-            context: Of the run.
-            model: The model, not wrapped; changed in place.
+            context: Of the run; its model is changed in place.
             rate: Learning rate of AdamW, without weight decay.
             number: Which rehearsal of the run this is: decides what is drawn.
             spared: Positions of forget rows whose groups are only taught if there are too few others.
         """
-        before, trained = Weights(model), trained_parameters(model)
-        optimizer = torch.optim.AdamW(trained.values(), lr=rate, weight_decay=0.0)
-        was_training = model.training
+        weights = context.trained_weights()
+        before = weights.copied()
+        add = self._add_evenly if weights.sharded else self._add_gradients
+        model, was_training = context.model, context.model.training
         model.train()
-        take_steps(
-            optimizer,
-            self._batches(context, number, spared),
-            lambda rows: self._add_gradients(context, trained, rows[rank() :: world_size()]),
-            max_grad_norm=1.0,
-        )
+        with weights.adamw(rate, MAX_GRAD_NORM) as optimizer:
+            take_steps(
+                optimizer,
+                self._batches(context, number, spared),
+                lambda rows: add(context, weights, rows),
+                max_grad_norm=MAX_GRAD_NORM,
+            )
         model.train(was_training)
-        with torch.no_grad():
-            self.learned = {
-                name: parameter.detach().cpu() - before.tensors[name] for name, parameter in trained.items()
-            }
+        self.learned = {name: tensor.cpu() - before[name] for name, tensor in weights.tensors().items()}
 
-    def _add_gradients(
-        self, context: TrainingContext, trained: Mapping[str, nn.Parameter], rows: Sequence[EncodedRow]
-    ) -> None:
+    def _add_gradients(self, context: TrainingContext, weights: TrainedWeights, rows: Sequence[EncodedRow]) -> None:
         """Gradients of the mean negative label log-probability over the rows of all processes."""
+        own, trained = rows[rank() :: world_size()], trained_parameters(context.model)
         labels = torch.zeros((), dtype=torch.float64, device=next(iter(trained.values())).device)
-        for batch in context.batches(rows) if rows else ():
+        for batch in context.batches(own) if own else ():
             logps = context.score(batch).logps
-            (-logps.sum()).backward()
+            weights.backward(-logps.sum(), last=False)
             labels += logps.numel()
             self.floating_point_ops += context.floating_point_ops(batch)
         with torch.no_grad():
@@ -95,12 +97,30 @@ class Rehearsal:
                 gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
                 parameter.grad = reduce(gradient, "sum") / labels.to(gradient)
 
+    def _add_evenly(self, context: TrainingContext, weights: TrainedWeights, rows: Sequence[EncodedRow]) -> None:
+        """The same for sharded weights: all make equally many passes, and what shards averages their gradients."""
+        share = even_share(len(rows))
+        labels = sum(int(label_positions(batch["labels"]).sum()) for batch in context.batches(rows))
+        batches = list(context.batches([rows[place] for place in share.places]))
+        first = 0
+        for number, batch in enumerate(batches, start=1):
+            scores = context.score(batch)
+            counted = scores.rows + first < share.own
+            loss = -torch.where(counted, scores.logps, 0.0).sum() * (world_size() / labels)
+            weights.backward(loss, last=number == len(batches))
+            first += scores.n_rows
+            self.floating_point_ops += context.floating_point_ops(batch)
+
     @torch.no_grad()
-    def take_back(self, model: nn.Module) -> None:
+    def take_back(self, context: TrainingContext) -> None:
         """Subtracts what :meth:`learn` changed, however the weights have changed since; only once."""
-        for name, parameter in trained_parameters(model).items():
+        if not self.learned:
+            return
+        weights = context.trained_weights()
+        for name, tensor in weights.tensors().items():
             if name in self.learned:
-                parameter.sub_(self.learned[name].to(parameter))
+                tensor.sub_(self.learned[name].to(tensor))
+        weights.changed()
         self.learned = {}
 
     def others(self, context: TrainingContext, number: int, spared: Collection[int] = ()) -> list[int]:

@@ -146,8 +146,8 @@ def train_method(
         between steps), ``saved`` if they are saved in 16 bits
         (:func:`~hf_unlearn.quantization.explain.lost_when_saved`), ``learning_rate`` with the rate that was found and
         those that were tried, if it was to be found, ``parts`` with what robust parts report,
-        by name, if any do, ``end`` (where ends of answers were labels), ``fall`` if the weights are
-        not sharded (:meth:`~hf_unlearn.trainer.label_fall.LabelFall.told`), and means of the last step:
+        by name, if any do, ``end`` (where ends of answers were labels), ``fall``
+        (:meth:`~hf_unlearn.trainer.label_fall.LabelFall.told`), and means of the last step:
         ``loss/forget``, ``logps/forget`` and, with a retain loss, ``loss/retain``, ``logps/retain`` and ``kl/retain``.
 
     Raises:

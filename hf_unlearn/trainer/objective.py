@@ -7,7 +7,7 @@ losses count in all micro-batches of the step on all processes.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from ..data.pairing import PaddedRows, PairedRows, pad_rows
 from ..losses.base import LabelScores, Loss, LossSum, label_positions
+from ..models.sharding import gathered_in_turn, reshard, taken_over
 from ..robust.base import TERMS, TermName, TrainingPart
 from .config import UnlearnConfig
 from .finite import check_finite
@@ -67,6 +68,7 @@ class Objective:
         pad_token_id: Pads rows to the longest.
         accelerator: Of the run.
         model: Gives the model, not wrapped for several processes.
+        wrapped: Gives what the training loop calls: the model, or what DeepSpeed or FSDP made of it.
         steps_taken: Gives the number of optimizer steps taken so far.
         batches: This process's micro-batches of the step.
         counts: ``[2]``, what forget and retain loss count in all micro-batches of the step, on all processes.
@@ -81,6 +83,7 @@ class Objective:
     pad_token_id: int
     accelerator: Accelerator
     model: Callable[[], nn.Module]
+    wrapped: Callable[[], nn.Module]
     steps_taken: Callable[[], int]
     batches: Sequence[MutableMapping[str, PaddedRows]] = ()
     counts: Tensor = field(default_factory=lambda: torch.zeros(len(TERMS), dtype=torch.int64))
@@ -271,9 +274,26 @@ class Objective:
 
     def score(self, batch: PaddedRows) -> LabelScores:
         """See :attr:`~hf_unlearn.robust.base.TrainingContext.score`."""
+        return self.label_forward(batch).scores()
+
+    def label_forward(self, batch: PaddedRows) -> LabelForward:
+        """A forward pass at the current weights, without dropout. If they are sharded, all processes make it."""
         model = self.model()
-        with evaluating(model), self.accelerator.autocast():
-            return forward_labels(model, model, on_device(batch, model)).scores()
+        sharding = taken_over(self.accelerator)
+        # DDP would wait for gradients of each of its passes.
+        called = self.wrapped() if sharding else model
+        whole = gathered_in_turn(model) if called is model else nullcontext()
+        with evaluating(model), self.accelerator.autocast(), whole:
+            found = forward_labels(called, model, self.placed(batch))
+        if sharding and not torch.is_grad_enabled():
+            reshard(called)
+        return found
+
+    def placed(self, batch: PaddedRows) -> PaddedRows:
+        """The batch on the device that computes."""
+        # Sharded weights may wait in the CPU's memory.
+        device = self.config.device if taken_over(self.accelerator) else None
+        return on_device(batch, self.model(), device)
 
     def over_whole_set(self, term: TermName) -> Iterator[Tensor]:
         """See :attr:`~hf_unlearn.robust.base.TrainingContext.forget_loss_summands`.

@@ -79,6 +79,12 @@ def save_parts(parts: Sequence[TrainingPart], checkpoint: Path) -> None:
         part.save_state(folder)
 
 
+def save_shards(parts: Sequence[TrainingPart], checkpoint: Path) -> None:
+    """Write what only this process has of it; every process calls this."""
+    for part in parts:
+        part.save_shard(checkpoint / PARTS_FOLDER)
+
+
 def load_parts(parts: Sequence[TrainingPart], checkpoint: Path) -> None:
     """Give every part what it kept in a checkpoint."""
     for part in parts:

@@ -85,9 +85,9 @@ def _entered(contexts: Contexts) -> Iterator[None]:
         yield
 
 
-def on_device(batch: PaddedRows, model: nn.Module) -> PaddedRows:
-    """The batch where the model's first weight is."""
-    device = next(model.parameters()).device
+def on_device(batch: PaddedRows, model: nn.Module, device: torch.device | None = None) -> PaddedRows:
+    """The batch on a device, by default where the model's first weight is."""
+    device = next(model.parameters()).device if device is None else device
     return {
         "input_ids": batch["input_ids"].to(device),
         "attention_mask": batch["attention_mask"].to(device),

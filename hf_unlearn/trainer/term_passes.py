@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import torch
+from accelerate.utils import DistributedType
 from torch import Tensor, nn
 
 from ..data.pairing import PaddedRows
@@ -41,8 +42,33 @@ def check_parts(parts: Sequence[TrainingPart], accelerator: Accelerator, args: U
         if (part.needs_whole_weights or apart) and taken_over(accelerator):
             kind = accelerator.distributed_type.value
             raise RequestError(f"robust: {name} needs whole weights, and {kind} shards them: use DDP")
+        if part.uses_trained_weights and accelerator.distributed_type is DistributedType.DEEPSPEED:
+            _check_engine(name, accelerator, args)
         if apart and args.fp16:
             raise RequestError(f"robust: {name} changes gradients, which fp16 scales: use bf16 or float32")
+
+
+def _check_engine(name: str, accelerator: Accelerator, args: UnlearnConfig) -> None:
+    """Refuse what DeepSpeed keeps elsewhere, or does in a step beyond what is followed.
+
+    Raises:
+        RequestError: Names the setting of DeepSpeed.
+    """
+    plugin: Any = accelerator.state.deepspeed_plugin
+    zero = plugin.deepspeed_config.get("zero_optimization", {})
+    optimizer = plugin.deepspeed_config.get("optimizer", {})
+    refused = {
+        f"ZeRO stage {plugin.zero_stage}": plugin.zero_stage not in (2, 3),
+        "fp16, whose steps may be skipped": args.fp16,
+        "an optimizer on NVMe": (zero.get("offload_optimizer") or {}).get("device") == "nvme",
+        "ZenFlow": bool(zero.get("zenflow")),
+        "Muon": str(optimizer.get("type", "")).lower() == "muon",
+    }
+    for what in (each for each, found in refused.items() if found):
+        raise RequestError(
+            f"robust: {name} changes and steps the weights that DeepSpeed holds, which is not possible with {what}: "
+            "use ZeRO-2 or ZeRO-3 in bf16 or float32, the optimizer's state on the device or in the CPU's memory"
+        )
 
 
 class TermPasses:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from accelerate.utils import DistributedType
 from torch import Tensor, nn
 from torch.utils.data import Sampler
 from transformers import (
@@ -32,7 +33,9 @@ from ..models.ends import spread
 from ..models.limits import padding_id
 from ..models.sharding import in_pieces, placed, taken_over
 from ..robust.base import Gradients, StepContext, StepResult, StepValue, TermName, TrainingContext
+from ..robust.trained_weights import ShardedWeights, TrainedWeights
 from ..robust.weights import trained_parameters
+from ..robust.zero_weights import ZeroWeights
 from ..runtime.processes import wait_for_everyone
 from .alternates import RunAlternates
 from .batch_size import fit_batch_size, fits_in_memory, longest_batch
@@ -71,10 +74,10 @@ from .model_setup import (
     tokenizer_of,
 )
 from .objective import Objective
-from .parts import arranged, check_steps, drawn_rows, load_parts, save_parts, steps_of_run
+from .parts import arranged, check_steps, drawn_rows, load_parts, save_parts, save_shards, steps_of_run
 from .rate_search import MOST_ROWS, FoundRate, Tried, find_rate, read_found
 from .rate_trials import check_search, mean_logp, put_back, trial_settings
-from .references import RunReferences, TargetModel, in_batches, mean_kl, on_device, target_model
+from .references import RunReferences, TargetModel, in_batches, mean_kl, target_model
 from .sign_sgd import SIGN_SGD, SignSGD
 from .term_passes import TermPasses, check_parts
 
@@ -253,6 +256,7 @@ class UnlearnTrainer(ScoringTrainer):
             pad_token_id=self.pad_token_id,
             accelerator=self.accelerator,
             model=lambda: self.accelerator.unwrap_model(self.model),
+            wrapped=lambda: self.model_wrapped,
             steps_taken=lambda: self.state.global_step,
         )
         self._passes = TermPasses(self.objective, self.compute_loss_context_manager)
@@ -310,8 +314,7 @@ class UnlearnTrainer(ScoringTrainer):
                 raise RequestError("training made no step, so the model is still the target: nothing was unlearned")
         for part in self.parts:
             part.finish(self.training_context(resuming=False))
-        # If no process has whole weights, the model cannot be run outside of a step.
-        if self._lowers_answers and not in_pieces(self.accelerator):
+        if self._lowers_answers:
             self.fall = self._fall()
         self.model.zero_grad(set_to_none=True)
         return output
@@ -334,10 +337,10 @@ class UnlearnTrainer(ScoringTrainer):
         return any(loss.uses_logits for loss in self._forget_losses)
 
     def _fall(self) -> LabelFall:
-        model = self.accelerator.unwrap_model(self.model)
-        now = TargetModel(model, (self.accelerator.autocast,), changes=True)
         rows = rows_looked_at(self.forget_rows)
-        return fell_by(self._before, label_sums(rows, self.rows_in_order(rows), now.forward), len(rows))
+        with torch.no_grad():
+            after = label_sums(rows, self.rows_in_order(rows), self.objective.label_forward)
+        return fell_by(self._before, after, len(rows))
 
     def _prepare_run(self, resuming: bool) -> None:
         other = None if self._ref_model is None else self._ref_model.to(self.args.device)
@@ -408,7 +411,7 @@ class UnlearnTrainer(ScoringTrainer):
     def _retain_logp(self) -> float:
         """Mean log-probability of the labels of some retain rows."""
         rows = self.rows_in_order(spread(self.train_dataset.retain, MOST_ROWS))
-        return mean_logp((on_device(batch, self.model) for batch in rows), self.objective.score)
+        return mean_logp((self.objective.placed(batch) for batch in rows), self.objective.score)
 
     def rows_in_order(self, rows: Sequence[EncodedRow]) -> Iterator[PaddedRows]:
         """Goes once over rows in micro-batches."""
@@ -435,10 +438,11 @@ class UnlearnTrainer(ScoringTrainer):
             output_dir=Path(str(args.output_dir)),
             resuming=resuming,
             writes=args.should_save,
-            batches=lambda chosen: (on_device(batch, self.model) for batch in self.rows_in_order(chosen)),
+            batches=lambda chosen: (objective.placed(batch) for batch in self.rows_in_order(chosen)),
             score=objective.score,
             retain_kl=lambda: mean_kl(self.references["target"], self.rows_in_order(rows.retain), objective.score),
             floating_point_ops=self.operations_of,
+            trained_weights=self.trained_weights,
         )
 
     @staticmethod
@@ -447,6 +451,14 @@ class UnlearnTrainer(ScoringTrainer):
         if args.optim == SIGN_SGD:
             return SignSGD, {"lr": args.learning_rate}
         return ScoringTrainer.get_optimizer_cls_and_kwargs(args, model)
+
+    def trained_weights(self) -> TrainedWeights:
+        """What is trained, as this process holds it once training has begun."""
+        kind = self.accelerator.distributed_type
+        if kind is DistributedType.DEEPSPEED:
+            return ZeroWeights(self.model_wrapped)
+        model = self.objective.model()
+        return ShardedWeights(model) if kind is DistributedType.FSDP else TrainedWeights(model)
 
     # ---- Each step ----
 
@@ -597,6 +609,7 @@ class UnlearnTrainer(ScoringTrainer):
         folder = Path(str(self.args.output_dir), f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}")
         if self.args.should_save:
             save_parts(self.parts, folder)
+        save_shards(self.parts, folder)
         limit, self.args.save_total_limit = self.args.save_total_limit, None  # the parent class deletes file by file
         try:
             super()._save_checkpoint(model, trial)

@@ -9,9 +9,11 @@ import hf_unlearn
 from hf_unlearn.losses import FORGET_LOSSES, RETAIN_LOSSES
 
 NAMES = """
-AltPOLoss CrossEntropyUnlearningLoss DPOLoss EnvironmentFailure FixedIncorrectLoss GradientAscentLoss HfUnlearnError
+AltPOLoss BootstrapSequenceLoss BootstrapTokenLoss ClampedEntropyLoss CrossEntropyUnlearningLoss DPOLoss
+ EnvironmentFailure FixedIncorrectLoss GradientAscentLoss HfUnlearnError
 HiddenRetainLoss IdkDPOLoss IdkNLLLoss JensenShannonLoss JensenShannonRetainLoss KLRetainLoss LearningLoss MarginLoss
 MarginToReferenceLoss MaxEntropyLoss MissingExtraError NLLRetainLoss NPOLoss NoRetainLoss PDULoss RMULoss
+
 RandomIncorrectLoss RequestError SatImpLoss SimNPOLoss UndialLoss UnlearnConfig UnlearnTrainer VerificationError
 VerifiedModel WeightedGradientAscentLoss __version__ audit forget load_report
 """.split()

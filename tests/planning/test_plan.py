@@ -80,7 +80,7 @@ def test_the_least_change_that_fits_is_named():
 
 
 def test_more_devices_are_named_where_nothing_else_helps():
-    given = training_input(peft={"r": 2})
+    given = training_input(peft={"r": 2}, robust=[{"name": "cycles", "rehearse_steps": 2}])
     one = Devices(CARD)
     zero3 = plan_training(given, Devices(CARD, 4, "zero3")).memory
     two = plan_training(given, Devices(CARD, 2, "zero3")).memory

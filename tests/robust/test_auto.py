@@ -54,9 +54,9 @@ def test_without_a_rehearsal_there_is_none():
     assert Auto(**{**SIZES, "rehearse_passes": 0.0}).sized(200, 10.0).rehearse_steps == 0
 
 
-def test_only_a_rehearsal_needs_whole_weights():
-    assert Auto().needs_whole_weights
-    assert not Auto(rehearse_passes=0).needs_whole_weights
+def test_a_rehearsal_needs_no_whole_weights():
+    assert not Auto().needs_whole_weights
+    assert Auto().uses_trained_weights and not Auto(rehearse_passes=0).uses_trained_weights
 
 
 def test_a_run_that_is_too_short_is_refused_with_the_length_that_would_do(tmp_path):

@@ -110,15 +110,15 @@ def rehearsed(folder, monkeypatch, max_steps=5):
     seen = {}
     learn, take_back = part._rehearsal.learn, part._rehearsal.take_back
 
-    def watched_learn(context, model, rate, number, spared=()):
-        seen["before"], seen["rate"] = weights(model), rate
-        learn(context, model, rate, number)
-        seen["learned"], seen["learned_model"] = dict(part._rehearsal.learned), weights(model)
+    def watched_learn(context, rate, number, spared=()):
+        seen["before"], seen["rate"] = weights(context.model), rate
+        learn(context, rate, number)
+        seen["learned"], seen["learned_model"] = dict(part._rehearsal.learned), weights(context.model)
 
-    def watched_take_back(model):
-        seen.setdefault("unlearned", weights(model))
-        take_back(model)
-        seen.setdefault("after", weights(model))
+    def watched_take_back(context):
+        seen.setdefault("unlearned", weights(context.model))
+        take_back(context)
+        seen.setdefault("after", weights(context.model))
 
     monkeypatch.setattr(part._rehearsal, "learn", watched_learn)
     monkeypatch.setattr(part._rehearsal, "take_back", watched_take_back)

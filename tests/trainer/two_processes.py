@@ -9,6 +9,8 @@ test can look whether it is what it asked for.
 
 from __future__ import annotations
 
+import copy
+import importlib
 import json
 import math
 import os
@@ -31,6 +33,10 @@ def let_deepspeed_use_gloo() -> None:
         return ("gloo", DistributedType.MULTI_CPU) if alone else (backend, kind)
 
     state.PartialState._prepare_backend = prepare
+
+    # It would compile kernels for processes that share memory first, anew for each place it is installed in.
+    backend: Any = importlib.import_module("deepspeed.comm.torch")
+    backend.build_shm_op = lambda: None
 
 
 def let_fsdp_use_the_cpu() -> None:
@@ -59,21 +65,30 @@ def main(job: dict[str, Any]) -> None:
     from tiny_run import logged, tiny_trainer
 
     folder = Path(job["folder"])
+    asked = copy.deepcopy(settings)
     trainer = tiny_trainer(folder / "work", model=job["model"], **settings)
     resume = folder / "work" / job["resume"] if "resume" in job else None
     trainer.train(resume_from_checkpoint=str(resume) if resume else None)
     # Asked before saving, which may leave nothing in pieces.
     inner = trainer.accelerator.unwrap_model(trainer.model)
     shapes = [tuple(getattr(parameter, "to_local", lambda p=parameter: p)().shape) for parameter in inner.parameters()]
+    states = getattr(trainer.optimizer, "optimizer", trainer.optimizer).state.values()
+    momentum = sorted({int(state["step"]) for state in states if "step" in state})
     trainer.save_merged(str(folder / job["saved"]), job.get("dtype"))
+    made = {
+        "type": trainer.accelerator.distributed_type.value,
+        "processes": trainer.accelerator.num_processes,
+        "largest": max(math.prod(shape) for shape in shapes),
+        "log": logged(trainer),
+        "told": [dict(part.outcome()) for part in trainer.parts],
+        "steps_of_momentum": momentum,
+    }
+    if "again" in job:  # resumed in the same processes: another launch would take longer than all the rest
+        trainer = tiny_trainer(folder / "work", model=job["model"], **asked)
+        trainer.train(resume_from_checkpoint=str(folder / "work" / job["again"]))
+        trainer.save_merged(str(folder / "again"))
+        made["again_type"] = trainer.accelerator.distributed_type.value
     if trainer.is_world_process_zero():
-        made = {
-            "type": trainer.accelerator.distributed_type.value,
-            "processes": trainer.accelerator.num_processes,
-            "largest": max(math.prod(shape) for shape in shapes),
-            "log": logged(trainer),
-            "told": [dict(part.outcome()) for part in trainer.parts],
-        }
         (folder / "made.json").write_text(json.dumps(made), encoding="utf-8")
     # Threads of the group that outlive it can end the process with an error.
     trainer.accelerator.end_training()
