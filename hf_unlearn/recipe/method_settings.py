@@ -99,7 +99,7 @@ def unfit(settings: Mapping[str, Any]) -> dict[str, str]:
     known, hints, found = method_settings(), _hints(), {}
     whole = completed(settings)
     for name in settings:
-        if name in known:
+        if name in known and name in whole:  # a word such as `learning_rate: auto` is not among them
             try:
                 fit(name, whole[name], hints[name], _default(known[name]))
             except RequestError as error:
