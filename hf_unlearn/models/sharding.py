@@ -32,6 +32,16 @@ def _lies_in_pieces(model: nn.Module) -> bool:
     return any(hasattr(parameter, "ds_id") for parameter in model.parameters())
 
 
+def count_in_pieces(model: nn.Module) -> int:
+    """Parameters of a model that ZeRO-3 shards, without embeddings, as transformers counts those of whole models.
+
+    It counts what lies in this process at the moment instead. 0 for other models.
+    """
+    embeddings = {f"{name}.weight" for name, module in model.named_modules() if isinstance(module, nn.Embedding)}
+    sizes = {name: getattr(parameter, "ds_numel", 0) for name, parameter in model.named_parameters()}
+    return sum(size for name, size in sizes.items() if name not in embeddings)
+
+
 @contextmanager
 def gathered(model: nn.Module) -> Iterator[None]:
     """All weights of a model sharded by ZeRO-3, whole in every process. Does nothing for other models."""

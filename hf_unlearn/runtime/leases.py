@@ -8,7 +8,8 @@ deleted or renamed by somebody else, so a slow process cannot take away a lease 
 A lease ends when
 
 - its holder gives it back: the file is renamed to ``name.N.free``;
-- its holder is a process of this machine that has ended, however that happened;
+- its holder is a process of this machine that has ended, however that happened, or this very process, if it was
+  interrupted before it could give it back;
 - its holder, on another machine, has shown no sign of life for :data:`SECONDS`. The sign is the file's time, set anew
   every :data:`BEAT` seconds; all times are those of the file server, so the machines' clocks need not agree.
 
@@ -49,11 +50,13 @@ class Holder:
         owner: The process; ``None`` if it has only begun to say so.
         seen: Time of its last sign of life, by the clock of the file server.
         silent: Seconds since then; 0 for a process of this machine, whose end is seen at once.
+        left_here: Whether this very process made the file and was interrupted before it could give it back.
     """
 
     owner: Owner | None
     seen: float
     silent: float
+    left_here: bool = False
 
     def __str__(self) -> str:
         who = str(self.owner or "a process")
@@ -62,6 +65,8 @@ class Holder:
     @property
     def is_gone(self) -> bool:
         """Whether its lease has ended."""
+        if self.left_here:
+            return True
         if self.owner is not None and self.owner.is_here:
             return self.owner.has_ended
         return self.silent > SECONDS
@@ -93,6 +98,11 @@ class Lease:
         path = _path(self.file, self._number)
         with contextlib.suppress(FileNotFoundError):  # lost, or its folder was removed
             _rename(path, path.with_name(f"{path.name}.{_FREE}"))
+        _made.pop(path, None)
+
+    def is_of(self, file: Path, number: int) -> bool:
+        """Whether this is the lease of a file."""
+        return (self.file, self._number) == (file, number)
 
     @property
     def is_lost(self) -> bool:
@@ -110,6 +120,9 @@ class Lease:
 
 
 _held: set[Lease] = set()
+_made: dict[Path, tuple[int, int, int]] = {}
+"""Files that this process made: its number, and device and inode of the file, as another may have the name by now."""
+_making = threading.RLock()
 
 
 def refuse_if_lost() -> None:
@@ -145,10 +158,16 @@ def take(file: Path) -> Lease | None:
         if not free and (found is None or not found.is_gone):
             return None
     path = _path(file, number + 1)
+    with _making:  # no thread of this process may take the file for one that was left behind
+        return _made_lease(file, path, number)
+
+
+def _made_lease(file: Path, path: Path, number: int) -> Lease | None:
     try:
         handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
     except FileExistsError:
         return None
+    _made[path] = (os.getpid(), *_identity(os.fstat(handle)))
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as writing:
             writing.write(this_process().to_json())
@@ -246,12 +265,25 @@ def _holder(file: Path, number: int) -> Holder | None:
     try:
         # On NFS only opening a file asks the server for its attributes.
         with _path(file, number).open(encoding="utf-8") as reading:
-            seen, text = os.fstat(reading.fileno()).st_mtime, reading.read()
+            found, text = os.fstat(reading.fileno()), reading.read()
     except FileNotFoundError:
         return None
+    if _is_left_here(file, number, found):
+        return Holder(this_process(), found.st_mtime, 0.0, left_here=True)
     owner = read_owner(text)
     here = owner is not None and owner.is_here
-    return Holder(owner, seen, 0.0 if here else server_time(file.parent) - seen)
+    return Holder(owner, found.st_mtime, 0.0 if here else server_time(file.parent) - found.st_mtime)
+
+
+def _is_left_here(file: Path, number: int, found: os.stat_result) -> bool:
+    """Whether this process made the file and no longer holds the lease: it was interrupted, and lives on."""
+    with _making:
+        mine = _made.get(_path(file, number)) == (os.getpid(), *_identity(found))
+        return mine and not any(lease.is_of(file, number) for lease in list(_held))
+
+
+def _identity(found: os.stat_result) -> tuple[int, int]:
+    return found.st_dev, found.st_ino
 
 
 _clocks: dict[Path, tuple[float, float]] = {}

@@ -31,7 +31,7 @@ from ..errors import RequestError
 from ..models.adapters import check_adapters, merged
 from ..models.ends import spread
 from ..models.limits import padding_id
-from ..models.sharding import in_pieces, placed, taken_over
+from ..models.sharding import count_in_pieces, in_pieces, placed, taken_over
 from ..robust.base import Gradients, StepContext, StepResult, StepValue, TermName, TrainingContext
 from ..robust.trained_weights import ShardedWeights, TrainedWeights
 from ..robust.weights import trained_parameters
@@ -585,7 +585,8 @@ class UnlearnTrainer(ScoringTrainer):
 
     def operations_of(self, rows: PaddedRows) -> int:
         """Floating-point operations of one forward and backward pass of some rows."""
-        return super().floating_point_ops(dict(rows))
+        sharded = count_in_pieces(self.model)
+        return 6 * rows["input_ids"].numel() * sharded if sharded else super().floating_point_ops(dict(rows))
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Adds the means since the last log, unless it is scores that are logged."""

@@ -125,7 +125,7 @@ def test_a_kill_at_any_change_leaves_a_model_or_none(cache: Path) -> None:
         damage()
 
     damage()
-    assert every_kill(build, look).count("replace") == 3
+    assert every_kill(build, look).count("replace") == 4
 
 
 def test_halves_of_killed_builds_do_not_stay(cache: Path) -> None:

@@ -8,7 +8,7 @@ from accelerate.utils import DistributedType
 from tiny_run import tiny_model, tiny_trainer
 
 from hf_unlearn.errors import RequestError
-from hf_unlearn.models.sharding import gathered_in_turn, placed
+from hf_unlearn.models.sharding import count_in_pieces, gathered_in_turn, placed
 from hf_unlearn.trainer.launch import asks_for_deepspeed, asks_for_fsdp, check_launch
 
 
@@ -63,6 +63,15 @@ def test_whole_models_are_left_alone():
     model = tiny_model()
     with gathered_in_turn(model), placed(model, torch.device("cpu")):
         assert not any(module._forward_pre_hooks for module in model.modules())
+
+
+def test_parameters_in_pieces_are_counted_whole():
+    model = tiny_model(tie=True)
+    assert count_in_pieces(model) == 0
+    counted = model.num_parameters(exclude_embeddings=True)
+    for parameter in model.parameters():  # as ZeRO-3 leaves them between passes
+        parameter.ds_numel, parameter.data = parameter.numel(), torch.empty(0)
+    assert count_in_pieces(model) == counted > 0
 
 
 def test_a_model_is_back_where_it_was():
