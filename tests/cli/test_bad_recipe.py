@@ -53,7 +53,7 @@ def test_a_mistake_is_named_with_its_line(right, wrong, message, recipe, refused
         ("data.forget.pth=x", "unknown key 'data.forget.pth': did you mean 'path'?"),
         ("data.extra.more.pth=x", "unknown key 'data.extra.more.pth': did you mean 'path'?"),
         ("data.format.templat=x", "unknown key 'data.format.templat': did you mean 'template'?"),
-        ("methods.0.zzz=1", "unknown key 'methods.0.zzz': there are alternates, beta, "),
+        ("methods.0.zzz=1", "unknown key 'methods.0.zzz': there are alternates, auto_find_learning_rate, beta, "),
         ("methods.0.robust=[sur]", "there is no robust part called 'sur': did you mean 'sure'?"),
         ("methods.0.robust=[{name: sure, percentle: 3}]", "has no parameter 'percentle': did you mean 'percentile'?"),
         ("methods.0.loss_kwargs={bta: 3}", "forget loss 'npo' has no parameter 'bta': did you mean 'beta'?"),
