@@ -518,12 +518,12 @@ class UnlearnTrainer(ScoringTrainer):
         if num_items_in_batch is not None:
             # The loop counted before parts had drawn their rows.
             num_items_in_batch = self.objective.counts
-        if not self.objective.active(inputs):
-            return torch.zeros((), device=self.args.device)  # a part has made this step by itself
         if self._passes.needed:
             model.train()
             prepared: dict[str, Any] = self._prepare_inputs(inputs)
             return self._passes.run(prepared, self.objective.counts)
+        if not self.objective.active(inputs):
+            return torch.zeros((), device=self.args.device)  # a part has made this step by itself
         slices = [inputs]
         if num_items_in_batch is not None and not taken_over(self.accelerator):
             most = tokens_of_a_pass(self.args.pass_tokens, self.args.device)

@@ -39,7 +39,7 @@ def test_writes_a_record_per_row_and_nothing_else(evaluated, sets):
     assert [record.id for record in records] == [*ids, "g0", "g1"]
     for record in records:
         if record.set == "generic":
-            assert set(record.values) == {"fluency", "kl_to_target"}
+            assert set(record.values) == {"fluency", "kl_to_target", "nll"}
             assert record.values["kl_to_target"] > 0
             continue
         plain_text = record.id == "r2"

@@ -108,7 +108,7 @@ def test_one_word_in_a_recipe_brings_what_goes_with_it():
 
 
 def test_what_a_method_says_itself_stays():
-    own = {"robust": [{"name": "auto", "last": 0.2}], "loss_type": "npo", "num_train_epochs": 5}
+    own = {"robust": [{"name": "auto", "last": 0.2}], "loss_type": "npo", "num_train_epochs": 5, "learning_rate": 1e-4}
     assert completed(own) == {**AUTO_SETTINGS, **own}
     assert "num_train_epochs" not in completed({"robust": "auto", "max_steps": 100})
 

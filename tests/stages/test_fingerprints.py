@@ -46,14 +46,14 @@ EXPECTED = {
         "export": "e944d2183e28c54c9e04fe45",
         "evaluate": "69256b4b2280c77fa079a974",
         "attack": "c4c63dfd030b63c118c9e341",
-        "verify": "3717295948f2e07652eeb943",
+        "verify": "f4003c5ff4fcf1520dc1b1a9",
     },
     "frontier": {
         "train": "4929c7613bb73cd21a118424",
         "export": "a3103e424b0c0de157d85962",
         "evaluate": "ae35b91d0e6b47745f13a3b2",
         "attack": "1c6f683e5591b84ee34f9796",
-        "verify": "31f64654113be8bf5e81cfbe",
+        "verify": "a4e2e2f69086364b5c063fbc",
     },
     "one model": {"export": "5de02dc29dd7b55c292956e9", "attack": "5c420b8823ca2413f307d864"},
 }
