@@ -96,7 +96,7 @@ def test_a_short_run_goes_from_the_wheel_to_a_report(run, target):
     )
     assert mean_score(report, "npo", "identity", "forget") < 0.6 * mean_score(report, "target", "identity", "forget")
     assert mean_score(report, "npo", "bnb-nf4", "retain") > 0.5 * mean_score(report, "target", "bnb-nf4", "retain")
-    assert {row["transform"] for row in report["scores"]} == {"identity", "bnb-nf4", "rtt"}
+    assert {row["transform"] for row in report["scores"]} == {"identity", "bnb-nf4", "other-form", "rtt"}
     assert json.loads((run / "references" / "ends" / "ends.json").read_text())["end"] == "chat"
 
 
