@@ -73,7 +73,9 @@ class Method:
         """The same in a few steps."""
         settings = {**self.settings, "max_steps": min(self.settings["max_steps"], 8)}
         parts = [{**part, **{key: 1 for key in ("epochs", "epochs_per_stage") if key in part}} for part in self.parts]
-        settings["robust"] = [{**part, **({"unlearn_steps": 4} if "unlearn_steps" in part else {})} for part in parts]
+        settings["robust"] = [
+            {**part, **{key: 4 for key in ("unlearn_steps", "steps") if key in part}} for part in parts
+        ]
         return Method(self.title, settings)
 
     @property
@@ -84,6 +86,8 @@ class Method:
 
 COMMON = {"per_device_train_batch_size": 16, "learning_rate": 5e-4, "retain_per_forget": 3}
 NPO = {**COMMON, "loss_type": "npo", "retain_loss_type": "kl", "retain_weight": 10.0}
+_AT = {"layer": 2}
+RMU = {**COMMON, "loss_type": "rmu", "loss_kwargs": _AT, "retain_loss_type": "hidden", "retain_loss_kwargs": _AT}
 HIDING = {**NPO, "retain_loss_type": "nll", "retain_weight": 8.0, "learning_rate": 1e-3, "lr_scheduler_type": "linear"}
 
 
@@ -102,6 +106,10 @@ def _who_is_harry_potter(rate: float, epochs: int) -> dict[str, Any]:
     return {**COMMON, "loss_type": "nll", "retain_weight": 1.0, "max_steps": 80, "robust": [part]}
 
 
+def _frp(**shares: float) -> dict[str, Any]:
+    return {**COMMON, "max_steps": 0, "robust": [{"name": "frp", **shares}]}
+
+
 SCALING = {"name": "delta-scaling", "max_kl": 0.2}
 METHODS = (
     Method("`npo` + `kl`, 60 steps", {**NPO, "max_steps": 60}),
@@ -114,6 +122,28 @@ METHODS = (
     Method("`grom` (3 layers), strength 6", _grom(strength=6.0)),
     Method("`grom` (3 layers), strength 20", _grom(strength=20.0)),
     Method("`grom` (3 layers), strength 6, and `delta-scaling`", _grom(SCALING, strength=6.0)),
+    Method("`frp`, share 0.03", _frp(share=0.03)),
+    Method("`frp`, share 0.1, retain 0.15", _frp(share=0.1, retain=0.15)),
+    Method(
+        "`npo` + `kl` with `fo-zo`, blocks of 10, 120 steps",
+        {**NPO, "max_steps": 120, "robust": [{"name": "fo-zo", "steps": 10}]},
+    ),
+    Method(
+        "`clamped-entropy` + `blade`, penalty 10, 60 steps",
+        {
+            **COMMON,
+            "loss_type": "clamped-entropy",
+            "retain_loss_type": "nll",
+            "max_steps": 60,
+            "robust": [{"name": "blade", "penalty": 10.0}],
+        },
+    ),
+    Method(
+        "`bs-t` + 5 times `nll`, 60 steps",
+        {**COMMON, "loss_type": "bs-t", "retain_loss_type": "nll", "retain_weight": 5.0, "max_steps": 60},
+    ),
+    Method("`rmu` + `hidden`, 60 steps", {**RMU, "max_steps": 60}),
+    Method("the same with `mcu`", {**RMU, "max_steps": 60, "robust": [{"name": "mcu"}]}),
     Method("`task-vector`, alpha 1, 20 steps", _task_vector(1.0)),
     Method("`task-vector`, alpha 3, 20 steps", _task_vector(3.0)),
     Method("`who-is-harry-potter`, reinforced at 5e-4 for 2 epochs, 80 steps", _who_is_harry_potter(5e-4, 2)),

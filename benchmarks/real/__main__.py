@@ -17,7 +17,8 @@ from typing import Any
 
 import yaml
 
-from benchmarks.real.methods import METHODS, PLAIN
+from benchmarks.frontier.methods import PLAIN
+from benchmarks.real.methods import CHECKPOINTS, METHODS
 from benchmarks.real.outcome import Outcome, outcome_of
 from benchmarks.real.page import HERE, keep, page, read_kept
 from benchmarks.real.sets import SETS
@@ -69,7 +70,7 @@ def run_cell(name: str, seed: int, methods: list[str], out: Path, workers: int |
     folder = out / f"{name}-{seed}-{'-'.join(chosen)}"
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "recipe.yaml"
-    content = SETS[name].recipe(seed, [METHODS[each].entry() for each in chosen])
+    content = SETS[name].recipe(seed, [{**METHODS[each].entry(), **CHECKPOINTS} for each in chosen])
     path.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
     run_pipeline(load_recipe(path), folder / "run", workers=workers)
     return read_run(folder / "run", name, seed)

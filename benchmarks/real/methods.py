@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
-PLAIN = "npo-kl"
-"""What costs are compared with."""
+from benchmarks.frontier.methods import PLAIN, Method
+
+CHECKPOINTS: dict[str, Any] = {"save_strategy": "steps", "save_steps": 100}
+"""A run of some hours needs them."""
 
 _ONE_PASS: dict[str, Any] = {
     "retain_loss_type": "kl",
@@ -18,25 +18,6 @@ _ONE_PASS: dict[str, Any] = {
     "learning_rate": 2e-5,
     "lr_scheduler_type": "constant",
 }
-
-
-@dataclass(frozen=True)
-class Method:
-    """One line of the table.
-
-    Attributes:
-        name: Its name in recipe and table.
-        says: What it is, in a few words.
-        settings: Fields of ``UnlearnConfig``.
-    """
-
-    name: str
-    says: str
-    settings: Mapping[str, Any]
-
-    def entry(self) -> dict[str, Any]:
-        """As a recipe's ``methods`` has it, with checkpoints that a run of some hours needs."""
-        return {"name": self.name, **self.settings, "save_steps": 100}
 
 
 METHODS: dict[str, Method] = {

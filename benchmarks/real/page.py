@@ -7,8 +7,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.frontier.methods import PLAIN
 from benchmarks.pages import table
-from benchmarks.real.methods import METHODS, PLAIN
+from benchmarks.real.methods import METHODS
 from benchmarks.real.outcome import JUDGED, PLAIN_CONDITION, Outcome
 from benchmarks.real.sets import SETS, TUNING_SEEDS
 from hf_unlearn.reporting.words import show

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.frontier.methods import PLAIN
 from benchmarks.real import page as pages
-from benchmarks.real.methods import METHODS, PLAIN
+from benchmarks.real.methods import CHECKPOINTS, METHODS
 from benchmarks.real.outcome import outcome_of
 from benchmarks.real.page import cost_of, keep, known_words, misses, page, read_kept
 from benchmarks.real.sets import SETS
@@ -90,7 +91,10 @@ def test_the_committed_page_is_made_of_the_committed_outcomes():
 def test_every_cell_is_a_recipe(name, tmp_path):
     path = tmp_path / "recipe.yaml"
     # JSON is YAML.
-    path.write_text(json.dumps(SETS[name].recipe(7, [METHODS[each].entry() for each in METHODS])), encoding="utf-8")
+    path.write_text(
+        json.dumps(SETS[name].recipe(7, [{**METHODS[each].entry(), **CHECKPOINTS} for each in METHODS])),
+        encoding="utf-8",
+    )
     recipe = load_recipe(path)
     assert [method.name for method in recipe.methods] == list(METHODS)
     assert recipe.seed == 7 and recipe.controls == ()

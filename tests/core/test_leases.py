@@ -53,6 +53,33 @@ def age(file: Path, seconds: float) -> None:
     os.utime(file, (then, then))
 
 
+def test_what_this_process_left_behind_is_free(tmp_path: Path) -> None:
+    """It was interrupted between taking a lease and giving it back, or while it wrote its name, and lives on."""
+    file = tmp_path / "a"
+    lease = take(file)
+    assert lease is not None and take(file) is None, "held by this process, which nobody takes for interrupted"
+    lease._ended.set()
+    leases._held.discard(lease)  # as `give_back` does, which then cannot rename the file any more
+    assert holder(file) is None
+    (tmp_path / "a.1").write_text("{")  # half a name: the file is still the one that this process made
+    assert holder(file) is None
+    again = take(file)
+    assert again is not None and take(file) is None
+    again.give_back()
+
+
+def test_a_file_of_another_process_with_the_same_name_is_not_taken_for_ones_own(tmp_path: Path) -> None:
+    file = tmp_path / "a"
+    lease = take(file)
+    assert lease is not None
+    lease._ended.set()
+    leases._held.discard(lease)
+    other = tmp_path / "b"  # a file of its own, before the first one is gone: another inode
+    other.write_text(ELSEWHERE.to_json())
+    other.replace(tmp_path / "a.1")
+    assert str(holder(file)).startswith("process 12 on node7") and take(file) is None
+
+
 def test_one_holder_at_a_time_and_one_file_stays(tmp_path: Path) -> None:
     file = tmp_path / "a"
     first = take(file)
