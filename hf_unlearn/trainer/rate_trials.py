@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
 
+_PREPARED = ("forward", "_original_forward", "_is_accelerate_prepared")
+"""What accelerate sets on a model that it prepares; what is marked so, it does not prepare again."""
+
+
 def check_search(args: UnlearnConfig, accelerator: Accelerator, optimizer: object) -> None:
     """Refuse a search for a learning rate where none can be made.
 
@@ -67,12 +71,20 @@ def trial_settings(args: UnlearnConfig, number: int, one: OneRound, rate: float,
 
 @contextmanager
 def put_back(model: nn.Module) -> Iterator[None]:
-    """The trained weights are the same afterwards, bit for bit, and no gradients are left behind."""
+    """The trained weights are the same afterwards, bit for bit, and neither gradients nor a wrapped forward are left.
+
+    For a run in 16 bits accelerate wraps the forward method of the model, and what it offers to unwrap it takes off
+    what transformers has put around it too.
+    """
     before = Weights(model)
+    wrapped = {name: vars(model)[name] for name in _PREPARED if name in vars(model)}
     try:
         yield
     finally:
         before.put_back(model)
+        for name in _PREPARED:
+            vars(model).pop(name, None)
+        vars(model).update(wrapped)
         model.zero_grad(set_to_none=True)
 
 

@@ -404,7 +404,6 @@ class UnlearnTrainer(ScoringTrainer):
                 before = self._retain_logp()
                 trainer.train()
                 after = self._retain_logp()
-            trainer.accelerator.unwrap_model(trainer.model_wrapped, keep_fp32_wrapper=False)
         rehearsed = sum(part.outcome().get("floating_point_ops", 0) for part in trainer.parts)
         return Tried(math.exp(min(0.0, after - before)), int(trainer.state.total_flos + rehearsed))
 

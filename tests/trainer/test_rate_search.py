@@ -6,6 +6,7 @@ import json
 
 import pytest
 import torch
+from peft import LoraConfig
 from tiny_run import tiny_model, tiny_rows, tiny_trainer
 
 from hf_unlearn.errors import RequestError
@@ -98,6 +99,19 @@ def test_weights_are_put_back_where_a_trial_fails(tmp_path, monkeypatch):
     with pytest.raises(RequestError, match="no learning rate was found"):
         trainer.train()
     assert all(torch.equal(before[name], weight) for name, weight in model.named_parameters())
+
+
+@pytest.mark.parametrize("given", [{"peft_config": LoraConfig(r=2)}, {"bf16": True}], ids=["adapters", "bf16"])
+def test_a_search_leaves_the_run_as_it_would_be(given, tmp_path):
+    """With adapters on the model, or a forward pass in 16 bits, too."""
+    settings = {"robust": [CYCLES], "max_steps": 4, "loss_type": "ga"}
+    found = tiny_trainer(tmp_path / "found", auto_find_learning_rate=True, **settings, **given)
+    found.train()
+    assert found.found_rate is not None
+    told = tiny_trainer(tmp_path / "told", learning_rate=found.found_rate.rate, **settings, **given)
+    told.train()
+    for one, other in zip(found.model.parameters(), told.model.parameters(), strict=True):
+        assert torch.equal(one, other)
 
 
 def test_a_search_needs_rounds(tmp_path):
