@@ -128,7 +128,7 @@ def _quickstart(arguments: argparse.Namespace) -> int:
 
 
 _QUICKSTART_BEFORE = (
-    "About seven minutes on two idle cores: three small models are built, two methods and a control that hides are "
+    "About five minutes on two idle cores: three small models are built, two methods and a control that hides are "
     "trained, quantized, scored and attacked, and everything is judged. If it is stopped, the same command goes on."
 )
 
