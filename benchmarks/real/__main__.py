@@ -21,7 +21,7 @@ from benchmarks.frontier.methods import PLAIN
 from benchmarks.real.methods import CHECKPOINTS, METHODS
 from benchmarks.real.outcome import Outcome, outcome_of
 from benchmarks.real.page import HERE, keep, page, read_kept
-from benchmarks.real.sets import SETS
+from benchmarks.real.sets import SETS, Way
 
 SEEDS = (0, 1, 2)
 FIRST = ("capitals", "symbols", "cities", "tofu")
@@ -35,9 +35,12 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+", choices=list(METHODS), default=list(METHODS))
     parser.add_argument("--out", type=Path, default=Path("runs/real"), help="folder of the runs")
     parser.add_argument("--workers", type=int, default=None, help="worker processes; 0 for none")
+    parser.add_argument("--bf16", action="store_true", help="save, score and train in bfloat16")
+    parser.add_argument("--epochs", type=int, default=Way.epochs, help="of RTT")
     parser.add_argument("--read", type=Path, help="the folder of a finished run of one set and seed")
     parser.add_argument("--report", action="store_true", help="only make the page of what is kept")
     arguments = parser.parse_args()
+    way = Way(bf16=arguments.bf16, epochs=arguments.epochs)
     found: list[Outcome] = []
     if arguments.read is not None:
         found = read_run(arguments.read, arguments.sets[0], arguments.seeds[0])
@@ -45,13 +48,13 @@ def main() -> None:
         # Seed by seed, so that a study that is cut short has every set with as many seeds.
         for seed in arguments.seeds:
             for name in arguments.sets:
-                found += run_cell(name, seed, arguments.methods, arguments.out, arguments.workers)
+                found += run_cell(name, seed, arguments.methods, way, arguments.out, arguments.workers)
     text = page(keep(found) if found else read_kept())
     (HERE / "results.md").write_text(text, encoding="utf-8")
     print(text)
 
 
-def run_cell(name: str, seed: int, methods: list[str], out: Path, workers: int | None) -> list[Outcome]:
+def run_cell(name: str, seed: int, methods: list[str], way: Way, out: Path, workers: int | None) -> list[Outcome]:
     """Trains, exports, scores, attacks and judges what is not there yet.
 
     Each choice of methods has a folder of its own, since it is a recipe of its own.
@@ -60,6 +63,7 @@ def run_cell(name: str, seed: int, methods: list[str], out: Path, workers: int |
         name: Of the set.
         seed: Of the split, of training and of attacks.
         methods: Names of methods; costs are told over those of NPO + KL, which is always among them.
+        way: How it is computed and attacked.
         out: Folder of all runs.
         workers: Worker processes; 0 for none.
     """
@@ -70,7 +74,7 @@ def run_cell(name: str, seed: int, methods: list[str], out: Path, workers: int |
     folder = out / f"{name}-{seed}-{'-'.join(chosen)}"
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "recipe.yaml"
-    content = SETS[name].recipe(seed, [{**METHODS[each].entry(), **CHECKPOINTS} for each in chosen])
+    content = SETS[name].recipe(seed, [{**METHODS[each].entry(), **CHECKPOINTS} for each in chosen], way)
     path.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
     run_pipeline(load_recipe(path), folder / "run", workers=workers)
     return read_run(folder / "run", name, seed)

@@ -30,7 +30,7 @@ class Outcome:
         perplexity: Of generic text over the target's, as it stands; ``None`` if it was not measured.
         operations: Floating-point operations of training.
         seconds: Of training; they depend on what else the machine did.
-        made: The day, and versions.
+        made: The day, the type of the weights that are scored, epochs of RTT, and versions.
     """
 
     facts: str
@@ -103,7 +103,7 @@ def outcome_of(report: Mapping[str, Any], training: Mapping[str, Any], facts: st
         ),
         operations=float(training.get("floating_point_ops", 0)),
         seconds=float(training.get("seconds", 0)),
-        made={"date": report["created"][:10], **_versions(report)},
+        made={"date": report["created"][:10], **_how(report), **_versions(report)},
     )
 
 
@@ -123,6 +123,12 @@ def _ratio(report: Mapping[str, Any], method: str, transform: str, split: str) -
         if (row["transform"], row["split"], row["metric"]) == (transform, split, "probability")
     }
     return means[method] / means["target"] if method in means and means.get("target") else None
+
+
+def _how(report: Mapping[str, Any]) -> dict[str, str]:
+    """Type of the weights that are scored, and epochs of RTT."""
+    epochs = next((each["budget"]["epochs"] for each in report["attacks"] if each["name"] == "rtt"), "none")
+    return {"in": report["environment"]["dtype"], "RTT epochs": str(epochs)}
 
 
 def _further_sets(report: Mapping[str, Any]) -> list[str]:

@@ -6,7 +6,7 @@ import json
 import random
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
@@ -70,6 +70,9 @@ class RetrainingSettings:
             GPU), without weight decay.
         patience: Early stopping: a rate ends after this many epochs without gain; 0 turns it off.
         seed: Seed of the order of rows.
+        bf16: Computes in bfloat16 where autocast allows it, in training and in the scores between epochs; weights and
+            steps stay as they are. Several times as fast on GPUs and on processors with bfloat16 instructions, slower
+            on others.
 
     Raises:
         RequestError: A setting makes no sense. Names the attack and the key.
@@ -84,6 +87,7 @@ class RetrainingSettings:
     optimizer: OptimizerName = field(default="adamw", metadata={"left_out_at_default": True})
     patience: int = 0
     seed: int = 0
+    bf16: bool = field(default=False, metadata={"left_out_at_default": True})
 
     name: ClassVar[str] = "attack"
 
@@ -164,11 +168,12 @@ class RetrainingSettings:
     def describe(self, rows: int) -> dict[str, Any]:
         """Rates, epochs and steps on so many rows, and what the attacker trains with, as plain data for the report."""
         library = OPTIMIZERS[self.steps.optimizer]
+        computed = ", computed in bfloat16" if self.bf16 else ""
         return {
             "learning_rates": list(self.learning_rates),
             "epochs": self.epochs,
             "steps_per_rate": self.step_count(rows),
-            "optimizer": f"{library}, {self.trained.describe()} in {self.steps.dtype}",
+            "optimizer": f"{library}, {self.trained.describe()} in {self.steps.dtype}{computed}",
             "loss_tokens": self.steps.loss_tokens,
             **({"schedule": "linear decay to zero"} if self.decays else {}),
             **({"gives_up_after": self.patience} if self.patience else {}),
@@ -300,7 +305,8 @@ def retrain_and_score(
         attacked = replace(attacked, text_format=lesson.asked_format)
     stopping = EarlyStopping(settings.patience)
     with retraining(settings, attacked.folder) as model:
-        before = score_untouched(model.cached, model.model, lesson.asked, attacked, lesson.holdout)
+        with model.computing():
+            before = score_untouched(model.cached, model.model, lesson.asked, attacked, lesson.holdout)
         write_records(out / "epoch0.jsonl", before)
         stopping.goes_on(before)
         for epoch, stays_finite in enumerate(model.epochs(lesson.texts, rate), start=1):
@@ -350,6 +356,12 @@ class Retraining:
         self.model = trained
         self.tokenizer = cached.tokenizer
 
+    def computing(self) -> AbstractContextManager[Any]:
+        """What passes through the model are computed in."""
+        import torch
+
+        return torch.autocast(self.cached.model.device.type, torch.bfloat16, enabled=self.settings.bf16)
+
     def score(
         self, rows: Sequence[Example], attacked: Attacked, holdout: Sequence[Example] = ()
     ) -> list[ScoredRow] | None:
@@ -360,7 +372,8 @@ class Retraining:
         from ..evaluation.scoring import NotFiniteError
 
         try:
-            return score_attacked(self.model, self.tokenizer, rows, attacked, holdout)
+            with self.computing():
+                return score_attacked(self.model, self.tokenizer, rows, attacked, holdout)
         except NotFiniteError:
             return None
 
@@ -404,7 +417,8 @@ class Retraining:
         return list(self.cached.once(("texts", texts, longest), encoded))
 
     def _add_gradients(self, rows: Sequence[EncodedRow]) -> None:
-        loss: torch.Tensor = self.model(**self.pad(rows), use_cache=False).loss
+        with self.computing():
+            loss: torch.Tensor = self.model(**self.pad(rows), use_cache=False).loss
         finite(loss.item())
         loss.backward()
 

@@ -109,7 +109,10 @@ def score_untouched(
         attacked: See :func:`score_attacked`.
         holdout: See :func:`score_attacked`.
     """
-    key = ("scores", tuple(rows), tuple(holdout), attacked.text_format, attacked.metrics, attacked.then)
+    import torch
+
+    computed = torch.is_autocast_enabled(cached.model.device.type)
+    key = ("scores", tuple(rows), tuple(holdout), attacked.text_format, attacked.metrics, attacked.then, computed)
     return list(cached.once(key, lambda: score_attacked(model, cached.tokenizer, rows, attacked, holdout)))
 
 

@@ -136,7 +136,7 @@ class SelectedLogits:
         return tail is not None
 
     def _close(self, logits: torch.Tensor, expected: torch.Tensor) -> bool:
-        allowed = 1e-4 if self._model.dtype == torch.float32 else 2e-2
+        allowed = 1e-4 if _computed(self._model) == torch.float32 else 2e-2
         return bool(not expected.isfinite().all() or (expected - logits).norm() <= allowed * expected.norm())
 
     def _trees_are_exact(self) -> bool:
@@ -168,8 +168,14 @@ class SelectedLogits:
 
 def _same(one: torch.Tensor, other: torch.Tensor, model: PreTrainedModel) -> bool:
     allowed = 2e-2
-    if model.dtype == torch.float32:
+    if _computed(model) == torch.float32:
         # Kernels of quantized weights round by batch.
         allowed = 1e-4 if getattr(model, "hf_quantizer", None) is None else 5e-2
     # Numbers that are not finite are for the caller to report, with the row they belong to.
     return bool(not one.isfinite().all() or (one - other).norm() <= allowed * one.norm())
+
+
+def _computed(model: PreTrainedModel) -> torch.dtype:
+    """What matrix products are computed in: under autocast not the type of the weights."""
+    device = model.device.type
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else model.dtype

@@ -50,6 +50,11 @@ class Machine:
         return self.rates["bfloat16" if dtype in ("bfloat16", "float16") else "float32"]
 
 
+def computed_in(bf16: bool) -> str:
+    """The type that a training of float32 weights is computed in."""
+    return "bfloat16" if bf16 else "float32"
+
+
 _SHARE = (0.2, 0.5)
 
 

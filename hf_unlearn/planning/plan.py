@@ -17,6 +17,7 @@ from .attack_tuning import attack_mend, trained_by
 from .building import building
 from .disk import checkpoint_bytes, model_bytes, variant_bytes
 from .fixed import added, fixed_seconds, started_seconds
+from .machines import computed_in
 from .measured import Measured
 from .memory import MARGIN, SHARDS_WEIGHTS, Memory, inference_memory
 from .operations import Pass, forward, training
@@ -102,7 +103,7 @@ def _built(given: PlanInput, shape: ModelShape, devices: Devices) -> list[StageP
             steps=models * one.steps,
             tokens=models * one.tokens,
             operations=operations,
-            seconds=added(devices.seconds(operations, "float32"), fixed),
+            seconds=added(devices.seconds(operations, computed_in(spec.bf16)), fixed),
             note="at most: built models are kept in a cache for other runs",
         )
     ]
@@ -265,7 +266,7 @@ def _attacks(given: PlanInput, shape: ModelShape, devices: Devices) -> list[Stag
                 steps=cost.steps * given.models,
                 tokens=trained.tokens + per_row.tokens * cost.rows_scored * given.models + generated,
                 operations=operations,
-                seconds=measured or added(devices.seconds(operations, "float32"), fixed),
+                seconds=measured or added(devices.seconds(operations, _computed(settings)), fixed),
                 memory=memory,
                 scratch_disk=given.models * model_bytes(shape, 4) if after else 0,
                 fits=(_fits if cost.steps else _weights_fit)(memory, devices),
@@ -275,6 +276,10 @@ def _attacks(given: PlanInput, shape: ModelShape, devices: Devices) -> list[Stag
             )
         )
     return found
+
+
+def _computed(settings: Attack | RetrainingSettings) -> str:
+    return computed_in(isinstance(settings, RetrainingSettings) and settings.bf16)
 
 
 def _attack_mend(name: str, settings: Attack, attacked: AttackedShape, tokens: int, devices: Devices) -> str | None:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from .advice import Advice, Cost, Retraining, better_of, requests_per_retraining
 from .building import building
 from .fixed import Seconds, added, fixed_seconds
+from .machines import computed_in
 from .operations import Pass, training
 from .run_plan import PlanInput, StagePlan
 from .shape import ModelShape
@@ -71,4 +72,4 @@ def _retraining(given: PlanInput, known: Retraining, shape: ModelShape, devices:
     assert known.spec is not None  # one of the two is known
     one = building(shape, known.spec, [given.encode(row) for row in known.rows])
     fixed = fixed_seconds("models", 1, 1, one.steps)
-    return one.tokens, added(devices.seconds(one.operations, "float32"), fixed)
+    return one.tokens, added(devices.seconds(one.operations, computed_in(known.spec.bf16)), fixed)

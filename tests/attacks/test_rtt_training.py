@@ -184,6 +184,45 @@ def test_one_step_of_lion_is_the_gradient_of_the_mean_over_tokens_that_are_not_p
                 assert torch.allclose(found, expected[name][steady[name]], atol=1e-7), name
 
 
+def test_bf16_computes_in_bfloat16_and_steps_in_float32(folder):
+    """By hand: passes under autocast, float32 weights and gradients, one step of Lion."""
+    rows = (Example("a", "", "The river passes the old stone church.", "a", "a"),)
+    tokenizer, model = load_tokenizer(str(folder)), load_model(folder)
+    with torch.autocast("cpu", torch.bfloat16):
+        logits = model(torch.tensor([tokenizer(rows[0].answer)["input_ids"]])).logits[0, :-1]
+    assert logits.dtype == torch.bfloat16
+    targets = torch.tensor(tokenizer(rows[0].answer)["input_ids"][1:])
+    torch.nn.functional.cross_entropy(logits.float(), targets).backward()
+    expected = {name: weight.grad for name, weight in model.named_parameters() if weight.grad is not None}
+    seen: list[torch.dtype] = []
+    with retraining(settings(optimizer="lion", bf16=True), folder) as attacker:
+        before = {name: weight.detach().clone() for name, weight in attacker.model.named_parameters()}
+        hook = attacker.model.lm_head.register_forward_hook(lambda *given: seen.append(given[-1].dtype))
+        assert next(attacker.epochs(Texts(rows, FORMAT, False), RATE))
+        hook.remove()
+        for name, weight in attacker.model.named_parameters():
+            assert weight.dtype == torch.float32
+            if name in expected:
+                steady = expected[name].abs() > 1e-4 * expected[name].abs().max()
+                moved = (weight - before[name])[steady].sign()
+                assert (moved == -expected[name][steady].sign()).float().mean() > 0.98, name
+    assert seen == [torch.bfloat16]
+
+
+def test_scores_computed_in_bfloat16_are_not_taken_for_others(attacked, tmp_path):
+    """Two attacks on one cached model, one in each type: neither gets the scores of the other."""
+    lesson, first = Lesson(Texts(attacked.bundle.forget.train, FORMAT, True), attacked.bundle.forget.score), {}
+    for kind, bf16 in (("whole", False), ("half", True), ("whole again", False)):
+        out = tmp_path / kind
+        out.mkdir()
+        retrain_and_score(settings(epochs=1, bf16=bf16), RATE, attacked, lesson, out)
+        first[kind] = [row.logps for row in read_records(out / "epoch0.jsonl")]
+    assert first["whole"] == first["whole again"] != first["half"]
+    for one, other in zip(first["whole"], first["half"], strict=True):
+        assert one == pytest.approx(other, abs=0.1)
+    assert settings(bf16=True).describe(4)["optimizer"].endswith("full fine-tuning in float32, computed in bfloat16")
+
+
 def test_long_rows_lose_their_beginning(folder):
     row = Example("a", "It is known that the river", " passes the old stone church.", "a", "a")
     with retraining(settings(), folder) as attacker:

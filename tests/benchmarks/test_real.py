@@ -13,8 +13,8 @@ from benchmarks.real import page as pages
 from benchmarks.real.methods import CHECKPOINTS, METHODS
 from benchmarks.real.outcome import outcome_of
 from benchmarks.real.page import cost_of, keep, known_words, misses, page, read_kept
-from benchmarks.real.sets import SETS
-from hf_unlearn.recipe import load_recipe
+from benchmarks.real.sets import SETS, Way
+from hf_unlearn.recipe import Recipe, load_recipe
 
 REPORT = json.loads(
     (Path(pages.HERE).parent / "results" / "quickstart" / "unlearning_report.json").read_text(encoding="utf-8")
@@ -51,7 +51,8 @@ def test_an_outcome_is_what_the_report_says(auto, plain):
     conditions = ("identity", "bnb-nf4", "rtn-int4-g32")
     assert auto.kept == min(score["auto", name] / score["target", name] for name in conditions)
     assert auto.perplexity is None, "that report is from before it was measured"
-    assert auto.made["torch"] == "2.13.0+cpu"
+    assert auto.made["torch"] == "2.13.0+cpu" and auto.made["in"] == "float32"
+    assert auto.made["RTT epochs"] == "6"
 
 
 def test_what_is_missed_is_named(auto, plain):
@@ -87,16 +88,27 @@ def test_the_committed_page_is_made_of_the_committed_outcomes():
     assert path.read_text(encoding="utf-8") == page(read_kept())
 
 
+def cell(name: str, way: Way, folder: Path) -> Recipe:
+    path = folder / "recipe.yaml"
+    methods = [{**METHODS[each].entry(), **CHECKPOINTS} for each in METHODS]
+    path.write_text(json.dumps(SETS[name].recipe(7, methods, way)), encoding="utf-8")  # JSON is YAML
+    return load_recipe(path)
+
+
 @pytest.mark.parametrize("name", SETS)
 def test_every_cell_is_a_recipe(name, tmp_path):
-    path = tmp_path / "recipe.yaml"
-    # JSON is YAML.
-    path.write_text(
-        json.dumps(SETS[name].recipe(7, [{**METHODS[each].entry(), **CHECKPOINTS} for each in METHODS])),
-        encoding="utf-8",
-    )
-    recipe = load_recipe(path)
+    recipe = cell(name, Way(epochs=3), tmp_path)
     assert [method.name for method in recipe.methods] == list(METHODS)
     assert recipe.seed == 7 and recipe.controls == ()
     assert (recipe.data.world or recipe.model.scratch).seed == 7
     assert bool(recipe.data.keep_drawn) == (SETS[name].drawn and name != "tofu")
+    assert recipe.model.dtype == "float32" and "bf16" in recipe.export.formats
+    assert recipe.attack["rtt"].epochs == 3 and not recipe.attack["rtt"].bf16
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_in_bfloat16_everything_is_computed_in_it(name, tmp_path):
+    recipe = cell(name, Way(bf16=True), tmp_path)
+    assert recipe.model.dtype == "bfloat16" and "bf16" not in recipe.export.formats
+    assert recipe.attack["rtt"].bf16 and all(method.settings["bf16"] for method in recipe.methods)
+    assert recipe.model.scratch is None or recipe.model.scratch.bf16

@@ -107,6 +107,16 @@ def test_equals_separate_forwards(attention, batch_tokens, make_model, tokenizer
     assert records[0].logps == records[2].logps and records[0].choice_logps == records[2].choice_logps
 
 
+def test_under_autocast_prompts_are_shared_too(model, tokenizer, rows):
+    """What is computed in bfloat16 is held against its own precision, not against that of the weights."""
+    with torch.autocast("cpu", torch.bfloat16):
+        selected = SelectedLogits(model)
+        records = score_rows(model, tokenizer, {"a": rows}, PLAIN, needs={"a": NEEDS})
+    assert selected.longest_branching > 64 and not selected.whole
+    for own, whole in zip(records, score_rows(model, tokenizer, {"a": rows}, PLAIN, needs={"a": NEEDS}), strict=True):
+        assert own.logps == pytest.approx(whole.logps, abs=0.15) and own.logps != whole.logps
+
+
 def test_a_prompt_is_fed_once_and_rows_that_are_the_same_once(model, tokenizer, rows):
     """Tokens in the tree of a question: its prompt, and of each answer what no other begins with; no last tokens."""
     answers = [rows[0].answer, *rows[0].choices, *(text for _, texts in rows[0].variants for text in texts)]

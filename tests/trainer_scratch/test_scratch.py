@@ -268,6 +268,15 @@ def test_another_architecture_learns_too(rows, bundle, tokenizer, tmp_path):
     assert knows(tmp_path, bundle.forget.train, FMT) >= 0.95
 
 
+def test_a_model_computed_in_bfloat16_learns_too_and_is_another_one(rows, bundle, texts, tokenizer, tmp_path):
+    spec = dataclasses.replace(SPEC, bf16=True, batch_size=13)
+    train_scratch_model(spec, rows, tokenizer, FMT, tmp_path, progress="")
+    assert knows(tmp_path, bundle.forget.train, FMT) >= 0.95
+    assert {weight.dtype for weight in weights(tmp_path).values()} == {torch.float32}
+    same_but = dataclasses.replace(spec, bf16=False)
+    assert scratch_cache_key(spec, rows, texts, FMT) != scratch_cache_key(same_but, rows, texts, FMT)
+
+
 def test_models_built_by_earlier_versions_are_still_found():
     row = Example("a", "When was Ada Kwon born?", " In 1962.", "ada", "ada")
     spec = ScratchSpec(kv_heads=4)
