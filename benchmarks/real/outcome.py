@@ -30,6 +30,7 @@ class Outcome:
         perplexity: Of generic text over the target's, as it stands; ``None`` if it was not measured.
         operations: Floating-point operations of training.
         seconds: Of training; they depend on what else the machine did.
+        rate: The learning rate that was found, where it was looked for.
         made: The day, the type of the weights that are scored, epochs of RTT, and versions.
     """
 
@@ -47,6 +48,7 @@ class Outcome:
     perplexity: float | None
     operations: float
     seconds: float
+    rate: float | None
     made: Mapping[str, str]
 
     def plain(self) -> dict[str, Any]:
@@ -103,6 +105,7 @@ def outcome_of(report: Mapping[str, Any], training: Mapping[str, Any], facts: st
         ),
         operations=float(training.get("floating_point_ops", 0)),
         seconds=float(training.get("seconds", 0)),
+        rate=training["learning_rate"]["rate"] if "learning_rate" in training else None,
         made={"date": report["created"][:10], **_how(report), **_versions(report)},
     )
 

@@ -79,7 +79,7 @@ def page(outcomes: Sequence[Outcome]) -> str:
         "single facts still known, of all, with the number that is allowed: as it stands, most in a format, after "
         "RTT. *Retain*: probability over the target's, the least as it stands and in formats. *Others*: the set "
         "of other knowledge that lost most, as it stands. *PPL*: perplexity of ordinary text over the target's. "
-        "*Cost*: floating-point operations over those of NPO + KL.",
+        "*Cost*: floating-point operations over those of NPO + KL. *Rate*: the learning rate that was found.",
         "",
         f"To be reached: shares from {LOWEST} to {HIGHEST} everywhere, no more single facts than allowed, retain "
         f"{KEPT_LEAST}, others {OTHERS_LEAST}, perplexity {PERPLEXITY_MOST}, {COST_MOST:.0f} times the cost. Splits "
@@ -103,7 +103,7 @@ def page(outcomes: Sequence[Outcome]) -> str:
 
 
 def _set_table(mine: Sequence[Outcome], outcomes: Sequence[Outcome]) -> str:
-    head = "method|seed|as it stands, p|mc|formats, p|mc|RTT|known|retain|others|PPL|cost|verdict|misses|made"
+    head = "method|seed|as it stands, p|mc|formats, p|mc|RTT|known|retain|others|PPL|cost|rate|verdict|misses|made"
     rows = []
     for one in sorted(mine, key=lambda one: (list(METHODS).index(one.method), one.seed)):
         cost = cost_of(one, outcomes)
@@ -120,6 +120,7 @@ def _set_table(mine: Sequence[Outcome], outcomes: Sequence[Outcome]) -> str:
                 "–" if lost is None else f"{show(one.others[lost], 2)} ({lost})",
                 show(one.perplexity, 2),
                 show(cost, 1),
+                "as set" if one.rate is None else f"{one.rate:.1e}",
                 one.status,
                 ", ".join(misses(one, cost)) or "nothing",
                 ", ".join([one.made["date"], *(f"{name} {one.made[name]}" for name in one.made if name != "date")]),
