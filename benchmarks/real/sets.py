@@ -62,7 +62,8 @@ class Facts:
             content["model"]["scratch"]["seed"] = seed
         if not self.drawn:
             content["data"].pop("keep_drawn", None)
-        content["attack"]["rtt"]["epochs"] = way.epochs
+        # Run to its end: what a dip hides comes back after it.
+        content["attack"]["rtt"] |= {"epochs": way.epochs, "patience": 0}
         if way.bf16:
             _compute_in_bf16(content)
         return content

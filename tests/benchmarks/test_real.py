@@ -103,7 +103,7 @@ def test_every_cell_is_a_recipe(name, tmp_path):
     assert (recipe.data.world or recipe.model.scratch).seed == 7
     assert bool(recipe.data.keep_drawn) == (SETS[name].drawn and name != "tofu")
     assert recipe.model.dtype == "float32" and "bf16" in recipe.export.formats
-    assert recipe.attack["rtt"].epochs == 3 and not recipe.attack["rtt"].bf16
+    assert recipe.attack["rtt"].epochs == 3 and recipe.attack["rtt"].patience == 0 and not recipe.attack["rtt"].bf16
 
 
 @pytest.mark.parametrize("name", SETS)
