@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,12 +31,14 @@ REAL_PAGE = Path(__file__).with_name("results_real.md")
 SEEDS = (0, 1, 2)
 
 
-def run_seed(seed: int, names: list[str], out: Path, workers: int | None, *, on_real: bool) -> None:
+def run_seed(
+    seed: int, names: list[str], out: Path, workers: int | None, *, on_real: bool, bf16: bool = False
+) -> None:
     """Make and judge the models of one seed; what is finished is not repeated."""
     from hf_unlearn.pipeline import run_pipeline
     from hf_unlearn.recipe import load_recipe
 
-    made, kinds = (real.recipe, real.rows()) if on_real else (rows.recipe, ROWS)
+    made, kinds = (partial(real.recipe, bf16=bf16), real.rows()) if on_real else (rows.recipe, ROWS)
     chosen, lines = available(tuple(row for row in kinds if row.name in names))
     print("\n".join(lines))
     folder = out / f"seed-{seed}"
@@ -50,6 +53,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("runs/validity"), help="folder of the runs")
     parser.add_argument("--real", action="store_true", help="models of a real pretrained one (extra `real`)")
+    parser.add_argument("--bf16", action="store_true", help="with --real: compute training in bfloat16")
     parser.add_argument("--seeds", type=int, nargs="+", default=list(SEEDS))
     parser.add_argument("--rows", nargs="+", choices=[row.name for row in ROWS], default=[row.name for row in ROWS])
     parser.add_argument("--workers", type=int, default=None, help="worker processes; 0 for none")
@@ -61,7 +65,9 @@ def main() -> None:
     for seed in arguments.seeds:
         folder = arguments.out / f"seed-{seed}" / "run"
         if not arguments.report:
-            run_seed(seed, arguments.rows, arguments.out, arguments.workers, on_real=arguments.real)
+            run_seed(
+                seed, arguments.rows, arguments.out, arguments.workers, on_real=arguments.real, bf16=arguments.bf16
+            )
         path = folder / "verify" / "unlearning_report.json"
         if path.exists():
             found += read_run(folder, seed)

@@ -50,14 +50,15 @@ def _here(row: Row) -> Row:
     return replace(row, settings=SETTINGS.get(row.name, {}), control=control)
 
 
-def recipe(seed: int, chosen: Sequence[Row]) -> dict[str, Any]:
+def recipe(seed: int, chosen: Sequence[Row], *, bf16: bool = False) -> dict[str, Any]:
     """The recipe of one seed: every row as one of its methods or controls.
 
     Args:
         seed: Of data and training.
         chosen: What to make.
+        bf16: Whether training, also that of attacks, is computed in bfloat16. Models are saved and scored in float32.
     """
-    made = small.recipe(seed, list(chosen))
+    made = small.recipe(seed, [_computed(row, bf16=bf16) for row in chosen])
     return {
         **made,
         "name": f"validity-real-{seed}",
@@ -70,6 +71,7 @@ def recipe(seed: int, chosen: Sequence[Row]) -> dict[str, Any]:
                 "learning_rate": 2e-4,
                 "labels": "answer",
                 "seed": seed,
+                "bf16": bf16,
             },
         },
         "data": {
@@ -80,16 +82,35 @@ def recipe(seed: int, chosen: Sequence[Row]) -> dict[str, Any]:
                 "retain": 44,
                 "practice": 8,
                 "holdout": 16,
-                "generic": 16,
+                "generic": 160,
                 "option_draws": 2,
                 "seed": seed,
             },
         },
         "export": {"formats": FORMATS},
-        "attack": {"rtt": {"folds": 2, "run_folds": 1, "learning_rates": [1e-4], "epochs": 4, "batch_size": 16}},
+        "attack": {
+            "rtt": {
+                "folds": 2,
+                "run_folds": 1,
+                "learning_rates": [1e-4],
+                "epochs": 12,
+                "patience": 0,
+                "batch_size": 16,
+                "bf16": bf16,
+            }
+        },
         "gate": {
             "formats": FORMATS,
             "max_recovered_share_formats": 0.25,
             "max_recovered_share_attacks": 0.35,
         },
     }
+
+
+def _computed(row: Row, *, bf16: bool) -> Row:
+    if not bf16:
+        return row
+    control = dict(row.control)
+    if "learn" in control:
+        control["learn"] = {**control["learn"], "bf16": True}
+    return replace(row, settings={**row.settings, "bf16": True} if row.settings else {}, control=control)
