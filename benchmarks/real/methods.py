@@ -21,6 +21,10 @@ _ONE_PASS: dict[str, Any] = {
 }
 
 
+_LORA: dict[str, Any] = {"peft": {"r": 32, "lora_alpha": 64, "target_modules": "all-linear"}}
+"""Adapters on the linear layers alone: embeddings and head, which are one matrix here, stay as they are."""
+
+
 METHODS: dict[str, Method] = {
     method.name: method
     for method in (
@@ -43,6 +47,16 @@ METHODS: dict[str, Method] = {
             "auto",
             "rounds of ascent and repair, an attack rehearsed before each, until no fact is left; it finds its rate",
             {"robust": "auto", "per_device_train_batch_size": 16},
+        ),
+        Method(
+            "npo-kl-lora",
+            "NPO + 10 KL with LoRA of rank 32 on all linear layers",
+            {**_ONE_PASS, **_LORA, "loss_type": "npo", "beta": 0.1, "learning_rate": 2e-4},
+        ),
+        Method(
+            "auto-lora",
+            "`auto` with the same adapters; it finds its rate",
+            {**_LORA, "robust": "auto", "per_device_train_batch_size": 16},
         ),
     )
 }
