@@ -36,7 +36,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
 }
 """By the name of a row; a control with the kind and parameters that the row has for small models."""
 
-LEARN: dict[str, Any] = {**_COMMON, "max_steps": 80, "learning_rate": 1e-4, "retain_per_forget": 1}
+LEARN: dict[str, Any] = {**_COMMON, "max_steps": 120, "learning_rate": 2e-4, "retain_per_forget": 1}
 """How ``depth-hidden`` learns the facts its own way."""
 
 
