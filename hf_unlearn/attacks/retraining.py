@@ -8,6 +8,7 @@ from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
@@ -163,7 +164,11 @@ class RetrainingSettings:
 
     def step_count(self, rows: int) -> int:
         """Optimizer steps of one job that trains on so many rows."""
-        return self.epochs * -(-rows // self.batch_size)
+        return self.epochs * self.steps_per_epoch(rows)
+
+    def steps_per_epoch(self, rows: int) -> int:
+        """Optimizer steps of one pass over so many rows."""
+        return -(-rows // self.batch_size)
 
     def describe(self, rows: int) -> dict[str, Any]:
         """Rates, epochs and steps on so many rows, and what the attacker trains with, as plain data for the report."""
@@ -379,6 +384,20 @@ class Retraining:
 
     def epochs(self, texts: Texts, rate: float) -> Iterator[bool]:
         """Train epoch by epoch at a learning rate; yields whether the loss stayed finite, and ends where not."""
+        each = self.settings.steps_per_epoch(len(self.encode(texts)))
+        return self.until(texts, rate, [each * epoch for epoch in range(1, self.settings.epochs + 1)])
+
+    def until(self, texts: Texts, rate: float, marks: Sequence[int]) -> Iterator[bool]:
+        """Train at a learning rate up to each of these numbers of steps.
+
+        Args:
+            texts: What is trained on, in a new order in every epoch.
+            rate: The learning rate.
+            marks: Numbers of steps from the first one on, rising.
+
+        Yields:
+            At each mark whether the loss stayed finite; it ends where not.
+        """
         import torch
 
         settings, encoded = self.settings, self.encode(texts)
@@ -389,14 +408,13 @@ class Retraining:
         schedule = torch.optim.lr_scheduler.LambdaLR(
             optimizer, lambda step: settings.rate_factor(min(step, steps - 1), steps)
         )
-        for order in shuffled_epochs(len(encoded), settings.epochs, settings.order):
-            rows = [encoded[index] for index in order]
-            batches = (rows[start : start + settings.batch_size] for start in range(0, len(rows), settings.batch_size))
+        batches = self._batches(encoded, -(-marks[-1] // settings.steps_per_epoch(len(encoded))))
+        for start, end in pairwise([0, *marks]):
             self.model.train()
             try:
                 take_steps(
                     optimizer,
-                    batches,
+                    islice(batches, end - start),
                     self._add_gradients,
                     max_grad_norm=settings.steps.max_grad_norm,
                     schedule=schedule,
@@ -405,6 +423,12 @@ class Retraining:
                 yield False
                 return
             yield True
+
+    def _batches(self, encoded: Sequence[EncodedRow], epochs: int) -> Iterator[list[EncodedRow]]:
+        size = self.settings.batch_size
+        for order in shuffled_epochs(len(encoded), epochs, self.settings.order):
+            for start in range(0, len(order), size):
+                yield [encoded[index] for index in order[start : start + size]]
 
     def encode(self, texts: Texts) -> list[EncodedRow]:
         """Token ids, kept for the other jobs on the same model."""
