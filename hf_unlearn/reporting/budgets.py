@@ -11,6 +11,8 @@ _WORDS: Mapping[str, tuple[str, str]] = {
     "facts_asked_for": ("{} fact to ask for", "{} facts to ask for"),
     "epochs": ("{} epoch", "{} epochs"),
     "steps": ("{} step", "{} steps"),
+    "max_steps": ("at most {} step", "at most {} steps"),
+    "min_retain": ("each rate until less than {} of the retain score is left", ""),
     "learning_rate": ("learning rate {}", ""),
     "learning_rates": ("learning rate {}", "learning rates {}"),
     "rates": ("learning rate {}", "learning rates {}"),

@@ -63,6 +63,7 @@ class RecoveryRow:
             attack, or never came back.
         learning_rate: The rate of these; ``None`` where it never came back.
         within: The most steps that any rate was run for.
+        ended: Why that rate ended there.
         floor: What stands beside it: the never-knew model, holdout facts asked of the attacked model, or nothing.
         floor_steps: The same number for the floor; ``None`` where it never came so far, or there is none.
     """
@@ -78,6 +79,7 @@ class RecoveryRow:
     more_than: Annotated[int | None, Schema("Null where it was there before, or never came back.", minimum=0)]
     learning_rate: Annotated[float | None, Schema("Null where it never came back.")]
     within: Stated[Count]
+    ended: Stated[Ended]
     floor: Literal["never_knew", "holdout"] | None
     floor_steps: Annotated[int | None, Schema("Null where it never came so far, or there is no floor.", minimum=0)]
 
@@ -133,7 +135,7 @@ def recovery_rows(attack: str, curves: Sequence[tuple[str, Sequence[RecoveryCurv
             if not known or not known[0].forget or known[0].forget[0] <= 0:
                 continue
             half = known[0].forget[0] / 2
-            found = first_reached(own, half)
+            found, longest = first_reached(own, half), max(own, key=lambda curve: curve.steps[-1])
             never = by_model.get(NEVER_KNEW, {}).get((metric, taught, tuning))
             # Holdout facts were never trained on, so they say nothing of facts that were.
             holdout = taught == "part" and bool(own[0].holdout)
@@ -151,7 +153,8 @@ def recovery_rows(attack: str, curves: Sequence[tuple[str, Sequence[RecoveryCurv
                     steps=found.steps if found else None,
                     more_than=found.more_than if found else None,
                     learning_rate=found.learning_rate if found else None,
-                    within=max(curve.steps[-1] for curve in own),
+                    within=longest.steps[-1],
+                    ended=longest.ended,
                     floor=floor,
                     floor_steps=beside.steps if beside else None,
                 )
