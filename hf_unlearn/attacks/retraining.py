@@ -317,16 +317,17 @@ def retrain_and_score(
         for epoch, stays_finite in enumerate(model.epochs(lesson.texts, rate), start=1):
             records = model.score(lesson.asked, attacked, lesson.holdout) if stays_finite else None
             if records is None:
-                _note(out / "diverged.json", epoch)
+                note_end(out, "diverged", epoch)
                 return
             write_records(out / f"epoch{epoch}.jsonl", records)
             if not stopping.goes_on(records) and epoch < settings.epochs:
-                _note(out / "stopped.json", epoch)
+                note_end(out, "stopped", epoch)
                 return
 
 
-def _note(path: Path, epoch: int) -> None:
-    path.write_text(json.dumps({"epoch": epoch}), encoding="utf-8")
+def note_end(out: Path, how: str, epoch: int) -> None:
+    """Note in a job's folder that it ended early, and after which epoch: see :class:`~.best.End`."""
+    (out / f"{how}.json").write_text(json.dumps({"epoch": epoch}), encoding="utf-8")
 
 
 @contextmanager

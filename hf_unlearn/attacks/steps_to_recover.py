@@ -89,8 +89,8 @@ class StepsToRecover(RetrainingAttack):
         min_retain: A rate ends once the score on retain rows is under this share of what it was before, in every
             metric; 0 for no such end.
         retain_rows: Retain rows that are asked beside, drawn once with the seed.
-        taught: ``part`` trains on T and asks V as ``rtt`` does, in one fold; ``all`` trains on the whole forget set and
-            asks all of it.
+        taught: ``part`` trains on T and asks V as ``rtt`` does, in one fold; ``all`` trains on the whole forget set
+            and asks all of it.
         adapters: Whether every rate is run with adapters too, where ``tuning`` is ``full``.
         folds: Parts of which one is V, for ``part``.
         seed: Seed of the folds, of the retain rows and of the order of rows.

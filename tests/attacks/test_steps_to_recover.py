@@ -9,19 +9,18 @@ from pathlib import Path
 import pytest
 import torch
 from attack_runs import assert_defaults_are_those_of_the_class, run
-from knowing_model import train_knowing_model
+from knowing_model import THIRTY, train_three
 
 from hf_unlearn.attacks import ATTACKS
 from hf_unlearn.attacks.base import Attacked
 from hf_unlearn.attacks.composed import OrderedAttack
 from hf_unlearn.attacks.retraining import retraining
 from hf_unlearn.attacks.steps_to_recover import StepsToRecover
-from hf_unlearn.data.encoding import TextFormat, encode_row, load_tokenizer
+from hf_unlearn.data.encoding import TextFormat
 from hf_unlearn.data.example import EMPTY_SET, DataBundle
-from hf_unlearn.data.planted import PlantedSpec, make_planted
+from hf_unlearn.data.planted import make_planted
 from hf_unlearn.errors import RequestError
 from hf_unlearn.evaluation.records import ScoredRow, read_records, write_records
-from hf_unlearn.models.loading import load_model
 from hf_unlearn.verification.recovery import RecoveryCurve, first_reached, recovery_rows
 
 METRICS = ("probability", "mc_accuracy")
@@ -30,34 +29,27 @@ FORMAT = TextFormat()
 
 @pytest.fixture(scope="module")
 def bundle() -> DataBundle:
-    return make_planted(PlantedSpec(forget=30, retain=20, holdout=10, practice=10, generic=10, first_year=1960))
+    return make_planted(THIRTY)
 
 
 @pytest.fixture(scope="module")
-def knowing_model(bundle, tmp_path_factory) -> Path:
-    return train_knowing_model(bundle, tmp_path_factory.mktemp("target"), epochs=32, batch_size=16)
+def models(made_once) -> Path:
+    return made_once("three-models", train_three)
 
 
-@pytest.fixture(scope="module")
-def never_knew(bundle, tmp_path_factory) -> Path:
-    """It learned everything but the forget facts, whose names and form it has seen in others."""
-    without = replace(bundle, forget=EMPTY_SET)
-    folder = tmp_path_factory.mktemp("never")
-    return train_knowing_model(without, folder, epochs=32, batch_size=16, texts=bundle)
+@pytest.fixture
+def knowing_model(models) -> Path:
+    return models / "knowing"
 
 
-@pytest.fixture(scope="module")
-def hiding_model(knowing_model, bundle, tmp_path_factory) -> Path:
-    """Output-hidden: years are suppressed by one direction at the head."""
-    tokenizer, model = load_tokenizer(str(knowing_model)), load_model(knowing_model)
-    encoded = [encode_row(row, tokenizer, FORMAT, eos=False).input_ids for row in bundle.forget.score]
-    with torch.no_grad():
-        last = torch.stack([model.model(torch.tensor([ids[:-1]])).last_hidden_state[0, -1] for ids in encoded]).mean(0)
-        model.lm_head.weight[sorted({ids[-1] for ids in encoded})] -= 18 * last / (last @ last)
-    folder = tmp_path_factory.mktemp("hidden")
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
+@pytest.fixture
+def never_knew(models) -> Path:
+    return models / "never"
+
+
+@pytest.fixture
+def hiding_model(models) -> Path:
+    return models / "hiding"
 
 
 def attacked(folder: Path, bundle: DataBundle) -> Attacked:
