@@ -215,12 +215,16 @@ class Lesson:
         asked: What is scored, as the set ``forget``.
         asked_format: How that becomes text, where not in the data's own way.
         holdout: What is scored beside it, in the same way, as the set ``holdout``.
+        first: What is trained on before, at the same rate and with an optimizer of its own.
+        first_epochs: Passes over that; they are counted among the epochs.
     """
 
     texts: Texts
     asked: Sequence[Example]
     asked_format: TextFormat | None = None
     holdout: tuple[Example, ...] = ()
+    first: Texts | None = None
+    first_epochs: int = 0
 
 
 class RetrainingAttack(RetrainingSettings, Attack):
@@ -275,9 +279,11 @@ class RetrainingAttack(RetrainingSettings, Attack):
 
     def cost(self, bundle: DataBundle) -> AttackCost:
         """Training at every rate, and scoring before the first epoch and after each."""
-        jobs = len(self.plan(bundle))
-        steps = jobs * self.step_count(len(self.lesson(bundle, TextFormat()).texts.rows))
-        scored = jobs * (self.asked_rows(bundle) + len(self.floor_rows(bundle))) * (1 + self.epochs)
+        jobs, lesson = len(self.plan(bundle)), self.lesson(bundle, TextFormat())
+        first = lesson.first_epochs * self.steps_per_epoch(len(lesson.first.rows)) if lesson.first else 0
+        steps = jobs * (first + self.step_count(len(lesson.texts.rows)))
+        passes = 1 + lesson.first_epochs + self.epochs
+        scored = jobs * (self.asked_rows(bundle) + len(self.floor_rows(bundle))) * passes
         return AttackCost(jobs, steps, steps * self.batch_size, scored)
 
     def asked_rows(self, bundle: DataBundle) -> int:
@@ -314,15 +320,27 @@ def retrain_and_score(
             before = score_untouched(model.cached, model.model, lesson.asked, attacked, lesson.holdout)
         write_records(out / "epoch0.jsonl", before)
         stopping.goes_on(before)
-        for epoch, stays_finite in enumerate(model.epochs(lesson.texts, rate), start=1):
+        last = lesson.first_epochs + settings.epochs
+        for epoch, stays_finite in enumerate(_epochs(model, lesson, rate), start=1):
             records = model.score(lesson.asked, attacked, lesson.holdout) if stays_finite else None
             if records is None:
                 note_end(out, "diverged", epoch)
                 return
             write_records(out / f"epoch{epoch}.jsonl", records)
-            if not stopping.goes_on(records) and epoch < settings.epochs:
+            # What comes first is not there to bring anything back.
+            if epoch > lesson.first_epochs and not stopping.goes_on(records) and epoch < last:
                 note_end(out, "stopped", epoch)
                 return
+
+
+def _epochs(model: Retraining, lesson: Lesson, rate: float) -> Iterator[bool]:
+    """Every epoch of a lesson, what comes first included; yields whether the loss stayed finite, ends where not."""
+    stays_finite = True
+    if lesson.first is not None:
+        for stays_finite in model.epochs(lesson.first, rate, lesson.first_epochs):
+            yield stays_finite
+    if stays_finite:
+        yield from model.epochs(lesson.texts, rate)
 
 
 def note_end(out: Path, how: str, epoch: int) -> None:
@@ -383,10 +401,16 @@ class Retraining:
         except NotFiniteError:
             return None
 
-    def epochs(self, texts: Texts, rate: float) -> Iterator[bool]:
-        """Train epoch by epoch at a learning rate; yields whether the loss stayed finite, and ends where not."""
+    def epochs(self, texts: Texts, rate: float, count: int | None = None) -> Iterator[bool]:
+        """Train epoch by epoch at a learning rate; yields whether the loss stayed finite, and ends where not.
+
+        Args:
+            texts: What is trained on.
+            rate: The learning rate.
+            count: How many epochs; those of the settings if left out.
+        """
         each = self.settings.steps_per_epoch(len(self.encode(texts)))
-        return self.until(texts, rate, [each * epoch for epoch in range(1, self.settings.epochs + 1)])
+        return self.until(texts, rate, [each * epoch for epoch in range(1, (count or self.settings.epochs) + 1)])
 
     def until(self, texts: Texts, rate: float, marks: Sequence[int]) -> Iterator[bool]:
         """Train at a learning rate up to each of these numbers of steps.

@@ -75,5 +75,6 @@ def longest_row(settings: Attack, bundle: DataBundle, encode: Callable[[Example]
     """Tokens of the longest row that an attack trains on; of those that it asks for, if it trains on none."""
     rows = bundle.forget.score
     if isinstance(settings, RetrainingAttack | FittedAttack):
-        rows = settings.lesson(bundle, TextFormat()).texts.rows
+        lesson = settings.lesson(bundle, TextFormat())
+        rows = (*lesson.texts.rows, *(lesson.first.rows if lesson.first else ()))
     return max(len(encode(row).input_ids) for row in rows)

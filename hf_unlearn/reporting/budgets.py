@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 _WORDS: Mapping[str, tuple[str, str]] = {
+    "first_rows": ("{} row to fine-tune on before", "{} rows to fine-tune on before"),
     "facts_trained_on": ("{} fact to train on", "{} facts to train on"),
     "rows": ("{} row to train on", "{} rows to train on"),
     "facts_asked_for": ("{} fact to ask for", "{} facts to ask for"),

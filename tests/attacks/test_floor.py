@@ -17,6 +17,7 @@ from hf_unlearn.attacks.best import Try, best_of
 from hf_unlearn.attacks.composed import OrderedAttack, judged_attacks
 from hf_unlearn.attacks.few_shot import FewShot
 from hf_unlearn.attacks.finetune import FinetuneGeneric, FinetuneRetain
+from hf_unlearn.attacks.finetune_relearn import FinetuneRelearn
 from hf_unlearn.attacks.interpolate import Interpolate
 from hf_unlearn.attacks.latent_shift import LatentShift
 from hf_unlearn.attacks.lens import LogitLensAttack
@@ -53,6 +54,7 @@ SETTINGS: dict[str, Attack] = {
     "few-shot": FewShot(shots=2, draws=1),
     "other-form": OtherForm(),
     "finetune-generic": FinetuneGeneric(**ONE),
+    "finetune-relearn": FinetuneRelearn(examples=4, first_epochs=1, **ONE),
     "finetune-retain": FinetuneRetain(**ONE),
     "interpolate": Interpolate(shares=(0.5,)),
     "leak-at-k": LeakAtK(k=2, samples=2, scores=("exact_match",), max_new_tokens=3),
