@@ -1,8 +1,8 @@
 """Benign fine-tuning, then relearning: does ordinary use of a model make a few forgotten facts go further?
 
 Many who attack a model have first made it theirs. Fine-tuning on kept rows or ordinary text alone moves weights away
-from what unlearning did to them, and the few forgotten facts after it start from there. Facts that are asked for are in
-neither.
+from what unlearning did to them, and the few forgotten facts after it start from there. Facts that are asked for are
+in neither.
 
 Sources: arXiv 2505.22310 (fine-tuning on the retain set alone) and arXiv 2607.27836 (relearning on 20 examples). That
 the one comes before the other is this project's.

@@ -100,7 +100,8 @@ def test_options_of_a_question_are_scored_with_the_same_vectors_as_alone(models,
 
 
 def test_gradients_are_those_of_finite_differences(models):
-    """Of soft tokens and of shifts, in float64."""
+    """Of soft tokens and of shifts. Norms of these models compute in float32 whatever the weights are, so that a step
+    is as large as that allows."""
     model = load_model(models / "knowing").double().requires_grad_(False)
     ids = torch.tensor([[5, 6, 10, 11, 12]])
     for lent in (SoftTokens(model, [5, 6]), Shifts(model, {1: 0.7, 2: 1.3})):
@@ -114,13 +115,13 @@ def test_gradients_are_those_of_finite_differences(models):
 
         loss().backward()
         place = (0, 3) if lent_weights.ndim == 2 else (3,)
-        found, step = lent_weights.grad[place].item(), 1e-4
+        found, step = lent_weights.grad[place].item(), 1e-2
         with torch.no_grad():
             lent_weights[place] += step
             above = loss().item()
             lent_weights[place] -= 2 * step
             below = loss().item()
-        assert found == pytest.approx((above - below) / (2 * step), rel=1e-3, abs=1e-7)
+        assert found == pytest.approx((above - below) / (2 * step), rel=5e-3, abs=1e-6)
         assert all(weight.grad is None for weight in model.parameters())
 
 
@@ -230,14 +231,14 @@ def test_costs_and_budgets_are_counted_by_hand(bundle):
     assert not SoftPrompt.judged and not LatentShift.judged
 
 
-def test_a_shift_that_breaks_the_model_is_a_result(models, bundle, tmp_path):
-    attack = LatentShift(folds=3, run_folds=1, bounds=(1e30,), layers=1, epochs=2)
+def test_vectors_that_break_the_model_are_a_result(models, bundle, tmp_path):
+    attack = SoftPrompt(folds=3, run_folds=1, learning_rates=(1e39,), epochs=2)
     (job,) = attack.plan(bundle)
     attack.run_job(job, attacked(models / "knowing", bundle), tmp_path)
     assert json.loads((tmp_path / "diverged.json").read_text())["epoch"] == 1
     found = detail(attack.collect({job: tmp_path}, METRICS))
     assert (found["epoch"], found["after"]) == (0, found["before"])
-    assert found["diverged"] == [1e30]
+    assert found["diverged"] == [1e39]
 
 
 @pytest.mark.parametrize(
