@@ -13,6 +13,7 @@ from ..data.example import DataBundle, Example
 from ..errors import RequestError
 from ..evaluation.metrics import METRICS
 from ..evaluation.records import ScoredRow
+from ..verification.recovery import RecoveryCurve
 from ..verification.scores import FactScores
 from .cost import AttackCost
 
@@ -26,11 +27,13 @@ class AttackResult:
         details: Plain data for the report: chosen settings and mean scores per fold.
         holdout: The same for the holdout facts that were asked beside them, at the setting that was best for the
             attacked facts. Empty where none were asked.
+        curves: Scores step by step, from an attack that asks how long it takes.
     """
 
     scores: Mapping[str, FactScores]
     details: list[dict[str, Any]]
     holdout: Mapping[str, FactScores] = field(default_factory=dict)
+    curves: tuple[RecoveryCurve, ...] = ()
 
     def by_set(self) -> Iterator[tuple[str, str, FactScores]]:
         """All scores, with their set and metric."""

@@ -42,7 +42,7 @@ class Relearn(RetrainingAttack):
 
     def __post_init__(self) -> None:
         if self.examples < 1:
-            raise RequestError(f"relearn.examples is {self.examples}: at least one fact is needed to train on")
+            raise RequestError(f"{self.name}.examples is {self.examples}: at least one fact is needed to train on")
         super().__post_init__()
 
     def lesson(self, bundle: DataBundle, text_format: TextFormat, fold: int = 0) -> Lesson:
@@ -62,8 +62,8 @@ class Relearn(RetrainingAttack):
         facts = sorted({row.fact for row in bundle.forget.train})
         if self.examples >= len(facts):
             raise RequestError(
-                f"relearn.examples is {self.examples}, but the forget set has {len(facts)} facts and some must be "
-                "left to ask for: lower attack.relearn.examples, or use relearn-all"
+                f"{self.name}.examples is {self.examples}, but the forget set has {len(facts)} facts and some must be "
+                f"left to ask for: lower attack.{self.name}.examples, or use relearn-all"
             )
         return frozenset(random.Random(f"relearn-{self.seed}").sample(facts, self.examples))
 

@@ -8,6 +8,7 @@ from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
@@ -163,7 +164,11 @@ class RetrainingSettings:
 
     def step_count(self, rows: int) -> int:
         """Optimizer steps of one job that trains on so many rows."""
-        return self.epochs * -(-rows // self.batch_size)
+        return self.epochs * self.steps_per_epoch(rows)
+
+    def steps_per_epoch(self, rows: int) -> int:
+        """Optimizer steps of one pass over so many rows."""
+        return -(-rows // self.batch_size)
 
     def describe(self, rows: int) -> dict[str, Any]:
         """Rates, epochs and steps on so many rows, and what the attacker trains with, as plain data for the report."""
@@ -210,12 +215,16 @@ class Lesson:
         asked: What is scored, as the set ``forget``.
         asked_format: How that becomes text, where not in the data's own way.
         holdout: What is scored beside it, in the same way, as the set ``holdout``.
+        first: What is trained on before, at the same rate and with an optimizer of its own.
+        first_epochs: Passes over that; they are counted among the epochs.
     """
 
     texts: Texts
     asked: Sequence[Example]
     asked_format: TextFormat | None = None
     holdout: tuple[Example, ...] = ()
+    first: Texts | None = None
+    first_epochs: int = 0
 
 
 class RetrainingAttack(RetrainingSettings, Attack):
@@ -270,9 +279,11 @@ class RetrainingAttack(RetrainingSettings, Attack):
 
     def cost(self, bundle: DataBundle) -> AttackCost:
         """Training at every rate, and scoring before the first epoch and after each."""
-        jobs = len(self.plan(bundle))
-        steps = jobs * self.step_count(len(self.lesson(bundle, TextFormat()).texts.rows))
-        scored = jobs * (self.asked_rows(bundle) + len(self.floor_rows(bundle))) * (1 + self.epochs)
+        jobs, lesson = len(self.plan(bundle)), self.lesson(bundle, TextFormat())
+        first = lesson.first_epochs * self.steps_per_epoch(len(lesson.first.rows)) if lesson.first else 0
+        steps = jobs * (first + self.step_count(len(lesson.texts.rows)))
+        passes = 1 + lesson.first_epochs + self.epochs
+        scored = jobs * (self.asked_rows(bundle) + len(self.floor_rows(bundle))) * passes
         return AttackCost(jobs, steps, steps * self.batch_size, scored)
 
     def asked_rows(self, bundle: DataBundle) -> int:
@@ -309,19 +320,32 @@ def retrain_and_score(
             before = score_untouched(model.cached, model.model, lesson.asked, attacked, lesson.holdout)
         write_records(out / "epoch0.jsonl", before)
         stopping.goes_on(before)
-        for epoch, stays_finite in enumerate(model.epochs(lesson.texts, rate), start=1):
+        last = lesson.first_epochs + settings.epochs
+        for epoch, stays_finite in enumerate(_epochs(model, lesson, rate), start=1):
             records = model.score(lesson.asked, attacked, lesson.holdout) if stays_finite else None
             if records is None:
-                _note(out / "diverged.json", epoch)
+                note_end(out, "diverged", epoch)
                 return
             write_records(out / f"epoch{epoch}.jsonl", records)
-            if not stopping.goes_on(records) and epoch < settings.epochs:
-                _note(out / "stopped.json", epoch)
+            # What comes first is not there to bring anything back.
+            if epoch > lesson.first_epochs and not stopping.goes_on(records) and epoch < last:
+                note_end(out, "stopped", epoch)
                 return
 
 
-def _note(path: Path, epoch: int) -> None:
-    path.write_text(json.dumps({"epoch": epoch}), encoding="utf-8")
+def _epochs(model: Retraining, lesson: Lesson, rate: float) -> Iterator[bool]:
+    """Every epoch of a lesson, what comes first included; yields whether the loss stayed finite, ends where not."""
+    stays_finite = True
+    if lesson.first is not None:
+        for stays_finite in model.epochs(lesson.first, rate, lesson.first_epochs):
+            yield stays_finite
+    if stays_finite:
+        yield from model.epochs(lesson.texts, rate)
+
+
+def note_end(out: Path, how: str, epoch: int) -> None:
+    """Note in a job's folder that it ended early, and after which epoch: see :class:`~.best.End`."""
+    (out / f"{how}.json").write_text(json.dumps({"epoch": epoch}), encoding="utf-8")
 
 
 @contextmanager
@@ -377,8 +401,28 @@ class Retraining:
         except NotFiniteError:
             return None
 
-    def epochs(self, texts: Texts, rate: float) -> Iterator[bool]:
-        """Train epoch by epoch at a learning rate; yields whether the loss stayed finite, and ends where not."""
+    def epochs(self, texts: Texts, rate: float, count: int | None = None) -> Iterator[bool]:
+        """Train epoch by epoch at a learning rate; yields whether the loss stayed finite, and ends where not.
+
+        Args:
+            texts: What is trained on.
+            rate: The learning rate.
+            count: How many epochs; those of the settings if left out.
+        """
+        each = self.settings.steps_per_epoch(len(self.encode(texts)))
+        return self.until(texts, rate, [each * epoch for epoch in range(1, (count or self.settings.epochs) + 1)])
+
+    def until(self, texts: Texts, rate: float, marks: Sequence[int]) -> Iterator[bool]:
+        """Train at a learning rate up to each of these numbers of steps.
+
+        Args:
+            texts: What is trained on, in a new order in every epoch.
+            rate: The learning rate.
+            marks: Numbers of steps from the first one on, rising.
+
+        Yields:
+            At each mark whether the loss stayed finite; it ends where not.
+        """
         import torch
 
         settings, encoded = self.settings, self.encode(texts)
@@ -389,14 +433,13 @@ class Retraining:
         schedule = torch.optim.lr_scheduler.LambdaLR(
             optimizer, lambda step: settings.rate_factor(min(step, steps - 1), steps)
         )
-        for order in shuffled_epochs(len(encoded), settings.epochs, settings.order):
-            rows = [encoded[index] for index in order]
-            batches = (rows[start : start + settings.batch_size] for start in range(0, len(rows), settings.batch_size))
+        batches = self._batches(encoded, -(-marks[-1] // settings.steps_per_epoch(len(encoded))))
+        for start, end in pairwise([0, *marks]):
             self.model.train()
             try:
                 take_steps(
                     optimizer,
-                    batches,
+                    islice(batches, end - start),
                     self._add_gradients,
                     max_grad_norm=settings.steps.max_grad_norm,
                     schedule=schedule,
@@ -405,6 +448,12 @@ class Retraining:
                 yield False
                 return
             yield True
+
+    def _batches(self, encoded: Sequence[EncodedRow], epochs: int) -> Iterator[list[EncodedRow]]:
+        size = self.settings.batch_size
+        for order in shuffled_epochs(len(encoded), epochs, self.settings.order):
+            for start in range(0, len(order), size):
+                yield [encoded[index] for index in order[start : start + size]]
 
     def encode(self, texts: Texts) -> list[EncodedRow]:
         """Token ids, kept for the other jobs on the same model."""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ..attacks.base import Attack
+from ..attacks.fitted import FittedAttack
 from ..attacks.retraining import RetrainingAttack, RetrainingSettings
 from ..data.encoding import EncodedRow, TextFormat
 from ..data.example import DataBundle, Example
@@ -42,6 +43,8 @@ class AttackedShape:
             settings: The attack, without its order.
             tokens: Of the longest row.
         """
+        if isinstance(settings, FittedAttack):
+            return self._fitted(settings.batch_size, tokens + settings.added_tokens)
         if not isinstance(settings, RetrainingSettings):
             return inference_memory(self.shape, 4, 4, 4096, 1024), self.shape
         tuning, steps, rows = settings.trained, settings.steps, settings.batch_size
@@ -60,10 +63,18 @@ class AttackedShape:
         step = Step(kept, rows * length, 4.0, 1, rows * length, weight_copies=copies)
         return training_memory(trained, Stored(size, trained_size, states, size), step), trained
 
+    def _fitted(self, rows: int, length: int) -> tuple[Memory, ModelShape]:
+        """Weights in float32 that stay, gradients through all layers, and a few vectors that are fitted."""
+        frozen = replace(self.shape, trained=0, body_trained=0.0, head_trained=False, largest=0)
+        kept = by_rule(self.shape.layers, self.shape.width, self.shape.inner, rows, length, 4)
+        step = Step(kept, rows * length, 4.0, 1, rows * length)
+        return training_memory(frozen, Stored(4, 4, _STATES["adamw"], 4), step), frozen
+
 
 def longest_row(settings: Attack, bundle: DataBundle, encode: Callable[[Example], EncodedRow]) -> int:
     """Tokens of the longest row that an attack trains on; of those that it asks for, if it trains on none."""
     rows = bundle.forget.score
-    if isinstance(settings, RetrainingAttack):
-        rows = settings.lesson(bundle, TextFormat()).texts.rows
+    if isinstance(settings, RetrainingAttack | FittedAttack):
+        lesson = settings.lesson(bundle, TextFormat())
+        rows = (*lesson.texts.rows, *(lesson.first.rows if lesson.first else ()))
     return max(len(encode(row).input_ids) for row in rows)

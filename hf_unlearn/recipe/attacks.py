@@ -10,6 +10,7 @@
       rtt: {folds: 3}                                 # an attack with settings
       rtt-nf4: {attack: rtt, after: bnb-nf4}          # the attack on the weights of the NF4 file
       rtt-then-nf4: {attack: rtt, then: bnb-nf4}      # what comes of the attack, in NF4
+      rtt-after-bnb-nf4: false                        # a tier that retrains does so after each format, but not here
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from ..errors import HfUnlearnError, Refusals, RequestError, one_error
 from ..quantization import FORMATS, full_name
 from ..registry import suggest
 from ..runtime.strict_yaml import Located, build
+from .after_formats import after_formats, as_added, is_added
 from .checks import check_name, located
 from .enough_groups import check_forget_groups, too_few_groups
 from .spec import Recipe
@@ -43,12 +45,14 @@ class AttackSection:
     Attributes:
         attacks: Attacks by name.
         tier: The tier that some of them come from. Those are left out if the data does not fit them.
-        left_out: Attacks of no tier that are not to be added for the target.
+        left_out: Attacks that are not to be added for the target, or for a format.
+        added: Attacks that the tier adds for formats.
     """
 
     attacks: dict[str, Attack] = field(default_factory=dict)
     tier: str | None = None
     left_out: tuple[str, ...] = ()
+    added: tuple[str, ...] = ()
 
 
 def parse_attacks(tree: Located) -> AttackSection:
@@ -70,7 +74,11 @@ def parse_attacks(tree: Located) -> AttackSection:
     tier = _parse_tier(items.pop("tier", None))
     of_tier = tier_names(tier) if tier else []
     section: dict[str, Attack] = {name: ATTACKS.get(name).value() for name in of_tier if name not in items}
-    refused = tuple(name for name in ADDED if name not in of_tier and name in items and items[name].value is False)
+    refused = tuple(
+        name
+        for name, item in items.items()
+        if item.value is False and name not in of_tier and (name in ADDED or is_added(name, tier))
+    )
     refusals = Refusals()
     for name, item in items.items():
         if item.value is not False:
@@ -157,6 +165,17 @@ def check_attack_formats(recipe: Recipe, tree: Located) -> None:
             )
 
 
+def with_formats(recipe: Recipe) -> Recipe:
+    """A recipe of a tier that retrains, with that after each format that it makes."""
+    added = after_formats(recipe.attack, recipe.attack_tier, recipe.export.formats)
+    new = {
+        name: attack
+        for name, attack in added.items()
+        if name not in recipe.attack and name not in recipe.attack_left_out
+    }
+    return dataclasses.replace(recipe, attack={**recipe.attack, **new}) if new else recipe
+
+
 def fitting(section: AttackSection, bundle: DataBundle) -> tuple[dict[str, Attack], dict[str, str]]:
     """Leave out the attacks of a tier that the data does not fit.
 
@@ -166,7 +185,7 @@ def fitting(section: AttackSection, bundle: DataBundle) -> tuple[dict[str, Attac
     Raises:
         RequestError: The data does not fit an attack that is not of the tier.
     """
-    of_tier = set(tier_names(section.tier)) if section.tier else set()
+    of_tier = {*(tier_names(section.tier) if section.tier else ()), *section.added}
     reasons: dict[str, str] = {}
     errors: list[HfUnlearnError] = []
     for name, attack in section.attacks.items():
@@ -197,15 +216,17 @@ def fit_to_data(recipe: Recipe, bundle: DataBundle) -> tuple[Recipe, dict[str, s
         check_forget_groups(recipe.gate, bundle)
     except RequestError as error:
         errors.append(error)
+    added = _added_for_formats(recipe)
     try:
-        attacks, reasons = fitting(AttackSection(dict(recipe.attack), recipe.attack_tier), bundle)
+        attacks, reasons = fitting(AttackSection(dict(recipe.attack), recipe.attack_tier, added=added), bundle)
     except RequestError as error:
         raise one_error([*errors, error]) from None
     of_tier = set(tier_names(recipe.attack_tier)) if recipe.attack_tier else set()
     for name in recipe.gate.attacks:
         if name in attacks and (problem := too_few_groups(name, attacks[name], recipe.gate, bundle)):
             # What the recipe sets itself must not drop out of the verdict for it.
-            if name not in of_tier or attacks[name] != ATTACKS.get(name).value():
+            by_tier = name in added or (name in of_tier and attacks[name] == ATTACKS.get(name).value())
+            if not by_tier:
                 errors.append(RequestError(problem))
                 continue
             reasons[name] = problem
@@ -219,4 +240,11 @@ def fit_to_data(recipe: Recipe, bundle: DataBundle) -> tuple[Recipe, dict[str, s
             raise RequestError(f"the control {control.name} must be caught by {lost}, but {reasons[lost]}")
     judged = tuple(name for name in recipe.gate.attacks if name not in reasons)
     gate = dataclasses.replace(recipe.gate, attacks=judged)
-    return dataclasses.replace(recipe, attack=attacks, gate=gate), reasons
+    left_out = (*recipe.attack_left_out, *(name for name in reasons if name in added))
+    return dataclasses.replace(recipe, attack=attacks, gate=gate, attack_left_out=left_out), reasons
+
+
+def _added_for_formats(recipe: Recipe) -> tuple[str, ...]:
+    """Attacks that are there because the tier retrains after each format, and as it does."""
+    added = after_formats(recipe.attack, recipe.attack_tier, recipe.export.formats)
+    return tuple(name for name, attack in recipe.attack.items() if as_added(attack, added.get(name)))

@@ -16,7 +16,7 @@ from ..registry import did_you_mean, suggest
 from ..runtime.secret_values import check_secrets
 from ..runtime.strict_yaml import Located, build, override, read_yaml
 from ..verification.gate import Gate
-from .attacks import check_attack_formats, parse_attacks
+from .attacks import check_attack_formats, parse_attacks, with_formats
 from .checks import (
     check_calibration,
     check_controls,
@@ -91,6 +91,7 @@ def parse_recipe(tree: Located) -> Recipe:
     tree = with_full_names(tree)
     recipe = settle_without_target(_read_sections(tree))
     check_names(recipe, tree)
+    recipe = with_formats(recipe)
     refusals = Refusals()
     for check in (check_attack_formats, check_calibration, check_publish):
         with refusals.collected():

@@ -33,7 +33,7 @@ def plain_attacks(attacks: Mapping[str, Attack], tier: str | None, without: tupl
     Args:
         attacks: Attacks by name.
         tier: The tier that some come from; attacks of the tier that are not among them are written as ``false``.
-        without: Attacks of no tier that are written as ``false``.
+        without: Further attacks that are written as ``false``.
     """
     section: dict[str, Any] = {"tier": tier} if tier else {}
     for name, attack in attacks.items():

@@ -380,7 +380,7 @@ class Recipe:
 
     ``attack`` holds attacks by name; ``attack_tier`` is the tier that some of them come from (in a recipe it is
     in the attack section). Attacks of a tier are left out if the data does not fit them. ``attack_left_out`` are
-    attacks of no tier that are written as ``false``: they are not added for the target.
+    attacks that are written as ``false``: they are not added for the target, or for a format.
     """
 
     name: str

@@ -6,11 +6,14 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 _WORDS: Mapping[str, tuple[str, str]] = {
+    "first_rows": ("{} row to fine-tune on before", "{} rows to fine-tune on before"),
     "facts_trained_on": ("{} fact to train on", "{} facts to train on"),
     "rows": ("{} row to train on", "{} rows to train on"),
     "facts_asked_for": ("{} fact to ask for", "{} facts to ask for"),
     "epochs": ("{} epoch", "{} epochs"),
     "steps": ("{} step", "{} steps"),
+    "max_steps": ("at most {} step", "at most {} steps"),
+    "min_retain": ("each rate until less than {} of the retain score is left", ""),
     "learning_rate": ("learning rate {}", ""),
     "learning_rates": ("learning rate {}", "learning rates {}"),
     "rates": ("learning rate {}", "learning rates {}"),

@@ -22,7 +22,9 @@ from .figures import PALETTE, STATUS_COLOURS, inline_svg
 from .glossary import words_of
 from .known_facts import allowed_words, anti_known_sentence, counts_to_show, salted_ids
 from .plot_explanation import explanation_figure, layers_figure
+from .plot_recovery import recovery_figure
 from .plots import forget_figure, recovered_figure, retain_figure
+from .recovery import recovery_attacks, recovery_tables
 from .results import Results
 from .sentences import (
     caught_by,
@@ -140,6 +142,7 @@ def render_html(report: Mapping[str, Any], plots: PagePlots | None = None) -> st
         has_never_knew=any(subject.role == "never_knew" for subject in results.subjects),
         settings=_settings(results),
         attacks=attack_tables(results),
+        recovery=recovery_tables(results),
         explained=explained(results),
         pooled=pooled_sentence(results),
         formats=formats_table(results),
@@ -199,6 +202,10 @@ def _plots(results: Results) -> dict[str, Any]:
             explanation_figure(results), "grids", "Weights of every model compared with the target's on each grid"
         ),
         "layers": _inline(layers_figure(results), "layers", "Changed codes by layer and moved weights by magnitude"),
+        "recovery": {
+            name: _inline(recovery_figure(results, name), f"recovery-{place}", f"Forget score by steps of {name}")
+            for place, name in enumerate(recovery_attacks(results))
+        },
         "retain": _inline(retain_figure(results), "retain", "Retain score against forget score of every model"),
     }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,8 @@ from .figures import (
     wrapped_panels,
 )
 from .plot_explanation import explanation_figure, layers_figure
+from .plot_recovery import recovery_figure
+from .recovery import recovery_attacks
 from .results import Results, Subject, Transform
 from .sentences import control_note
 from .words import metric_label, metric_phrase, show
@@ -46,8 +49,8 @@ def write_plots(report: Mapping[str, Any], folder: Path | str, formats: Sequence
         formats: ``svg``, ``png`` or both.
 
     Returns:
-        The files: ``forget_score``, ``recovered_share``, ``retain_score``, ``explanation`` and ``explanation_layers``,
-        in each format.
+        The files: ``forget_score``, ``recovered_share``, ``retain_score``, ``explanation``, ``explanation_layers`` and
+        ``recovery_<attack>``, in each format.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -58,6 +61,7 @@ def write_plots(report: Mapping[str, Any], folder: Path | str, formats: Sequence
         "retain_score": retain_figure,
         "explanation": explanation_figure,
         "explanation_layers": layers_figure,
+        **{f"recovery_{name}": partial(recovery_figure, attack=name) for name in recovery_attacks(results)},
     }
     written = []
     for name, draw in draws.items():

@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import printable
 from ..verification.intervals import MIN_GROUPS
+from ..verification.recovery import RecoveryRow
+from ..verification.typed_json import from_json
+from .recovery import recovery_sentences
 from .terminal import PIPE_WIDTH
 
 if TYPE_CHECKING:
@@ -73,6 +76,11 @@ def print_attacks(found: Mapping[str, Any], models: Sequence[str], place: str) -
     widths = [max(len(row[index]) for row in rows) for index in range(len(rows[0]))]
     for row in rows:
         print(printable("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()))
+    steps = [from_json(RecoveryRow, row) for attack in found["attacks"] for row in attack.get("recovery", ())]
+    if steps:
+        print("\nSteps of retraining until half of the target's score is back:")
+        for line in recovery_sentences(steps):
+            print(printable(f"  {line}"))
     where = printable(str(place))
     print(f"\nAfter: the attacker's best setting, chosen per metric. All settings and budgets: {where}")
 

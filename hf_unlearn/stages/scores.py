@@ -39,5 +39,6 @@ def collect_scores(
             for split, metric, facts in result.by_set():
                 table.add(ScoreKey(subject.name, name, split, metric), facts)
             budget = attack.budget(context.bundle)
-            attacks.append(AttackRun(name, subject.name, budget.get("run_folds", 1), budget, tuple(result.details)))
+            details, curves = tuple(result.details), result.curves or None
+            attacks.append(AttackRun(name, subject.name, budget.get("run_folds", 1), budget, details, curves))
     return table, attacks

@@ -31,8 +31,10 @@ from ..runtime.processes import is_main_process, wait_for_everyone
 from ..runtime.progress import Progress
 from ..verification.intervals import Bootstrap, recovered_share
 from ..verification.recovered import ShareMeter
+from ..verification.recovery import recovery_rows
 from ..verification.references import Floors, Reference
 from ..verification.scores import FactScores, ScoreKey, ScoreTable
+from ..verification.typed_json import to_json
 from .attack import attack_result
 from .context import VERSIONED, Role, RunContext, Subject, data_fingerprint, library_version, library_versions
 from .data import load_data
@@ -320,8 +322,17 @@ def attack_table(run: SingleRun) -> dict[str, Any]:
             rows.append({**row, **_beside_holdout(context, name, results, metric)})
         best = {model: result.details for model, result in results.items()}
         budget = attack.budget(context.bundle)
-        found.append({"name": name, "budget": budget, "metrics": rows, "best": best})
+        found.append({"name": name, "budget": budget, "metrics": rows, "best": best, **_step_by_step(name, results)})
     return {"schema_version": SCHEMA_VERSION, "versions": context.versions, "attacks": found}
+
+
+def _step_by_step(name: str, results: Mapping[str, AttackResult]) -> dict[str, Any]:
+    """Curves of every model and steps to half of the target's score; empty for an attack without such."""
+    curves = {model: to_json(result.curves) for model, result in results.items() if result.curves}
+    if not curves:
+        return {}
+    rows = recovery_rows(name, [(model, result.curves) for model, result in results.items()])
+    return {"curves": curves, "recovery": to_json(rows)}
 
 
 def _before(details: Sequence[Mapping[str, Any]], metric: str) -> float | None:

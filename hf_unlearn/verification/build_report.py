@@ -13,6 +13,7 @@ from .explanation import Explanation
 from .gate import Gate
 from .intervals import Bootstrap, mean_estimate
 from .outcomes import TransformOutcome
+from .recovery import RecoveryRow, recovery_rows
 from .report import (
     SCHEMA_VERSION,
     AttackRun,
@@ -163,6 +164,7 @@ def build_report(findings: Findings, candidate: Candidate, run: RunFacts) -> dic
         benchmarks=tuple(findings.benchmarks) or None,
         removed=run.removed or None,
         earlier=tuple(findings.earlier) or None,
+        recovery=recovery_of(findings.attacks) or None,
     )
     sealed = seal(report.to_json())
     validate_report(sealed)
@@ -197,6 +199,16 @@ def score_rows(table: ScoreTable, gate: Gate) -> tuple[ScoreRow, ...]:
         mean = mean_estimate(scores, settings)
         rows.append(ScoreRow(key.model, key.transform, key.split, key.metric, mean.value, mean.facts, mean.interval))
     return tuple(rows)
+
+
+def recovery_of(attacks: Sequence[AttackRun]) -> tuple[RecoveryRow, ...]:
+    """Steps to half of the target's score, from the curves of all attacks that have such."""
+    names = dict.fromkeys(run.name for run in attacks if run.curves)
+    return tuple(
+        row
+        for name in names
+        for row in recovery_rows(name, [(run.model, run.curves or ()) for run in attacks if run.name == name])
+    )
 
 
 def _explanation(findings: Findings) -> Explanation | None:

@@ -16,6 +16,7 @@ from .explanation import Explanation
 from .gate import Gate
 from .outcomes import TransformOutcome
 from .recovered import RecoveredRow
+from .recovery import RecoveryCurve, RecoveryRow
 from .report_sections import PooledRow
 from .scores import ScoreRow
 from .single_facts import KnownFactsRow
@@ -104,6 +105,7 @@ class AttackRun:
         budget: What the attacker could spend: epochs, learning rates, facts trained on.
         best: The attacker's best result in each fold, such as
             ``{"fold": 0, "metric": "probability", "rate": 3e-4, "epoch": 4}``.
+        curves: Scores step by step, of an attack that asks how long it takes.
     """
 
     name: str
@@ -111,6 +113,9 @@ class AttackRun:
     folds: Stated[Count]
     budget: Settings
     best: tuple[Settings, ...] = ()
+    curves: Annotated[
+        Maybe[tuple[RecoveryCurve, ...]], Schema("Scores step by step. Missing for attacks without such.")
+    ] = None
 
 
 @dataclass(frozen=True)
@@ -261,6 +266,7 @@ class Report:
         candidates: All methods that the candidate was chosen from.
         controls: Outcomes of the controls; a method can be a control too.
         attacks: Attacks and what they spent.
+        recovery: Steps of retraining until half of the target's score is back, for all models.
         not_tested: What was not tested, in words.
         notes: What else a reader must know.
         environment: Versions, device, seeds.
@@ -328,6 +334,10 @@ class Report:
     earlier: Annotated[
         Maybe[tuple[EarlierRequest, ...]],
         Schema("Earlier deletion requests, judged again. Missing where there are none."),
+    ] = None
+    recovery: Annotated[
+        Maybe[tuple[RecoveryRow, ...]],
+        Schema("Steps of retraining until half of the target's score is back. Missing where it was not asked."),
     ] = None
 
     @classmethod

@@ -17,7 +17,9 @@ from hf_unlearn.attacks.best import Try, best_of
 from hf_unlearn.attacks.composed import OrderedAttack, judged_attacks
 from hf_unlearn.attacks.few_shot import FewShot
 from hf_unlearn.attacks.finetune import FinetuneGeneric, FinetuneRetain
+from hf_unlearn.attacks.finetune_relearn import FinetuneRelearn
 from hf_unlearn.attacks.interpolate import Interpolate
+from hf_unlearn.attacks.latent_shift import LatentShift
 from hf_unlearn.attacks.lens import LogitLensAttack
 from hf_unlearn.attacks.merge import Merge
 from hf_unlearn.attacks.noise import Noise
@@ -32,6 +34,8 @@ from hf_unlearn.attacks.rtt import RTT
 from hf_unlearn.attacks.rtt_paper import RTTPaper
 from hf_unlearn.attacks.rtt_sets import lettered
 from hf_unlearn.attacks.sampling import LeakAtK
+from hf_unlearn.attacks.soft_prompt import SoftPrompt
+from hf_unlearn.attacks.steps_to_recover import StepsToRecover
 from hf_unlearn.data.encoding import TextFormat
 from hf_unlearn.data.example import DataBundle
 from hf_unlearn.data.planted import PlantedSpec, make_planted
@@ -50,10 +54,12 @@ SETTINGS: dict[str, Attack] = {
     "few-shot": FewShot(shots=2, draws=1),
     "other-form": OtherForm(),
     "finetune-generic": FinetuneGeneric(**ONE),
+    "finetune-relearn": FinetuneRelearn(examples=4, first_epochs=1, **ONE),
     "finetune-retain": FinetuneRetain(**ONE),
     "interpolate": Interpolate(shares=(0.5,)),
     "leak-at-k": LeakAtK(k=2, samples=2, scores=("exact_match",), max_new_tokens=3),
     "linear-probe": LinearProbe(examples=8, layers=2),
+    "latent-shift": LatentShift(folds=2, run_folds=1, bounds=(0.5,), layers=1, epochs=1),
     "logit-lens": LogitLensAttack(),
     "merge": Merge(shares=(0.5,)),
     "noise": Noise(amounts=(0.1,), draws=1),
@@ -64,6 +70,8 @@ SETTINGS: dict[str, Attack] = {
     "relearn-all": RelearnAll(**ONE),
     "rtt": RTT(folds=2, run_folds=1, **ONE),
     "rtt-paper": RTTPaper(folds=2, run_folds=1, optimizer="adamw", dtype="float32", **ONE),
+    "soft-prompt": SoftPrompt(folds=2, run_folds=1, tokens=2, learning_rates=(0.1,), epochs=1),
+    "steps-to-recover": StepsToRecover(folds=2, max_steps=1, learning_rates=(1e-3,), adapters=False, taught=("part",)),
 }
 
 

@@ -14,9 +14,10 @@ from hf_unlearn.attacks import ATTACKS
 from hf_unlearn.attacks.base import Attacked
 from hf_unlearn.attacks.best import Try, best_of
 from hf_unlearn.attacks.finetune import FinetuneGeneric, FinetuneRetain
+from hf_unlearn.attacks.finetune_relearn import FinetuneRelearn
 from hf_unlearn.attacks.prune import Prune, prune_smallest
 from hf_unlearn.attacks.relearn import Relearn, RelearnAll
-from hf_unlearn.attacks.retraining import Retraining
+from hf_unlearn.attacks.retraining import Retraining, _epochs, retraining
 from hf_unlearn.data.encoding import TextFormat
 from hf_unlearn.data.example import EMPTY_SET, DataBundle, Example
 from hf_unlearn.data.planted import PlantedSpec, make_planted
@@ -47,15 +48,17 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[Example]:
     rows_seen: list[Example] = []
     epochs = Retraining.epochs
 
-    def watched(self, texts, rate):
+    def watched(self, texts, rate, count=None):
         rows_seen.extend(texts.rows)
-        return epochs(self, texts, rate)
+        return epochs(self, texts, rate, count)
 
     monkeypatch.setattr(Retraining, "epochs", watched)
     return rows_seen
 
 
-@pytest.mark.parametrize("name", ["relearn", "relearn-all", "finetune-retain", "finetune-generic", "prune"])
+@pytest.mark.parametrize(
+    "name", ["relearn", "relearn-all", "finetune-retain", "finetune-generic", "finetune-relearn", "prune"]
+)
 def test_registered_defaults_are_those_of_the_dataclass(name):
     assert_defaults_are_those_of_the_class(ATTACKS.get(name))
 
@@ -89,6 +92,61 @@ def test_benign_fine_tuning_sees_its_own_set_only(kind, wanted, knowing_model, b
     }
     with pytest.raises(RequestError, match=rf"there is none: name data\.{wanted}"):
         attack.plan(replace(bundle, **{wanted: EMPTY_SET}))
+
+
+@pytest.mark.parametrize("first", ["retain", "generic"])
+def test_relearning_after_benign_fine_tuning_sees_both_sets_in_turn(first, knowing_model, bundle, trained, tmp_path):
+    attack = FinetuneRelearn(first=first, first_epochs=2, examples=4, learning_rates=(1e-4,), epochs=3)
+    (job,) = attack.plan(bundle)
+    attack.run_job(job, Attacked(knowing_model, knowing_model, bundle, FORMAT, METRICS), tmp_path)
+    benign = getattr(bundle, first).train
+    assert trained[: len(benign)] == list(benign)
+    learned = {row.fact for row in trained[len(benign) :]}
+    assert len(learned) == 4 and learned <= {row.fact for row in bundle.forget.train}
+    assert sorted(path.name for path in tmp_path.glob("epoch*")) == [f"epoch{epoch}.jsonl" for epoch in range(6)]
+    asked = {record.fact for record in read_records(tmp_path / "epoch5.jsonl")}
+    assert asked == {row.fact for row in bundle.forget.score} - learned
+    with pytest.raises(RequestError, match=rf"first trains on the {first} set, and there is none: name data\.{first}"):
+        attack.plan(replace(bundle, **{first: EMPTY_SET}))
+
+
+def test_the_steps_of_both_are_those_of_two_trainings(knowing_model, bundle):
+    """Weights after 1 + 2 epochs are those of one epoch on retain rows, and two on the facts with a new optimizer."""
+    attack = FinetuneRelearn(first_epochs=1, examples=4, epochs=2, learning_rates=(1e-3,), batch_size=8)
+    lesson = attack.lesson(bundle, FORMAT)
+    with retraining(attack, knowing_model) as model:
+        assert all(_epochs(model, lesson, 1e-3))
+        together = model.model.lm_head.weight.detach().clone()
+    with retraining(attack, knowing_model) as model:
+        for texts, count in ((lesson.first, 1), (lesson.texts, 2)):
+            assert list(model.epochs(texts, 1e-3, count)) == [True] * count
+        assert torch.equal(together, model.model.lm_head.weight)
+    with retraining(attack, knowing_model) as model:
+        assert list(model.epochs(lesson.texts, 1e-3, 2)) == [True] * 2
+        assert not torch.equal(together, model.model.lm_head.weight)
+
+
+def test_both_parts_are_counted(bundle):
+    attack = FinetuneRelearn(first_epochs=2, examples=4, epochs=3, learning_rates=(1e-4, 1e-3), batch_size=7)
+    lesson = attack.lesson(bundle, FORMAT)
+    steps = 2 * (2 * -(-len(bundle.retain.train) // 7) + 3 * -(-len(lesson.texts.rows) // 7))
+    cost = attack.cost(bundle)
+    assert (cost.jobs, cost.steps, cost.rows_scored) == (2, steps, 2 * len(bundle.forget.score) * 6)
+    budget = attack.budget(bundle)
+    assert (budget["first_trained_on"], budget["first_rows"], budget["first_epochs"]) == (
+        "retain",
+        len(bundle.retain.train),
+        2,
+    )
+    assert (budget["facts_trained_on"], budget["facts_asked_for"]) == (4, 8)
+
+
+def test_patience_does_not_end_it_before_the_facts_come(knowing_model, bundle, tmp_path):
+    attack = FinetuneRelearn(first_epochs=3, examples=4, epochs=2, learning_rates=(1e-9,), patience=1)
+    (job,) = attack.plan(bundle)
+    attack.run_job(job, Attacked(knowing_model, knowing_model, bundle, FORMAT, METRICS), tmp_path)
+    assert len(list(tmp_path.glob("epoch*.jsonl"))) == 5  # before, 3 benign, the first of two that gained nothing
+    assert (tmp_path / "stopped.json").exists()
 
 
 def test_relearning_everything_teaches_it(knowing_model, bundle, tmp_path):
@@ -186,6 +244,8 @@ def test_the_attacker_takes_the_best_try_of_each_fold_and_the_cheapest_of_equals
         (lambda: Relearn(learning_rates=()), r"relearn\.learning_rates"),
         (lambda: RelearnAll(epochs=0), r"relearn-all\.epochs"),
         (lambda: FinetuneRetain(learning_rates=(0.1, 0.1)), r"finetune-retain\.learning_rates.*twice"),
+        (lambda: FinetuneRelearn(first_epochs=0), r"finetune-relearn\.first_epochs is 0"),
+        (lambda: FinetuneRelearn(examples=0), r"finetune-relearn\.examples is 0"),
         (lambda: FinetuneGeneric(batch_size=0), r"finetune-generic\.batch_size"),
         (lambda: Prune(shares=(1.0,)), r"prune\.shares"),
         (lambda: Prune(shares=(0.1, 0.1)), r"prune\.shares.*twice"),

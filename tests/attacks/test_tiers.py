@@ -9,9 +9,11 @@ import yaml
 from small_recipe import SMALL, recipe_of
 
 from hf_unlearn.attacks import ATTACKS, TIERS, tier_names
+from hf_unlearn.attacks.composed import OrderedAttack
 from hf_unlearn.attacks.cost import AttackCost, UnitCosts, added, cost_lines, duration
 from hf_unlearn.attacks.prune import Prune
 from hf_unlearn.attacks.relearn import RelearnAll
+from hf_unlearn.attacks.rtt import RTT
 from hf_unlearn.data.example import EMPTY_SET, DataBundle, RowSet
 from hf_unlearn.data.planted import PlantedSpec, make_planted
 from hf_unlearn.errors import RequestError
@@ -175,9 +177,63 @@ def test_a_control_that_needs_an_attack_that_does_not_fit_is_refused(tmp_path, b
         fit_to_data(recipe, replace(bundle, generic=EMPTY_SET))
 
 
+FORMATS = "export: {formats: [bf16, bnb-nf4, rtn-int4-g32]}\n"
+
+
+def test_a_tier_that_retrains_does_so_once_after_each_quantized_format(tmp_path):
+    recipe = recipe_of(tmp_path, SMALL + FORMATS + "attack: {tier: release, rtt: {folds: 4, leaks: report}}\n")
+    after = {name: attack for name, attack in recipe.attack.items() if name.startswith("rtt-after-")}
+    once = RTT(folds=2, learning_rates=(3e-4,), leaks="report")
+    assert after == {
+        "rtt-after-bnb-nf4": OrderedAttack("rtt", once, after="bnb-nf4"),
+        "rtt-after-rtn-int4-g32": OrderedAttack("rtt", once, after="rtn-int4-g32"),
+    }
+    assert set(after) <= set(recipe.gate.attacks)
+    assert recipe_of(tmp_path, yaml.safe_dump(recipe.to_dict())) == recipe
+    for section in ("{tier: quick}", "{rtt: }", "{tier: release, rtt: false}"):
+        assert not [
+            name
+            for name in recipe_of(tmp_path, SMALL + FORMATS + f"attack: {section}\n").attack
+            if name.startswith("rtt-after-")
+        ]
+
+
+def test_retraining_after_a_format_asks_for_every_fact_at_a_twelfth_of_the_steps(tmp_path, bundle):
+    recipe = recipe_of(tmp_path, SMALL + FORMATS + "attack: release\n")
+    once, whole = recipe.attack["rtt-after-bnb-nf4"], recipe.attack["rtt"]
+    assert once.asked_groups(bundle) == whole.asked_groups(bundle) == 40
+    ratio = once.cost(bundle).steps / whole.cost(bundle).steps
+    assert ratio == pytest.approx(1 / 12, rel=0.1)
+
+
+def test_retraining_after_a_format_is_left_out_with_false_or_where_the_data_does_not_fit(tmp_path, bundle):
+    text = SMALL + FORMATS + "attack: {tier: release, rtt-after-bnb-nf4: false}\n"
+    recipe = recipe_of(tmp_path, text)
+    assert "rtt-after-bnb-nf4" not in recipe.attack and "rtt-after-rtn-int4-g32" in recipe.attack
+    assert recipe_of(tmp_path, yaml.safe_dump(recipe.to_dict())) == recipe
+    part = {row.group: f"part{number % 3}" for number, row in enumerate(bundle.forget.score)}
+    rows = RowSet(
+        *(tuple(replace(row, fold=part[row.group]) for row in of) for of in (bundle.forget.train, bundle.forget.score))
+    )
+    fitted, reasons = fit_to_data(recipe, replace(bundle, forget=rows))
+    assert "came in 3 folds and attack.rtt.folds is 2" in reasons["rtt-after-rtn-int4-g32"]
+    assert "rtt-after-rtn-int4-g32" not in {*fitted.attack, *fitted.gate.attacks}
+    assert recipe_of(tmp_path, yaml.safe_dump(fitted.to_dict())) == fitted
+
+
+def test_retraining_after_a_format_that_the_recipe_sets_itself_is_refused_where_it_does_not_fit(tmp_path, bundle):
+    own = "attack: {tier: release, rtt-after-bnb-nf4: {attack: rtt, after: bnb-nf4, folds: 50}}\n"
+    recipe = recipe_of(tmp_path, SMALL + FORMATS + own)
+    assert recipe.attack["rtt-after-bnb-nf4"].settings.folds == 50
+    with pytest.raises(RequestError, match="50 folds"):
+        fit_to_data(recipe, bundle)
+
+
 @pytest.mark.parametrize(
     ("section", "message"),
     [
+        ("attack: {tier: quick, rtt-after-bnb-nf4: false}", r"the tier quick does not include it: remove the line"),
+        ("attack: {tier: release, rtt-after-nf9: false}", r"the tier release does not include it: remove the line"),
         ("attack: relase", r"r\.yaml:6: attack\.tier: there is no tier called 'relase': did you mean 'release'\?"),
         ("attack: {tier: slow}", r"there is no tier called 'slow': there are quick, release, deep"),
         ("attack: {prune: false}", r"attack\.prune is left out with false, and no tier is set"),
