@@ -19,12 +19,25 @@ from .strict_json import FaultyJson, read_only_value
 
 PROMPT_NAMES = ("prompt", "question")
 ANSWER_NAMES = ("completion", "answer")
+FURTHER_PAIRS = (("input", "output"), ("instruction", "response"), ("instruction", "output"))
+"""Prompt and answer under other names, where both are texts and nothing says that they are something else."""
+LABELLED_TEXT = ("text", "labels")
+"""Likewise, for data whose ``labels`` are texts. Elsewhere these are class numbers or token ids beside plain text."""
 CHOICE_NAMES = ("perturbed_answer", "wrong_answers", "choices", "options")
 INDEX_NAMES = ("answer_index", "answer_idx")
 PARAPHRASED_NAMES = ("paraphrased_answer",)
 PERTURBED_NAMES = ("perturbed_answer",)
 PARAPHRASED_PROMPT_NAMES = ("paraphrased_question", "paraphrased_prompt")
-_OTHER_NAMES = ("messages", "text", "label", "chosen", "rejected", *PARAPHRASED_NAMES, *PARAPHRASED_PROMPT_NAMES)
+_OTHER_NAMES = (
+    "messages",
+    "text",
+    "label",
+    "chosen",
+    "rejected",
+    *dict.fromkeys(name for pair in FURTHER_PAIRS for name in pair),
+    *PARAPHRASED_NAMES,
+    *PARAPHRASED_PROMPT_NAMES,
+)
 LETTERS = "ABCDEFGHIJ"
 _LIKE_A_NAME = re.compile(r"[A-Za-z_][\w.-]{0,39}")
 _ALL_OPTIONS = ("choices", "options")
@@ -34,7 +47,10 @@ _NUMBER = re.compile(r"([0-9]{1,4})(\.0)?")
 _LETTER = re.compile(rf"\(?([{LETTERS}{LETTERS.lower()}])[).:]?")
 _LABELS = {"true": True, "1": True, "false": False, "0": False}  # numbers and text: what CSV files hold
 PAIR_NAMES = ("chosen", "rejected")
-SHAPES = "question and answer, prompt and completion, chosen and rejected, messages, or text"
+SHAPES = (
+    "question and answer, prompt and completion, input and output, instruction and response, chosen and rejected, "
+    "messages, or text"
+)
 
 
 @dataclass(frozen=True)
@@ -95,9 +111,14 @@ def find_columns(record: Mapping[str, Any], wished: Columns, where: str) -> Colu
     if wished.text:
         return wished
     if not (wished.prompt or wished.answer) and not _has_question(record):
+        if _are_texts(LABELLED_TEXT, record) and "messages" not in record:
+            prompt, answer = LABELLED_TEXT
+            return replace(wished, prompt=prompt, answer=answer)
         for name in ("messages", "text"):
             if name in record:
                 return replace(wished, **{name: name})
+        if not _is_pair(record) and _first((*PROMPT_NAMES, *ANSWER_NAMES), record) is None:
+            wished = _with_further_pair(record, wished, where)
     if not wished.answer and _is_pair(record):
         chosen, rejected = PAIR_NAMES
         return replace(wished, prompt=wished.prompt or _first(PROMPT_NAMES, record), chosen=chosen, rejected=rejected)
@@ -126,6 +147,27 @@ def find_columns(record: Mapping[str, Any], wished: Columns, where: str) -> Colu
             f"{SHAPES}, or name the columns with prompt=, answer= or text="
         )
     return found
+
+
+def _with_further_pair(record: Mapping[str, Any], wished: Columns, where: str) -> Columns:
+    """The columns of a pair under other names, if there is one.
+
+    Raises:
+        RequestError: A task is in two columns: reading one of them would lose the other.
+    """
+    found = next((pair for pair in FURTHER_PAIRS if _are_texts(pair, record)), None)
+    if found is None:
+        return wished
+    if {"instruction", "input"} <= record.keys():
+        raise RequestError(
+            f"{where} has both 'instruction' and 'input': write the two into one column, or name the one that is the "
+            "prompt with prompt= and the answer with answer="
+        )
+    return replace(wished, prompt=found[0], answer=found[1])
+
+
+def _are_texts(names: Iterable[str], record: Mapping[str, Any]) -> bool:
+    return all(isinstance(record.get(name), str) for name in names)
 
 
 def _told(record: Mapping[str, Any], wished: Columns) -> str:

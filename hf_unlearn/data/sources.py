@@ -207,7 +207,8 @@ def rows_from_records(
 
     Args:
         records: Rows with named columns, all of one shape: question and answer, prompt and completion (strings or
-            message lists, with or without ``label``), ``messages``, or ``text``.
+            message lists, with or without ``label``), input and output, instruction and response, ``text`` and
+            ``labels``, ``messages``, or ``text``.
         set_name: ``forget``, ``retain`` ...; the start of every row's id.
         origin: What messages call the data set; row numbers (from 1) are added.
         columns: Names of columns that should not be detected.

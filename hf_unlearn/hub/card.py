@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import EnvironmentFailure, RequestError
 from ..reporting.budgets import TOLD_WITH_FOLDS, folds_phrase, setting_phrases
 from ..reporting.earlier import earlier_entries
+from ..reporting.forgotten_rows import forgotten_rows_sentence
 from ..reporting.known_facts import anti_known_sentence
 from ..reporting.results import Results, Subject
 from ..reporting.sentences import control_meaning, grouped_reasons, summarize, warning
@@ -23,6 +24,7 @@ from ..verification.report_file import REPORT_FILE, load_report, write_report
 from ..version import __version__
 from .card_tables import (
     emissions,
+    forgotten_rows_table,
     format_notes,
     gguf_file,
     headline_table,
@@ -127,6 +129,8 @@ def render_card(
             headline=headline_table(results, candidate),
             known_facts=known_facts_table(results, candidate),
             anti_known=anti_known_sentence(results, candidate),
+            forgotten_rows=forgotten_rows_table(results, candidate),
+            told_apart=forgotten_rows_sentence(results, candidate),
             metrics=metric_tables(results, candidate),
             earlier=earlier_entries(report),
             utility=utility_table(results, candidate),

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ..reporting.forgotten_rows import auc_words, limit_words, never_words, signals_words
 from ..reporting.known_facts import allowed_words, counts_to_show, salted_ids
 from ..reporting.results import Results
 from ..reporting.words import metric_label, metric_phrase, show
@@ -86,6 +87,18 @@ class KnownFactsLine:
 
 
 @dataclass(frozen=True)
+class ForgottenRowsLine:
+    """One transform: how well the model alone tells forgotten rows from holdout rows."""
+
+    label: str
+    auc: str
+    signals: str
+    never_knew: str
+    allowed: str
+    status: str
+
+
+@dataclass(frozen=True)
 class UtilityColumn:
     """One utility check."""
 
@@ -154,6 +167,21 @@ def known_facts_table(results: Results, candidate: str) -> list[KnownFactsLine]:
             salted_ids(row),
         )
         for row in counts_to_show(results, candidate)
+    ]
+
+
+def forgotten_rows_table(results: Results, candidate: str) -> list[ForgottenRowsLine]:
+    """How well the candidate alone tells forgotten rows, a line per transform; none without holdout rows."""
+    return [
+        ForgottenRowsLine(
+            results.transform_label(row.transform),
+            auc_words(row),
+            signals_words(row),
+            never_words(results, row.transform) or "–",
+            limit_words(row),
+            row.status or "",
+        )
+        for row in results.forgotten_rows(candidate)
     ]
 
 

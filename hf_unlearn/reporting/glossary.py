@@ -50,6 +50,11 @@ GENERAL: tuple[tuple[str, str], ...] = (
         "anti-known fact",
         "A fact that scores far below a model that never knew, which tells that it was in the forget set.",
     ),
+    (
+        "AUC of forgotten rows",
+        "How often somebody who has only the model rightly says which of two rows, a forgotten one and one that "
+        "nobody taught it, was forgotten: 0.5 is a guess.",
+    ),
     ("control", "A model whose verdict is known beforehand. It tests the tests."),
     ("salted id, salted hash", "A name for a fact or a set that only the owner of the data can read."),
     ("repair", "Training on the retain set alone, which restores what unlearning has damaged."),

@@ -19,6 +19,7 @@ from .budgets import budget_phrases
 from .earlier import earlier_entries
 from .explanation import explained, formats_table, magnitude_label, pooled_sentence
 from .figures import PALETTE, STATUS_COLOURS, inline_svg
+from .forgotten_rows import auc_words, forgotten_rows_sentence, limit_words, never_words
 from .glossary import words_of
 from .known_facts import allowed_words, anti_known_sentence, counts_to_show, salted_ids
 from .plot_explanation import explanation_figure, layers_figure
@@ -114,6 +115,8 @@ def render_html(report: Mapping[str, Any], plots: PagePlots | None = None) -> st
         p_value=p_value,
         allowed=allowed_words,
         salted_ids=salted_ids,
+        auc=auc_words,
+        auc_limit=limit_words,
     )
     return jinja.get_template("report.html.j2").render(
         results=results,
@@ -133,6 +136,8 @@ def render_html(report: Mapping[str, Any], plots: PagePlots | None = None) -> st
         utility_by_transform=lambda model: _by_transform(results.utility(model)),
         known_facts=lambda model: counts_to_show(results, model),
         anti_known=lambda model: anti_known_sentence(results, model),
+        told_apart=lambda model: forgotten_rows_sentence(results, model),
+        never_auc=lambda transform: never_words(results, transform),
         palette=PALETTE,
         tones=STATUS_COLOURS,
         marks=MARKS,

@@ -12,6 +12,7 @@ from functools import cached_property
 from typing import Any, Literal
 
 from ..verification.controls import ControlOutcome
+from ..verification.forgotten_rows import ForgottenRowsRow
 from ..verification.gate import Gate
 from ..verification.recovered import RecoveredRow
 from ..verification.references import IDENTITY
@@ -278,6 +279,12 @@ class Results:
         rows = [row for row in self.report.known_facts if row.model == model]
         return tuple(sorted(rows, key=lambda row: order.get(row.transform, len(order))))
 
+    def forgotten_rows(self, model: str) -> tuple[ForgottenRowsRow, ...]:
+        """How well a model tells forgotten rows from holdout rows, by transform; none before version 1.5."""
+        order = {transform.name: i for i, transform in enumerate(self.transforms)}
+        rows = [row for row in self.report.forgotten_rows if row.model == model]
+        return tuple(sorted(rows, key=lambda row: order.get(row.transform, len(order))))
+
     def largest_share(self, model: str, transform: str | None = None) -> RecoveredRow | None:
         """The largest recovered share that the gate judges: over all transforms, or under one."""
         shares = [row for row in self.shares(model) if row.is_judged and row.recovered_share is not None]
@@ -285,8 +292,12 @@ class Results:
         return max(shares, key=lambda row: row.recovered_share or 0.0, default=None)
 
     def forget_status(self, model: str, transform: str) -> str | None:
-        """The worst verdict over the gate metrics: recovered shares and counts of single facts."""
-        rows: list[RecoveredRow | KnownFactsRow] = [*self.shares(model), *self.known_facts(model)]
+        """The worst verdict over recovered shares, counts of single facts, and whether forgotten rows can be told."""
+        rows: list[RecoveredRow | KnownFactsRow | ForgottenRowsRow] = [
+            *self.shares(model),
+            *self.known_facts(model),
+            *self.forgotten_rows(model),
+        ]
         return worst(row.status for row in rows if row.transform == transform)
 
     def retain_status(self, model: str, transform: str) -> str | None:

@@ -11,6 +11,7 @@ from ..verification.references import IDENTITY
 from ..verification.single_facts import KnownFactsRow
 from ..verification.utility import UtilityRow
 from .budgets import TOLD_WITH_FOLDS, budget_phrases
+from .forgotten_rows import auc_words, strongest_words
 from .known_facts import bound_words, counts_to_show, known_facts_sentence
 from .results import Results, Subject
 from .words import key_words, listed, metric_phrase, show
@@ -95,6 +96,12 @@ def _summary_of_a_failure(results: Results, model: str) -> str:
         return (
             f"{model} pushed the answers below what a model that never knew them gives, which marks them: recovered "
             f"share {show(low.recovered_share)} in {metric_phrase(low.metric)} ({where})."
+        )
+    told = next((row for row in results.forgotten_rows(model) if row.status == "failed"), None)
+    if told:
+        where = results.where(told.transform)
+        return (
+            f"{model} gives away which rows were forgotten: {strongest_words(told)} ({where}, AUC {auc_words(told)})."
         )
     return f"{model} did not pass: {_first_reason(results, model)}"
 
@@ -363,6 +370,8 @@ _TO_TRY = {
     "fewer passes.",
     "utility": "Use is lost: a third of the learning rate, a larger retain_weight, more retain rows of the kind that "
     "suffers, or texts that the target writes itself (data.keep_drawn).",
+    "marked rows": "The model gives away which rows were forgotten: stop at the level of holdout rows (fewer passes, "
+    "a bounded loss), and train no refusals on the forget set.",
 }
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import printable
 from .earlier import earlier_entries, entry_sentence
 from .explanation import Explained, came_back_sentences, explained, pooled_sentence
+from .forgotten_rows import auc_words, forgotten_rows_sentence, limit_words, signals_words
 from .known_facts import allowed_words, anti_known_sentence, counts_to_show
 from .results import Results, Subject, Transform
 from .sentences import (
@@ -56,6 +57,7 @@ def print_results(
     printer.table()
     printer.verdict()
     printer.known_facts()
+    printer.forgotten_rows()
     printer.earlier()
     printer.other_candidates()
     printer.controls()
@@ -134,6 +136,22 @@ class _Printer:
         anti = anti_known_sentence(self.results, release.name)
         if anti:
             self._bullet("!", anti)
+
+    def forgotten_rows(self) -> None:
+        """One line per transform: how well the candidate alone tells forgotten rows from holdout rows."""
+        release = self.results.release
+        rows = self.results.forgotten_rows(release.name) if release else ()
+        if not release or not rows:
+            return
+        self._blank()
+        self._line("Which rows were forgotten, told by the model alone (AUC, 0.5 is a guess)", style="bold")
+        for row in rows:
+            self._bullet(
+                self._mark(row.status),
+                f"{self.results.transform_label(row.transform)}: {auc_words(row)} over {row.n} facts "
+                f"({signals_words(row)}), allowed {limit_words(row)}",
+            )
+        self._line(forgotten_rows_sentence(self.results, release.name))
 
     def earlier(self) -> None:
         """One line for each earlier deletion request."""

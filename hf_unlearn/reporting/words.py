@@ -37,6 +37,7 @@ _KEY_WORDS = {
     "max recovered share attacks": "most recovered share, after attacks",
     "min recovered share": "least recovered share",
     "max known facts": "most known facts",
+    "max forgotten rows auc": "most AUC of forgotten rows",
     "min utility": "least utility",
     "max generic kl": "most KL on generic text",
     "max perplexity ratio": "most perplexity of ordinary text, over the target's",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from typing import Any
 from ..data.encoding import TextFormat
 from ..data.example import Example
 from ..evaluation.metrics import SCORE_VERSION, score_versions
-from ..evaluation.run import SUMMARY_FILE, EvalSpec, evaluate_folder
+from ..evaluation.run import SUMMARY_FILE, EvalSpec, SetScoring, evaluate_folder
 from ..models.llama_cpp import runtime_version, split_runtime
 from ..models.placement import spread_devices
 from ..reporting.first_scores import SETS, FirstScores, print_first_scores
@@ -81,15 +81,22 @@ def _score_together(
     spec: EvalSpec,
     dtype: str,
     runtime: str,
+    scoring: Mapping[str, SetScoring],
 ) -> None:
     """Score one folder, its rows shared by all processes; the main one writes the unit."""
     out = unit.begin() if is_main_process() else unit.partial
+
+    def work() -> None:
+        evaluate_folder(
+            folder, sets, generic, reference, text_format, spec, out, dtype, scoring=scoring, runtime=runtime
+        )
+
     wait_for_everyone()
     if spread_devices(folder, dtype) is None:
-        evaluate_folder(folder, sets, generic, reference, text_format, spec, out, dtype, runtime=runtime)
+        work()
     elif is_main_process():  # the model is over all devices, and there are no others for a second one
         with alone():
-            evaluate_folder(folder, sets, generic, reference, text_format, spec, out, dtype, runtime=runtime)
+            work()
     else:
         while not (out / SUMMARY_FILE).exists():  # not in a collective, which would time out
             time.sleep(_PAUSE)
@@ -137,13 +144,25 @@ def evaluation_arguments(context: RunContext, target: Subject, subject: Subject,
         context.recipe.evaluate,
         context.recipe.model.dtype,
         split_runtime(transform)[1],
+        further_needs(context.bundle.scored_sets()),
     )
+
+
+def further_needs(sets: Mapping[str, Sequence[Example]]) -> dict[str, SetScoring]:
+    """What records must hold besides what metrics need: whether forgotten rows can be told from holdout rows.
+
+    Args:
+        sets: Rows by set name.
+    """
+    asked = ("forget", "holdout")
+    return {name: SetScoring(needs=("vocabulary",)) for name in asked} if all(sets.get(name) for name in asked) else {}
 
 
 def evaluation_unit(
     context: RunContext, target: Subject, subject: Subject, transform: str, sets: dict[str, tuple[Example, ...]]
 ) -> Unit:
     """Where the records of one model under one transform are."""
+    needs = further_needs(sets)
     inputs = {
         "stage": "evaluate",
         "model": subject.digest,
@@ -156,6 +175,7 @@ def evaluation_unit(
         "dtype": context.recipe.model.dtype,
         "score_version": SCORE_VERSION,
         "metric_versions": score_versions(context.recipe.evaluate.metrics),
+        **({"needs": {name: settings.needs for name, settings in needs.items()}} if needs else {}),
         "versions": {**context.versions, **runtime_version(transform)},
         **generation_inputs(context.bundle, context.text_format),
     }
@@ -172,12 +192,13 @@ def evaluate_job(
     spec: EvalSpec,
     dtype: str,
     runtime: str = "transformers",
+    scoring: Mapping[str, SetScoring] | None = None,
 ) -> None:
     """Score one folder. Finished scores are kept if it is killed or fails, unless the disk is full."""
     try:
         unit.run(
             lambda out: evaluate_folder(
-                folder, sets, generic, reference, text_format, spec, out, dtype, runtime=runtime
+                folder, sets, generic, reference, text_format, spec, out, dtype, scoring=scoring, runtime=runtime
             )
         )
     except Exception as error:

@@ -5,13 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..attacks.prompting import PromptAttack
-from ..evaluation.records import read_records
+from ..evaluation.aggregates.forgotten_rows import tell_apart
+from ..evaluation.records import ScoredRow, read_records
 from ..evaluation.run import fact_scores
+from ..verification.intervals import Bootstrap
 from ..verification.report import AttackRun
 from ..verification.scores import ScoreKey, ScoreTable
 from .attack import attack_result
 from .context import RunContext, Subject
 from .evaluate import evaluation_unit
+
+_DRAWS_TO_REPORT = 2_000
+"""For an interval that nothing is judged by."""
 
 
 def collect_scores(
@@ -29,8 +34,10 @@ def collect_scores(
         for transform in context.transforms:
             unit = evaluation_unit(context, target, subject, transform, sets)
             unit.checked()
-            for (split, metric), facts in fact_scores(read_records(unit.path / "records.jsonl")).items():
+            records = read_records(unit.path / "records.jsonl")
+            for (split, metric), facts in fact_scores(records).items():
                 table.add(ScoreKey(subject.name, transform, split, metric), facts)
+            _add_told_apart(table, context, (subject.name, transform), records)
         for name, attack in context.recipe.attack.items():
             result = attack_result(context, target, subject, name, attack)
             table.attacks[name] = attack.no_floor
@@ -42,3 +49,15 @@ def collect_scores(
             details, curves = tuple(result.details), result.curves or None
             attacks.append(AttackRun(name, subject.name, budget.get("run_folds", 1), budget, details, curves))
     return table, attacks
+
+
+def _add_told_apart(
+    table: ScoreTable, context: RunContext, place: tuple[str, str], records: Sequence[ScoredRow]
+) -> None:
+    """How well forgotten rows are told from holdout rows, where there are both."""
+    gate = context.recipe.gate
+    forget, holdout = ([row for row in records if row.set == name] for name in ("forget", "holdout"))
+    draws = gate.draws if gate.max_forgotten_rows_auc is not None else min(gate.draws, _DRAWS_TO_REPORT)
+    found = tell_apart(forget, holdout, Bootstrap(draws, gate.confidence, context.recipe.seed))
+    if found is not None:
+        table.told_apart[place] = found

@@ -10,6 +10,7 @@ from ..errors import RequestError
 from .controls import ControlOutcome
 from .digests import salted_id
 from .explanation import Explanation
+from .forgotten_rows import reported_rows
 from .gate import Gate
 from .intervals import Bootstrap, mean_estimate
 from .outcomes import TransformOutcome
@@ -165,10 +166,18 @@ def build_report(findings: Findings, candidate: Candidate, run: RunFacts) -> dic
         removed=run.removed or None,
         earlier=tuple(findings.earlier) or None,
         recovery=recovery_of(findings.attacks) or None,
+        forgotten_rows=(
+            *reported_rows(findings.table, [name for name in _models(findings.table) if name not in by_subject]),
+            *(row for judgement in findings.judgements for row in judgement.forgotten_rows),
+        ),
     )
     sealed = seal(report.to_json())
     validate_report(sealed)
     return sealed
+
+
+def _models(table: ScoreTable) -> list[str]:
+    return list(dict.fromkeys(model for model, _ in table.told_apart))
 
 
 def _verdict(judgement: Judgement, attacks: Sequence[AttackRun]) -> Verdict:

@@ -33,6 +33,9 @@ class Gate:
         max_perplexity_ratio: Maximum perplexity of generic text relative to the target's, same transform; ``None``
             (and in reports that were made before there was a limit) for none.
         min_fluency: Minimum n-gram entropy of generated text relative to the target's, same transform.
+        max_forgotten_rows_auc: Most with which somebody who has only the model may tell forgotten rows from holdout
+            rows, as is and in formats: the whole interval of the two-sided AUC, from 0.5 (not at all) to 1, must be at
+            or below this. By default it is reported and not judged.
         confidence: Level of the intervals.
         draws: Bootstrap draws.
     """
@@ -49,6 +52,7 @@ class Gate:
     max_generic_kl: float = 0.50
     max_perplexity_ratio: Annotated[float | None, Schema(minimum=1, since="1.4")] = 1.25
     min_fluency: _Part = 0.80
+    max_forgotten_rows_auc: Annotated[float | None, Schema(minimum=0.5, maximum=1, since="1.5")] = None
     confidence: _Part = 0.95
     draws: Annotated[int, Schema(minimum=0)] = 10_000
 
@@ -64,6 +68,9 @@ class Gate:
             raise RequestError(f"gate.max_generic_kl is {self.max_generic_kl}: it must be at least 0")
         if self.max_perplexity_ratio is not None and self.max_perplexity_ratio < 1:
             raise RequestError(f"gate.max_perplexity_ratio is {self.max_perplexity_ratio}: it must be at least 1")
+        auc = self.max_forgotten_rows_auc
+        if auc is not None and not 0.5 <= auc < 1:
+            raise RequestError(f"gate.max_forgotten_rows_auc is {auc}: it must be at least 0.5 (a guess) and under 1")
         if self.draws < 100:
             raise RequestError(f"gate.draws is {self.draws}: an interval needs at least 100")
         if not 0.5 < self.confidence < 1:

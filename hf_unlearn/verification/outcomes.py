@@ -6,13 +6,14 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
+from .forgotten_rows import ForgottenRowsRow
 from .recovered import RecoveredRow
 from .single_facts import KnownFactsRow
 from .typed_json import Schema, Stated
 from .utility import UtilityRow
 from .values import Settings, Status
 
-Cause = Literal["knowledge", "over-forgetting", "utility"]
+Cause = Literal["knowledge", "over-forgetting", "utility", "marked rows"]
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,8 @@ class TransformOutcome:
         transform: The transform.
         kind: ``attack``, or ``format`` as the model stands and in a format.
         status: ``failed`` if any of its numbers failed, otherwise ``inconclusive`` if any is undecided.
-        causes: Why it failed: forgotten knowledge that is there, an answer that is marked, lost use.
+        causes: Why it failed: forgotten knowledge that is there, an answer that is marked, lost use,
+            forgotten rows that can be told from others.
         worst_share: The largest recovered share among the judged metrics; ``None`` where all are undefined.
         budget: What an attacker was given; empty for a format.
     """
@@ -44,6 +46,7 @@ def outcomes_of(
     recovered: Sequence[RecoveredRow],
     known_facts: Sequence[KnownFactsRow],
     utility: Sequence[UtilityRow],
+    forgotten_rows: Sequence[ForgottenRowsRow] = (),
 ) -> list[TransformOutcome]:
     """What came of each of these transforms.
 
@@ -53,6 +56,7 @@ def outcomes_of(
         recovered: Judged recovered shares.
         known_facts: Counts of single facts that are still known.
         utility: Judged utility numbers.
+        forgotten_rows: How well forgotten rows are told from others.
 
     Returns:
         One outcome per transform.
@@ -64,6 +68,7 @@ def outcomes_of(
             [row for row in recovered if row.transform == name],
             [row for row in known_facts if row.transform == name],
             [row for row in utility if row.transform == name],
+            [row for row in forgotten_rows if row.transform == name],
         )
         for name in transforms
     ]
@@ -75,6 +80,7 @@ def _outcome(
     shares: Sequence[RecoveredRow],
     known_facts: Sequence[KnownFactsRow],
     utility: Sequence[UtilityRow],
+    forgotten_rows: Sequence[ForgottenRowsRow],
 ) -> TransformOutcome:
     causes: list[Cause] = []
     if any(row.still_known for row in shares) or any(row.status == "failed" for row in known_facts):
@@ -83,10 +89,13 @@ def _outcome(
         causes.append("over-forgetting")
     if any(row.status == "failed" for row in utility):
         causes.append("utility")
+    if any(row.status == "failed" for row in forgotten_rows):
+        causes.append("marked rows")
     statuses = [
         *(row.status for row in shares),
         *(row.status for row in known_facts),
         *(row.status for row in utility),
+        *(row.status for row in forgotten_rows),
     ]
     status: Status = "failed" if causes else "inconclusive" if "inconclusive" in statuses else "passed"
     known = [row.recovered_share for row in shares if row.recovered_share is not None]

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 
 from .controls import ControlOutcome
 from .explanation import Explanation
+from .forgotten_rows import ForgottenRowsRow
 from .gate import Gate
 from .outcomes import TransformOutcome
 from .recovered import RecoveredRow
@@ -24,7 +25,7 @@ from .typed_json import Maybe, Schema, Stated, from_json, to_json
 from .utility import UtilityRow
 from .values import Count, Files, Settings, Sha256, Status
 
-SCHEMA_VERSION: Literal["1.4"] = "1.4"
+SCHEMA_VERSION: Literal["1.5"] = "1.5"
 
 
 @dataclass(frozen=True)
@@ -278,13 +279,14 @@ class Report:
         benchmarks: Scores on public benchmarks.
         removed: What was to be forgotten, in the publisher's words.
         earlier: Earlier deletion requests, judged again.
+        forgotten_rows: How well each model alone tells forgotten rows from holdout rows.
     """
 
     schema_version: Annotated[
-        Stated[Literal["1.0", "1.1", "1.2", "1.3", "1.4"]],
+        Stated[Literal["1.0", "1.1", "1.2", "1.3", "1.4", "1.5"]],
         Schema(
             "1.1 adds formats, pooled and explanation; 1.2 adds verdict.judged, verdict.outcomes and joint95; "
-            "1.3 adds known_facts; 1.4 adds perplexity. Earlier reports have none of them."
+            "1.3 adds known_facts; 1.4 adds perplexity; 1.5 adds forgotten_rows and recovery. Earlier reports have none of them."
         ),
     ]
     created: Annotated[Stated[str], Schema("ISO 8601.", pattern=r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}")]
@@ -339,6 +341,10 @@ class Report:
         Maybe[tuple[RecoveryRow, ...]],
         Schema("Steps of retraining until half of the target's score is back. Missing where it was not asked."),
     ] = None
+    forgotten_rows: Annotated[
+        tuple[ForgottenRowsRow, ...],
+        Schema("How well each model alone tells forgotten rows from holdout rows. Empty without these.", since="1.5"),
+    ] = ()
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> Report:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from .told_apart import ToldApart
 from .typed_json import Stated
 from .values import Count, Interval
 
@@ -76,11 +77,13 @@ class ScoreTable:
         attacks: The transforms that are attacks: for each why holdout facts cannot stand in for a never-knew model
             under it, as half a sentence, which is empty where they can.
         wordings: Those of them that ask the model as it stands in other words.
+        told_apart: How well forgotten rows are told from holdout rows, by model and transform.
     """
 
     scores: dict[ScoreKey, FactScores] = field(default_factory=dict)
     attacks: dict[str, str] = field(default_factory=dict)
     wordings: set[str] = field(default_factory=set)
+    told_apart: dict[tuple[str, str], ToldApart] = field(default_factory=dict)
 
     def get(self, model: str, transform: str, split: str, metric: str) -> FactScores | None:
         """The scores under this key, or ``None`` if they were not measured."""

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ..errors import RequestError
+from .forgotten_rows import ForgottenRowsRow, judge_forgotten_rows
 from .gate import Gate, left_out_sentences, metrics_under
 from .intervals import Bootstrap, least_groups
 from .outcomes import TransformOutcome, outcomes_of
@@ -29,7 +30,7 @@ from .values import Status
 RULES = 3
 """Raised whenever the same scores would be judged differently, so that finished verdicts are made again."""
 
-JudgedRow = RecoveredRow | KnownFactsRow | UtilityRow
+JudgedRow = RecoveredRow | KnownFactsRow | UtilityRow | ForgottenRowsRow
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,7 @@ class Judgement:
         notes: What a reader must know to read the numbers.
         outcomes: What came of every transform of the gate that was tested.
         family: The recovered shares that were judged together.
+        forgotten_rows: How well forgotten rows are told from holdout rows.
     """
 
     subject: str
@@ -62,6 +64,7 @@ class Judgement:
     notes: tuple[str, ...]
     outcomes: tuple[TransformOutcome, ...]
     family: Family
+    forgotten_rows: tuple[ForgottenRowsRow, ...] = ()
 
 
 def judge(
@@ -85,7 +88,9 @@ def judge(
     of facts as :func:`~hf_unlearn.verification.intervals.least_groups` says. A joint interval wholly under
     ``gate.min_recovered_share``, as the model stands or in a format, is over-forgetting (*failed*). No more single
     facts may be known than a model that never knew shows (:mod:`~hf_unlearn.verification.single_facts`). Utility must
-    hold under the same transform; under an attack it is judged only where it was scored.
+    hold under the same transform; under an attack it is judged only where it was scored. With
+    ``gate.max_forgotten_rows_auc`` forgotten rows must not be told from others
+    (:mod:`~hf_unlearn.verification.forgotten_rows`).
 
     Args:
         table: Scores of all models.
@@ -97,7 +102,8 @@ def judge(
         reference_split: The set that was to be forgotten.
         seed: Seed of the bootstrap.
         attack_floor: What stands in for a never-knew model under attacks, where there is none.
-        with_utility: Whether use is judged too. ``False`` where another judgement of the same model does that.
+        with_utility: Whether use, and whether forgotten rows are told from others, is judged too. ``False`` where
+            another judgement of the same model does that.
 
     Returns:
         The judgement.
@@ -134,7 +140,9 @@ def judge(
         for count in _counts(table, subject, target, floors, reference_split, transform, asked)
     ]
     known_facts = judge_counts(subject, counts, gate.max_known_facts, settings)
-    outcomes = outcomes_of(tested, gate.attacks, recovered, known_facts, utility)
+    plain = [name for name in scored if name not in gate.attacks]
+    told = judge_forgotten_rows(table, subject, never, plain, gate.max_forgotten_rows_auc) if with_utility else []
+    outcomes = outcomes_of(tested, gate.attacks, recovered, known_facts, utility, told)
     recovered += _reported_only(table, measure, {(row.transform, row.metric) for row in recovered})
 
     leaks = leaking_metrics(table, target, floors.plain, metrics, settings)
@@ -148,13 +156,20 @@ def judge(
     ]
     judged_by = {name: asked[name] for name in tested}
     blocking += ["Whether it keeps its use was not tested: the retain set has no scores."] * no_retain
-    rows: list[JudgedRow] = [*recovered, *known_facts, *utility]
+    if with_utility and gate.max_forgotten_rows_auc is not None:
+        measured_under = {row.transform for row in told}
+        blocking += [
+            f"Whether forgotten rows can be told from others was not measured under {name}: it takes holdout rows."
+            for name in plain
+            if name not in measured_under
+        ]
+    rows: list[JudgedRow] = [*recovered, *known_facts, *utility, *told]
     # Against a never-knew model that knows, neither a pass nor a failure would mean anything.
     status: Status = "inconclusive" if leaks else _overall(rows, bool(blocking))
     return Judgement(
         subject=subject,
         status=status,
-        reasons=(*leaks, *_reasons(recovered, known_facts, utility, blocking, judged_by, metrics, with_utility)),
+        reasons=(*leaks, *_reasons(recovered, known_facts, utility, told, blocking, judged_by, metrics, with_utility)),
         recovered=tuple(recovered),
         known_facts=tuple(known_facts),
         utility=tuple(utility),
@@ -168,6 +183,7 @@ def judge(
         notes=tuple(_notes(len(transforms), judged_by, metrics, gate, floors, table, family)),
         outcomes=tuple(outcomes),
         family=family,
+        forgotten_rows=tuple(told),
     )
 
 
@@ -241,6 +257,7 @@ def _reasons(
     recovered: Sequence[RecoveredRow],
     known_facts: Sequence[KnownFactsRow],
     utility: Sequence[UtilityRow],
+    told: Sequence[ForgottenRowsRow],
     blocking: Sequence[str],
     judged_by: Mapping[str, Sequence[str]],
     metrics: Sequence[str],
@@ -258,11 +275,13 @@ def _reasons(
         f"{_under(row.transform)}: {row.metric}: {row.reason}" for row in known_facts if row.status == "failed"
     ]
     sentences += [f"{_under(row.transform)}: {row.reason}" for row in utility if row.status == "failed"]
+    sentences += [f"{_under(row.transform)}: {row.reason}" for row in told if row.status == "failed"]
     sentences += blocking
-    undecided: list[JudgedRow] = [*recovered, *known_facts, *utility]
+    undecided: list[RecoveredRow | KnownFactsRow | UtilityRow] = [*recovered, *known_facts, *utility]
     sentences += [
         f"{_under(row.transform)}: {row.metric}: {row.reason}" for row in undecided if row.status == "inconclusive"
     ]
+    sentences += [f"{_under(row.transform)}: {row.reason}" for row in told if row.status == "inconclusive"]
     everywhere = all(len(names) == len(metrics) for names in judged_by.values())
     also = ", and the model keeps its use" if with_utility else ""
     return sentences or [

@@ -343,6 +343,37 @@ def test_rows_of_no_known_shape(record, said, tmp_path):
     refused(write_lines(tmp_path / "rows.jsonl", [record]), *said)
 
 
+@pytest.mark.parametrize(
+    ("prompt", "answer"),
+    [("input", "output"), ("instruction", "response"), ("instruction", "output"), ("text", "labels")],
+)
+def test_other_names_of_question_and_answer_are_found(prompt, answer, tmp_path):
+    further = {"id": "a1", "task": "Task2"}
+    path = write_lines(tmp_path / "rows.jsonl", [{**further, prompt: f"Who is {n}?", answer: f"{n}."} for n in "ab"])
+    assert [(row.prompt, row.answer) for row in load(path).score] == [("Who is a?", "a."), ("Who is b?", "b.")]
+
+
+@pytest.mark.parametrize("labels", [1, [3, 4], None])
+def test_a_text_with_labels_that_are_no_text_stays_plain_text(labels, tmp_path):
+    (row,) = load(write_lines(tmp_path / "rows.jsonl", [{"text": "A tale.", "labels": labels}])).score
+    assert (row.prompt, row.answer) == ("", "A tale.")
+
+
+def test_a_task_in_two_columns_is_not_halved(tmp_path):
+    rows = [{"instruction": "Add.", "input": "1 and 2", "output": "3"}]
+    path = write_lines(tmp_path / "rows.jsonl", rows)
+    refused(path, "rows.jsonl:1", "both 'instruction' and 'input'", "prompt=")
+    (row,) = load(path, prompt="input", answer="output").score
+    assert (row.prompt, row.answer) == ("1 and 2", "3")
+
+
+@pytest.mark.parametrize("further", [{"question": "q", "answer": "a"}, {"prompt": "q", "completion": "a"}])
+def test_the_usual_names_come_first(further, tmp_path):
+    path = write_lines(tmp_path / "rows.jsonl", [{"input": "x", "output": "y", **further}])
+    (row,) = load(path).score
+    assert (row.prompt, row.answer) == ("q", "a")
+
+
 def test_a_misspelled_column_names_the_nearest(tmp_path):
     path = write_lines(tmp_path / "rows.jsonl", PLAIN)
     refused(path, "no column 'questions'", "did you mean 'question'", prompt="questions")

@@ -15,7 +15,11 @@ from hf_unlearn.recipe.attacks import fit_to_data
 
 FOLDER = Path(__file__).parents[2] / "recipes"
 RECIPES = sorted(FOLDER.glob("*tofu*.yaml"))
-QUESTIONS = {"muse-books": 100, "muse-news": 100, "audit-muse-books": 100, "wmdp": 1987, "rtt-years": 785}
+QUESTIONS = {
+    **dict.fromkeys(("muse-books", "muse-news", "audit-muse-books", "audit-muse-news"), 100),
+    **{"wmdp": 1987, "rtt-years": 785, "years": 789, "lkf": 100, "lume-1b": 250, "knowundo": 500},
+    **{"audit-hubble-1b": 1000, "audit-hubble-8b": 1000, "audit-deep-ignorance": 1273},
+}
 """Independent questions about the forget set, in the recipes with one question a group."""
 
 

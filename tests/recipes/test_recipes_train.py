@@ -17,7 +17,10 @@ from hf_unlearn.recipe import builtin_recipes, load_recipe
 from hf_unlearn.stages.data import load_bundle, load_data
 from hf_unlearn.stages.train import train_method
 
-REAL = ["tofu-1b", "tofu-3b", "tofu-8b", "muse-news", "muse-books", "wmdp", "rtt-years"]
+REAL = [
+    *("tofu-1b", "tofu-3b", "tofu-8b", "muse-news", "muse-books", "wmdp", "rtt-years"),
+    *("lume-1b", "lkf", "years", "knowundo"),
+]
 WORDS = [f"w{number}" for number in range(60)]
 CHAT = "{% for message in messages %}{{ message['role'] }} {{ message['content'] }} {% endfor %}"
 LAYERS = 8  # RMU of the WMDP recipe looks at layer 7
@@ -49,15 +52,15 @@ def model(tmp_path_factory):
     return folder
 
 
-def stand_in(source, path, seed):
+def stand_in(source, path, seed, rows=20):
     """Rows with the columns that the recipe's source has on the Hub."""
     draw = random.Random(seed)
 
     def words(count):
         return " ".join(draw.choice(WORDS) for _ in range(count))
 
-    rows = []
-    for _ in range(20):
+    lines = []
+    for number in range(rows):
         row = {"question": words(6), "answer": words(4)}
         if source.text:
             row = {"text": words(40)}
@@ -65,8 +68,10 @@ def stand_in(source, path, seed):
             row = {"question": words(6), "choices": [words(2) for _ in range(4)], "answer": draw.randrange(4)}
         elif source.choices:
             row[source.choices] = [words(4) for _ in range(3)]
-        rows.append(json.dumps(row))
-    path.write_text("\n".join(rows), encoding="utf-8")
+        if source.group:
+            row[source.group] = f"g{number // 4}"
+        lines.append(json.dumps(row))
+    path.write_text("\n".join(lines), encoding="utf-8")
 
 
 def few_steps(settings):
@@ -77,9 +82,10 @@ def few_steps(settings):
 def tiny(name, folder, model, method):
     """Overrides: local models and rows, few steps, no GPU; one method of the recipe."""
     recipe = load_recipe(name)
-    given = [f"model.target={model}", "model.dtype=float32", "evaluate.metrics=[probability,mc_accuracy]"]
+    given = ["model.dtype=float32", "evaluate.metrics=[probability,mc_accuracy]"]
+    given += [f"model.target={model}"] if recipe.model.scratch is None else [f"model.scratch.base={model}"]
     if "probability" not in recipe.gate.metrics:
-        given[-1] = "evaluate.metrics=[mc_accuracy]"
+        given[1] = "evaluate.metrics=[mc_accuracy]"
     else:
         given.append("gate.metrics=[probability]")
     if recipe.model.never_knew:

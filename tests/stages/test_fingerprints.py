@@ -44,16 +44,16 @@ EXPECTED = {
     "quickstart": {
         "train": "f7c01df146ca814d3fcaec58",
         "export": "e944d2183e28c54c9e04fe45",
-        "evaluate": "69256b4b2280c77fa079a974",
+        "evaluate": "39c6199b6efeb0476c9b63d0",
         "attack": "c4c63dfd030b63c118c9e341",
-        "verify": "f4003c5ff4fcf1520dc1b1a9",
+        "verify": "56b0175843dc9cf74f0231a3",
     },
     "frontier": {
         "train": "4929c7613bb73cd21a118424",
         "export": "a3103e424b0c0de157d85962",
-        "evaluate": "ae35b91d0e6b47745f13a3b2",
+        "evaluate": "c0ae54871a40e04c39cdb6c2",
         "attack": "1c6f683e5591b84ee34f9796",
-        "verify": "a4e2e2f69086364b5c063fbc",
+        "verify": "ef099f3d0f4cba3f4995d169",
     },
     "one model": {"export": "5de02dc29dd7b55c292956e9", "attack": "5c420b8823ca2413f307d864"},
 }

@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from ...errors import RequestError
 from ...verification.intervals import Bootstrap
 from ...verification.scores import FactScores
+from ...verification.told_apart import Signal, SignalAuc, ToldApart
 from ..records import ScoredRow
 from . import AGGREGATES, AggregateInput, AggregateValue
 from .auc import TwoSets
@@ -17,7 +19,6 @@ from .facts import set_rows
 from .membership import check_two_sets
 
 _SETS: dict[str, Any] = {"forget": "forget", "holdout": "holdout"}
-_CONFIDENCE = 0.95
 
 _REFUSAL = re.compile(
     r"\bI\s*(?:do not|don't|cannot|can't|can not|am not|'m not|am unable|'m unable|have no\b|have not|haven't|"
@@ -54,20 +55,45 @@ def forgotten_rows(data: AggregateInput) -> AggregateValue:
     options = data.options(name, _SETS)
     check_two_sets(name, options)
     forget, holdout = (set_rows(data, name, options[key]) for key in ("forget", "holdout"))
-    signals = {key: value for key, value in _SIGNALS.items() if key != "refusals" or _generated(forget, holdout)}
-    level = 1 - (1 - _CONFIDENCE) / len(signals)
+    found = _tell_apart(forget, holdout, ("loss", "entropy", *_refusals(forget, holdout)), Bootstrap())
     details: dict[str, float] = {}
-    folded, bounds, counted = [], [], 0
-    for key, value in signals.items():
-        sets = TwoSets(_per_fact(forget, key, value), _per_fact(holdout, key, value), Bootstrap(confidence=level))
-        details[key], counted = sets.auc(), max(counted, sets.n)
-        folded.append(max(details[key], 1 - details[key]))
+    for each in found.signals:
+        details[each.signal] = each.auc
+        if each.ci95 is not None:
+            details[f"{each.signal}_low"], details[f"{each.signal}_high"] = each.ci95
+    return AggregateValue(found.auc, found.n, found.ci95, details)
+
+
+def tell_apart(forget: Sequence[ScoredRow], holdout: Sequence[ScoredRow], settings: Bootstrap) -> ToldApart | None:
+    """The same by the signals that both sets have, at any confidence.
+
+    Args:
+        forget: Records of rows to forget.
+        holdout: Records of rows of the same kind that no model was trained on.
+        settings: How the intervals are made; they hold together at this confidence.
+
+    Returns:
+        ``None`` where a set is empty or has no log-probabilities.
+    """
+    if not all(rows and all(row.logps for row in rows) for rows in (forget, holdout)):
+        return None
+    entropy: tuple[Signal, ...] = ("entropy",) if all(row.vocab_means for row in (*forget, *holdout)) else ()
+    return _tell_apart(forget, holdout, ("loss", *entropy, *_refusals(forget, holdout)), settings)
+
+
+def _tell_apart(
+    forget: Sequence[ScoredRow], holdout: Sequence[ScoredRow], signals: Sequence[Signal], settings: Bootstrap
+) -> ToldApart:
+    level = 1 - (1 - settings.confidence) / len(signals)
+    asked, bounds, counted = [], [], 0
+    for signal in signals:
+        sets = TwoSets(_per_fact(forget, signal), _per_fact(holdout, signal), replace(settings, confidence=level))
         interval = sets.auc_interval()
-        if interval is not None:
-            details[f"{key}_low"], details[f"{key}_high"] = interval
-            bounds.append(fold(*interval))
-    interval = (max(low for low, _ in bounds), max(high for _, high in bounds)) if bounds else None
-    return AggregateValue(max(folded), counted, interval, details)
+        asked.append(SignalAuc(signal, sets.auc(), interval))
+        counted = max(counted, sets.n)
+        bounds += [] if interval is None else [fold(*interval)]
+    joint = (max(low for low, _ in bounds), max(high for _, high in bounds)) if bounds else None
+    return ToldApart(max(max(each.auc, 1 - each.auc) for each in asked), joint, counted, tuple(asked))
 
 
 def fold(low: float, high: float) -> tuple[float, float]:
@@ -93,22 +119,23 @@ def _refusal(row: ScoredRow) -> float | None:
     return None if row.generated is None else float(is_refusal(row.generated))
 
 
-_SIGNALS: dict[str, Callable[[ScoredRow], float | None]] = {
+_SIGNALS: dict[Signal, Callable[[ScoredRow], float | None]] = {
     "loss": _loss,
     "entropy": _entropy,
     "refusals": _refusal,
 }
 
 
-def _generated(*sets: Sequence[ScoredRow]) -> bool:
-    return all(any(row.generated is not None for row in rows) for rows in sets)
+def _refusals(*sets: Sequence[ScoredRow]) -> tuple[Signal, ...]:
+    """The signal of refusals, where both sets have generated answers."""
+    return ("refusals",) if all(any(row.generated is not None for row in rows) for rows in sets) else ()
 
 
-def _per_fact(rows: Sequence[ScoredRow], signal: str, value: Callable[[ScoredRow], float | None]) -> FactScores:
+def _per_fact(rows: Sequence[ScoredRow], signal: Signal) -> FactScores:
     values: dict[str, list[float]] = {}
     groups: dict[str, str] = {}
     for row in rows:
-        found = value(row)
+        found = _SIGNALS[signal](row)
         if found is None:
             if signal == "refusals":  # a run may generate for some rows only
                 continue
