@@ -38,7 +38,7 @@ class PeerStep:
             stack = model.model.layers
             trained = [stack[number].mlp.down_proj.weight for number in range(layer - 2, layer + 1)]
             vector = torch.rand(model.config.hidden_size)
-            self.control = 6.5 * vector / vector.norm()
+            self.control = (6.5 * vector / vector.norm()).to(model.device)
         self.optimizer = torch.optim.AdamW(trained, lr=1e-5, fused=True)
 
     def __call__(self, batch: Batch) -> None:

@@ -31,7 +31,18 @@ from pathlib import Path
 
 import torch
 from pages import command_line, made_by, table, write_sections
-from step_sides import CLOCKS, OURS, floor, load_libraries, run_ours, run_peer, run_pieces, run_profile, run_saliency
+from peer_steps import STEPS
+from step_sides import (
+    CLOCKS,
+    floor,
+    load_libraries,
+    run_both,
+    run_ours,
+    run_peer,
+    run_pieces,
+    run_profile,
+    run_saliency,
+)
 from step_targets import targets_table
 
 PAGE = Path(__file__).with_suffix(".md")
@@ -139,6 +150,8 @@ def be_child(args: argparse.Namespace) -> None:
         made = run_pieces(args, words[0], int(words[1]))
     elif side == "saliency":
         made = run_saliency(args)
+    elif side == "both":
+        made = run_both(args, words[0])
     else:
         made = {"peer": run_peer, "ours": run_ours, "profile": run_profile}[side](args, words[0])
     print(json.dumps(made))
@@ -157,7 +170,7 @@ def setting(args: argparse.Namespace) -> str:
 def parsed() -> argparse.Namespace:
     """The options."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--methods", nargs="+", default=list(OURS), choices=list(OURS))
+    parser.add_argument("--methods", nargs="+", default=list(STEPS), choices=list(STEPS))
     parser.add_argument("--data", type=Path, help="question and answer rows as JSON lines, whose lengths are used")
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--bf16", action="store_true")

@@ -47,6 +47,11 @@ class OrderedAttack(Attack):
                 f"then: {self.kind} changes no weights, so its result cannot be quantized: write after: "
                 f"{self.then}, which attacks the quantized model"
             )
+        if is_sharded(self):
+            raise RequestError(
+                f"then: {self.then} needs the whole attacked model on one device, and {self.kind} is sharded: leave "
+                "out then, or sharded"
+            )
         if FORMATS.get(self.then).value.calibrated:
             raise RequestError(
                 f"then: {self.then} is calibrated, and an attacker's text is not known: use a format that needs none"
@@ -118,6 +123,11 @@ def judged_attacks(attacks: Mapping[str, Attack], *, never_knew: bool) -> tuple[
     return tuple(
         name for name, attack in attacks.items() if bare(attack).judged and (never_knew or not attack.no_floor)
     )
+
+
+def is_sharded(attack: Attack) -> bool:
+    """Whether all processes of a launch make each of its jobs together."""
+    return bool(getattr(bare(attack), "sharded", False))
 
 
 def after_of(attack: Attack) -> str | None:

@@ -18,6 +18,7 @@ from ..errors import RequestError
 from ..evaluation.records import ScoredRow, fact_scores, write_records
 from ..models.limits import padding_id
 from ..models.training_loop import DivergedError, finite, take_steps
+from ..runtime.processes import world_size
 from .base import Attack, Attacked, AttackResult
 from .best import best_of, read_ends, read_epochs
 from .cost import AttackCost
@@ -74,6 +75,8 @@ class RetrainingSettings:
         bf16: Computes in bfloat16 where autocast allows it, in training and in the scores between epochs; weights and
             steps stay as they are. Several times as fast on GPUs and on processors with bfloat16 instructions, slower
             on others.
+        sharded: Under a launcher each job runs over all processes, which hold the model in shards (FSDP2). With
+            ``auto`` where nothing fits one device.
 
     Raises:
         RequestError: A setting makes no sense. Names the attack and the key.
@@ -89,6 +92,7 @@ class RetrainingSettings:
     patience: int = 0
     seed: int = 0
     bf16: bool = field(default=False, metadata={"left_out_at_default": True})
+    sharded: bool = field(default=False, metadata={"left_out_at_default": True})
 
     name: ClassVar[str] = "attack"
 
@@ -138,21 +142,30 @@ class RetrainingSettings:
         if steps.max_tokens is not None and steps.max_tokens < 2:
             raise RequestError(f"{name}.max_tokens is {steps.max_tokens}: a row has at least 2 tokens")
         check_optimizer(steps.optimizer, steps.dtype, name)
+        if self.sharded and steps.optimizer != "adamw":
+            raise RequestError(
+                f"{name}.optimizer is {steps.optimizer}, whose states cannot be sharded: use adamw, or leave out "
+                f"{name}.sharded"
+            )
         self.trained.check(name)
 
-    def settled(self: Settings, tuning: Tuning, optimizer: OptimizerName | None = None) -> Settings:
+    def settled(
+        self: Settings, tuning: Tuning, optimizer: OptimizerName | None = None, *, sharded: bool | None = None
+    ) -> Settings:
         """What ``tuning: auto`` comes to.
 
         Args:
             tuning: Of kind ``full`` or ``lora``.
             optimizer: Another one than these settings name.
+            sharded: Whether over all processes of a launch, where that is decided too.
 
         Returns:
             For ``full`` the settings of a recipe that says so. For ``lora`` its rank, and learning rates for adapters:
             three times those for whole weights.
         """
+        sharded = self.sharded if sharded is None else sharded
         if tuning.kind == "full":
-            return replace(self, tuning="full")
+            return replace(self, tuning="full", sharded=sharded)
         rates = tuple(float(f"{LORA_RATE_FACTOR * rate:.12g}") for rate in self.learning_rates)
         return replace(
             self,
@@ -160,6 +173,7 @@ class RetrainingSettings:
             lora_rank=tuning.rank,
             optimizer=optimizer or self.steps.optimizer,
             learning_rates=rates,
+            sharded=sharded,
         )
 
     def step_count(self, rows: int) -> int:
@@ -310,14 +324,15 @@ def retrain_and_score(
         rate: The learning rate.
         attacked: The model; metrics that need more than likelihoods are left out.
         lesson: What it is trained on, and what it is asked for.
-        out: An existing folder.
+        out: An existing folder; of a sharded job it gets ``shards.json`` too.
     """
     if lesson.asked_format is not None:
         attacked = replace(attacked, text_format=lesson.asked_format)
     stopping = EarlyStopping(settings.patience)
     with retraining(settings, attacked.folder) as model:
-        with model.computing():
-            before = score_untouched(model.cached, model.model, lesson.asked, attacked, lesson.holdout)
+        if (shards := model.shards()) is not None:
+            (out / "shards.json").write_text(json.dumps(shards), encoding="utf-8")
+        before = model.score_untouched(lesson.asked, attacked, lesson.holdout)
         write_records(out / "epoch0.jsonl", before)
         stopping.goes_on(before)
         last = lesson.first_epochs + settings.epochs
@@ -358,6 +373,12 @@ def retraining(settings: RetrainingSettings, folder: Path) -> Iterator[Retrainin
     """
     name, dtype = settings.name, settings.steps.dtype
     check_optimizer(settings.steps.optimizer, dtype, name)
+    if settings.sharded and world_size() > 1:
+        from .sharded import sharded_retraining
+
+        with sharded_retraining(settings, folder) as retraining_in_shards:
+            yield retraining_in_shards
+        return
     with (
         borrowed(folder, dtype, edits=settings.tuning == "full") as cached,
         settings.trained.applied(name, cached.model, settings.order) as trained,
@@ -385,6 +406,17 @@ class Retraining:
         import torch
 
         return torch.autocast(self.cached.model.device.type, torch.bfloat16, enabled=self.settings.bf16)
+
+    def shards(self) -> dict[str, Any] | None:
+        """How weights lie on the processes of a launch, as plain data; ``None`` where this one has them all."""
+        return None
+
+    def score_untouched(
+        self, rows: Sequence[Example], attacked: Attacked, holdout: Sequence[Example] = ()
+    ) -> list[ScoredRow]:
+        """Scores before the first step, as the sets ``forget`` and ``holdout``."""
+        with self.computing():
+            return score_untouched(self.cached, self.model, rows, attacked, holdout)
 
     def score(
         self, rows: Sequence[Example], attacked: Attacked, holdout: Sequence[Example] = ()

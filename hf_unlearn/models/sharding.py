@@ -11,6 +11,8 @@ import torch
 from accelerate.utils import DistributedType
 from torch import nn
 
+from .decoder import decoder_layers
+
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
@@ -84,6 +86,28 @@ def gathered_in_turn(model: nn.Module) -> Iterator[None]:
     finally:
         for handle in handles:
             handle.remove()
+
+
+def shard(model: nn.Module, device: torch.device) -> None:
+    """Shard a whole model over the processes of the group, layer by layer (FSDP2), and put the shards on a device.
+
+    Args:
+        model: The same weights in every process, in main memory. What wants gradients is set.
+        device: This process's.
+    """
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import FSDPModule, fully_shard
+
+    mesh = init_device_mesh(device.type, (torch.distributed.get_world_size(),))
+    for layer in decoder_layers(model):
+        fully_shard(layer, mesh=mesh)
+    fully_shard(model, mesh=mesh, reshard_after_forward=False)  # the head is called once more on its own
+    model.to(device)
+    for module in model.modules():
+        if isinstance(module, FSDPModule):
+            # Whole weights are first made here: made in inference mode, where scoring runs, they could not be trained.
+            module.unshard()
+            module.reshard()
 
 
 def reshard(model: nn.Module) -> None:

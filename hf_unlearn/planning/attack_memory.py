@@ -30,14 +30,16 @@ class AttackedShape:
         model: On the ``meta`` device.
         shape: Its sizes.
         accelerator: Whether the device is one: on a processor, weights that are trained have their copy beside them.
+        processes: How many a sharded job is spread over.
     """
 
     model: Any
     shape: ModelShape
     accelerator: bool
+    processes: int = 1
 
     def memory(self, settings: Attack | RetrainingSettings, tokens: int) -> tuple[Memory, ModelShape]:
-        """Of one job, and the sizes of what it trains.
+        """Of one job on one device, and the sizes of what it trains.
 
         Args:
             settings: The attack, without its order.
@@ -47,7 +49,10 @@ class AttackedShape:
             return self._fitted(settings.batch_size, tokens + settings.added_tokens)
         if not isinstance(settings, RetrainingSettings):
             return inference_memory(self.shape, 4, 4, 4096, 1024), self.shape
+        sharded = settings.sharded and self.processes > 1
         tuning, steps, rows = settings.trained, settings.steps, settings.batch_size
+        if sharded:
+            rows = -(-rows // self.processes)
         length, dtype = min(tokens, steps.max_tokens or tokens), DTYPES[steps.dtype]
         model = tuning.without_weights(settings.name, self.model)
         kept = kept_by(model, rows, length, dtype) or by_rule(
@@ -59,9 +64,13 @@ class AttackedShape:
         if states is None:
             states = _STATES[steps.optimizer] * trained_size / 4
         trained = shape_of(model)
-        copies = int(tuning.kind == "full" and not self.accelerator)
+        # A sharded model is read anew for every job, and has no copy.
+        copies = int(tuning.kind == "full" and not self.accelerator and not sharded)
         step = Step(kept, rows * length, 4.0, 1, rows * length, weight_copies=copies)
-        return training_memory(trained, Stored(size, trained_size, states, size), step), trained
+        stored = Stored(size, trained_size, states, size)
+        if sharded:
+            return training_memory(trained, stored, step, "fsdp2", self.processes), trained
+        return training_memory(trained, stored, step), trained
 
     def _fitted(self, rows: int, length: int) -> tuple[Memory, ModelShape]:
         """Weights in float32 that stay, gradients through all layers, and a few vectors that are fitted."""

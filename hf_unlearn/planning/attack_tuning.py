@@ -1,7 +1,8 @@
 """What an attacker trains where the device decides (``tuning: auto``), and what makes an attack fit that does not.
 
 All weights where they fit. Otherwise adapters (LoRA) on all linear layers, with the largest rank that fits. Where even
-the smallest does not, its optimizer gets 8-bit and then paged states. A job is never spread over devices.
+the smallest does not, its optimizer gets 8-bit and then paged states. Where no job fits one device, all processes of a
+launch share one: all weights if they fit so, otherwise adapters.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
+from itertools import chain
 from typing import Any
 
 from ..attacks.base import Attack
@@ -40,7 +42,15 @@ class Choice:
     fits: bool
 
 
-def choose(settings: RetrainingSettings, model: Any, peak: Peak, limit: int | None, *, accelerator: bool) -> Choice:
+def choose(
+    settings: RetrainingSettings,
+    model: Any,
+    peak: Peak,
+    limit: int | None,
+    *,
+    accelerator: bool,
+    processes: int = 1,
+) -> Choice:
     """The strongest attacker whose jobs fit a device, with as much to spare as plans are inexact.
 
     Args:
@@ -49,6 +59,7 @@ def choose(settings: RetrainingSettings, model: Any, peak: Peak, limit: int | No
         peak: What a job takes.
         limit: Bytes of the device; ``None`` if no limit is known.
         accelerator: Whether the device is one.
+        processes: Of the launch, which can share a job that fits no device.
 
     Returns:
         The choice. If nothing fits it is what takes least.
@@ -62,7 +73,10 @@ def choose(settings: RetrainingSettings, model: Any, peak: Peak, limit: int | No
     if _spare(full, limit):
         return Choice(whole, full, fits=True)
     least, smallest = full, whole
-    for tried in adapters(settings, model, accelerator=accelerator):
+    tries = adapters(settings, model, accelerator=accelerator)
+    if processes > 1 and settings.steps.optimizer == "adamw":
+        tries = chain(tries, in_shards(settings, model))
+    for tried in tries:
         needed = peak(tried)
         if _spare(needed, limit):
             return Choice(tried, full, fits=True)
@@ -92,14 +106,37 @@ def adapters(settings: RetrainingSettings, model: Any, *, accelerator: bool) -> 
             yield settings.settled(Tuning("lora", ranks[-1], targets), optimizer)
 
 
+def in_shards(settings: RetrainingSettings, model: Any) -> Iterator[RetrainingSettings]:
+    """Attackers whose jobs are shared by all processes of a launch, the strongest first.
+
+    Raises:
+        RequestError: Adapters do not fit the model.
+        MissingExtraError: peft is not installed.
+    """
+    yield settings.settled(Tuning(), sharded=True)
+    for tried in adapters(settings, model, accelerator=False):
+        yield replace(tried, sharded=True)
+
+
 def trained_by(settings: RetrainingSettings) -> str:
-    """What an attacker with adapters trains, in words; the optimizer is named where it is not the usual one."""
+    """What an attacker trains, in words; the optimizer is named where it is not the usual one, and shards are."""
     optimizer = settings.steps.optimizer
+    return _trained_by(settings, optimizer) + (", sharded over all processes" if settings.sharded else "")
+
+
+def _trained_by(settings: RetrainingSettings, optimizer: OptimizerName) -> str:
     return settings.trained.describe() + (f", {OPTIMIZERS[optimizer]}" if optimizer in _SMALLER_STATES else "")
 
 
 def attack_mend(
-    name: str, settings: Attack, model: Any, peak: Peak, limit: int | None, *, accelerator: bool
+    name: str,
+    settings: Attack,
+    model: Any,
+    peak: Peak,
+    limit: int | None,
+    *,
+    accelerator: bool,
+    processes: int = 1,
 ) -> str | None:
     """What would make an attack fit that does not: the first of a few things.
 
@@ -110,18 +147,19 @@ def attack_mend(
         peak: What a job takes.
         limit: Bytes of the device.
         accelerator: Whether the device is one.
+        processes: How many can share a job.
 
     Returns:
         ``None`` if it fits, or nothing helps.
     """
     if not isinstance(settings, RetrainingSettings) or limit is None or peak(settings) <= limit:
         return None
-    tried = _mends(name, settings, model, accelerator=accelerator)
+    tried = _mends(name, settings, model, accelerator=accelerator, processes=processes)
     return next((words for words, other in tried if _spare(peak(other), limit)), None)
 
 
 def _mends(
-    name: str, settings: RetrainingSettings, model: Any, *, accelerator: bool
+    name: str, settings: RetrainingSettings, model: Any, *, accelerator: bool, processes: int
 ) -> Iterator[tuple[str, RetrainingSettings]]:
     """What to do in words, and the settings that this gives; what weakens the attack least comes first."""
     first, smaller = "", settings
@@ -130,6 +168,8 @@ def _mends(
             here = f"{trained_by(smaller)} here"
             yield f"set attack.{name}.tuning: auto ({here}), in a new --output-dir if this one was begun", smaller
         first = f"set attack.{name}.tuning: auto, and "
+    if processes > 1 and not settings.sharded and settings.steps.optimizer == "adamw":
+        yield f"set attack.{name}.sharded: true", replace(settings, sharded=True)
     while smaller.batch_size > 1:
         smaller = replace(smaller, batch_size=smaller.batch_size // 2)
         yield f"{first}lower attack.{name}.batch_size to {smaller.batch_size}", smaller

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ..attacks.base import Attack
-from ..attacks.composed import after_of, bare
+from ..attacks.composed import OrderedAttack, after_of, bare
 from ..attacks.retraining import RetrainingSettings
 from ..data.encoding import EncodedRow
 from ..data.example import Example
@@ -238,7 +238,7 @@ def _as_pass(rows: Rows) -> Pass:
 def _attacks(given: PlanInput, shape: ModelShape, devices: Devices) -> list[StagePlan]:
     encoded = [given.encode(row) for row in given.bundle.forget.score]
     of_row = mean(encoded)
-    attacked = AttackedShape(given.model, shape, devices.machine.accelerator)
+    attacked = AttackedShape(given.model, shape, devices.machine.accelerator, devices.count)
     scored = sum((_scored(each, row) for each, row in zip(encoded, given.bundle.forget.score, strict=True)), Rows())
     per_row = scored.times(1 / len(encoded))
     found = []
@@ -270,7 +270,7 @@ def _attacks(given: PlanInput, shape: ModelShape, devices: Devices) -> list[Stag
                 memory=memory,
                 scratch_disk=given.models * model_bytes(shape, 4) if after else 0,
                 fits=(_fits if cost.steps else _weights_fit)(memory, devices),
-                mend=_attack_mend(name, settings, attacked, tokens, devices),
+                mend=_attack_mend(name, attack, attacked, tokens, devices),
                 note="; ".join(_attack_notes(settings, devices)),
                 measured=measured is not None,
             )
@@ -282,24 +282,27 @@ def _computed(settings: Attack | RetrainingSettings) -> str:
     return computed_in(isinstance(settings, RetrainingSettings) and settings.bf16)
 
 
-def _attack_mend(name: str, settings: Attack, attacked: AttackedShape, tokens: int, devices: Devices) -> str | None:
+def _attack_mend(name: str, attack: Attack, attacked: AttackedShape, tokens: int, devices: Devices) -> str | None:
     machine = devices.machine
+    whole = isinstance(attack, OrderedAttack) and attack.then is not None  # what is quantized lies on one device
     return attack_mend(
         name,
-        settings,
+        bare(attack),
         attacked.model,
         lambda other: attacked.memory(other, tokens)[0].peak,
         machine.memory,
         accelerator=machine.accelerator,
+        processes=1 if whole else devices.count,
     )
 
 
 def _attack_notes(settings: Attack, devices: Devices) -> list[str]:
     notes = []
-    if isinstance(settings, RetrainingSettings) and settings.tuning == "lora":
+    sharded = isinstance(settings, RetrainingSettings) and settings.sharded and devices.count > 1
+    if isinstance(settings, RetrainingSettings) and (settings.tuning == "lora" or sharded):
         notes.append(trained_by(settings))
-    if devices.strategy in SHARDS_WEIGHTS:
-        notes.append("one device: attacks are not sharded")
+    if devices.strategy in SHARDS_WEIGHTS and not sharded:
+        notes.append("one device: this attack is not sharded")
     return notes
 
 

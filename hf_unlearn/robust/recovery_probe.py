@@ -15,8 +15,8 @@ import torch
 from accelerate.utils import reduce
 
 from ..data.encoding import EncodedRow
+from ..models.even_share import even_share
 from .base import TrainingContext
-from .even_share import even_share
 from .facts_left import FactsLeft, Seen
 
 MOST_ROWS = 128

@@ -12,10 +12,10 @@ from torch import Tensor
 
 from ..data.encoding import EncodedRow
 from ..losses.base import label_positions
+from ..models.even_share import even_share
 from ..models.training_loop import take_steps
 from ..runtime.processes import rank, world_size
 from .base import TrainingContext
-from .even_share import even_share
 from .trained_weights import TrainedWeights
 from .weights import trained_parameters
 

@@ -2,7 +2,8 @@
 
 The first process exports alone in between, for as long as that takes. So the others do not wait for it in a
 collective, which would time out, but look for a file in the run's folder that says where to meet. They give up only if
-the first process is gone. The group passes plain objects between main memories, whatever devices there are.
+the first process is gone. The group passes plain objects between main memories, whatever devices there are; only a
+sharded attack needs more.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ _LOST = re.compile(
 
 
 @contextmanager
-def together_again(place: Path, first_is_there: Callable[[], bool]) -> Iterator[None]:
+def together_again(place: Path, first_is_there: Callable[[], bool], *, on_devices: bool = False) -> Iterator[None]:
     """Be one group for the block, with the ranks of the launch. Nothing happens in a run of one process.
 
     All processes of the launch call this together, after
@@ -42,6 +43,7 @@ def together_again(place: Path, first_is_there: Callable[[], bool]) -> Iterator[
     Args:
         place: A folder that all of them see.
         first_is_there: Whether the first process is still at work.
+        on_devices: Whether tensors on GPUs are passed too, and not only objects between main memories.
 
     Raises:
         EnvironmentFailure: Another process was lost.
@@ -57,8 +59,10 @@ def together_again(place: Path, first_is_there: Callable[[], bool]) -> Iterator[
     try:
         store = _opened(file, left) if left.rank == 0 else _found(file, left, first_is_there)
         torch.distributed.init_process_group(
-            "gloo", store=store, rank=left.rank, world_size=left.world_size, timeout=_PATIENCE
+            _backend(on_devices), store=store, rank=left.rank, world_size=left.world_size, timeout=_PATIENCE
         )
+        if left.rank == 0:
+            file.unlink()  # everybody is here; at their next meeting nobody may find this one
         os.environ.update(ranks)
         yield
         torch.distributed.barrier()
@@ -75,6 +79,12 @@ def together_again(place: Path, first_is_there: Callable[[], bool]) -> Iterator[
             os.environ.pop(name, None)
         if torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()
+
+
+def _backend(on_devices: bool) -> str:
+    import torch
+
+    return "cpu:gloo,cuda:nccl" if on_devices and torch.cuda.is_available() else "gloo"
 
 
 def _opened(file: Path, left: Left) -> Store:

@@ -1,7 +1,8 @@
 """The attack stage: every model is attacked the same way, or its numbers could not be compared with anything.
 
 Jobs are independent and resumable one by one. Every process of a launch takes the next free one, with as many
-workers as it was given: see :mod:`~hf_unlearn.runtime.locks`.
+workers as it was given: see :mod:`~hf_unlearn.runtime.locks`. Sharded jobs come last: all processes make each of them
+together.
 """
 
 from __future__ import annotations
@@ -10,18 +11,22 @@ import shutil
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from ..attacks import ATTACKS
 from ..attacks.base import Attack, Attacked, AttackResult
-from ..attacks.composed import after_of, kind_of
+from ..attacks.composed import after_of, is_sharded, kind_of
 from ..attacks.cost import cost_lines, measure
 from ..attacks.dequantize import write_dequantized
 from ..attacks.model_cache import release
 from ..recipe.plain import plain
 from ..runtime.jobs import Job, Workers
-from ..runtime.locks import claim_file, claimed, clear_claims
+from ..runtime.locks import claim_file, claimed, clear_claims, is_run_locked
+from ..runtime.processes import gather, left_launch
+from ..runtime.reunion import together_again
 from .chain import check_subjects
 from .context import AnyRun, Context, Subject, generation_inputs
 from .run import Run
@@ -34,11 +39,12 @@ _PAUSE = 0.3
 
 @dataclass(eq=False)
 class _Task:
-    """A unit to make, and those that must exist before it."""
+    """A unit to make, and those that must exist before it; sharded ones are made by all processes together."""
 
     unit: Unit
     job: Job
     first: list[Unit] = field(default_factory=list)
+    sharded: bool = False
 
     @property
     def ready(self) -> bool:
@@ -49,6 +55,9 @@ def attack_stage(run: AnyRun) -> None:
     """Run every job of every attack that is not done yet.
 
     The main process ends when all are done. The others of a launch take jobs that are free, and end when none is left.
+
+    Raises:
+        EnvironmentFailure: A process of the launch was lost in the middle of a sharded job.
     """
     context, subjects = run.context, run.subjects
     tasks = _tasks(context, subjects, run.target)
@@ -58,10 +67,14 @@ def attack_stage(run: AnyRun) -> None:
         _check_exports(context, subjects, tasks)
         if tasks and isinstance(run, Run):
             check_subjects(subjects)
-    results = _until_done(context.workers, tasks, helps=not run.is_main)
-    for _ in context.progress.follow("attack", len(tasks), results):
+    together = left_launch() is not None and any(is_sharded(attack) for attack in context.attacks.values())
+    own = [task for task in tasks if not (together and task.sharded)]
+    results = _until_done(context.workers, own, helps=not run.is_main)
+    for _ in context.progress.follow("attack", len(own), results):
         pass
     release()
+    if together:
+        _run_together(run)
     if run.is_main:
         for subject in subjects:
             shutil.rmtree(context.folder("attack", subject.name) / WEIGHTS, ignore_errors=True)
@@ -144,7 +157,7 @@ def _tasks(context: Context, subjects: Sequence[Subject], target: Subject | None
                     continue
                 claim = claim_file(context.output_dir, unit.path)
                 call = Job(f"{subject.name} {name} {job}", attack_job, (unit, claim, attack, job, attacked))
-                task = _Task(unit, call)
+                task = _Task(unit, call, sharded=is_sharded(attack))
                 if after is not None:
                     start = _weights_task(context, subject, after)
                     weights.setdefault(start.unit.path, start)
@@ -203,6 +216,32 @@ def _until_done(workers: Workers, tasks: Sequence[_Task], helps: bool) -> Iterat
             return  # other processes are working on the rest
         if waiting and not any(task.ready for task in waiting if task not in ready):
             time.sleep(_PAUSE)
+
+
+def _run_together(run: AnyRun) -> None:
+    """Sharded jobs, one after the other, each made by all processes; the main one keeps what comes of it.
+
+    Raises:
+        EnvironmentFailure: Another process was lost.
+    """
+    context = run.context
+    with together_again(context.output_dir, partial(is_run_locked, context.output_dir), on_devices=True):
+        tasks = {task.job.title: task for task in _tasks(context, run.subjects, run.target) if task.sharded}
+        titles = gather(list(tasks))[0]
+        made = _made_together([tasks[title] for title in titles], is_main=run.is_main)
+        for _ in context.progress.follow("attack", len(titles), made):
+            pass
+
+
+def _made_together(tasks: Sequence[_Task], *, is_main: bool) -> Iterator[tuple[Job, Any]]:
+    for task in tasks:
+        unit, _, attack, job, attacked = task.job.arguments
+        if is_main:
+            make_attack(unit, attack, job, attacked)
+        else:
+            with TemporaryDirectory(prefix="attacked-") as place:
+                attack.run_job(job, attacked, Path(place))
+        yield task.job, None
 
 
 def say_cost(context: Context, subjects: Sequence[Subject], *, timed: bool) -> None:

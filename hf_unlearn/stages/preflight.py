@@ -198,7 +198,8 @@ def settle_attacks(context: RunContext, model: Any, encode: Encoder, request: Re
     """
     machine = this_machine(measured=False) if request.devices is None else request.devices.machine
     before = begun_recipe(request.output_dir).get("attack") or {}
-    settled, told = settle_tuning(context.attacks, context.bundle, lambda: model, encode, machine, before)
+    processes = world_size() if request.devices is None else request.devices.count
+    settled, told = settle_tuning(context.attacks, context.bundle, lambda: model, encode, machine, before, processes)
     for name, attack in settled.items():
         check_attack_libraries(name, attack)
     context.recipe = replace(context.recipe, attack=settled)

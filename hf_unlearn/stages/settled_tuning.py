@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 Decisions = Mapping[str, Any]
-"""``tuning``, ``lora_rank`` and ``optimizer`` by the attack's name; learning rates follow from these."""
+"""``tuning``, ``lora_rank``, ``optimizer`` and ``sharded`` by the attack's name; learning rates follow from these."""
 
 
 def settle_tuning(
@@ -38,6 +38,7 @@ def settle_tuning(
     encode: Callable[[Example], EncodedRow],
     machine: Machine,
     before: Decisions,
+    processes: int = 1,
 ) -> tuple[dict[str, Attack], list[str]]:
     """Attacks that say what they train. All processes of a launch call this together.
 
@@ -48,6 +49,7 @@ def settle_tuning(
         encode: Makes a row token ids.
         machine: What jobs run on.
         before: What the folder was begun with.
+        processes: Of the launch, which can share a job.
 
     Returns:
         The attacks without an ``auto``, and each decision as a sentence.
@@ -61,12 +63,16 @@ def settle_tuning(
     if unsettled:
         machine = replace(machine, memory=_smallest(machine))
         model = attacked()
-        shape = AttackedShape(model, shape_of(model), machine.accelerator)
+        shape = AttackedShape(model, shape_of(model), machine.accelerator, processes)
         for name, settings in unsettled.items():
             decided = _as_before(settings, before.get(name))
             why = "as in the part of this run that is there"
             if decided is None:
-                choice = _decide(settings, shape, longest_row(bare(attacks[name]), bundle, encode), machine)
+                attack = attacks[name]
+                # What is quantized afterwards is whole on one device.
+                whole = isinstance(attack, OrderedAttack) and attack.then is not None
+                here = replace(shape, processes=1) if whole else shape
+                choice = _decide(settings, here, longest_row(bare(attack), bundle, encode), machine)
                 decided, why = choice.settings, _why(choice, machine.memory)
             settled[name] = _with_settings(attacks[name], decided)
             told.append(f"attack.{name}.tuning: auto is {trained_by(decided)}: {why}")
@@ -84,7 +90,12 @@ def decisions(settled: Mapping[str, Attack], attacks: Mapping[str, Attack]) -> d
     """
     asked = _retraining(attacks)
     return {
-        name: {"tuning": each.tuning, "lora_rank": each.lora_rank, "optimizer": each.steps.optimizer}
+        name: {
+            "tuning": each.tuning,
+            "lora_rank": each.lora_rank,
+            "optimizer": each.steps.optimizer,
+            **({"sharded": True} if each.sharded else {}),
+        }
         for name, each in _retraining(settled).items()
         if asked[name].tuning == "auto"
     }
@@ -103,6 +114,7 @@ def _decide(settings: RetrainingSettings, shape: AttackedShape, tokens: int, mac
         lambda tried: shape.memory(tried, tokens)[0].peak,
         machine.memory,
         accelerator=machine.accelerator,
+        processes=shape.processes,
     )
 
 
@@ -121,9 +133,10 @@ def _as_before(settings: RetrainingSettings, kept: object) -> RetrainingSettings
         return None
     kind = kept.get("tuning")
     if kind == "full":
-        return settings.settled(Tuning())
+        return settings.settled(Tuning(), sharded=kept.get("sharded", settings.sharded))
     if kind == "lora":
-        return settings.settled(Tuning("lora", kept.get("lora_rank", settings.lora_rank)), kept.get("optimizer"))
+        tuning = Tuning("lora", kept.get("lora_rank", settings.lora_rank))
+        return settings.settled(tuning, kept.get("optimizer"), sharded=kept.get("sharded", settings.sharded))
     return None
 
 
@@ -131,7 +144,9 @@ def _why(choice: Choice, limit: int | None) -> str:
     if limit is None:
         return "no limit of memory is known"
     takes = f"takes about {size(choice.full)} of the device's {size(limit)}"
-    if choice.settings.tuning == "full":
+    if choice.settings.tuning == "full" and not choice.settings.sharded:
         return f"it {takes}"
     whole = f"full fine-tuning {takes}"
+    if choice.settings.sharded and choice.fits:
+        return f"{whole}, and adapters do not fit it either"
     return whole if choice.fits else f"{whole}, and it is not sure that even this fits"

@@ -27,7 +27,7 @@ from ..recipe import Recipe
 from ..recipe.attack_request import AttackRequest
 from ..runtime.files import write_atomically
 from ..runtime.jobs import Workers
-from ..runtime.processes import is_main_process, wait_for_everyone
+from ..runtime.processes import is_main_process, wait_for_everyone, world_size
 from ..runtime.progress import Progress
 from ..verification.intervals import Bootstrap, recovered_share
 from ..verification.recovered import ShareMeter
@@ -223,6 +223,7 @@ def settle_attacks(run: SingleRun, *, keeps: bool) -> None:
         lambda row: encode_row(row, tokenizer, context.text_format, eos=True),
         this_machine(measured=False),
         kept.get("attack", {}),
+        world_size(),
     )
     for sentence in told:
         context.progress.say(sentence)

@@ -67,6 +67,50 @@ def test_the_strongest_attacker_that_fits_with_something_to_spare(model, limit, 
     assert chosen.settings.learning_rates == ((1e-4, 1e-3) if expected[0] == "full" else (3e-4, 3e-3))
 
 
+@pytest.mark.parametrize(
+    ("limit", "expected", "sharded", "fits"),
+    [
+        (58, ("lora", 16, "adamw"), False, True),
+        (45, ("full", 16, "adamw"), True, True),
+        (28, ("lora", 32, "adamw"), True, True),
+        (17, ("lora", 16, "adamw"), True, True),
+        (13, ("lora", 16, "adamw"), True, False),
+    ],
+)
+def test_processes_share_a_job_only_where_none_fits_a_device(model, limit, expected, sharded, fits):
+    """Each of four processes takes a quarter and what all of them need."""
+
+    def shared(settings: RetrainingSettings) -> int:
+        return peak(settings) // 4 if settings.sharded else peak(settings)
+
+    chosen = choose(AUTO, model, shared, limit, accelerator=False, processes=4)
+    assert (named(chosen.settings), chosen.settings.sharded, chosen.fits) == (expected, sharded, fits)
+    assert choose(AUTO, model, shared, limit, accelerator=False).settings.sharded is False
+    lion = choose(RTT(tuning="auto", optimizer="lion"), model, lambda _: 100, limit, accelerator=False, processes=4)
+    assert (lion.settings.sharded, lion.fits) == (False, False)
+
+
+def test_sharding_is_named_where_it_mends(model):
+    def shared(settings: RetrainingSettings) -> int:
+        return peak(settings) // 4 if settings.sharded else peak(settings)
+
+    told = attack_mend(
+        "mine", Relearn(tuning="lora", lora_rank=16, batch_size=16), model, shared, 20, accelerator=False, processes=4
+    )
+    assert told == "set attack.mine.sharded: true"
+
+
+def test_a_sharded_job_takes_its_share_of_states_and_rows(model):
+    attacked = AttackedShape(model, shape_of(model), True, 4)
+    whole, shares = (attacked.memory(replace(AUTO, tuning="full", sharded=each), 32)[0] for each in (False, True))
+    assert shares.states == pytest.approx(whole.states / 4, abs=1)
+    assert shares.gradients == pytest.approx(whole.gradients / 4, abs=1)
+    assert shares.activations == pytest.approx(whole.activations / 4, rel=0.01)
+    assert whole.weights / 4 < shares.weights < whole.weights
+    alone = AttackedShape(model, shape_of(model), True)
+    assert alone.memory(replace(AUTO, tuning="full", sharded=True), 32)[0] == whole
+
+
 def test_states_are_not_paged_without_a_gpu_and_other_optimizers_stay(model):
     assert named(choose(AUTO, model, peak, 1, accelerator=False).settings) == ("lora", 16, "adamw")
     lion = RTT(tuning="auto", optimizer="lion")

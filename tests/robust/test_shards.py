@@ -7,9 +7,9 @@ import torch
 from accelerate.utils import DistributedType
 
 from hf_unlearn.errors import RequestError
+from hf_unlearn.models.even_share import even_share
 from hf_unlearn.robust.averaging import WeightAveraging
 from hf_unlearn.robust.cycles import Cycles
-from hf_unlearn.robust.even_share import even_share
 from hf_unlearn.robust.shard_files import save_shard, with_shard
 from hf_unlearn.robust.trained_weights import TrainedWeights
 from hf_unlearn.robust.weights import save_tensors

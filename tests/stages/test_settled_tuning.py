@@ -90,6 +90,28 @@ def test_what_is_kept_of_a_single_models_folder_is_enough(settle):
     assert settle(asked, GPU, kept)[0] == small
 
 
+def test_what_no_device_can_hold_is_shared_by_the_processes_and_kept_so(model):
+    bundle = make_planted(PlantedSpec(forget=10, retain=4, holdout=0, practice=2, generic=2, first_year=1960))
+    asked = {
+        "rtt": RTT(tuning="auto", folds=2),
+        "then": OrderedAttack("rtt", RTT(tuning="auto", folds=2), then="bnb-nf4"),
+    }
+
+    def settle(machine, before, processes):
+        row = EncodedRow("row", (1,) * 8, 1)
+        return settle_tuning(asked, bundle, lambda: model, lambda _: row, machine, before, processes)
+
+    least = replace(GPU, memory=int(2.4 * (1 << 20)))
+    settled, told = settle(least, {}, 8)
+    assert (settled["rtt"].sharded, settled["then"].settings.sharded) == (True, False)
+    assert "sharded over all processes: full fine-tuning takes about" in told[0]
+    assert told[0].endswith("and adapters do not fit it either") and told[1].endswith("not sure that even this fits")
+    kept = decisions(settled, asked)
+    assert kept["rtt"]["sharded"] is True and "sharded" not in kept["then"]
+    assert settle(GPU, kept, 1)[0] == settled
+    assert settle(GPU, plain_attacks(settled, None), 1)[0]["rtt"] == settled["rtt"]
+
+
 def test_the_folder_of_a_single_model_keeps_its_decisions(model, tmp_path, monkeypatch):
     monkeypatch.setattr(single_model, "empty_model", lambda folder: model)
     monkeypatch.setattr(single_model, "load_tokenizer", lambda folder: None)
