@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import posixpath
 import re
+import runpy
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +68,9 @@ def slug(heading: str, separator: str) -> str:
 
 
 def on_config(config: Any) -> Any:
-    """Anchors as in the repository."""
+    """Anchors as in the repository, and a link to it where it has an address."""
+    if address := runpy.run_path(str(ROOT / "hf_unlearn" / "version.py"))["REPOSITORY"]:
+        config.repo_url, config.repo_name = address, "hf_unlearn"
     config.mdx_configs.setdefault("toc", {})["slugify"] = slug
     return config
 

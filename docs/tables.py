@@ -1,7 +1,8 @@
 """Tables of the documentation that are made from the code.
 
 ``python docs/tables.py --write`` fills every ``<!-- generated:NAME -->`` ... ``<!-- /generated -->`` block of the
-pages in this folder; ``--check`` says which page is out of date and ends with 1 if one is.
+pages in this folder, and writes the index of the registries that lists are read from without torch; ``--check`` says
+which file is out of date and ends with 1 if one is.
 """
 
 from __future__ import annotations
@@ -227,6 +228,21 @@ def blocks() -> dict[str, Callable[[], str]]:
     }
 
 
+def registries_index() -> str:
+    """The index of the registries whose modules need torch, from the registries themselves."""
+    from hf_unlearn.controls import CONTROLS
+    from hf_unlearn.losses import FORGET_LOSSES, RETAIN_LOSSES
+    from hf_unlearn.quantization import FORMATS
+    from hf_unlearn.registry_index import index_text
+    from hf_unlearn.robust import ROBUST
+
+    made = {}
+    for registry in (FORGET_LOSSES, RETAIN_LOSSES, ROBUST, CONTROLS, FORMATS):
+        registry.entries()  # from here on it describes what is registered, not what the index says
+        made[registry.kind] = (registry.modules, list(registry.described().values()))
+    return index_text(made)
+
+
 def filled(text: str) -> str:
     """A page with all its blocks made anew.
 
@@ -278,10 +294,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     what.add_argument("--write", action="store_true", help="make all blocks anew")
     what.add_argument("--check", action="store_true", help="only say which pages are out of date")
     arguments = parser.parse_args(argv)
+    from hf_unlearn.registry_index import INDEX
+
     stale = []
-    for page in sorted(DOCS.glob("*.md")):
-        text = page.read_text(encoding="utf-8")
-        new = filled(text)
+    made = {INDEX: lambda _: registries_index()} | dict.fromkeys(sorted(DOCS.glob("*.md")), filled)
+    for page, make in made.items():
+        text = page.read_text(encoding="utf-8") if page.exists() else ""
+        new = make(text)
         if new != text:
             stale.append(page.name)
             if arguments.write:

@@ -2,7 +2,8 @@
 
 ``hf-unlearn list``, the tables in the docs and the recipe checks are all made from these entries.
 A new loss, format, attack or metric is one new file with one decorated object: the package that holds the
-file imports all its modules when the registry is first read.
+file imports all its modules when a registered object is first asked for. Names and words alone are read from
+:mod:`hf_unlearn.registry_index`, so that a list or a misspelled name need not wait for torch.
 """
 
 from __future__ import annotations
@@ -11,13 +12,13 @@ import difflib
 import importlib
 import json
 import math
-import pkgutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from types import MappingProxyType
 from typing import Any, Generic, TypeVar
 
 from .errors import RequestError
+from .registry_index import indexed_entries, module_names
 
 T = TypeVar("T")
 
@@ -63,10 +64,17 @@ class Entry(Generic[T]):
 
 
 class Registry(Generic[T]):
-    """Named entries of one kind, filled by the modules of one or more packages."""
+    """Named entries of one kind, filled by the modules of one or more packages.
 
-    def __init__(self, kind: str, *packages: str) -> None:
+    Args:
+        kind: What one entry is called in messages.
+        packages: Packages whose modules register something.
+        facts: Attributes of the registered objects that are listed too.
+    """
+
+    def __init__(self, kind: str, *packages: str, facts: tuple[str, ...] = ()) -> None:
         self.kind = kind
+        self.facts = facts
         self._packages = packages
         self._entries: dict[str, Entry[T]] = {}
         self._loaded = False
@@ -97,29 +105,69 @@ class Registry(Generic[T]):
 
         return add
 
+    @property
+    def modules(self) -> list[str]:
+        """Full names of the modules that may register something, sorted. None of them is imported."""
+        return [name for package in self._packages for name in module_names(package)]
+
     def _load(self) -> None:
         if self._loaded:
             return
         self._loaded = True
-        for package_name in self._packages:
-            package = importlib.import_module(package_name)
-            for module in pkgutil.iter_modules(package.__path__):
-                importlib.import_module(f"{package_name}.{module.name}")
+        for module in self.modules:
+            importlib.import_module(module)
+
+    def described(self) -> dict[str, dict[str, Any]]:
+        """Every entry and its facts as plain data, by name. Imports nothing that the index can tell."""
+        indexed = None if self._loaded else indexed_entries(self.kind, self.modules)
+        if indexed is None:
+            self._load()
+        here = {name: self._plain(entry) for name, entry in self._entries.items()}
+        return dict(sorted({**(indexed or {}), **here}.items()))
+
+    def _plain(self, entry: Entry[T]) -> dict[str, Any]:
+        return {**entry.to_dict(), **{fact: getattr(entry.value, fact) for fact in self.facts}}
 
     def names(self) -> list[str]:
-        """All names, sorted."""
-        self._load()
-        return sorted(self._entries)
+        """All names, sorted. Imports nothing that the index can tell."""
+        return list(self.described())
 
     def entries(self) -> list[Entry[T]]:
         """All entries, sorted by name."""
-        return [self._entries[name] for name in self.names()]
+        self._load()
+        return [self._entries[name] for name in sorted(self._entries)]
+
+    def require(self, name: str) -> None:
+        """Refuse a name of nothing. Imports nothing that the index can tell.
+
+        Raises:
+            RequestError: There is no such entry; it names the nearest one.
+        """
+        if name not in (known := self.names()):
+            raise RequestError(f"there is no {self.kind} called {name!r}: {suggest(name, known)}")
+
+    def require_parameters(self, name: str, keys: Iterable[str]) -> None:
+        """Refuse parameters that an entry does not have. Imports nothing that the index can tell.
+
+        Raises:
+            RequestError: There is no such entry, or it has no such parameter; it names the nearest one.
+        """
+        self.require(name)
+        defaults = self.described()[name]["defaults"]
+        for key in keys:
+            if key not in defaults:
+                known = suggest(key, sorted(defaults)) if defaults else "it has none"
+                raise RequestError(f"{self.kind} {name!r} has no parameter {key!r}: {known}")
 
     def get(self, name: str) -> Entry[T]:
-        """The entry called ``name``; a :class:`RequestError` naming the nearest one if there is none."""
+        """The entry called ``name``.
+
+        Raises:
+            RequestError: There is none; it names the nearest one.
+        """
+        self.require(name)  # first without the modules, which take seconds
         self._load()
-        if name not in self._entries:
-            raise RequestError(f"there is no {self.kind} called {name!r}: {suggest(name, self.names())}")
+        self.require(name)
         return self._entries[name]
 
 
@@ -130,9 +178,14 @@ def _field_defaults(value: Any, names: tuple[str, ...]) -> dict[str, Any]:
 
 
 def suggest(wrong: str, right: list[str]) -> str:
-    """A clause that names the nearest right word, or all of them."""
+    """A clause that names the nearest right word, those that a part of them leads to, or all of them."""
     near = difflib.get_close_matches(wrong, right, n=1, cutoff=0.5)
-    return did_you_mean(near[0]) if near else f"there are {', '.join(right)}"
+    if near:
+        return did_you_mean(near[0])
+    parts = [word for word in right if len(wrong) > 2 and wrong.lower() in word.lower()]
+    if 0 < len(parts) < len(right):
+        return did_you_mean(parts[0]) if len(parts) == 1 else f"did you mean one of {', '.join(parts)}?"
+    return f"there are {', '.join(right)}"
 
 
 def did_you_mean(right: str) -> str:
@@ -184,11 +237,8 @@ def build(registry: Registry[Any], name: str, parameters: Mapping[str, Any]) -> 
     Raises:
         RequestError: If the name or a parameter is unknown, or a value is refused.
     """
+    registry.require_parameters(name, parameters)
     entry = registry.get(name)
-    for key in parameters:
-        if key not in entry.defaults:
-            known = suggest(key, sorted(entry.defaults)) if entry.defaults else "it has none"
-            raise RequestError(f"{registry.kind} {name!r} has no parameter {key!r}: {known}")
     values = {key: coerce(f"{name}.{key}", value, entry.defaults[key]) for key, value in parameters.items()}
     return entry.value(**values)
 

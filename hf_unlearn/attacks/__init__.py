@@ -11,7 +11,7 @@ from ..errors import RequestError
 from ..registry import Registry, suggest
 from .base import Attack
 
-ATTACKS: Registry[type[Attack]] = Registry("attack", "hf_unlearn.attacks")
+ATTACKS: Registry[type[Attack]] = Registry("attack", "hf_unlearn.attacks", facts=("judged",))
 TIERS = ("quick", "release", "deep")
 
 __all__ = ["ATTACKS", "TIERS", "Attack", "tier_names"]

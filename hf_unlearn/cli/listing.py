@@ -40,47 +40,39 @@ def _cell(value: Any) -> str:
 def _losses() -> list[dict[str, Any]]:
     from ..losses import FORGET_LOSSES, RETAIN_LOSSES
 
-    forget = [{**entry.to_dict(), "kind": "forget"} for entry in FORGET_LOSSES.entries()]
-    return forget + [{**entry.to_dict(), "kind": "retain"} for entry in RETAIN_LOSSES.entries()]
+    forget = [{**entry, "kind": "forget"} for entry in FORGET_LOSSES.described().values()]
+    return forget + [{**entry, "kind": "retain"} for entry in RETAIN_LOSSES.described().values()]
 
 
 def _alternates() -> list[dict[str, Any]]:
     from ..data.alternates import ALTERNATES
 
-    return [entry.to_dict() for entry in ALTERNATES.entries()]
+    return list(ALTERNATES.described().values())
 
 
 def _robust() -> list[dict[str, Any]]:
     from ..robust import ROBUST
 
-    return [entry.to_dict() for entry in ROBUST.entries()]
+    return list(ROBUST.described().values())
 
 
 def _formats() -> list[dict[str, Any]]:
     from ..quantization import ALIASES, FORMATS
+    from ..quantization.libraries import check_libraries
 
     found = []
-    for entry in FORMATS.entries():
-        kind = entry.value
+    for name, entry in FORMATS.described().items():
+        needed = {fact: entry.pop(fact) for fact in ("package", "versions", "companions", "extra")}
         try:
-            kind().check_available()
+            check_libraries(name, **needed)
             status = "installed"
         except EnvironmentFailure as error:
             status = str(error)
         # transformers is not an extra: plain formats need nothing.
-        extra = "" if kind.package == "transformers" or not entry.needs else kind.extra
+        extra = "" if needed["package"] == "transformers" or not entry["needs"] else needed["extra"]
+        aliases = [short for short, full in ALIASES.items() if full == name]
         found.append(
-            {
-                **entry.to_dict(),
-                "aliases": [short for short, full in ALIASES.items() if full == entry.name],
-                "bits": kind.bits,
-                "group_size": kind.group_size,
-                "extra": extra,
-                "cpu": kind.cpu,
-                "published": kind.published,
-                "installed": status == "installed",
-                "status": status,
-            }
+            {**entry, "aliases": aliases, "extra": extra, "installed": status == "installed", "status": status}
         )
     return found
 
@@ -88,15 +80,15 @@ def _formats() -> list[dict[str, Any]]:
 def _attacks() -> list[dict[str, Any]]:
     from ..attacks import ATTACKS
 
-    return [{**entry.to_dict(), "judged": entry.value.judged} for entry in ATTACKS.entries()]
+    return list(ATTACKS.described().values())
 
 
 def _metrics() -> list[dict[str, Any]]:
     from ..evaluation.aggregates import AGGREGATES
     from ..evaluation.metrics import METRICS
 
-    rows = [{**entry.to_dict(), "kind": "row"} for entry in METRICS.entries()]
-    return rows + [{**entry.to_dict(), "kind": "aggregate"} for entry in AGGREGATES.entries()]
+    rows = [{**entry, "kind": "row"} for entry in METRICS.described().values()]
+    return rows + [{**entry, "kind": "aggregate"} for entry in AGGREGATES.described().values()]
 
 
 def _recipes() -> list[dict[str, Any]]:

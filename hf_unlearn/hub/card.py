@@ -21,7 +21,7 @@ from ..reporting.words import key_words, listed, show
 from ..verification.references import IDENTITY
 from ..verification.report import AttackRun
 from ..verification.report_file import REPORT_FILE, load_report, write_report
-from ..version import __version__
+from ..version import REPOSITORY, __version__
 from .card_tables import (
     emissions,
     forgotten_rows_table,
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 _OUTCOMES = {"failed": "**failed**", "inconclusive": "not settled", "passed": "survived"}
 _PLAIN_LIBRARIES = ("torch", "transformers")
 _SHOWN_SETTINGS = 3
-PROJECT_URL = "https://pypi.org/project/hf_unlearn/"
+PROJECT_URL = REPOSITORY or "https://pypi.org/project/hf_unlearn/"
 
 
 @dataclass(frozen=True)

@@ -33,12 +33,24 @@ CALIBRATION_KINDS = ("generic", "forget-aware")
 class FormatRegistry(Registry["type[Format]"]):
     """Formats by name, by a shorter name, and with their choice of calibration text."""
 
+    def require(self, name: str) -> None:
+        """Refuse a name of nothing, without the modules.
+
+        Raises:
+            RequestError: There is no such format, or the choice after ``@`` is not one of this format.
+        """
+        short, at, kind = full_name(name).partition("@")
+        super().require(short)
+        if at:
+            _check_kind(short, kind, calibrated=self.described()[short]["calibrated"])
+
     def get(self, name: str) -> Entry[type[Format]]:
         """The entry called ``name``.
 
         Raises:
             RequestError: There is none, or the choice after ``@`` is not one of this format.
         """
+        self.require(name)
         short, at, kind = full_name(name).partition("@")
         entry = super().get(short)
         return _calibrated(entry, kind) if at else entry
@@ -50,15 +62,19 @@ def full_name(name: str) -> str:
     return ALIASES.get(short, short) + at + kind
 
 
-def _calibrated(entry: Entry[type[Format]], kind: str) -> Entry[type[Format]]:
-    name = f"{entry.name}@{kind}"
-    if not entry.value.calibrated:
-        raise RequestError(f"there is no format called {name!r}: {entry.name} needs no calibration text")
+def _check_kind(short: str, kind: str, *, calibrated: bool) -> None:
+    name = f"{short}@{kind}"
+    if not calibrated:
+        raise RequestError(f"there is no format called {name!r}: {short} needs no calibration text")
     if kind not in CALIBRATION_KINDS:
         raise RequestError(
             f"there is no format called {name!r}: the part after @ must be the calibration "
             f"text, {suggest(kind, list(CALIBRATION_KINDS))}"
         )
+
+
+def _calibrated(entry: Entry[type[Format]], kind: str) -> Entry[type[Format]]:
+    name = f"{entry.name}@{kind}"
     value = _with_kind(entry.value, name, kind)
     return replace(entry, name=name, value=value, summary=f"{entry.summary}; {kind} calibration")
 
@@ -68,7 +84,9 @@ def _with_kind(value: type[Format], name: str, kind: str) -> type[Format]:
     return type(value.__name__, (value,), {"name": name, "calibration_kind": kind, "__doc__": value.__doc__})
 
 
-FORMATS = FormatRegistry("format", "hf_unlearn.quantization")
+# What a list says of a format, and what tells whether it can be made here.
+_FACTS = ("bits", "group_size", "package", "versions", "companions", "extra", "cpu", "published", "calibrated")
+FORMATS = FormatRegistry("format", "hf_unlearn.quantization", facts=_FACTS)
 
 
 def calibration_kinds(formats: Sequence[str], default: str) -> dict[str, str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.metadata
 import json
 import shutil
 from abc import ABC, abstractmethod
@@ -13,11 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
-from packaging.specifiers import SpecifierSet
 from torch import nn
 from transformers import PreTrainedModel
 
-from ..errors import EnvironmentFailure, MissingExtraError, RequestError
+from ..errors import EnvironmentFailure, RequestError
 from ..models.decoder import linear_layers, tower_layers
 from ..models.loading import (
     copy_tokenizer,
@@ -28,6 +26,7 @@ from ..models.loading import (
 )
 from ..models.memory import release_memory
 from ..runtime.log_filters import hidden_library_bars, quiet_backends
+from .libraries import check_libraries
 from .uncalled import uncalled_layers
 
 if TYPE_CHECKING:
@@ -126,21 +125,17 @@ class Format(ABC):
     # Set by export for the time of a write.
     calibration: Calibration | None = None
 
-    def check_available(self) -> None:
+    def check_available(self) -> str:
         """Check the format's libraries.
+
+        Returns:
+            The version of ``package``.
 
         Raises:
             MissingExtraError: One is not installed.
             EnvironmentFailure: It is, in a version that does not work.
         """
-        for package in self.companions:
-            self._version_of(package)
-        version = self._version()
-        if version not in SpecifierSet(self.versions, prereleases=True):
-            raise EnvironmentFailure(
-                f"format {self.name} needs {self.package} {self.versions}, and {version} is installed: run  "
-                f"pip install 'hf_unlearn[{self.extra}]'"
-            )
+        return check_libraries(self.name, self.package, self.versions, self.companions, self.extra)
 
     def check(self, model: PreTrainedModel) -> None:
         """Refuse a model that this format cannot be made from, before any work.
@@ -176,8 +171,7 @@ class Format(ABC):
 
         Args, result and errors are those of :func:`hf_unlearn.quantization.export_format`.
         """
-        self.check_available()
-        version = self._version()
+        version = self.check_available()
         check_source(source)
         if self.calibrated and calibration is None:
             raise RequestError(f"{self.name} is calibrated on text, but none was given: set it")
@@ -227,15 +221,6 @@ class Format(ABC):
             raise RequestError("the source model gives logits that are not finite: there is nothing to export")
         error = ((self.reloaded_logits(target) - expected).norm() / expected.norm()).item()
         return error if error == error else float("inf")
-
-    def _version(self) -> str:
-        return self._version_of(self.package)
-
-    def _version_of(self, package: str) -> str:
-        try:
-            return importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            raise MissingExtraError(f"format {self.name}", package, self.extra) from None
 
 
 def check_source(source: Path) -> None:

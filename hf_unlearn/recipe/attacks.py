@@ -142,7 +142,7 @@ def _check_own_name(name: str, kind: str) -> None:
 
 def _is_format(name: str) -> bool:
     try:
-        FORMATS.get(name)
+        FORMATS.require(name)
     except RequestError:
         return False
     return True
@@ -150,7 +150,9 @@ def _is_format(name: str) -> bool:
 
 def _format(key: str, item: Located) -> str:
     with located(f"{item.where}: {key}"):
-        return full_name(FORMATS.get(full_name(str(item.value))).name)
+        name = full_name(str(item.value))
+        FORMATS.require(name)
+        return name
 
 
 def check_attack_formats(recipe: Recipe, tree: Located) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,12 +12,16 @@ from typing import Any
 from ..attacks.base import check_judgeable
 from ..attacks.composed import judged_attacks
 from ..controls import CONTROLS
+from ..data.alternates import ALTERNATES
 from ..errors import Refusals, RequestError
 from ..evaluation.metrics import METRICS
 from ..hub.metadata import plain_key_problems, verdict_problem
+from ..losses import FORGET_LOSSES, RETAIN_LOSSES
 from ..quantization import FORMATS, calibration_kinds
-from ..registry import build_part, suggest
+from ..registry import Registry, build_part, suggest
+from ..robust import ROBUST
 from ..runtime.strict_yaml import Located, first_named
+from .setting_names import GIVEN_BY_THE_RUN, declared_settings, misfits, suggest_setting
 from .spec import RESERVED_NAMES, ControlSpec, Recipe
 
 LONGEST_NAME = 200  # of the 255 that file systems allow, some go to endings such as .partial
@@ -46,8 +50,8 @@ def located(where: str) -> Iterator[None]:
         raise RequestError(f"{where}: {error}") from None
 
 
-def check_settings(tree: Located, key: str, control: str | None = None) -> None:
-    """Build a training configuration from settings once, for its checks.
+def check_setting_names(tree: Located, key: str, control: str | None = None) -> None:
+    """Names and plain types of settings, and names in them, before anything slow is imported.
 
     Args:
         tree: Mapping of fields of ``UnlearnConfig``.
@@ -55,13 +59,11 @@ def check_settings(tree: Located, key: str, control: str | None = None) -> None:
         control: Name of the positive control that they train.
 
     Raises:
-        RequestError: All unknown fields and wrong types at once; without them the first value that cannot be used.
+        RequestError: All that is wrong at once.
     """
-    from .method_settings import GIVEN_BY_THE_RUN, make_config, method_settings, suggest_setting, unfit
-
-    known = method_settings()
+    known = declared_settings()
     refusals = Refusals()
-    wrong = unfit(tree.plain())
+    wrong = misfits(tree.plain())
     for name, item in tree.value.items():
         if name in GIVEN_BY_THE_RUN:
             refusals.add(f"{item.where}: a method cannot set '{key}.{name}': {GIVEN_BY_THE_RUN[name]}")
@@ -71,6 +73,47 @@ def check_settings(tree: Located, key: str, control: str | None = None) -> None:
             refusals.add(f"{item.where}: '{key}.control' is given by the control's kind: remove it")
         elif name in wrong:
             refusals.add(f"{item.where}: {key}: {wrong[name]}")
+        elif name in _PARTS:
+            with refusals.collected(), located(f"{item.where}: {key}.{name}"):
+                _check_parts(_PARTS[name], item.plain())
+    refusals.raise_any()
+
+
+_PARTS: dict[str, Registry[Any]] = {
+    "loss_type": FORGET_LOSSES,
+    "retain_loss_type": RETAIN_LOSSES,
+    "alternates": ALTERNATES,
+    "robust": ROBUST,
+    "control": CONTROLS,
+}
+"""Settings that name what is registered, alone or in a list."""
+
+
+def _check_parts(registry: Registry[Any], given: Any) -> None:
+    """Names, and the parameters given with them; what is neither a name nor a mapping with one is left to the part."""
+    for spec in given if isinstance(given, list) else [given]:
+        if isinstance(spec, str) and not spec.lstrip().startswith("{"):
+            registry.require(spec)
+        elif isinstance(spec, Mapping) and isinstance(spec.get("name"), str):
+            registry.require_parameters(spec["name"], [key for key in spec if key != "name"])
+
+
+def check_settings(tree: Located, key: str, control: str | None = None) -> None:
+    """Build a training configuration from settings once, for its checks. Imports transformers.
+
+    Args:
+        tree: As for :func:`check_setting_names`, which it has passed.
+        key: Where the mapping is in the recipe.
+        control: Name of the positive control that they train.
+
+    Raises:
+        RequestError: All wrong types at once; without them the first value that cannot be used.
+    """
+    from .method_settings import make_config, unfit
+
+    refusals = Refusals()
+    for name, what in unfit(tree.plain()).items():
+        refusals.add(f"{tree.value[name].where}: {key}: {what}")
     refusals.raise_any()
 
     def problem(settings: dict[str, Any]) -> str | None:
@@ -116,7 +159,7 @@ def check_names(recipe: Recipe, tree: Located) -> None:
     ):
         for index, name in enumerate(names):
             with refusals.collected(), located(f"{tree.at(section, key, index)}: {section}.{key}"):
-                registry.get(name)
+                registry.require(name)
         with refusals.collected():
             _check_distinct(names, f"{section}.{key}", tree)
     refusals.raise_any()
@@ -223,6 +266,35 @@ def _check_made(wanted: Sequence[str], there: Sequence[str], key: str, tree: Loc
                 f"{tree.at(*key.split('.'), index)}: {key} names {name!r}, which the run does not make: {nearest}"
             )
     _check_distinct(wanted, key, tree)
+
+
+def check_methods(recipe: Recipe, tree: Located) -> None:
+    """The settings of each method make a configuration. Imports transformers."""
+    refusals = Refusals()
+    for index, method in enumerate(recipe.methods):
+        if method.checkpoint is None:
+            with refusals.collected():
+                check_settings(method_tree(tree, index), f"methods.{index}")
+    refusals.raise_any()
+
+
+def method_tree(tree: Located, index: int) -> Located:
+    """The settings of one method."""
+    item = tree.value["methods"].value[index]
+    return Located({name: value for name, value in item.value.items() if name != "name"}, item.where)
+
+
+def check_control_names(tree: Located) -> None:
+    """The settings of controls, as far as :func:`check_setting_names` goes."""
+    refusals = Refusals()
+    section = tree.value.get("controls")
+    for index, item in enumerate(section.value or () if section is not None else ()):
+        for name in ("settings", "learn"):
+            if isinstance(item.value, dict) and isinstance(_section(item, name).value, dict):
+                with refusals.collected():
+                    kind = item.value["kind"].plain() if "kind" in item.value else ""
+                    check_setting_names(_section(item, name), f"controls.{index}.{name}", kind)
+    refusals.raise_any()
 
 
 def check_controls(recipe: Recipe, tree: Located) -> None:

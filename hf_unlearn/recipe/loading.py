@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,15 +18,18 @@ from ..verification.gate import Gate
 from .attacks import check_attack_formats, parse_attacks, with_formats
 from .checks import (
     check_calibration,
+    check_control_names,
     check_controls,
     check_gate,
+    check_methods,
     check_name,
     check_names,
     check_publish,
-    check_settings,
+    check_setting_names,
     fill_gate,
     located,
 )
+from .setting_names import suggest_setting
 from .spec import (
     RESERVED_NAMES,
     BenchmarkSpec,
@@ -82,8 +84,8 @@ def builtin_recipes() -> dict[str, Path]:
 def parse_recipe(tree: Located) -> Recipe:
     """Turn a located YAML tree into a checked :class:`Recipe`.
 
-    Unknown and missing keys, wrong types and refused values of all sections are told at once. What does not go
-    together is told of a recipe without them, at once too.
+    Unknown and missing keys, names of nothing and wrong types in all sections are told at once, without torch. What
+    does not go together, and what only a method's own code can judge, is told of a recipe without them, at once too.
     """
     if not isinstance(tree.value, dict):
         raise RequestError(f"{tree.where}: a recipe is a mapping of keys to values")
@@ -93,7 +95,7 @@ def parse_recipe(tree: Located) -> Recipe:
     check_names(recipe, tree)
     recipe = with_formats(recipe)
     refusals = Refusals()
-    for check in (check_attack_formats, check_calibration, check_publish):
+    for check in (check_methods, check_attack_formats, check_calibration, check_publish):
         with refusals.collected():
             check(recipe, tree)
     with refusals.collected():
@@ -110,10 +112,10 @@ def _read_sections(tree: Located) -> Recipe:
     refusals = Refusals()
     with refusals.collected():
         rest = _build_plain_sections(tree)
-    if "methods" in tree.value and all(_is_packaged(tree.value[key]) for key in _HEAVY if key in tree.value):
-        refusals.raise_any()
     with refusals.collected():
         methods = _parse_methods(tree)
+    with refusals.collected():
+        check_control_names(tree)
     with refusals.collected():
         section = parse_attacks(tree.value.get("attack", Located({}, tree.where)))
     refusals.raise_any()
@@ -124,16 +126,6 @@ def _read_sections(tree: Located) -> Recipe:
         attack_left_out=section.left_out,
         **{f.name: getattr(rest, f.name) for f in dataclasses.fields(rest)},
     )
-
-
-_HEAVY = ("methods", "attack")
-"""Reading these loads torch, which takes seconds."""
-
-
-def _is_packaged(item: Located) -> bool:
-    """Whether a section stands in a recipe that comes with the package, without overrides: nothing is wrong in it."""
-    parts = item.value.values() if isinstance(item.value, dict) else item.value if isinstance(item.value, list) else ()
-    return item.where.startswith(f"{_BUILT_IN}{os.sep}") and all(map(_is_packaged, parts))
 
 
 def settle_without_target(recipe: Recipe) -> Recipe:
@@ -150,8 +142,11 @@ def settle_without_target(recipe: Recipe) -> Recipe:
 
 def _build_plain_sections(tree: Located) -> _RecipeWithoutMethods:
     """The sections without methods and attacks, and keys that name no section."""
-    sections = {key: item for key, item in tree.value.items() if key not in _HEAVY}
+    sections = {key: item for key, item in tree.value.items() if key not in _WITH_OWN_READERS}
     return build(_RecipeWithoutMethods, Located(sections, tree.where), mend=_suggest_key)
+
+
+_WITH_OWN_READERS = ("methods", "attack")
 
 
 def _sections() -> list[str]:
@@ -169,8 +164,6 @@ def _suggest_key(wrong: str, _: Sequence[str] = ()) -> str:
     near = suggest(wrong, sections)
     if near.startswith("did you mean"):
         return near
-    from .method_settings import suggest_setting  # loads transformers
-
     setting = suggest_setting(wrong)
     return setting.replace("mean '", "mean 'methods.0.") if setting.startswith("did you mean") else near
 
@@ -246,7 +239,7 @@ def _parse_method(item: Located, key: str, taken: Sequence[str]) -> MethodSpec:
         if "checkpoint" in settings:
             found = _parse_checkpoint(name, settings, key)
         else:
-            check_settings(Located(settings, item.where), key)
+            check_setting_names(Located(settings, item.where), key)
             found = MethodSpec(name, {setting: value.plain() for setting, value in settings.items()})
     refusals.raise_any()
     return found

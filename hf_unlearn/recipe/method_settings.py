@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import sys
-import types
-import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, Field, fields
-from enum import Enum
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
@@ -15,11 +12,15 @@ from transformers import TrainingArguments
 
 from ..errors import EnvironmentFailure, RequestError, one_line
 from ..models.adapters import refuse_quantized
-from ..registry import PartSpec, coerce, part_name, suggest
+from ..registry import PartSpec, part_name, suggest
 from ..robust.auto import AUTO_SETTINGS
 from ..trainer.config import UnlearnConfig
 from ..trainer.inherited import loading_settings
 from ..trainer.sign_sgd import SIGN_SGD
+from .setting_names import GIVEN_BY_THE_RUN, fit, is_enum, suggest_setting
+
+_OWN_CHOICES = {"optim": (SIGN_SGD,)}
+"""Values that the enumerations of transformers do not have."""
 
 
 def completed(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -63,37 +64,6 @@ def _is_auto(spec: PartSpec) -> bool:
         return False
 
 
-def fit(key: str, value: Any, hint: Any, default: Any) -> Any:
-    """Convert a setting to the declared type of its field.
-
-    Args:
-        key: What the setting is called, for the message.
-        value: As written by the user.
-        hint: The field's type: a class or a union of classes.
-        default: The field's default.
-
-    Raises:
-        RequestError: If ``value`` has another type, or is not one of an enumeration's values.
-    """
-    options = typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
-    kinds = [typing.get_origin(option) or option for option in options]
-    if value is None:
-        if type(None) not in kinds:
-            raise RequestError(f"{key} has no value: give it one or leave it out")
-        return value
-    choices = [str(member.value) for kind in kinds if _is_enum(kind) for member in kind]
-    choices += [SIGN_SGD] if key == "optim" else []  # which transformers does not have
-    if choices and str(value) not in choices:
-        raise RequestError(f"{key} cannot be {value!r}: {suggest(str(value), choices)}")
-    samples = [kind() for kind in kinds if kind in (bool, int, float)]
-    if samples and str not in kinds:
-        return coerce(key, value, default if isinstance(default, bool | int | float) else samples[0])
-    for kind, wanted in ((str, "text"), (list, "a list, as in [a, b]"), (dict, "a mapping of keys to values")):
-        if kinds[0] is kind and not isinstance(value, tuple(each for each in kinds if isinstance(each, type))):
-            raise RequestError(f"{key} is {value!r}, it must be {wanted}")
-    return value
-
-
 def unfit(settings: Mapping[str, Any]) -> dict[str, str]:
     """What is wrong with the types of a method's settings, by name; nothing is said of unknown ones."""
     known, hints, found = method_settings(), _hints(), {}
@@ -101,66 +71,15 @@ def unfit(settings: Mapping[str, Any]) -> dict[str, str]:
     for name in settings:
         if name in known and name in whole:  # a word such as `learning_rate: auto` is not among them
             try:
-                fit(name, whole[name], hints[name], _default(known[name]))
+                fit(name, whole[name], hints[name], _default(known[name]), _OWN_CHOICES.get(name, ()))
             except RequestError as error:
                 found[name] = str(error)
     return found
 
 
-def _is_enum(kind: Any) -> bool:
-    return isinstance(kind, type) and issubclass(kind, Enum)
-
-
-_NOT_FOR_A_METHOD = {
-    "it belongs to the run": ("output_dir", "seed", "resume_from_checkpoint", "local_rank"),
-    "it holds for every training of the run, attacks too: set data.format.end": ("end",),
-    "publishing has its own section and comes after the verdict": (
-        *("push_to_hub", "hub_token", "hub_private_repo", "hub_model_id", "hub_strategy", "hub_always_push"),
-        "hub_revision",
-    ),
-    "nothing is evaluated while a method trains, the evaluate stage does that": (
-        *("do_train", "do_eval", "do_predict", "eval_strategy", "eval_steps", "eval_delay", "eval_on_start"),
-        *("eval_do_concat_batches", "eval_use_gather_object", "eval_accumulation_steps", "batch_eval_metrics"),
-        *("per_device_eval_batch_size", "prediction_loss_only", "include_for_metrics", "bf16_full_eval"),
-        *("fp16_full_eval", "load_best_model_at_end", "metric_for_best_model", "greater_is_better"),
-    ),
-    "code that comes with a model never runs in a recipe": ("trust_remote_code",),
-    "the losses of unlearning do not use it": ("label_smoothing_factor", "label_names", "length_column_name"),
-}
-
-
-GIVEN_BY_THE_RUN = {name: why for why, names in _NOT_FOR_A_METHOD.items() for name in names}
-"""Fields of UnlearnConfig that a method cannot set, and why."""
-
-
 def method_settings() -> dict[str, Field[Any]]:
     """Fields of :class:`UnlearnConfig` that a method can set, by name."""
     return {field.name: field for field in fields(UnlearnConfig) if field.init and field.name not in GIVEN_BY_THE_RUN}
-
-
-_OTHER_NAMES = {
-    "lr": "learning_rate",
-    "epochs": "num_train_epochs",
-    "steps": "max_steps",
-    "batch_size": "per_device_train_batch_size",
-    "loss": "loss_type",
-    "method": "loss_type",
-    "retain_loss": "retain_loss_type",
-    "lora": "peft",
-}
-"""Words of other tools for a setting, which no spelling leads to."""
-
-
-def suggest_setting(wrong: str) -> str:
-    """A clause that names the nearest setting, or those that unlearning adds: there are over a hundred in all."""
-    if wrong.lower() in _OTHER_NAMES:
-        return f"did you mean {_OTHER_NAMES[wrong.lower()]!r}?"
-    near = suggest(wrong, sorted(method_settings()))
-    if near.startswith("did you mean"):
-        return near
-    inherited = {field.name for field in fields(TrainingArguments)}
-    own = ", ".join(sorted(name for name in method_settings() if name not in inherited))
-    return f"there are {own}, and the fields of transformers.TrainingArguments (learning_rate, max_steps ...)"
 
 
 def make_config(settings: Mapping[str, Any], work_dir: Path, seed: int) -> UnlearnConfig:
@@ -182,7 +101,7 @@ def make_config(settings: Mapping[str, Any], work_dir: Path, seed: int) -> Unlea
             raise RequestError(f"a method cannot set {key!r}: {GIVEN_BY_THE_RUN[key]}")
         if key not in known:
             raise RequestError(f"a method has no setting {key!r}: {suggest_setting(key)}")
-        values[key] = fit(key, value, hints[key], _default(known[key]))
+        values[key] = fit(key, value, hints[key], _default(known[key]), _OWN_CHOICES.get(key, ()))
     if isinstance(values.get("model_init_kwargs"), str):
         raise RequestError("model_init_kwargs must be a mapping of keys to values")
     # A progress bar is for a terminal; elsewhere the logged losses are lines.
@@ -208,7 +127,7 @@ def _default(field: Field[Any]) -> Any:
 def _hints() -> dict[str, Any]:
     """Types of all settings; the parent class's enumeration where it has one, because it knows the choices."""
     parent = get_type_hints(TrainingArguments)
-    listed = {name: hint for name, hint in parent.items() if any(_is_enum(part) for part in get_args(hint))}
+    listed = {name: hint for name, hint in parent.items() if any(is_enum(part) for part in get_args(hint))}
     return {**get_type_hints(UnlearnConfig), **listed}
 
 

@@ -33,6 +33,7 @@ LAYERS = (
     ("runtime",),
     ("verification",),
     ("registry",),
+    ("registry_index",),
     ("_compat",),
     ("errors",),
     ("version",),

@@ -30,23 +30,43 @@ def step():
     ],
 )
 def test_links_to_files_become_addresses(step, given, wanted):
-    assert step.with_whole_links(given, "https://x.org/o/r", "v1") == wanted
+    assert step.for_the_index(given, "https://x.org/o/r", "v1") == wanted
 
 
-def test_every_link_of_the_readme_leads_somewhere_on_the_index(step):
+@pytest.mark.parametrize(
+    ("given", "wanted"),
+    [
+        ("see [a](docs/a.md).", "see a."),
+        ("[![words](a.png)](b.md) after", " after"),
+        ("![a](https://x.org/a.png) [`b`](LICENSE)", "![a](https://x.org/a.png) `b`"),
+        ("[a](https://arxiv.org/abs/1) [b](#b)", "[a](https://arxiv.org/abs/1) [b](#b)"),
+    ],
+)
+def test_links_to_files_become_words_without_an_address(step, given, wanted):
+    assert step.for_the_index(given, None, "v1") == wanted
+
+
+@pytest.mark.parametrize("home", ["https://x.org/o/r", None])
+def test_every_link_of_the_readme_leads_somewhere_on_the_index(step, home):
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    whole = step.with_whole_links(text, "https://x.org/o/r", "v1")
+    whole = step.for_the_index(text, home, "v1")
     targets = [found["target"] for found in step._LINK.finditer(whole)]
     assert targets and all(target.startswith(step._ELSEWHERE) for target in targets)
     assert not [line for line in whole.splitlines() if 'src="' in line and 'src="http' not in line]
 
 
-def test_the_address_comes_from_who_publishes(step, monkeypatch):
+def test_the_address_is_set_in_one_place_or_comes_from_who_publishes(step, monkeypatch, tmp_path):
     monkeypatch.delenv("GITHUB_REPOSITORY", raising=False)
+    (tmp_path / "hf_unlearn").mkdir()
+    version = tmp_path / "hf_unlearn" / "version.py"
+    monkeypatch.setattr(step, "ROOT", tmp_path)
+    version.write_text('REPOSITORY = ""')
     assert step.repository() is None
     monkeypatch.setenv("GITHUB_REPOSITORY", "o/r")
     monkeypatch.setenv("GITHUB_SERVER_URL", "https://x.org")
     assert step.repository() == "https://x.org/o/r"
+    version.write_text('REPOSITORY = "https://y.org/p/q/"')
+    assert step.repository() == "https://y.org/p/q"
 
 
 def test_a_wheel_holds_the_types_marker_and_all_data():

@@ -51,7 +51,7 @@ def added(examples: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPa
         folder.mkdir()
         (folder / path.name).write_text(text)
         registry = REGISTRIES[package]
-        registry.names()
+        registry.entries()
         monkeypatch.setattr(registry, "_entries", dict(registry._entries))
         monkeypatch.setattr(registry, "_loaded", False)
         where = importlib.import_module(package)
