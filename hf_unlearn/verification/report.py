@@ -286,7 +286,8 @@ class Report:
         Stated[Literal["1.0", "1.1", "1.2", "1.3", "1.4", "1.5"]],
         Schema(
             "1.1 adds formats, pooled and explanation; 1.2 adds verdict.judged, verdict.outcomes and joint95; "
-            "1.3 adds known_facts; 1.4 adds perplexity; 1.5 adds forgotten_rows and recovery. Earlier reports have none of them."
+            "1.3 adds known_facts; 1.4 adds perplexity; 1.5 adds forgotten_rows and recovery. "
+            "Earlier reports have none of them."
         ),
     ]
     created: Annotated[Stated[str], Schema("ISO 8601.", pattern=r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}")]
