@@ -128,6 +128,11 @@ class RetrainingSettings:
         """What of the model is trained."""
         return Tuning(self.tuning, self.lora_rank, self.steps.lora_targets)
 
+    @property
+    def needs_adapters(self) -> bool:
+        """Whether any job trains adapters, for which peft is needed."""
+        return self.tuning == "lora"
+
     def __post_init__(self) -> None:
         name, steps = self.name, self.steps
         if not self.learning_rates or min(self.learning_rates) <= 0:

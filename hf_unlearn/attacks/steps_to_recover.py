@@ -146,6 +146,11 @@ class StepsToRecover(RetrainingAttack):
             mark *= self.growth
         return (*dict.fromkeys(found), self.max_steps)
 
+    @property
+    def needs_adapters(self) -> bool:
+        """With whole weights too, unless they are left out."""
+        return "lora" in self._tunings
+
     def step_count(self, rows: int) -> int:
         """The same for any number of rows."""
         return self.max_steps
@@ -167,8 +172,8 @@ class StepsToRecover(RetrainingAttack):
             Tuning(tuning, self.lora_rank, self.steps.lora_targets).check_model(self.name, attacked.folder)
 
     def lesson(self, bundle: DataBundle, text_format: TextFormat, fold: int = 0) -> Lesson:
-        """What the first of ``taught`` trains on and asks for."""
-        return self._lesson(self.taught[0], bundle, text_format)
+        """The one that trains on more."""
+        return self._lesson("all" if "all" in self.taught else "part", bundle, text_format)
 
     def run_job(self, job: str, attacked: Attacked, out: Path) -> None:
         """Train at one rate; write the scores after each mark as ``step<N>.jsonl`` (0 is before), and why it ended."""
