@@ -29,6 +29,8 @@ from .tuning import LORA_RATE_FACTOR, OPTIMIZERS, Kind, OptimizerName, Tuning, c
 if TYPE_CHECKING:
     import torch
 
+SHARDS = "shards.json"
+"""Of a sharded job: how weights lay on the processes."""
 LossTokens = Literal["answer", "all"]
 Dtype = Literal["float32", "bfloat16", "float16"]
 Settings = TypeVar("Settings", bound="RetrainingSettings")
@@ -336,7 +338,7 @@ def retrain_and_score(
     stopping = EarlyStopping(settings.patience)
     with retraining(settings, attacked.folder) as model:
         if (shards := model.shards()) is not None:
-            (out / "shards.json").write_text(json.dumps(shards), encoding="utf-8")
+            (out / SHARDS).write_text(json.dumps(shards), encoding="utf-8")
         before = model.score_untouched(lesson.asked, attacked, lesson.holdout)
         write_records(out / "epoch0.jsonl", before)
         stopping.goes_on(before)

@@ -31,9 +31,8 @@ from .base import Attacked, AttackResult
 from .best import Try, best_of
 from .cost import AttackCost
 from .relearn import RelearnAll
-from .retraining import Lesson, RetrainingAttack, Texts, check_least, retraining
+from .retraining import SHARDS, Lesson, RetrainingAttack, Texts, check_least, retraining
 from .rtt_sets import BARE, Fold, make_folds, write_texts
-from .scoring import score_untouched
 from .tuning import Tuning
 
 BACK = 0.95
@@ -184,9 +183,9 @@ class StepsToRecover(RetrainingAttack):
         beside = (*self.floor_rows(bundle), *retain)
         end = _Ending(self.min_retain)
         with retraining(replace(self, tuning=tuning), attacked.folder) as model:
-            with model.computing():
-                untouched = score_untouched(model.cached, model.model, lesson.asked, attacked, beside)
-            before = _apart(untouched, len(retain))
+            if (shards := model.shards()) is not None:
+                (out / SHARDS).write_text(json.dumps(shards), encoding="utf-8")
+            before = _apart(model.score_untouched(lesson.asked, attacked, beside), len(retain))
             _write(out, 0, before)
             ended = end.after(before)
             for mark, stays_finite in zip(self.marks, model.until(lesson.texts, rate, self.marks), strict=False):
