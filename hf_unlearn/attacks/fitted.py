@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from ..data.encoding import EncodedRow, TextFormat, encode_answer, encode_row
+from ..data.encoding import EncodedRow, TextFormat, encode_answer, encode_row, load_tokenizer
 from ..data.example import DataBundle, Example
 from ..errors import RequestError
 from ..evaluation.records import ScoredRow, write_records
@@ -129,6 +129,23 @@ class FittedAttack(Attack):
             raise RequestError(f"{self.name}: T has no rows to fit on: give the facts of the forget set training rows")
         return Lesson(texts, tuple(row for row in bundle.forget.score if row.group in split.ask))
 
+    def check(self, attacked: Attacked) -> None:
+        """Refuse rows of T for which the model's context is too short with what comes before them."""
+        from ..models.loading import empty_model
+
+        limit = context_length(empty_model(attacked.folder))
+        if not self.added_tokens or limit is None:
+            return
+        tokenizer = load_tokenizer(str(attacked.folder))
+        texts = self.lesson(attacked.bundle, attacked.text_format).texts
+        rows = (encode_row(row, tokenizer, texts.format, eos=texts.ended) for row in texts.rows)
+        longest = max(len(row.input_ids) for row in rows)
+        if longest + self.added_tokens > limit:
+            raise RequestError(
+                f"{self.name}: the longest row of T has {longest} tokens and gets {self.added_tokens} more, and the "
+                f"model takes {limit}: lower attack.{self.name}.tokens"
+            )
+
     def run_job(self, job: str, attacked: Attacked, out: Path) -> None:
         """Fit with one setting; write the scores of V per epoch (0 is before)."""
         fold, setting = self._parse(job)
@@ -139,7 +156,6 @@ class FittedAttack(Attack):
         with borrowed(attacked.folder, edits=False) as cached:
             texts = lesson.texts
             rows = [encode_row(row, cached.tokenizer, texts.format, eos=texts.ended) for row in texts.rows]
-            self._check_length(rows, cached)
             lent, rate = self.lend(cached, rows, setting)
             write_records(out / "epoch0.jsonl", _ask(cached, asked, attacked, None))
             for epoch, fine in enumerate(self._fit(cached, lent, rows, rate), start=1):
@@ -208,14 +224,6 @@ class FittedAttack(Attack):
                     return
                 lent.keep_bound()
             yield True
-
-    def _check_length(self, rows: Sequence[EncodedRow], cached: CachedModel) -> None:
-        limit, longest = context_length(cached.model), max(len(row.input_ids) for row in rows)
-        if self.added_tokens and limit is not None and longest + self.added_tokens > limit:
-            raise RequestError(
-                f"{self.name}: the longest row of T has {longest} tokens and gets {self.added_tokens} more, and the "
-                f"model takes {limit}: lower attack.{self.name}.tokens"
-            )
 
 
 def _add_gradients(cached: CachedModel, lent: Lent, rows: Sequence[EncodedRow]) -> None:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from ..data.encoding import EncodedRow
 from ..errors import RequestError
 from . import ATTACKS
+from .base import Attacked
 from .fitted import FittedAttack, Lent
 from .model_cache import CachedModel
 from .retraining import check_least
@@ -78,6 +79,13 @@ class LatentShift(FittedAttack):
             "layers": self.layers,
             "bounds": list(self.bounds),
         }
+
+    def check(self, attacked: Attacked) -> None:
+        """Refuse a model whose layers are not known."""
+        from ..models.decoder import decoder_layers
+        from ..models.loading import empty_model
+
+        decoder_layers(empty_model(attacked.folder))
 
     def lend(self, cached: CachedModel, rows: Sequence[EncodedRow], setting: float) -> tuple[Lent, float]:
         """Shifts that begin at nothing."""

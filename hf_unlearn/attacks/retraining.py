@@ -29,6 +29,8 @@ from .tuning import LORA_RATE_FACTOR, OPTIMIZERS, Kind, OptimizerName, Tuning, c
 if TYPE_CHECKING:
     import torch
 
+SHARDS = "shards.json"
+"""Of a sharded job: how weights lay on the processes."""
 LossTokens = Literal["answer", "all"]
 Dtype = Literal["float32", "bfloat16", "float16"]
 Settings = TypeVar("Settings", bound="RetrainingSettings")
@@ -127,6 +129,11 @@ class RetrainingSettings:
     def trained(self) -> Tuning:
         """What of the model is trained."""
         return Tuning(self.tuning, self.lora_rank, self.steps.lora_targets)
+
+    @property
+    def needs_adapters(self) -> bool:
+        """Whether any job trains adapters, for which peft is needed."""
+        return self.tuning == "lora"
 
     def __post_init__(self) -> None:
         name, steps = self.name, self.steps
@@ -331,7 +338,7 @@ def retrain_and_score(
     stopping = EarlyStopping(settings.patience)
     with retraining(settings, attacked.folder) as model:
         if (shards := model.shards()) is not None:
-            (out / "shards.json").write_text(json.dumps(shards), encoding="utf-8")
+            (out / SHARDS).write_text(json.dumps(shards), encoding="utf-8")
         before = model.score_untouched(lesson.asked, attacked, lesson.holdout)
         write_records(out / "epoch0.jsonl", before)
         stopping.goes_on(before)

@@ -31,9 +31,8 @@ from .base import Attacked, AttackResult
 from .best import Try, best_of
 from .cost import AttackCost
 from .relearn import RelearnAll
-from .retraining import Lesson, RetrainingAttack, Texts, check_least, retraining
+from .retraining import SHARDS, Lesson, RetrainingAttack, Texts, check_least, retraining
 from .rtt_sets import BARE, Fold, make_folds, write_texts
-from .scoring import score_untouched
 from .tuning import Tuning
 
 BACK = 0.95
@@ -146,6 +145,11 @@ class StepsToRecover(RetrainingAttack):
             mark *= self.growth
         return (*dict.fromkeys(found), self.max_steps)
 
+    @property
+    def needs_adapters(self) -> bool:
+        """With whole weights too, unless they are left out."""
+        return "lora" in self._tunings
+
     def step_count(self, rows: int) -> int:
         """The same for any number of rows."""
         return self.max_steps
@@ -167,8 +171,8 @@ class StepsToRecover(RetrainingAttack):
             Tuning(tuning, self.lora_rank, self.steps.lora_targets).check_model(self.name, attacked.folder)
 
     def lesson(self, bundle: DataBundle, text_format: TextFormat, fold: int = 0) -> Lesson:
-        """What the first of ``taught`` trains on and asks for."""
-        return self._lesson(self.taught[0], bundle, text_format)
+        """The one that trains on more."""
+        return self._lesson("all" if "all" in self.taught else "part", bundle, text_format)
 
     def run_job(self, job: str, attacked: Attacked, out: Path) -> None:
         """Train at one rate; write the scores after each mark as ``step<N>.jsonl`` (0 is before), and why it ended."""
@@ -179,9 +183,9 @@ class StepsToRecover(RetrainingAttack):
         beside = (*self.floor_rows(bundle), *retain)
         end = _Ending(self.min_retain)
         with retraining(replace(self, tuning=tuning), attacked.folder) as model:
-            with model.computing():
-                untouched = score_untouched(model.cached, model.model, lesson.asked, attacked, beside)
-            before = _apart(untouched, len(retain))
+            if (shards := model.shards()) is not None:
+                (out / SHARDS).write_text(json.dumps(shards), encoding="utf-8")
+            before = _apart(model.score_untouched(lesson.asked, attacked, beside), len(retain))
             _write(out, 0, before)
             ended = end.after(before)
             for mark, stays_finite in zip(self.marks, model.until(lesson.texts, rate, self.marks), strict=False):

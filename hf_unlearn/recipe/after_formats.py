@@ -59,6 +59,7 @@ def as_added(attack: Attack, added: Attack | None) -> bool:
         tuning=other.tuning,
         lora_rank=other.lora_rank,
         optimizer=other.optimizer,
+        sharded=other.sharded,
         learning_rates=other.learning_rates,
     )
     return settled == other and len(own.learning_rates) == 1

@@ -295,8 +295,8 @@ def check_attack_libraries(name: str, attack: Attack) -> None:
     settings = bare(attack)
     if not isinstance(settings, RetrainingSettings):
         return
-    if settings.trained.kind == "lora" and find_spec("peft") is None:
-        raise MissingExtraError(f"attack.{name}.tuning: lora", "peft", "peft")
+    if settings.needs_adapters and find_spec("peft") is None:
+        raise MissingExtraError(f"adapters of attack.{name}", "peft", "peft")
     optimizer = settings.steps.optimizer
     if optimizer != "adamw" and find_spec("bitsandbytes") is None:
         raise MissingExtraError(f"attack.{name}.optimizer: {optimizer}", "bitsandbytes", "quantization")

@@ -262,7 +262,9 @@ def test_settings_that_make_no_sense_are_refused_by_name(make, named):
         make()
 
 
-def test_vectors_that_do_not_fit_into_the_context_are_refused(models, bundle, tmp_path):
-    attack = SoftPrompt(folds=3, run_folds=1, tokens=64)
+def test_vectors_that_do_not_fit_into_the_context_are_refused_before_anything_runs(models, bundle):
+    known = attacked(models / "knowing", bundle)
+    SoftPrompt(folds=3, run_folds=1, tokens=8).check(known)
+    LatentShift(folds=3).check(known)
     with pytest.raises(RequestError, match=r"soft-prompt: the longest row of T has \d+ tokens and gets 64 more, and"):
-        attack.run_job(attack.plan(bundle)[0], attacked(models / "knowing", bundle), tmp_path)
+        SoftPrompt(folds=3, run_folds=1, tokens=64).check(known)

@@ -102,6 +102,11 @@ def test_one_job_for_each_way_and_rate(bundle):
     ]
 
 
+def test_peft_is_needed_only_where_adapters_are_trained():
+    assert StepsToRecover().needs_adapters and StepsToRecover(tuning="lora", adapters=False).needs_adapters
+    assert not StepsToRecover(adapters=False).needs_adapters
+
+
 def test_costs_and_budget_are_counted_by_hand(bundle):
     attack = StepsToRecover(max_steps=8, learning_rates=(1e-4, 1e-3), retain_rows=7, batch_size=4)
     cost = attack.cost(bundle)
@@ -140,7 +145,7 @@ def test_what_was_hidden_is_back_after_fewer_steps_than_what_was_never_known_tak
     taught = rows["hiding", "probability", "all"], rows["never_knew", "probability", "all"]
     assert taught[0].steps is not None and (taught[1].steps is None or taught[0].steps < taught[1].steps)
     # The attack's own score is of facts that were not trained on.
-    asked = {row.fact for row in attack.lesson(bundle, FORMAT).asked}
+    asked = {row.fact for row in replace(attack, taught=("part",)).lesson(bundle, FORMAT).asked}
     assert set(found["hiding"].scores["probability"].values) == asked
     (best,) = [row for row in found["hiding"].details if row["metric"] == "probability"]
     assert (best["trained"], best["learning_rate"]) == ("full", 3e-3)
