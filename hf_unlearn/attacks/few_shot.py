@@ -58,7 +58,7 @@ class FewShot(PromptAttack):
     def ways(self, bundle: DataBundle) -> int:
         """The draws."""
         check_questions(self.name, bundle.forget.score)
-        pool = _pool(bundle)
+        pool = example_pool(bundle)
         for row in bundle.forget.score:
             found = len(self._examples(row, pool))
             if found < self.shots:
@@ -73,7 +73,7 @@ class FewShot(PromptAttack):
         self, way: int, bundle: DataBundle, text_format: TextFormat, tokenizer: PreTrainedTokenizerBase
     ) -> Asked:
         """Every question after its examples."""
-        pool = _pool(bundle)
+        pool = example_pool(bundle)
         random.Random(f"few-shot-{self.seed}-{way}").shuffle(pool)
         rows, holdout = (
             tuple(self._with_shots(row, self._examples(row, pool), text_format, tokenizer) for row in asked)
@@ -84,7 +84,7 @@ class FewShot(PromptAttack):
 
     def floor_rows(self, bundle: DataBundle) -> tuple[Example, ...]:
         """Those with a prompt that enough examples can stand before."""
-        pool = _pool(bundle) if bundle.floor else []
+        pool = example_pool(bundle) if bundle.floor else []
         return tuple(row for row in bundle.floor if row.prompt and len(self._examples(row, pool)) == self.shots)
 
     def budget(self, bundle: DataBundle) -> dict[str, Any]:
@@ -97,7 +97,7 @@ class FewShot(PromptAttack):
         for example in pool:
             if len(found) == self.shots:
                 break
-            if _says_nothing_of(row, example):
+            if says_nothing_of(row, example):
                 found.append(example)
         return found
 
@@ -116,7 +116,7 @@ class FewShot(PromptAttack):
         )
 
 
-def _pool(bundle: DataBundle) -> list[Example]:
+def example_pool(bundle: DataBundle) -> list[Example]:
     """One retain row of each fact that shares no group with a forgotten one; conversations of one turn only."""
     forgotten = {row.group for row in bundle.forget}
     pool: dict[str, Example] = {}
@@ -126,7 +126,8 @@ def _pool(bundle: DataBundle) -> list[Example]:
     return list(pool.values())
 
 
-def _says_nothing_of(row: Example, example: Example) -> bool:
+def says_nothing_of(row: Example, example: Example) -> bool:
+    """Whether a solved example shows neither a row's answer nor one of its options."""
     if row.choices and set(map(_bare, row.choices)) == set(map(_bare, example.choices)):
         return True
     return _bare(example.answer) not in {_bare(text) for text in (row.answer, *row.choices)}

@@ -19,6 +19,8 @@ from .strict_json import FaultyJson, read_only_value
 
 PROMPT_NAMES = ("prompt", "question")
 ANSWER_NAMES = ("completion", "answer")
+ALIASES_NAME = "aliases"
+HOPS_NAME = "hops"
 FURTHER_PAIRS = (("input", "output"), ("instruction", "response"), ("instruction", "output"))
 """Prompt and answer under other names, where both are texts and nothing says that they are something else."""
 LABELLED_TEXT = ("text", "labels")
@@ -37,6 +39,8 @@ _OTHER_NAMES = (
     *dict.fromkeys(name for pair in FURTHER_PAIRS for name in pair),
     *PARAPHRASED_NAMES,
     *PARAPHRASED_PROMPT_NAMES,
+    ALIASES_NAME,
+    HOPS_NAME,
 )
 LETTERS = "ABCDEFGHIJ"
 _LIKE_A_NAME = re.compile(r"[A-Za-z_][\w.-]{0,39}")
@@ -73,6 +77,8 @@ class Columns:
         paraphrased: The right answer in other words: a string or a list.
         perturbed: Wrong answers in the right one's form: a string or a list.
         paraphrased_prompt: The question in other words: a string or a list.
+        aliases: Names of what the question asks about: a list with the one that stands in it, and others.
+        hops: Questions with the same answer that reach it by way of another fact: a string or a list.
     """
 
     prompt: str | None = None
@@ -89,6 +95,8 @@ class Columns:
     paraphrased: str | None = None
     perturbed: str | None = None
     paraphrased_prompt: str | None = None
+    aliases: str | None = None
+    hops: str | None = None
 
 
 def find_columns(record: Mapping[str, Any], wished: Columns, where: str) -> Columns:
@@ -131,6 +139,8 @@ def find_columns(record: Mapping[str, Any], wished: Columns, where: str) -> Colu
         paraphrased=wished.paraphrased or _first(PARAPHRASED_NAMES, record),
         perturbed=wished.perturbed or _first(PERTURBED_NAMES, record),
         paraphrased_prompt=wished.paraphrased_prompt or _first(PARAPHRASED_PROMPT_NAMES, record),
+        aliases=wished.aliases or _first_list([ALIASES_NAME], record),
+        hops=wished.hops or _first_list([HOPS_NAME], record),
     )
     if found.choices and not found.answer_index:
         found = replace(found, answer_index=_first(INDEX_NAMES, record))
@@ -265,7 +275,11 @@ def to_example(record: Mapping[str, Any], columns: Columns, row_id: str, where: 
         return _conversation(row, turns, where)
     prompt = _string(record, columns.prompt, where)
     row = replace(
-        row, variants=_variants(record, columns, where), other_prompts=_other_prompts(record, columns, where)
+        row,
+        variants=_variants(record, columns, where),
+        other_prompts=_other_prompts(record, columns, where),
+        aliases=_aliases(record, columns, prompt, where),
+        hops=_hops(record, columns, where),
     )
     if columns.choices is None:
         assert columns.answer is not None
@@ -436,6 +450,37 @@ def _variants(record: Mapping[str, Any], columns: Columns, where: str) -> tuple[
 def _other_prompts(record: Mapping[str, Any], columns: Columns, where: str) -> tuple[str, ...]:
     column = columns.paraphrased_prompt
     return tuple(_string_list(record, column, where)) if column and record.get(column) is not None else ()
+
+
+def _aliases(record: Mapping[str, Any], columns: Columns, prompt: str, where: str) -> tuple[str, ...]:
+    """Names of what the prompt asks about; a row whose column is empty has none.
+
+    Raises:
+        RequestError: None of them stands in the prompt, or there is no other one.
+    """
+    column = columns.aliases
+    if not column or not record.get(column):
+        return ()
+    names = tuple(dict.fromkeys(name.strip() for name in _string_list(record, column, where)))
+    if named_in(prompt, names) is None:
+        raise RequestError(
+            f"{where}: none of the names in column {column!r} stands in the prompt: list the name that the prompt "
+            "has, and the others"
+        )
+    if len(names) < 2:
+        raise RequestError(f"{where}: column {column!r} has one name, the prompt's own: add another one, or empty it")
+    return names
+
+
+def named_in(prompt: str, names: Iterable[str]) -> str | None:
+    """The longest of these names that stands in a prompt as words of their own; ``None`` if there is none."""
+    found = [name for name in names if re.search(rf"(?<!\w){re.escape(name)}(?!\w)", prompt)]
+    return max(found, key=len, default=None)
+
+
+def _hops(record: Mapping[str, Any], columns: Columns, where: str) -> tuple[str, ...]:
+    column = columns.hops
+    return tuple(_string_list(record, column, where)) if column and record.get(column) else ()
 
 
 def _string_list(record: Mapping[str, Any], column: str, where: str) -> list[str]:

@@ -26,6 +26,8 @@ class Example:
         prior_prompt: A prompt that does not contain the question (``"Answer:"``). If it is given, options are
             scored after it too, for calibrated multiple choice.
         other_prompts: The same question in other words; attacks ask by them.
+        aliases: Names of what the prompt asks about: the one that stands in it, and others.
+        hops: Questions with the same answer that reach it by way of another fact.
         fold: The fold of a split that came with the data, if any; attacks that split use it.
     """
 
@@ -42,6 +44,8 @@ class Example:
     prior_prompt: str = ""
     other_prompts: tuple[str, ...] = ()
     fold: str = ""
+    aliases: tuple[str, ...] = ()
+    hops: tuple[str, ...] = ()
 
     @property
     def text(self) -> str:

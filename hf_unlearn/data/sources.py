@@ -39,6 +39,8 @@ class Source:
         paraphrased: Column with the right answer in other words, a string or a list.
         perturbed: Column with wrong answers in the right one's form, a string or a list.
         paraphrased_prompt: Column with the question in other words, a string or a list; attacks use it.
+        aliases: Column with names of what the question asks about: a list with the one that stands in it, and others.
+        hops: Column with questions of the same answer that reach it by way of another fact, a string or a list.
         group: Column that says which rows may give each other away.
         fact: Column that says what the row is about. Default: every row is a fact of its own.
         rows_per_group: For ordered data without a group column: this many consecutive rows are a group (20 in TOFU:
@@ -68,6 +70,8 @@ class Source:
     paraphrased: str | None = None
     perturbed: str | None = None
     paraphrased_prompt: str | None = None
+    aliases: str | None = field(default=None, metadata={"left_out_at_default": True})
+    hops: str | None = field(default=None, metadata={"left_out_at_default": True})
     group: str | None = None
     fact: str | None = None
     rows_per_group: int | None = None
@@ -127,6 +131,8 @@ class Source:
             paraphrased=self.paraphrased,
             perturbed=self.perturbed,
             paraphrased_prompt=self.paraphrased_prompt,
+            aliases=self.aliases,
+            hops=self.hops,
         )
 
 

@@ -279,4 +279,7 @@ def plain_row(row: Example) -> dict[str, object]:
     """A row as plain data, without where it was read from (moving a file does not change what is in it)."""
     data = asdict(row)
     del data["origin"]
+    for name in ("aliases", "hops"):  # rows of earlier versions had none
+        if not data[name]:
+            del data[name]
     return data
