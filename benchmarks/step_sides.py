@@ -10,6 +10,7 @@ import resource
 import statistics
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -213,6 +214,28 @@ def run_both(args: argparse.Namespace, method: str) -> dict[str, Any]:
     return {"peer": peer, "ours": run_ours(args, method), "floor": floor(args)}
 
 
+VARIANTS: dict[str, dict[str, Any]] = {
+    "float32": {"bf16": False},
+    "bf16": {"bf16": True},
+    "compile": {"bf16": False, "torch_compile": True},
+}
+
+
+def run_compared(args: argparse.Namespace, method: str, variants: Sequence[str]) -> dict[str, list[float]]:
+    """Seconds of a step, variant after variant in turn, as often as ``args.repeats`` says.
+
+    What else the machine does meets all of them alike, so the ratios of each turn can be compared.
+    """
+    found: dict[str, list[float]] = {variant: [] for variant in variants}
+    for _ in range(args.repeats):
+        for variant in variants:
+            times = StepTimes(args.device, args.clock)
+            train(args, {**settings_of(args, method), **VARIANTS[variant]}, times)
+            found[variant].append(times.median(args.warm))
+            gc.collect()
+    return found
+
+
 def run_pieces(args: argparse.Namespace, method: str, tokens: int) -> dict[str, float]:
     """This package with passes of at most so many tokens; 0 for a micro-batch in one pass."""
     times = StepTimes(args.device, args.clock)
@@ -268,8 +291,7 @@ def train(args: argparse.Namespace, settings: dict[str, Any], callback: TrainerC
             logging_steps=10_000,
             disable_tqdm=True,
             use_cpu=args.device == "cpu",
-            bf16=args.bf16,
-            **settings,
+            **{"bf16": args.bf16, **settings},
         )
         trainer = UnlearnTrainer(
             make_model(args), config, forget, retain, processing_class=tokenizer, callbacks=[callback]

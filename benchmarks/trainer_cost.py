@@ -5,10 +5,12 @@
     python benchmarks/trainer_cost.py --steps 3 --methods npo-nll rmu
     python benchmarks/trainer_cost.py --profile npo-nll --write      # where a step's time goes: a minute
     python benchmarks/trainer_cost.py --methods graddiff --pass-tokens 256 512 1024 0 --write   # in pieces
+    python benchmarks/trainer_cost.py --clock cpu --compare float32 bf16 --methods npo-nll --write   # our own step
     python benchmarks/trainer_cost.py --device cuda --layers 16 --width 2048 --vocabulary 128256 --bf16 --length 512
 
-``--profile`` and ``--pass-tokens`` print their own section and nothing else. ``--write`` puts the sections that were
-measured into the page and leaves its others as they are; with ``--methods`` the table has these methods only.
+``--profile``, ``--pass-tokens`` and ``--compare`` print their own section and nothing else. ``--write`` puts the
+sections that were measured into the page and leaves its others as they are; with ``--methods`` the table has these
+methods only.
 
 Each side of each method runs in processes of its own: same model, rows, batch, precision, optimizer (fused AdamW) and
 clipping. Time is the median over steps after the first ones; on a machine that others use too, `--clock cpu` counts
@@ -25,18 +27,22 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import statistics
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 from pages import command_line, made_by, table, write_sections
 from peer_steps import STEPS
 from step_sides import (
     CLOCKS,
+    VARIANTS,
     floor,
     load_libraries,
     run_both,
+    run_compared,
     run_ours,
     run_peer,
     run_pieces,
@@ -128,6 +134,21 @@ def pieces_table(method: str, rows: list[list[str]]) -> str:
     return f"Pieces of a micro-batch ({method}):\n\n{table(['tokens of a pass', 'a step'], rows)}"
 
 
+def compared_section(args: argparse.Namespace) -> dict[str, str]:
+    """Variants of our own step, in turn in one process: each one's time as a share of the first one's."""
+    made, rows = setting(args), []
+    first, *others = args.compare
+    for method in args.methods:
+        found = run_child(args, ["compared", method, *args.compare], {})
+        rows.append([method, f"{statistics.median(found[first]):.2f} s"])
+        for other in others:
+            ratios = sorted(mine / its for mine, its in zip(found[other], found[first], strict=True))
+            rows[-1].append(f"**{statistics.median(ratios):.2f}** ({ratios[0]:.2f} to {ratios[-1]:.2f})")
+        print(" | ".join(rows[-1]), flush=True)
+    said = f"Medians of {args.repeats} turns, and the least and greatest ratio of a turn."
+    return {"variants": f"{made}\n\n{said}\n\n{table(['method', first, *others], rows)}"}
+
+
 def measured(args: argparse.Namespace, words: list[str]) -> dict[str, float]:
     """Time of one side and its memory, each in a process of its own: freed tensors that are given back cost time."""
     return {**run_child(args, words, {}), "bytes": run_child(args, words, RETURNED)["bytes"]}
@@ -146,7 +167,9 @@ def be_child(args: argparse.Namespace) -> None:
     """Do one side and print what it took."""
     side, *words = args.child
     load_libraries(args)
-    if side == "pieces":
+    if side == "compared":
+        made: dict[str, Any] = run_compared(args, words[0], words[1:])
+    elif side == "pieces":
         made = run_pieces(args, words[0], int(words[1]))
     elif side == "saliency":
         made = run_saliency(args)
@@ -184,9 +207,11 @@ def parsed() -> argparse.Namespace:
     ):
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--clock", default="wall", choices=list(CLOCKS))
+    parser.add_argument("--repeats", type=int, default=5, help="turns of --compare")
     parser.add_argument("--length", type=int, default=0, help="tokens of every row; 0 for lengths like TOFU's")
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--profile", nargs="+", choices=FLOORED, help="only profile these methods")
+    what.add_argument("--compare", nargs="+", choices=list(VARIANTS), help="only compare variants of our own step")
     what.add_argument(
         "--pass-tokens",
         nargs="+",
@@ -206,7 +231,8 @@ def main() -> None:
     if args.child:
         be_child(args)
         return
-    make = profile_section if args.profile else pieces_section if args.pass_tokens else steps_section
+    asked = {compared_section: args.compare, profile_section: args.profile, pieces_section: args.pass_tokens}
+    make = next((section for section, wanted in asked.items() if wanted), steps_section)
     sections = make(args)
     print("\n\n".join(sections.values()))
     if args.write:

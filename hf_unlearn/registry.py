@@ -178,14 +178,16 @@ def _field_defaults(value: Any, names: tuple[str, ...]) -> dict[str, Any]:
 
 
 def suggest(wrong: str, right: list[str]) -> str:
-    """A clause that names the nearest right word, those that a part of them leads to, or all of them."""
+    """A clause that names the right words that begin so, the nearest one, those that hold it, or all of them."""
+    whole = wrong.lower()
+    starting = [word for word in right if len(wrong) > 2 and word.lower().startswith(whole)]
+    starting = [word for word in starting if len(word) <= len(wrong) + 2] or starting
     near = difflib.get_close_matches(wrong, right, n=1, cutoff=0.5)
-    if near:
-        return did_you_mean(near[0])
-    parts = [word for word in right if len(wrong) > 2 and wrong.lower() in word.lower()]
-    if 0 < len(parts) < len(right):
-        return did_you_mean(parts[0]) if len(parts) == 1 else f"did you mean one of {', '.join(parts)}?"
-    return f"there are {', '.join(right)}"
+    holding = [word for word in right if len(wrong) > 2 and whole in word.lower()]
+    found = starting or near or holding
+    if not found or len(found) == len(right) > 1:
+        return f"there are {', '.join(right)}"
+    return did_you_mean(found[0]) if len(found) == 1 else f"did you mean one of {', '.join(found)}?"
 
 
 def did_you_mean(right: str) -> str:

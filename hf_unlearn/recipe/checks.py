@@ -135,8 +135,21 @@ def check_settings(tree: Located, key: str, control: str | None = None) -> None:
     raise RequestError(f"{tree.at(culprit or '')}: {key if named else f'{key}.{culprit}'}: {message}")
 
 
+def check_listed_names(tree: Located) -> None:
+    """Names in lists of formats and metrics."""
+    refusals = Refusals()
+    for section, key, registry in (("export", "formats", FORMATS), ("evaluate", "metrics", METRICS)):
+        part = tree.value[section].value if section in tree.value else None
+        listed = part[key].value if isinstance(part, dict) and key in part else ()
+        for item in listed if isinstance(listed, list) else ():
+            if isinstance(item.value, str):  # another type is told where the section is read
+                with refusals.collected(), located(f"{item.where}: {section}.{key}"):
+                    registry.require(item.value)
+    refusals.raise_any()
+
+
 def check_names(recipe: Recipe, tree: Located) -> None:
-    """Names in the recipe's lists, and the recipe's own."""
+    """Names that the recipe gives, and that none stands twice."""
     refusals = Refusals()
     with refusals.collected(), located(tree.at("name")):
         check_name(recipe.name, "name")
@@ -153,15 +166,9 @@ def check_names(recipe: Recipe, tree: Located) -> None:
             f"{tree.at('data', 'earlier')}: data.earlier is about a released model, and model.scratch builds a new "
             "one: name model.target"
         )
-    for (section, key), names, registry in (
-        (("export", "formats"), recipe.export.formats, FORMATS),
-        (("evaluate", "metrics"), recipe.evaluate.metrics, METRICS),
-    ):
-        for index, name in enumerate(names):
-            with refusals.collected(), located(f"{tree.at(section, key, index)}: {section}.{key}"):
-                registry.require(name)
+    for key, names in (("export.formats", recipe.export.formats), ("evaluate.metrics", recipe.evaluate.metrics)):
         with refusals.collected():
-            _check_distinct(names, f"{section}.{key}", tree)
+            _check_distinct(names, key, tree)
     refusals.raise_any()
 
 

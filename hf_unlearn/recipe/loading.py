@@ -21,6 +21,7 @@ from .checks import (
     check_control_names,
     check_controls,
     check_gate,
+    check_listed_names,
     check_methods,
     check_name,
     check_names,
@@ -114,8 +115,9 @@ def _read_sections(tree: Located) -> Recipe:
         rest = _build_plain_sections(tree)
     with refusals.collected():
         methods = _parse_methods(tree)
-    with refusals.collected():
-        check_control_names(tree)
+    for check in (check_control_names, check_listed_names):
+        with refusals.collected():
+            check(tree)
     with refusals.collected():
         section = parse_attacks(tree.value.get("attack", Located({}, tree.where)))
     refusals.raise_any()
@@ -153,8 +155,13 @@ def _sections() -> list[str]:
     return [item.name for item in dataclasses.fields(Recipe) if not item.name.startswith("attack_")]
 
 
+_OPTIONS = {"output_dir": "--output-dir DIR", "workers": "--workers N"}
+
+
 def _suggest_key(wrong: str, _: Sequence[str] = ()) -> str:
     """A clause that names the section a key belongs to, the nearest section, or all of them."""
+    if wrong in _OPTIONS:
+        return f"that is the option {_OPTIONS[wrong]} of the command line"
     sections = _sections()
     hints = typing.get_type_hints(_RecipeWithoutMethods)
     parts = [(name, hint) for name, hint in hints.items() if dataclasses.is_dataclass(hint)]

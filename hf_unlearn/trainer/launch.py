@@ -6,16 +6,20 @@ for which someone who asked for sharding has no memory.
 
 from __future__ import annotations
 
+import logging
 import os
 from typing import TYPE_CHECKING, Any
 
 from accelerate.utils import DistributedType
 
 from ..errors import RequestError
+from ..models.fast_bf16 import multiplies_bf16
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
     from transformers import TrainingArguments
+
+logger = logging.getLogger(__name__)
 
 
 def _set(variable: str) -> bool:
@@ -42,6 +46,15 @@ def check_devices(args: TrainingArguments) -> None:
         raise RequestError(
             "one process sees several GPUs: start one process per GPU with `accelerate launch`, or let it see one"
             " with CUDA_VISIBLE_DEVICES"
+        )
+
+
+def warn_of_slow_bf16(args: TrainingArguments) -> None:
+    """Say so where computing in bfloat16 takes longer than in float32; the run is what was asked for all the same."""
+    if args.bf16 and args.device.type == "cpu" and multiplies_bf16() is False:
+        logger.warning(
+            "bf16 is true, but this processor has no instructions for bfloat16 (avx512_bf16, amx_bf16): steps take "
+            "longer than in float32; set bf16 to false"
         )
 
 

@@ -58,7 +58,7 @@ from .evaluation import ScoredSets, ScoringTrainer, before_gathering, of_logits
 from .finite import check_weights
 from .forward import LabelForward
 from .label_fall import LabelFall, LabelSums, fell_by, label_sums, rows_looked_at
-from .launch import check_devices, check_launch
+from .launch import check_devices, check_launch, warn_of_slow_bf16
 from .microbatch import LengthGroupedPairs, cut_by_length, tokens_of_a_pass
 from .model_setup import (
     check_layers,
@@ -188,6 +188,7 @@ class UnlearnTrainer(ScoringTrainer):
             )
         args = UnlearnConfig() if args is None else args
         check_devices(args)
+        warn_of_slow_bf16(args)
         forget_loss, retain_loss = args.build_forget_loss(), args.build_retain_loss()
         self.parts = args.build_parts()
         self._forget_losses = [forget_loss, *(loss for part in self.parts for loss in part.further_forget_losses())]

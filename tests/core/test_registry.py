@@ -63,5 +63,19 @@ def test_a_name_cannot_be_taken_twice():
         registry.register("beta", summary="again")(lambda: 3)
 
 
+@pytest.mark.parametrize(
+    ("wrong", "clause"),
+    [
+        ("share", "did you mean one of share_formats, share_attacks?"),
+        ("share_f", "did you mean 'share_formats'?"),
+        ("shrae_formats", "did you mean 'share_formats'?"),
+        ("attacks", "did you mean 'share_attacks'?"),
+        ("ATT", "did you mean 'share_attacks'?"),
+    ],
+)
+def test_suggest_knows_words_by_their_beginning_and_their_parts(wrong, clause):
+    assert suggest(wrong, ["share_formats", "share_attacks", "min"]) == clause
+
+
 def test_suggest_names_all_when_nothing_is_near():
     assert suggest("zzz", ["one", "two"]) == "there are one, two"

@@ -70,6 +70,7 @@ def test_what_only_tells_what_there_is(words, tmp_path):
 @pytest.mark.parametrize(
     ("right", "wrong", "message"),
     [
+        ("export:", "output_dir: x\nexport:", "'output_dir': that is the option --output-dir DIR of the command line"),
         ("export:", "exprot:", "unknown key 'exprot': did you mean 'export'?"),
         ("model: {target", "model: {taget", "unknown key 'model.taget': did you mean 'target'?"),
         ("learning_rate: auto", "lr: 1e-5", "unknown key 'methods.0.lr': did you mean 'learning_rate'?"),

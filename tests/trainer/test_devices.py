@@ -16,6 +16,7 @@ from tiny_run import logged, tiny_model, tiny_rows, tiny_tokenizer, tiny_trainer
 from hf_unlearn.data.encoding import TextFormat, encode_row
 from hf_unlearn.evaluation.generation import generate_greedy
 from hf_unlearn.evaluation.scoring import score_rows
+from hf_unlearn.models import fast_bf16
 from hf_unlearn.models.loading import run_device
 
 ON_A_PROCESSOR = not torch.cuda.is_available()
@@ -65,6 +66,51 @@ def test_a_step_is_that_of_float64(tmp_path, bf16, close):
     for name, value in weights(trainer.model).items():
         moved, wanted = value.cpu().double() - start[name].double(), stepped[name] - start[name].double()
         assert float((moved - wanted).norm()) <= max(close, 1e-4) * float(wanted.norm()) * (10 if bf16 else 1)
+
+
+METHODS = {
+    "npo-nll": {"loss_type": "npo", "retain_loss_type": "nll"},
+    "npo-kl": {"loss_type": "npo", "retain_loss_type": "kl"},
+    "simnpo": {"loss_type": "simnpo", "retain_loss_type": "nll"},
+    "graddiff": {"loss_type": "ga", "retain_loss_type": "nll"},
+    "sure": {"loss_type": "ga", "retain_loss_type": "nll", "robust": ["sure-rows"]},
+}
+
+
+@pytest.mark.parametrize("name", list(METHODS))
+def test_bfloat16_makes_nearly_the_same_steps(tmp_path, name):
+    """Three steps of each, computed in both types; weights and their steps stay in float32."""
+    ends, losses = [], []
+    for bf16 in (False, True):
+        settings = {**RUN, **METHODS[name], "learning_rate": 0.01, "max_steps": 3, "bf16": bf16}
+        trainer = tiny_trainer(tmp_path / str(bf16), **settings)
+        trainer.train()
+        assert {weight.dtype for weight in trainer.model.parameters()} == {torch.float32}
+        ends.append(torch.cat([value.cpu().flatten() for value in weights(trainer.model).values()]))
+        losses.append([entry["loss"] for entry in logged(trainer)])
+    start = torch.cat([value.flatten() for value in weights(tiny_model()).values()])
+    assert 0 < float((ends[1] - ends[0]).norm()) <= 0.15 * float((ends[0] - start).norm())
+    assert losses[1] == pytest.approx(losses[0], rel=0.02, abs=0.02)
+
+
+@pytest.mark.parametrize(
+    ("text", "bf16", "warned"),
+    [
+        ("flags\t\t: fpu avx512f\n", True, True),
+        ("flags\t\t: fpu avx512f\n", False, False),
+        ("flags\t\t: fpu avx512f avx512_bf16\n", True, False),
+        ("Features\t: fp asimd bf16\n", True, False),
+        ("processor\t: 0\n", True, False),
+        (None, True, False),
+    ],
+)
+def test_a_processor_that_is_slower_in_bfloat16_is_named(tmp_path, monkeypatch, caplog, text, bf16, warned):
+    file = tmp_path / "cpuinfo"
+    if text is not None:
+        file.write_text(text)
+    monkeypatch.setattr(fast_bf16, "_CPUINFO", file)
+    tiny_trainer(tmp_path, use_cpu=True, bf16=bf16)
+    assert ("this processor has no instructions for bfloat16" in caplog.text) is warned
 
 
 def test_scores_are_those_of_float64():
