@@ -4,8 +4,8 @@ Target and never-knew models are fine-tuned from the same base, with and without
 as well known as for models trained from scratch. The fine-tuning was chosen on seed 100, which is in no table (at a
 rate of 1e-4 its target answers 0.80 of the facts in new wordings), and once more after seed 0: with 16 ordinary
 sentences models drift apart on such text (KL 0.87), with 160 hardly (0.03). How models hide is a first guess that was
-tried on no seed. There are 44 facts, and with two questions of four options in each of two wordings chance alone moves a
-share by 0.12: limits are wider than those of a release.
+tried on no seed. There are 44 facts, and with two questions of four options in each of two wordings chance alone moves
+a share by 0.12: limits are wider than those of a release.
 """
 
 from __future__ import annotations
