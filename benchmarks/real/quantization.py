@@ -211,6 +211,8 @@ def page(outcomes: Sequence[Outcome]) -> str:
     Args:
         outcomes: All that are kept.
     """
+    if not outcomes:
+        return "# What 4 bits bring back on a real pretrained model\n\nNot run yet: `python -m benchmarks.real.quantization`.\n"
     targets = {one.seed: one for one in outcomes if one.cell is None}
     made = sorted({", ".join(f"{value}" if name == "date" else f"{name} {value}" for name, value in one.made.items())
                    for one in outcomes})  # fmt: skip
@@ -365,7 +367,8 @@ def main() -> None:
             found = keep(run_seed(seed, arguments.out, arguments.workers))
     text = page(found)
     PAGE.write_text(text, encoding="utf-8")
-    figure(found).savefig(PLOT, dpi=110)
+    if found:
+        figure(found).savefig(PLOT, dpi=110)
     print(text)
 
 
