@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 HERE = Path(__file__).parent
 KEPT, PAGE, PLOT = (HERE / name for name in ("quantization.json", "quantization.md", "quantization.png"))
+TITLE = "# What 4 bits bring back on a real pretrained model"
 SEEDS = (0,)
 CONDITIONS = {
     "identity": "as it stands",
@@ -212,12 +213,12 @@ def page(outcomes: Sequence[Outcome]) -> str:
         outcomes: All that are kept.
     """
     if not outcomes:
-        return "# What 4 bits bring back on a real pretrained model\n\nNot run yet: `python -m benchmarks.real.quantization`.\n"
+        return f"{TITLE}\n\nNot run yet: `python -m benchmarks.real.quantization`.\n"
     targets = {one.seed: one for one in outcomes if one.cell is None}
     made = sorted({", ".join(f"{value}" if name == "date" else f"{name} {value}" for name, value in one.made.items())
                    for one in outcomes})  # fmt: skip
     lines = [
-        "# What 4 bits bring back on a real pretrained model",
+        TITLE,
         "",
         f"`python -m benchmarks.real.quantization`; {'; '.join(made)}; two CPU cores. SmolLM2 135M Instruct, capitals "
         "of 45 countries. Each pair is answer probability / four options (a guess is 0.25). *Lost in bf16*: of the "
