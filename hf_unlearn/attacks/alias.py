@@ -43,4 +43,4 @@ class Alias(Reworded):
         if own is None:
             return ()
         place = re.compile(rf"(?<!\w){re.escape(own)}(?!\w)")
-        return [place.sub(lambda _, name=other: name, row.prompt) for other in row.aliases if other != own]
+        return [other.join(place.split(row.prompt)) for other in row.aliases if other != own]
