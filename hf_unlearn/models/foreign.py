@@ -7,12 +7,20 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub.errors import StrictDataclassError
 from transformers import CONFIG_MAPPING, MODEL_FOR_MASKED_LM_MAPPING, AutoConfig
 
 from ..errors import RequestError
 from .sizes import refuse_sizes
 
 ADAPTER_FILE = "adapter_config.json"
+
+
+UNUSABLE_CONFIG = (
+    *(OSError, ValueError, TypeError, AssertionError, KeyError, AttributeError, ZeroDivisionError),
+    StrictDataclassError,
+)
+"""What transformers raises on a configuration that is broken, or whose sizes are missing, of another type or 0."""
 
 
 def refuse_foreign(folder: Path, key: str) -> None:
@@ -54,7 +62,7 @@ def refuse_other_kinds(model: Any, key: str, revision: str | None = None) -> Non
     if isinstance(model, str):
         try:
             config = AutoConfig.from_pretrained(model, revision=revision, trust_remote_code=False)
-        except (OSError, ValueError, KeyError):
+        except UNUSABLE_CONFIG:
             return
     if getattr(config, "is_encoder_decoder", False):
         kind = "an encoder-decoder model"

@@ -20,7 +20,7 @@ from ..errors import EnvironmentFailure, RequestError, first_line
 from ..runtime.log_filters import hidden_library_bars, quiet_backends
 from ..verification.digests import hash_files
 from . import gptqmodel
-from .foreign import ADAPTER_FILE, adapter_error, refuse_foreign
+from .foreign import ADAPTER_FILE, UNUSABLE_CONFIG, adapter_error, refuse_foreign
 from .placement import spread_devices
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -304,7 +304,7 @@ def empty_model(source: Path) -> PreTrainedModel:
     """
     try:
         return empty_model_of(AutoConfig.from_pretrained(source, trust_remote_code=False))
-    except (OSError, ValueError, AssertionError) as error:
+    except UNUSABLE_CONFIG as error:
         raise RequestError(f"{source} has a config.json that cannot be used: {first_line(error)}") from error
 
 

@@ -23,6 +23,7 @@ from ..data.encoding import check_chat_template, encode_row, encode_rows, load_t
 from ..data.example import DataBundle
 from ..errors import MissingExtraError, RequestError, first_line
 from ..evaluation.suites.harness import check_harness
+from ..models.foreign import UNUSABLE_CONFIG
 from ..models.limits import refuse_unknown_ids
 from ..models.loading import empty_model
 from ..planning.disk import free_bytes, written_bytes
@@ -377,7 +378,7 @@ def target_config(folder: Path) -> PretrainedConfig:
     """
     try:
         config: PretrainedConfig = AutoConfig.from_pretrained(folder, trust_remote_code=False)
-    except (OSError, ValueError) as error:
+    except UNUSABLE_CONFIG as error:
         raise RequestError(
             f"model.target: {folder} has a config.json that cannot be used: {first_line(error)}"
         ) from error

@@ -17,7 +17,7 @@ from ..errors import RequestError
 from ..losses.base import Loss
 from ..models.adapters import add_adapters, refuse_quantized
 from ..models.decoder import MLP_OUTPUTS, check_layer, decoder_layers
-from ..models.foreign import refuse_foreign, refuse_other_kinds
+from ..models.foreign import UNUSABLE_CONFIG, refuse_foreign, refuse_other_kinds
 from ..models.gguf_source import fetch_model, is_gguf_source
 from ..models.head import output_head
 from ..models.loading import read_pretrained, refuse_gguf
@@ -163,7 +163,7 @@ def _vocabulary_size(model: str | nn.Module) -> int | None:
 
         try:
             config = AutoConfig.from_pretrained(model, trust_remote_code=False)
-        except (OSError, ValueError):
+        except UNUSABLE_CONFIG:
             return None
     config = config.get_text_config() if hasattr(config, "get_text_config") else config
     return getattr(config, "vocab_size", None)

@@ -46,6 +46,16 @@ def test_what_does_not_fit_comes_with_what_would(recipe, capsys):
     assert any("train npo-kl needs about" in finding["sentence"] and finding["mend"] for finding in careful)
 
 
+def test_less_memory_than_anything_takes_is_told_stage_by_stage(recipe, capsys):
+    assert plan(recipe, "--memory", "1e-6", "--json") == 0
+    captured = capsys.readouterr()
+    told = json.loads(captured.out)
+    loaded = [stage for stage in told["plan"]["stages"] if stage["stage"] in ("train", "evaluate", "attack")]
+    assert len(loaded) >= 3 and not any(stage["fits"] for stage in loaded)
+    needs = [each["sentence"] for each in told["findings"] if "needs about" in each["sentence"]]
+    assert len(needs) >= 2 and not any("\n" in sentence for sentence in needs) and "Traceback" not in captured.err
+
+
 def test_what_attackers_train_follows_from_the_device_or_the_folder(recipe, tmp_path, capsys):
     out = tmp_path / "out"
 

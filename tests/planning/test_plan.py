@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from families import tiny_config
 
 from hf_unlearn.data.encoding import EncodedRow
 from hf_unlearn.errors import RequestError
-from hf_unlearn.models.loading import empty_model_of
+from hf_unlearn.models.loading import empty_model, empty_model_of
 from hf_unlearn.planning.activations import Kept
 from hf_unlearn.planning.disk import variant_bytes
 from hf_unlearn.planning.machines import GIB, MACHINES, Machine, Rate, machine_named
@@ -18,6 +19,8 @@ from hf_unlearn.planning.plan import _spread
 from hf_unlearn.planning.shape import shape_of
 from hf_unlearn.planning.strategies import devices_of
 from hf_unlearn.planning.training import Devices, TrainingInput, plan_training, what_would_fit
+from hf_unlearn.trainer import UnlearnConfig
+from hf_unlearn.trainer.parts import steps_of_run
 
 ACCELERATE = Path(__file__).parents[2] / "hf_unlearn" / "recipes" / "accelerate"
 RATES = {"float32": Rate(1e12, 2e12), "bfloat16": Rate(1e13, 2e13)}
@@ -153,3 +156,19 @@ def test_experts_are_all_kept_and_few_are_met():
 def test_a_model_that_is_scored_over_several_devices_has_its_weights_shared_out():
     whole = Memory(weights=800, gradients=0, states=0, activations=30, logits=20, caches=0, peak=850)
     assert _spread(whole, 4) == Memory(200, 0, 0, 30, 20, 0, 250)
+
+
+@pytest.mark.parametrize("sizes", [{"hidden_size": None}, {"hidden_size": "wide"}, {"num_attention_heads": 0}])
+def test_a_config_without_a_size_is_one_sentence(tmp_path, sizes):
+    (tmp_path / "config.json").write_text(json.dumps({**tiny_config("llama").to_dict(), **sizes}))
+    with pytest.raises(RequestError, match=r"has a config\.json that cannot be used: ") as refusal:
+        empty_model(tmp_path)
+    assert "\n" not in str(refusal.value) and str(tmp_path) in str(refusal.value)
+
+
+def test_more_processes_than_rows_make_one_step_of_an_epoch(tmp_path):
+    """Three rows on eight processes: some repeat a row, and nobody waits for a batch that never comes."""
+    settings = UnlearnConfig(
+        str(tmp_path), per_device_train_batch_size=2, num_train_epochs=5, max_steps=-1, use_cpu=True
+    )
+    assert [steps_of_run(settings, 3, processes) for processes in (1, 2, 8)] == [10, 5, 5]
