@@ -37,9 +37,9 @@ from hf_unlearn.attacks.rtt import RTT
 from hf_unlearn.attacks.rtt_paper import RTTPaper
 from hf_unlearn.attacks.rtt_sets import lettered
 from hf_unlearn.attacks.sampling import LeakAtK
+from hf_unlearn.attacks.self_correction import SelfCorrection
 from hf_unlearn.attacks.soft_prompt import SoftPrompt
 from hf_unlearn.attacks.steps_to_recover import StepsToRecover
-from hf_unlearn.attacks.self_correction import SelfCorrection
 from hf_unlearn.data.encoding import TextFormat
 from hf_unlearn.data.example import DataBundle, Example, RowSet
 from hf_unlearn.data.planted import PlantedSpec, make_planted
