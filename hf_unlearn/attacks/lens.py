@@ -20,6 +20,7 @@ from .prompting import question_budget
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+    from ..evaluation.lens import Translator
     from ..evaluation.scoring import TextScores
 
 _JOB = "layers"
@@ -50,7 +51,7 @@ class LogitLensAttack(Attack):
             layers = layer_records(cached.model, cached.tokenizer, rows, attacked.text_format, holdout)
             for number, records in enumerate(layers, start=1):
                 scored = apply_metrics(records, attacked.metrics)
-                write_records(out / f"layer{number}.jsonl", map(_values_only, scored))
+                write_records(out / f"layer{number}.jsonl", map(values_only, scored))
 
     def collect(self, folders: Mapping[str, Path], metrics: tuple[str, ...]) -> AttackResult:
         """Per metric the best layer; the last one is the model as it is."""
@@ -73,8 +74,11 @@ def layer_records(
     rows: Sequence[Example],
     fmt: TextFormat,
     holdout: Sequence[Example] = (),
+    translators: Mapping[int, Translator] | None = None,
 ) -> Iterator[list[ScoredRow]]:
     """Records of the sets ``forget`` and ``holdout`` after each layer, the first layer first, options included.
+
+    With ``translators`` (by the number of the layer, from 0) it is a tuned lens that reads.
 
     Raises:
         RequestError: The lens does not know the model's layers; see also
@@ -93,7 +97,8 @@ def layer_records(
         texts += [LabelledText(answer, layers=True) for answer in answers]
         texts.append(LabelledText(encode_row(row, tokenizer, fmt, eos=False), layers=True, layer_tokens=True))
     origins = {row.id: row.origin or row.id for row in rows}
-    scores = score_texts(model, texts, Passes(batch_budget("auto", model.device)), origins=origins)
+    passes = Passes(batch_budget("auto", model.device))
+    scores = score_texts(model, texts, passes, origins=origins, translators=translators)
     for layer in range(len(scores[-1].layers)):
         found = iter(scores)
         yield [
@@ -118,5 +123,6 @@ def _record(row: Example, split: str, right: int, scores: Sequence[TextScores], 
     )
 
 
-def _values_only(record: ScoredRow) -> ScoredRow:
+def values_only(record: ScoredRow) -> ScoredRow:
+    """A record without the numbers that its metrics were made of: many layers have many records."""
     return replace(record, logps=(), hits=(), choice_logps=(), choice_lengths=())

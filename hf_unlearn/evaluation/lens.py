@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 from transformers import PreTrainedModel
@@ -14,6 +15,24 @@ from .batch import padded_batch
 from .logits import SelectedLogits
 
 
+@dataclass(frozen=True)
+class Translator:
+    """A map of hidden states that is put before the final norm.
+
+    Attributes:
+        matrix: ``[width, width]``.
+        shift: ``[width]``.
+    """
+
+    matrix: torch.Tensor
+    shift: torch.Tensor
+
+    def __call__(self, states: torch.Tensor) -> torch.Tensor:
+        """``h + A h + b`` for states ``[positions, width]``."""
+        matrix, shift = (part.to(states.device, states.dtype) for part in (self.matrix, self.shift))
+        return states + states @ matrix.T + shift
+
+
 class LogitLens:
     """Hidden states after each layer at chosen positions, through the final norm and the output head.
 
@@ -22,13 +41,17 @@ class LogitLens:
     Args:
         model: In eval mode.
         logits: Its logits.
+        translators: What is put before the final norm, by the number of the layer from 0; nothing if left out.
 
     Raises:
         RequestError: The model's layers, final norm and head do not make its logits.
     """
 
-    def __init__(self, model: PreTrainedModel, logits: SelectedLogits) -> None:
+    def __init__(
+        self, model: PreTrainedModel, logits: SelectedLogits, translators: Mapping[int, Translator] | None = None
+    ) -> None:
         self._logits = logits
+        self._translators = translators or {}
         norm = None if logits.whole else final_norm(model.get_decoder())
         self._caught: dict[int, torch.Tensor] = {}
         if norm is not None:
@@ -58,10 +81,12 @@ class LogitLens:
             Log-probabilities (nats) of the labels, and whether each was the most likely token: ``[layers, chosen]``.
         """
         logps, hits = [], []
-        for hidden in self._caught.values():
+        for number, hidden in self._caught.items():
             of_labels, best = [], []
             for part in self._logits.parts(len(labels)):
-                every = self._logits.project(self._norm(hidden[part])).log_softmax(-1)
+                translator = self._translators.get(number)
+                states = hidden[part] if translator is None else translator(hidden[part])
+                every = self.read(states).log_softmax(-1)
                 wanted = labels[part].to(every.device)
                 of_labels.append(every.gather(-1, wanted[:, None])[:, 0].to(labels.device))
                 best.append((every.argmax(-1) == wanted).to(labels.device))
@@ -69,6 +94,10 @@ class LogitLens:
             hits.append(torch.cat(best))
         self._caught = {}
         return torch.stack(logps), torch.stack(hits)
+
+    def read(self, states: torch.Tensor) -> torch.Tensor:
+        """Float32 logits ``[positions, vocabulary]`` of states ``[positions, width]`` as if the model ended there."""
+        return self._logits.project(self._norm(states))
 
     def _gives_the_models_logits(self) -> bool:
         """Whether head and norm of the last layer's states are the head of the backbone's."""

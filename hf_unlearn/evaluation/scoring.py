@@ -15,7 +15,7 @@ from ..models.limits import refuse_unfit
 from .batch import TokenTree, grow_trees, kept_trees, tree_batch
 from .batch_runner import Passes
 from .encoded import known_texts
-from .lens import LogitLens
+from .lens import LogitLens, Translator
 from .logits import SelectedLogits
 from .records import AnswerScore, ScoredRow
 from .spec import VARIANTS
@@ -125,7 +125,12 @@ def score_labels(
 
 
 def score_texts(
-    model: PreTrainedModel, texts: Sequence[LabelledText], passes: Passes, *, origins: Mapping[str, str] | None = None
+    model: PreTrainedModel,
+    texts: Sequence[LabelledText],
+    passes: Passes,
+    *,
+    origins: Mapping[str, str] | None = None,
+    translators: Mapping[int, Translator] | None = None,
 ) -> list[TextScores]:
     """Scores of the labels of encoded rows, in order.
 
@@ -138,6 +143,7 @@ def score_texts(
         texts: Encoded rows.
         passes: Runs the batches.
         origins: Row id to the file and line it came from, for messages.
+        translators: What is put before the final norm where layers are read, by the number of the layer from 0.
 
     Raises:
         RequestError: A row is longer than the model's context, the model's logits on it are not finite, or layers
@@ -147,7 +153,7 @@ def score_texts(
         return []
     check_lengths(model, [text.row for text in texts], origins or {})
     logits = SelectedLogits(model)
-    lens = LogitLens(model, logits) if any(text.layers for text in texts) else None
+    lens = LogitLens(model, logits, translators) if any(text.layers for text in texts) else None
     fed = [text.row.input_ids[:-1] for text in texts]
     keys = [_prompt_key(text.row) for text in texts]
     # Whether trees are exact is only tested if there are any.

@@ -25,6 +25,8 @@ METRIC_LABELS = {
     "perplexity": "perplexity of ordinary text",
     "fluency": "fluency (n-gram entropy)",
     "combined": "all metrics together",
+    "unlearning_depth": "unlearning depth (UDS)",
+    "patched_logp": "log-probability in the target (nats per token)",
 }
 _METRIC_IDS = re.compile(rf"\b({'|'.join(name for name in METRIC_LABELS if '_' in name)})\b")
 _KEY_WORDS = {

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
+from ..attacks.activation_patching import ActivationPatching
+from ..attacks.base import Attack
 from ..attacks.prompting import PromptAttack
 from ..evaluation.aggregates.forgotten_rows import tell_apart
 from ..evaluation.records import ScoredRow, read_records
@@ -11,7 +14,7 @@ from ..evaluation.run import fact_scores
 from ..verification.intervals import Bootstrap
 from ..verification.report import AttackRun
 from ..verification.scores import ScoreKey, ScoreTable
-from .attack import attack_result
+from .attack import attack_result, attack_units
 from .context import RunContext, Subject
 from .evaluate import evaluation_unit
 
@@ -46,9 +49,23 @@ def collect_scores(
             for split, metric, facts in result.by_set():
                 table.add(ScoreKey(subject.name, name, split, metric), facts)
             budget = attack.budget(context.bundle)
-            details, curves = tuple(result.details), result.curves or None
-            attacks.append(AttackRun(name, subject.name, budget.get("run_folds", 1), budget, details, curves))
+            details = [*result.details, *_depth(context, target, subjects, subject, name, attack)]
+            curves = result.curves or None
+            folds = budget.get("run_folds", 1)
+            attacks.append(AttackRun(name, subject.name, folds, budget, tuple(details), curves))
     return table, attacks
+
+
+def _depth(
+    context: RunContext, target: Subject, subjects: Sequence[Subject], subject: Subject, name: str, attack: Attack
+) -> list[dict[str, Any]]:
+    """How deep it is that a model forgot, where it was patched into the target and a never-knew model too."""
+    never = next((each for each in subjects if each.role == "never_knew"), None)
+    if not isinstance(attack, ActivationPatching) or never is None:
+        return []
+    ours, theirs = (attack_units(context, target, each, name, attack) for each in (subject, never))
+    found = attack.depth(*(next(iter(units.values())).path for units in (ours, theirs)))
+    return [] if found is None else [found]
 
 
 def _add_told_apart(

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from hf_unlearn.attacks import ATTACKS
 from hf_unlearn.attacks.ablate_direction import AblateDirection
+from hf_unlearn.attacks.alias import Alias
 from hf_unlearn.attacks.base import Attack, Attacked
 from hf_unlearn.attacks.best import Try, best_of
 from hf_unlearn.attacks.composed import OrderedAttack, judged_attacks
@@ -22,6 +23,8 @@ from hf_unlearn.attacks.interpolate import Interpolate
 from hf_unlearn.attacks.latent_shift import LatentShift
 from hf_unlearn.attacks.lens import LogitLensAttack
 from hf_unlearn.attacks.merge import Merge
+from hf_unlearn.attacks.multi_hop import MultiHop
+from hf_unlearn.attacks.multi_turn import MultiTurn
 from hf_unlearn.attacks.noise import Noise
 from hf_unlearn.attacks.other_form import OtherForm
 from hf_unlearn.attacks.paraphrase import Paraphrase
@@ -34,10 +37,11 @@ from hf_unlearn.attacks.rtt import RTT
 from hf_unlearn.attacks.rtt_paper import RTTPaper
 from hf_unlearn.attacks.rtt_sets import lettered
 from hf_unlearn.attacks.sampling import LeakAtK
+from hf_unlearn.attacks.self_correction import SelfCorrection
 from hf_unlearn.attacks.soft_prompt import SoftPrompt
 from hf_unlearn.attacks.steps_to_recover import StepsToRecover
 from hf_unlearn.data.encoding import TextFormat
-from hf_unlearn.data.example import DataBundle
+from hf_unlearn.data.example import DataBundle, Example, RowSet
 from hf_unlearn.data.planted import PlantedSpec, make_planted
 from hf_unlearn.evaluation.records import ScoredRow, read_records
 from hf_unlearn.runtime.jobs import Workers
@@ -51,6 +55,7 @@ METRICS = ("probability", "mc_accuracy", "exact_match")
 ONE = {"learning_rates": (1e-3,), "epochs": 1}
 SETTINGS: dict[str, Attack] = {
     "ablate-direction": AblateDirection(depths=(0.5,), examples=8),
+    "alias": Alias(),
     "few-shot": FewShot(shots=2, draws=1),
     "other-form": OtherForm(),
     "finetune-generic": FinetuneGeneric(**ONE),
@@ -62,6 +67,8 @@ SETTINGS: dict[str, Attack] = {
     "latent-shift": LatentShift(folds=2, run_folds=1, bounds=(0.5,), layers=1, epochs=1),
     "logit-lens": LogitLensAttack(),
     "merge": Merge(shares=(0.5,)),
+    "multi-hop": MultiHop(),
+    "multi-turn": MultiTurn((1,)),
     "noise": Noise(amounts=(0.1,), draws=1),
     "paraphrase": Paraphrase(prompts=1),
     "prefix": Prefix(texts=("The answer is", "Say it. {prompt}")),
@@ -72,13 +79,26 @@ SETTINGS: dict[str, Attack] = {
     "rtt-paper": RTTPaper(folds=2, run_folds=1, optimizer="adamw", dtype="float32", **ONE),
     "soft-prompt": SoftPrompt(folds=2, run_folds=1, tokens=2, learning_rates=(0.1,), epochs=1),
     "steps-to-recover": StepsToRecover(folds=2, max_steps=1, learning_rates=(1e-3,), adapters=False, taught=("part",)),
+    "self-correction": SelfCorrection(("So? {prompt}",), "No."),
 }
+DIAGNOSES = {"activation-patching", "tuned-lens"}
+"""They have no scores that a floor could stand beside."""
 
 
 @pytest.fixture(scope="module")
 def bundle() -> DataBundle:
     spec = PlantedSpec(forget=12, retain=16, holdout=6, practice=0, generic=4, option_draws=1, first_year=1960)
-    return make_planted(spec)
+    made = make_planted(spec)
+    return replace(made, forget=_renamed(made.forget), holdout=_renamed(made.holdout))
+
+
+def _renamed(rows: RowSet) -> RowSet:
+    """With another name for everybody, and a way round to every year."""
+
+    def more(row: Example) -> Example:
+        return replace(row, aliases=(row.group, "Somebody"), hops=(f"The year of {row.group}",))
+
+    return RowSet(tuple(map(more, rows.train)), tuple(map(more, rows.score)))
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +107,9 @@ def model(bundle, tmp_path_factory) -> Path:
 
 
 def test_every_attack_is_tested_here() -> None:
-    assert set(SETTINGS) == set(ATTACKS.names())
+    assert set(SETTINGS) | DIAGNOSES == set(ATTACKS.names())
+    for name in DIAGNOSES:
+        assert ATTACKS.get(name).value().measures(METRICS) == ()
 
 
 @pytest.mark.parametrize("name", SETTINGS)
