@@ -72,7 +72,7 @@ class RTT(RetrainingAttack, StepSettings):
     learning_rates: tuple[float, ...] = (1e-4, 3e-4, 1e-3)
     epochs: int = 6
     warmup_steps: int = 24
-    patience: int = 2
+    patience: int = 8
 
     name: ClassVar[str] = "rtt"
 

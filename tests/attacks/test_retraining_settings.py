@@ -30,7 +30,7 @@ RTT = {
     "optimizer": "adamw",
     "dtype": "float32",
     "max_grad_norm": 1.0,
-    "patience": 2,
+    "patience": 8,
     "leaks": "apart",
     "seed": 0,
 }
