@@ -59,7 +59,7 @@ SETTINGS = {
 }
 """Settings at their defaults: a finished unit of an attack is found by exactly these keys and values."""
 FINGERPRINTS = {
-    "rtt": "43dd809a9ab450537d6e4bb25844bf197fd0fffbb7d0afb45a07091439f59bd8",
+    "rtt": "c79fd82cba9009fa01ef6ed01499654d14f9c446f1da19f03422b2f85ecf9a98",
     "rtt-paper": "c0b72c0f690f91fe2cc79e58147ea713706ea6ebb90e33746ea3155dde3d83b4",
     "relearn": "8209596bb181f18eb280a9a330348cf10020a051befc1a291e5e8e718883c2c2",
     "relearn-all": "2da85da6427a1ded3aeddf3b8a7bea8e9af224936b10a731ab754e3dbe054e10",
@@ -90,7 +90,7 @@ BUDGETS = {
         "epochs": 6,
         "steps_per_rate": 12,
         **FULL,
-        "gives_up_after": 2,
+        "gives_up_after": 8,
     },
     "rtt-paper": {
         "folds": 5,

@@ -55,7 +55,7 @@ EXPECTED = {
         "attack": "1c6f683e5591b84ee34f9796",
         "verify": "ef099f3d0f4cba3f4995d169",
     },
-    "one model": {"export": "5de02dc29dd7b55c292956e9", "attack": "5c420b8823ca2413f307d864"},
+    "one model": {"export": "5de02dc29dd7b55c292956e9", "attack": "c1c0d8b74492ca18b3704a63"},
 }
 
 
