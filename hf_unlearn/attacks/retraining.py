@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pkgutil
 import random
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
@@ -381,8 +382,8 @@ def retraining(settings: RetrainingSettings, folder: Path) -> Iterator[Retrainin
     name, dtype = settings.name, settings.steps.dtype
     check_optimizer(settings.steps.optimizer, dtype, name)
     if settings.sharded and world_size() > 1:
-        from .sharded import sharded_retraining
-
+        # By name: that module builds on this one.
+        sharded_retraining = pkgutil.resolve_name("hf_unlearn.attacks.sharded:sharded_retraining")
         with sharded_retraining(settings, folder) as retraining_in_shards:
             yield retraining_in_shards
         return
