@@ -135,6 +135,13 @@ def check_settings(tree: Located, key: str, control: str | None = None) -> None:
     raise RequestError(f"{tree.at(culprit or '')}: {key if named else f'{key}.{culprit}'}: {message}")
 
 
+def check_seed(tree: Located) -> None:
+    """The seed is in the range that every generator takes."""
+    seed = tree.value["seed"].value if "seed" in tree.value else 0
+    if isinstance(seed, int) and not 0 <= seed <= LARGEST_SEED:  # another type is told where the sections are read
+        raise RequestError(f"{tree.at('seed')}: seed is {seed}: it must be between 0 and {LARGEST_SEED}")
+
+
 def check_listed_names(tree: Located) -> None:
     """Names in lists of formats and metrics."""
     refusals = Refusals()
@@ -153,8 +160,6 @@ def check_names(recipe: Recipe, tree: Located) -> None:
     refusals = Refusals()
     with refusals.collected(), located(tree.at("name")):
         check_name(recipe.name, "name")
-    if not 0 <= recipe.seed <= LARGEST_SEED:
-        refusals.add(f"{tree.at('seed')}: seed is {recipe.seed}: it must be between 0 and {LARGEST_SEED}")
     for name in recipe.data.extra:
         with refusals.collected(), located(tree.at("data", "extra", name)):
             check_name(name, "the name of a set in data.extra")

@@ -26,6 +26,7 @@ from .checks import (
     check_name,
     check_names,
     check_publish,
+    check_seed,
     check_setting_names,
     fill_gate,
     located,
@@ -115,7 +116,7 @@ def _read_sections(tree: Located) -> Recipe:
         rest = _build_plain_sections(tree)
     with refusals.collected():
         methods = _parse_methods(tree)
-    for check in (check_control_names, check_listed_names):
+    for check in (check_control_names, check_listed_names, check_seed):
         with refusals.collected():
             check(tree)
     with refusals.collected():
