@@ -184,6 +184,10 @@ def check_judgeable(name: str, attack: Attack, metrics: Sequence[str]) -> None:
     if attack.measures(metrics):
         return
     measured = attack.measures(_SUGGESTED) or attack.measures(METRICS.names())
+    if not measured:
+        raise RequestError(
+            f"{name!r} is a diagnosis with no score that a gate could judge: leave it out of gate.attacks"
+        )
     raise RequestError(
         f"{name!r} measures none of the gate's metrics ({', '.join(metrics)}), so that nothing could be judged under "
         f"it: add to gate.metrics what it measures ({', '.join(measured)}), or leave it out of gate.attacks"

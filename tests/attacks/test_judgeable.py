@@ -21,6 +21,7 @@ def test_attacks_measure_what_a_forward_pass_gives_unless_they_say_otherwise():
     found = {entry.name: entry.value().measures(USUAL) for entry in ATTACKS.entries()}
     assert found.pop("linear-probe") == ("mc_accuracy",)
     assert found.pop("leak-at-k") == ("exact_match", "rouge_l")
+    assert (found.pop("activation-patching"), found.pop("tuned-lens")) == ((), ()), "diagnoses"
     assert set(found.values()) == {("probability", "extraction_strength", "mc_accuracy", "exact_match")}
     assert LeakAtK(scores=("rouge_1",)).measures(("rouge_1", *USUAL)) == ("rouge_1",)
     assert OrderedAttack("prune", Prune(), then="bnb-nf4").measures(USUAL) == Prune().measures(USUAL)
@@ -47,6 +48,15 @@ def test_a_gate_that_could_not_judge_an_attack_is_refused_with_the_mend(tmp_path
     line = text.splitlines().index(f"    - {attack}") + 1
     assert f"r.yaml:{line}" in str(caught.value)
     assert f"gate.attacks: '{attack}' measures none of the gate's metrics ({metrics})" in str(caught.value)
+
+
+@pytest.mark.parametrize("attack", ["activation-patching", "tuned-lens"])
+def test_a_diagnosis_cannot_be_judged(tmp_path: Path, attack):
+    text = SMALL + f"attack: {{{attack}: {{}}}}\ngate: {{attacks: [{attack}]}}\n"
+    with pytest.raises(
+        RequestError, match=f"'{attack}' is a diagnosis with no score that a gate could judge: leave it"
+    ):
+        recipe_of(tmp_path, text)
 
 
 @pytest.mark.parametrize("attack", ["leak-at-k", "linear-probe"])

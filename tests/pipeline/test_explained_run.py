@@ -7,7 +7,7 @@ from hf_unlearn.verification.report_file import load_report
 
 def test_the_report_explains_the_formats(finished):
     report = load_report(finished / "verify" / "unlearning_report.json")
-    assert report["schema_version"] == "1.4"
+    assert report["schema_version"] == "1.5"
     explanation = report["explanation"]
     assert explanation["grids"] == {"bnb-nf4": "nf4"}
     # A never-knew model is not made from the target: there is nothing to compare.
