@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 
 import pytest
 from tiny_recipe import TINY, line_of
@@ -320,7 +321,11 @@ def test_recipes_of_the_package_parse_by_name(name, refused, tmp_path, monkeypat
     (tmp_path / "file").write_text("no folder")
     recipe = builtin_recipes()[name].read_text()
     code, stopped_by = 2, "is in a file, not a folder"
-    if "dataset:" in recipe:
+    if re.search(
+        r"^ +path: .*\.jsonl", recipe, re.MULTILINE
+    ):  # rows that only the user has; told together with what the Hub says
+        stopped_by = "does not exist: check the path"
+    elif "dataset:" in recipe:
         code, stopped_by = 3, "could not be loaded from the Hub"
     elif "layout:" in recipe:
         stopped_by = "the path names your copy of"
