@@ -16,7 +16,6 @@ from ..data.encoding import EncodedRow, load_tokenizer
 from ..data.example import Example
 from ..evaluation.records import ScoredRow
 from ..models.even_share import even_share
-from ..models.sharding import reshard, shard
 from ..models.training_loop import finite
 from ..runtime.processes import alone, gather, world_size
 from .base import Attacked
@@ -43,6 +42,7 @@ def sharded_retraining(settings: RetrainingSettings, folder: Path) -> Iterator[R
     """
     from ..models.loading import load_model, run_device
     from ..models.memory import release_memory
+    from ..models.sharding import shard
 
     release()  # what this process attacked alone before
     model = load_model(folder, settings.steps.dtype, device="cpu").requires_grad_(False)
@@ -83,6 +83,8 @@ class ShardedRetraining(Retraining):
     @contextmanager
     def unshared(self) -> Iterator[None]:
         """Passes without gradients that every process makes on the same rows."""
+        from ..models.sharding import reshard
+
         with alone():
             yield
         reshard(self.cached.model)
