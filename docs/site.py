@@ -24,7 +24,7 @@ RENAMED = {
 _LINK = re.compile(r"(\]\()([^)\s]+)(\))")
 _FENCE = re.compile(r"(^```.*?^```$)", re.DOTALL | re.MULTILINE)
 _ADDED = ("benchmarks/**/*.md", "benchmarks/**/*.png")
-_LINKED_CODE = re.compile(r"\[([^\]]+)\]\([^)\s]+\.(?:py|ipynb)\)")
+_LINKED_CODE = re.compile(r"\[([^\]]+)\]\([^)\s]+\.(?:py|ipynb|yaml|sbatch|sh)\)")
 
 
 def added_files() -> dict[str, str]:

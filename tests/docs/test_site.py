@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from types import ModuleType
@@ -36,6 +37,24 @@ def site(root: Path) -> ModuleType:
 )
 def test_links_become_those_of_the_site(site, name: str, text: str, expected: str) -> None:
     assert site.relinked(text, name) == expected
+
+
+def test_every_link_leads_to_a_file_of_the_site(site, root: Path) -> None:
+    """As ``mkdocs build --strict`` would find; that needs an extra."""
+    added = site.added_files()
+    files = {path.relative_to(root / "docs").as_posix() for path in (root / "docs").rglob("*")} | set(added.values())
+    pages = {name for name in added if name.endswith(".md")} | {
+        f"docs/{name}" for name in files if name.endswith(".md")
+    }
+    broken = []
+    for page in sorted(name for name in pages if (root / name).exists()):
+        here = Path(site.site_path(page)).parent
+        text = re.sub(r"```.*?```|`[^`]*`", "", site.relinked((root / page).read_text("utf-8"), page), flags=re.DOTALL)
+        for target in re.findall(r"\]\(([^)\s#]+)[^)]*\)", text):
+            if "://" not in target and not target.startswith("mailto:"):
+                place = os.path.normpath(here / target)
+                broken += [] if place in files else [f"{page}: {target}"]
+    assert broken == []
 
 
 def test_every_page_is_in_the_navigation_once(site, root: Path) -> None:
