@@ -53,7 +53,7 @@ def recovery_figure(results: Results, attack: str, metric: str | None = None) ->
             _name_row(line[0], subject)
         _axes(grid, rows)
         figure.supxlabel("steps of retraining", fontsize=9)
-        figure.supylabel(f"{metric_label(metric)} of what was asked", fontsize=9)
+        figure.supylabel(metric_label(metric), fontsize=9)
         legend(figure, _keys(rows))
     return figure
 

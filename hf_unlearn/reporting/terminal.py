@@ -149,7 +149,7 @@ class _Printer:
             self._bullet(
                 self._mark(row.status),
                 f"{self.results.transform_label(row.transform)}: {auc_words(row)} over {row.n} facts "
-                f"({signals_words(row)}), allowed {limit_words(row)}",
+                f"({signals_words(row)}), {'' if row.threshold is None else 'allowed '}{limit_words(row)}",
             )
         self._line(forgotten_rows_sentence(self.results, release.name))
 

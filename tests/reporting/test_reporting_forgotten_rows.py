@@ -58,7 +58,7 @@ def test_the_sentence_says_how_and_beside_what(marked) -> None:
 
 def test_the_terminal_has_a_line_per_condition(marked) -> None:
     text = printed(marked)
-    assert "as is: 0.91 [0.84, 0.96] over 114 facts (loss 0.09, entropy 0.47), allowed not judged" in text
+    assert "as is: 0.91 [0.84, 0.96] over 114 facts (loss 0.09, entropy 0.47), not judged" in text
     assert "Somebody who has only this model" in text
 
 
