@@ -14,6 +14,21 @@ from .retraining import Lesson, RetrainingAttack, Texts
 _SHOWN = ("learning_rates", "epochs", "batch_size")
 
 
+def benign_rows(bundle: DataBundle, trained_set: str, attack: str) -> tuple[Example, ...]:
+    """Training rows of a set that is not to be forgotten.
+
+    Raises:
+        RequestError: It has none. Names the attack.
+    """
+    rows: tuple[Example, ...] = getattr(bundle, trained_set).train
+    if not rows:
+        raise RequestError(
+            f"{attack} trains on the {trained_set} set, and there is none: name data.{trained_set}, or remove "
+            f"attack.{attack}"
+        )
+    return rows
+
+
 @dataclass(frozen=True, kw_only=True)
 class _Finetune(RetrainingAttack):
     epochs: int = 2
@@ -29,13 +44,7 @@ class _Finetune(RetrainingAttack):
         return {"trained_on": self.trained_set, "rows": len(self._rows(bundle))}
 
     def _rows(self, bundle: DataBundle) -> tuple[Example, ...]:
-        rows: tuple[Example, ...] = getattr(bundle, self.trained_set).train
-        if not rows:
-            raise RequestError(
-                f"{self.name} trains on the {self.trained_set} set, and there is none: name data.{self.trained_set}, "
-                f"or remove attack.{self.name}"
-            )
-        return rows
+        return benign_rows(bundle, self.trained_set, self.name)
 
 
 @ATTACKS.register(

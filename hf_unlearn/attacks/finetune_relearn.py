@@ -15,8 +15,8 @@ from typing import Any, ClassVar, Literal
 
 from ..data.encoding import TextFormat
 from ..data.example import DataBundle, Example
-from ..errors import RequestError
 from . import ATTACKS
+from .finetune import benign_rows
 from .relearn import Relearn
 from .retraining import Lesson, Texts, check_least
 
@@ -61,10 +61,4 @@ class FinetuneRelearn(Relearn):
         return {**first, "first_epochs": self.first_epochs, **super().given(bundle)}
 
     def _benign(self, bundle: DataBundle) -> tuple[Example, ...]:
-        rows: tuple[Example, ...] = getattr(bundle, self.first).train
-        if not rows:
-            raise RequestError(
-                f"{self.name} first trains on the {self.first} set, and there is none: name data.{self.first}, or "
-                f"remove attack.{self.name}"
-            )
-        return rows
+        return benign_rows(bundle, self.first, self.name)

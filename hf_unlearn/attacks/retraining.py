@@ -150,6 +150,10 @@ class RetrainingSettings:
         if steps.max_tokens is not None and steps.max_tokens < 2:
             raise RequestError(f"{name}.max_tokens is {steps.max_tokens}: a row has at least 2 tokens")
         check_optimizer(steps.optimizer, steps.dtype, name)
+        if self.bf16 and steps.dtype != "float32":
+            raise RequestError(
+                f"{name}.bf16 computes float32 weights in bfloat16, and {name}.dtype is {steps.dtype}: leave one out"
+            )
         if self.sharded and steps.optimizer != "adamw":
             raise RequestError(
                 f"{name}.optimizer is {steps.optimizer}, whose states cannot be sharded: use adamw, or leave out "

@@ -106,7 +106,7 @@ def test_relearning_after_benign_fine_tuning_sees_both_sets_in_turn(first, knowi
     assert sorted(path.name for path in tmp_path.glob("epoch*")) == [f"epoch{epoch}.jsonl" for epoch in range(6)]
     asked = {record.fact for record in read_records(tmp_path / "epoch5.jsonl")}
     assert asked == {row.fact for row in bundle.forget.score} - learned
-    with pytest.raises(RequestError, match=rf"first trains on the {first} set, and there is none: name data\.{first}"):
+    with pytest.raises(RequestError, match=rf"trains on the {first} set, and there is none: name data\.{first}"):
         attack.plan(replace(bundle, **{first: EMPTY_SET}))
 
 

@@ -364,6 +364,7 @@ def test_adapters_that_do_not_fit_are_refused_before_any_weight_is_loaded(attack
         ({"dtype": "float16"}, r"rtt\.dtype is float16, in which AdamW"),
         ({"max_tokens": 1}, r"rtt\.max_tokens"),
         ({"patience": -1}, r"rtt\.patience"),
+        ({"bf16": True, "dtype": "bfloat16"}, r"rtt\.bf16 computes float32 weights .* rtt\.dtype is bfloat16"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused_by_name(changes, named):
