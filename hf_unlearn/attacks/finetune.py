@@ -9,7 +9,8 @@ from ..data.encoding import TextFormat
 from ..data.example import DataBundle, Example
 from ..errors import RequestError
 from . import ATTACKS
-from .retraining import Lesson, RetrainingAttack, Texts
+from .retrained_model import Texts
+from .retraining import Lesson, RetrainingAttack
 
 _SHOWN = ("learning_rates", "epochs", "batch_size")
 

@@ -18,7 +18,9 @@ from ..data.example import DataBundle, Example
 from . import ATTACKS
 from .finetune import benign_rows
 from .relearn import Relearn
-from .retraining import Lesson, Texts, check_least
+from .retrained_model import Texts
+from .retraining import Lesson
+from .retraining_settings import check_least
 
 
 @ATTACKS.register(

@@ -24,7 +24,9 @@ from .base import Attack, Attacked, AttackResult
 from .best import best_of, read_ends, read_epochs
 from .cost import AttackCost
 from .model_cache import CachedModel, borrowed
-from .retraining import Lesson, check_least, note_end, shuffled_epochs
+from .retrained_model import shuffled_epochs
+from .retraining import Lesson, note_end
+from .retraining_settings import check_least
 from .rtt_sets import BARE, Fold, make_folds, write_texts
 from .tuning import make_optimizer
 

@@ -22,7 +22,9 @@ from .best import best_of, read_epochs
 from .cost import AttackCost
 from .edits import check_same_shapes, check_sizes, mix
 from .model_cache import borrowed
-from .retraining import RetrainingSettings, Texts, check_least, retraining
+from .retrained_model import Texts
+from .retraining import retraining
+from .retraining_settings import RetrainingSettings, check_least
 from .scoring import score_attacked, score_untouched
 
 if TYPE_CHECKING:

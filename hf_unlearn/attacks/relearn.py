@@ -10,7 +10,8 @@ from ..data.encoding import TextFormat
 from ..data.example import DataBundle
 from ..errors import RequestError
 from . import ATTACKS
-from .retraining import Lesson, RetrainingAttack, Texts
+from .retrained_model import Texts
+from .retraining import Lesson, RetrainingAttack
 
 
 @ATTACKS.register(

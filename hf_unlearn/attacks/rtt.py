@@ -21,7 +21,9 @@ from ..data.independence import overlapping
 from ..errors import RequestError
 from . import ATTACKS
 from .base import Attacked
-from .retraining import Lesson, RetrainingAttack, StepSettings, Texts
+from .retrained_model import Texts
+from .retraining import Lesson, RetrainingAttack
+from .retraining_settings import StepSettings
 from .rtt_sets import (
     BARE,
     Asking,

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from . import ATTACKS
-from .retraining import Dtype, LossTokens
+from .retraining_settings import Dtype, LossTokens
 from .rtt import RTT
 from .rtt_sets import Asking, Form
 from .tuning import OptimizerName

@@ -18,7 +18,7 @@ from ..data.encoding import TextFormat
 from ..data.example import Example, RowSet
 from ..data.independence import Leaks, find_leaks
 from ..errors import RequestError
-from .retraining import Texts
+from .retrained_model import Texts
 
 Leaking = Literal["apart", "report"]
 Form = Literal["rows", "multiple-choice", "question-answer", "sentences"]

@@ -20,7 +20,8 @@ from ..models.training_loop import finite
 from ..runtime.processes import alone, gather, world_size
 from .base import Attacked
 from .model_cache import CachedModel, release
-from .retraining import Retraining, RetrainingSettings
+from .retrained_model import Retraining
+from .retraining_settings import RetrainingSettings
 
 if TYPE_CHECKING:
     from torch import Tensor

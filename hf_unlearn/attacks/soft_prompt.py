@@ -21,7 +21,7 @@ from ..errors import RequestError
 from . import ATTACKS
 from .fitted import FittedAttack, Lent
 from .model_cache import CachedModel
-from .retraining import check_least
+from .retraining_settings import check_least
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

@@ -31,7 +31,9 @@ from .base import Attacked, AttackResult
 from .best import Try, best_of
 from .cost import AttackCost
 from .relearn import RelearnAll
-from .retraining import SHARDS, Lesson, RetrainingAttack, Texts, check_least, retraining
+from .retrained_model import Texts
+from .retraining import SHARDS, Lesson, RetrainingAttack, retraining
+from .retraining_settings import check_least
 from .rtt_sets import BARE, Fold, make_folds, write_texts
 from .tuning import Tuning
 

@@ -8,7 +8,8 @@ from typing import Any
 
 from ..attacks.base import Attack
 from ..attacks.fitted import FittedAttack
-from ..attacks.retraining import RetrainingAttack, RetrainingSettings
+from ..attacks.retraining import RetrainingAttack
+from ..attacks.retraining_settings import RetrainingSettings
 from ..data.encoding import EncodedRow, TextFormat
 from ..data.example import DataBundle, Example
 from ..models.loading import DTYPES

@@ -14,7 +14,7 @@ from itertools import chain
 from typing import Any
 
 from ..attacks.base import Attack
-from ..attacks.retraining import RetrainingSettings
+from ..attacks.retraining_settings import RetrainingSettings
 from ..attacks.rtt import RTT
 from ..attacks.tuning import OPTIMIZERS, OptimizerName, Tuning
 from .memory import MARGIN

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from ..attacks.base import Attack
 from ..attacks.composed import OrderedAttack, after_of, bare
-from ..attacks.retraining import RetrainingSettings
+from ..attacks.retraining_settings import RetrainingSettings
 from ..data.encoding import EncodedRow
 from ..data.example import Example
 from ..models.loading import DTYPES

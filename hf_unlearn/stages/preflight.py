@@ -18,7 +18,7 @@ from transformers import AutoConfig
 
 from ..attacks.base import Attack, Attacked
 from ..attacks.composed import after_of, bare
-from ..attacks.retraining import RetrainingSettings
+from ..attacks.retraining_settings import RetrainingSettings
 from ..data.encoding import check_chat_template, encode_row, encode_rows, load_tokenizer
 from ..data.example import DataBundle
 from ..errors import MissingExtraError, RequestError, first_line

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..attacks.base import Attack
 from ..attacks.composed import OrderedAttack, bare
-from ..attacks.retraining import RetrainingSettings
+from ..attacks.retraining_settings import RetrainingSettings
 from ..attacks.tuning import Tuning, check_device
 from ..data.encoding import EncodedRow
 from ..data.example import DataBundle, Example

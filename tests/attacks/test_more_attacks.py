@@ -17,7 +17,8 @@ from hf_unlearn.attacks.finetune import FinetuneGeneric, FinetuneRetain
 from hf_unlearn.attacks.finetune_relearn import FinetuneRelearn
 from hf_unlearn.attacks.prune import Prune, prune_smallest
 from hf_unlearn.attacks.relearn import Relearn, RelearnAll
-from hf_unlearn.attacks.retraining import Retraining, _epochs, retraining
+from hf_unlearn.attacks.retrained_model import Retraining
+from hf_unlearn.attacks.retraining import _epochs, retraining
 from hf_unlearn.data.encoding import TextFormat
 from hf_unlearn.data.example import EMPTY_SET, DataBundle, Example
 from hf_unlearn.data.planted import PlantedSpec, make_planted

@@ -14,14 +14,8 @@ from knowing_model import train_knowing_model
 from hf_unlearn.attacks import ATTACKS, model_cache
 from hf_unlearn.attacks.base import Attacked
 from hf_unlearn.attacks.relearn import Relearn, RelearnAll
-from hf_unlearn.attacks.retraining import (
-    EarlyStopping,
-    Lesson,
-    Texts,
-    retrain_and_score,
-    retraining,
-    shuffled_epochs,
-)
+from hf_unlearn.attacks.retrained_model import Texts, shuffled_epochs
+from hf_unlearn.attacks.retraining import EarlyStopping, Lesson, retrain_and_score, retraining
 from hf_unlearn.attacks.rtt import RTT
 from hf_unlearn.attacks.rtt_paper import RTTPaper
 from hf_unlearn.attacks.tuning import Tuning, make_optimizer

@@ -12,7 +12,7 @@ from transformers import LlamaConfig
 from hf_unlearn.attacks.finetune import FinetuneGeneric
 from hf_unlearn.attacks.prune import Prune
 from hf_unlearn.attacks.relearn import Relearn
-from hf_unlearn.attacks.retraining import RetrainingSettings
+from hf_unlearn.attacks.retraining_settings import RetrainingSettings
 from hf_unlearn.attacks.rtt import RTT
 from hf_unlearn.attacks.tuning import Tuning
 from hf_unlearn.data.encoding import EncodedRow

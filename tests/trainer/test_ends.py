@@ -16,7 +16,8 @@ from rich.console import Console
 from tiny_run import tiny_model, tiny_rows, tiny_tokenizer, tiny_trainer
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from hf_unlearn.attacks.retraining import Texts, retraining
+from hf_unlearn.attacks.retrained_model import Texts
+from hf_unlearn.attacks.retraining import retraining
 from hf_unlearn.attacks.rtt import RTT
 from hf_unlearn.data.encoding import TextFormat, encode_row
 from hf_unlearn.data.example import DataBundle, Example, RowSet
