@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass
+from typing import Literal
 
 from ..errors import RequestError
 from .example import Example
+from .general_starts import GENERAL_STARTS
 from .overlap import row_parts, runs, words
 
 ORDINARY_SHARE = 0.2
 ORDINARY_GROUPS = 5
-"""A word that is in this share of a kept set's groups, and in this many of them, does not say whom a text is about."""
+"""A word that is in this share of another set's groups, and in so many of them, does not say whom a text is about."""
 
 
 @dataclass(frozen=True)
@@ -22,7 +24,8 @@ class DrawSpec:
     Attributes:
         texts: How many texts are drawn.
         starts: Beginnings of the texts, used in turn. An empty one lets the model choose the first words too, which
-            needs a beginning-of-text token.
+            needs a token that texts begin with. ``general`` stands for over a hundred beginnings of ordinary sentences
+            (``hf_unlearn/data/general_starts.py``), for models that know more than one subject.
         max_new_tokens: Longest continuation in tokens.
         temperature: Divides the logits. Below 1, because a model makes up what it is not sure of, also from parts of
             what it should forget.
@@ -35,7 +38,7 @@ class DrawSpec:
     """
 
     texts: int = 2000
-    starts: tuple[str, ...] = ("",)
+    starts: Literal["general"] | tuple[str, ...] = ("",)
     max_new_tokens: int = 64
     temperature: float = 0.5
     avoid_words: int = 2
@@ -50,7 +53,12 @@ class DrawSpec:
         if not self.temperature > 0:
             raise RequestError(f"data.keep_drawn.temperature is {self.temperature}: it must be above 0")
         if not self.starts:
-            raise RequestError('data.keep_drawn.starts is empty: name what texts begin with, or use [""]')
+            raise RequestError('data.keep_drawn.starts is empty: name what texts begin with, or use general or [""]')
+
+    @property
+    def beginnings(self) -> tuple[str, ...]:
+        """Of the texts, used in turn."""
+        return GENERAL_STARTS if self.starts == "general" else tuple(self.starts)
 
 
 @dataclass(frozen=True)
@@ -71,26 +79,28 @@ class Sifted:
 def without_forgotten(
     texts: Iterable[str],
     forget: Iterable[Example],
-    kept: Iterable[Sequence[Example]],
+    others: Iterable[Sequence[Example]],
     spec: DrawSpec,
 ) -> Sifted:
     """Leave out drawn texts that touch the forget set.
 
     A run of words within a forget row's prompt or within its answer marks a text, unless one of the words is ordinary:
-    it is in many groups of a set that is kept anyway (:data:`ORDINARY_SHARE`, :data:`ORDINARY_GROUPS`), or it is
+    it is in many groups of another set (:data:`ORDINARY_SHARE`, :data:`ORDINARY_GROUPS`), or it is
     listed as ordinary. So first and last name together say who is meant, while "was born", "the year" and "of Ada" do
     not. How often the target itself uses a word is ignored: it may write about little except what it is to forget.
-    Words are compared without regard to case and punctuation.
+    Words are compared without regard to case and punctuation. Ordinary text shows which words are ordinary even if it
+    is not kept: with ``avoid_words: 1`` the *and* in the name of a country would otherwise mark most texts.
 
     Args:
         texts: What a model wrote; repetitions and empty ones are dropped.
         forget: The forget set, with all that its rows say.
-        kept: The sets that are kept besides the texts.
+        others: Sets of rows that tell nothing of the forget set: those that are kept besides the texts, and ordinary
+            text.
         spec: How many words in a row mark a text, what else marks one, and which words are ordinary.
     """
     different = list(dict.fromkeys(stripped for text in texts if (stripped := text.strip())))
     named = (word for text in spec.ordinary for word in words(text))
-    ordinary = set(named).union(*(_ordinary_words(rows) for rows in kept))
+    ordinary = set(named).union(*(_ordinary_words(rows) for rows in others))
     parts = [words(part) for row in forget for part in row_parts(row)]
     marks = {run for part in parts for run in runs(part, spec.avoid_words) if ordinary.isdisjoint(run)}
     marks |= {tuple(found) for text in spec.avoid if (found := words(text))}

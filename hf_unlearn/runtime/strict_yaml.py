@@ -336,6 +336,9 @@ def _first_fit(options: list[Any], item: Located, key: str) -> Any:
             return _convert(option, item, key)
         except RequestError:
             continue
+    for option in options:
+        if isinstance(item.value, str) and typing.get_origin(option) is typing.Literal:
+            _convert(option, item, key)  # its refusal says which names there are
     raise RequestError(f"{item.where}: {key} cannot be {item.plain()!r}")
 
 

@@ -252,7 +252,7 @@ def _drawn_texts(wanted: Wanted) -> list[str]:
     return [
         "  # Texts that the target writes before training, kept beside the retain rows: docs/drawn-texts.md. Both",
         "  # stand in for what you know to be needed; rows of your own that must stay are better.",
-        f'  keep_drawn: {{texts: {DRAWN_TEXTS}, starts: ["", "Question:"]{avoid}}}',
+        f"  keep_drawn: {{texts: {DRAWN_TEXTS}, starts: general{avoid}}}",
     ]
 
 

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 _PROMPTS_PER_BATCH = 128
+SEPARATOR = "<|endoftext|>"
+"""What separates texts in the pretraining of GPT-2, GPT-NeoX, Qwen, SmolLM and others."""
 
 
 def self_generated_stage(run: Run) -> None:
@@ -49,7 +51,8 @@ def self_generated_stage(run: Run) -> None:
 def writing(run: Run, spec: DrawSpec, unit: Unit) -> Job:
     """The job that lets the target write."""
     forget, length, dtype = run.bundle.never_said, run.recipe.data.max_length, run.recipe.model.dtype
-    arguments = (unit, run.target.folder, spec, forget, named_sets(run.context), length, dtype)
+    others = [*named_sets(run.context), run.bundle.generic.train]
+    arguments = (unit, run.target.folder, spec, forget, others, length, dtype)
     return Job("texts of the target", write_job, arguments)
 
 
@@ -58,7 +61,7 @@ def write_job(
     model: Path,
     spec: DrawSpec,
     forget: Sequence[Example],
-    kept: Sequence[Sequence[Example]],
+    others: Sequence[Sequence[Example]],
     max_length: int,
     dtype: str,
 ) -> str:
@@ -67,7 +70,7 @@ def write_job(
 
     def build(folder: Path) -> None:
         nonlocal told
-        sifted = without_forgotten(write_texts(model, spec, dtype), forget, kept, spec)
+        sifted = without_forgotten(write_texts(model, spec, dtype), forget, others, spec)
         fitting = _fitting(sifted.texts, model, max_length)
         told = (
             f"the target wrote {sifted.different} different texts in {spec.texts}: {sifted.touching} share words with "
@@ -95,9 +98,10 @@ def write_texts(folder: Path, spec: DrawSpec, dtype: str = "float32") -> list[st
     from ..models.loading import load_model
 
     tokenizer = load_tokenizer(str(folder))
-    begins = {start: _first_tokens(start, tokenizer) for start in spec.starts}
+    starts = spec.beginnings
+    begins = {start: first_tokens(start, tokenizer) for start in starts}
     sampling = Sampling(1, spec.temperature, seed=spec.seed)
-    chosen = [spec.starts[number % len(spec.starts)] for number in range(spec.texts)]
+    chosen = [starts[number % len(starts)] for number in range(spec.texts)]
     prompts = [
         Prompt(
             begins[start], f"data.keep_drawn.starts {start!r}", spec.max_new_tokens, (), sampling, f"drawn-{number}"
@@ -117,11 +121,27 @@ def _fitting(texts: Sequence[str], model: Path, max_length: int) -> list[str]:
     return [text for text, length in zip(texts, lengths, strict=True) if 2 <= length < max_length]
 
 
-def _first_tokens(start: str, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
+def first_tokens(start: str, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
+    """What the target is given to go on from.
+
+    In pretraining a text begins after a beginning-of-text token, which the tokenizer adds, or after the token that
+    separates texts, which it does not. Without that one a chat model goes on with a title or with code.
+
+    Args:
+        start: Its first words; empty if the model chooses them.
+        tokenizer: The target's.
+
+    Raises:
+        RequestError: The text is to begin with nothing, and the tokenizer has no token to begin with.
+    """
     found = encode_prompt(Example(id="", prompt=start, answer="", fact="", group=""), tokenizer, TextFormat())
+    if tokenizer("").input_ids:
+        return found
+    if SEPARATOR in tokenizer.all_special_tokens:
+        return (int(tokenizer.convert_tokens_to_ids(SEPARATOR)), *found)
     if found:
         return found
-    # Models whose tokenizer adds nothing in front separate texts by their end token in training.
+    # Other models whose tokenizer adds nothing in front separate texts by their end token in training.
     first = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
     if first is None:
         raise RequestError("data.keep_drawn.starts holds an empty text, and the tokenizer has no token to begin with")

@@ -205,7 +205,7 @@ def test_a_recipe_says_what_was_drawn_and_what_would_be_better(tmp_path):
     path = tmp_path / "recipe.yaml"
     path.write_text(text)
     drawn = load_recipe(path).data.keep_drawn
-    assert drawn is not None and drawn.avoid == ("Marie Curie", "Curie") and drawn.starts == ("", "Question:")
+    assert drawn is not None and drawn.avoid == ("Marie Curie", "Curie") and drawn.starts == "general"
     assert "keep_drawn" not in recipe_text(replace(wanted, made={"forget"}), seen)
 
 

@@ -26,6 +26,7 @@ class Outer:
     items: tuple[float, ...] = ()
     table: dict[str, Inner] = field(default_factory=dict)
     maybe: int | None = None
+    starts: Literal["general"] | tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.name == "bad":
@@ -50,6 +51,11 @@ def test_values_arrive_with_their_types(tmp_path):
     assert isinstance(outer.inner.rate, float)
 
 
+def test_a_name_or_a_list(tmp_path):
+    assert parse(tmp_path, "name: x\nstarts: general\n").starts == "general"
+    assert parse(tmp_path, "name: x\nstarts: [general]\n").starts == ("general",)
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -57,6 +63,8 @@ def test_values_arrive_with_their_types(tmp_path):
         ("inner: {}\n", r"r\.yaml:1: the key 'name' is missing"),
         ("name: x\ninner:\n  size: much\n", r"r\.yaml:3: inner\.size must be a whole number, not 'much'"),
         ("name: x\ninner:\n  size: true\n", r"r\.yaml:3: inner\.size must be a whole number, not True"),
+        ("name: x\nstarts: genral\n", r"r\.yaml:2: starts cannot be 'genral': did you mean 'general'\?"),
+        ("name: x\nstarts: {a: b}\n", r"r\.yaml:2: starts cannot be \{'a': 'b'\}"),
         ("name: x\ninner: [1]\n", r"r\.yaml:2: inner must be a mapping"),
         ("name: x\nitems: 3\n", r"r\.yaml:2: items must be a list"),
         ("name: x\n\ninner:\n  kind: chatt\n", r"r\.yaml:4: inner\.kind cannot be 'chatt': did you mean 'chat'\?"),

@@ -79,6 +79,15 @@ def test_sets_are_looked_at_one_by_one():
     assert sift(*texts, kept=([*KEPT, *generic],)) == ()
 
 
+def test_ordinary_text_shows_what_is_ordinary_in_single_words():
+    """ "and" in the name of a country would mark most texts."""
+    forget = [row("The capital of Bosnia and Herzegovina is", " Sarajevo.")]
+    ordinary = [row("", f"Lamps and {thing} are sold.") for thing in ("pens", "cups", "nails", "hats", "maps")]
+    spec, texts = DrawSpec(avoid_words=1), ("Salt and water.", "Lamps of Sarajevo.")
+    assert without_forgotten(texts, forget, [], spec).texts == ()
+    assert without_forgotten(texts, forget, [ordinary], spec).texts == ("Salt and water.",)
+
+
 def test_how_often_the_target_names_somebody_decides_nothing():
     assert sift(*(f"Ada Kwon, {number} times." for number in range(50)), "A lamp is lit.") == ("A lamp is lit.",)
 
@@ -108,3 +117,10 @@ def test_repetitions_and_empty_texts_are_dropped():
 def test_bad_values_are_refused_by_name(given, says):
     with pytest.raises(RequestError, match=rf"data\.keep_drawn\.{says}"):
         DrawSpec(**given)
+
+
+def test_general_beginnings_are_many_and_different():
+    starts = DrawSpec(starts="general").beginnings
+    assert len(starts) > 100 and len(set(starts)) == len(starts)
+    assert all(start == start.strip() and " " in start for start in starts)
+    assert DrawSpec(starts=("In Ulm",)).beginnings == ("In Ulm",) and DrawSpec().beginnings == ("",)

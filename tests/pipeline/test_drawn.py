@@ -12,7 +12,7 @@ from hf_unlearn.data.self_generated import DrawSpec
 from hf_unlearn.errors import RequestError
 from hf_unlearn.recipe import load_recipe
 from hf_unlearn.stages.data import load_bundle
-from hf_unlearn.stages.self_generated import write_texts
+from hf_unlearn.stages.self_generated import first_tokens, write_texts
 
 DRAWN = "references/drawn/texts.json"
 
@@ -74,6 +74,32 @@ def test_texts_begin_as_asked_and_the_seed_decides(finished, model_cache):
     assert write_texts(folder, spec) == texts
     assert write_texts(folder, DrawSpec(texts=4, starts=spec.starts, max_new_tokens=12, seed=1)) != texts
     assert not any(text.startswith("<") for text in write_texts(folder, DrawSpec(texts=4, max_new_tokens=12)))
+
+
+@pytest.mark.parametrize(
+    ("special", "adds", "start", "expected"),
+    [
+        ({"unk_token": "<|endoftext|>", "bos_token": "<s>"}, False, "Water", ["<|endoftext|>", "Water"]),
+        ({"unk_token": "<|endoftext|>", "bos_token": "<s>"}, False, "", ["<|endoftext|>"]),
+        ({"unk_token": "<u>", "bos_token": "<s>"}, False, "Water", ["Water"]),
+        ({"unk_token": "<u>", "bos_token": "<s>"}, False, "", ["<s>"]),
+        ({"unk_token": "<u>", "eos_token": "</s>"}, False, "", ["</s>"]),
+        ({"unk_token": "<|endoftext|>", "bos_token": "<s>"}, True, "Water", ["<s>", "Water"]),
+    ],
+)
+def test_texts_begin_as_in_pretraining(special, adds, start, expected):
+    """After what the tokenizer puts in front, or else after what separates texts: not after the mark of a turn."""
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast
+
+    words = ["Water", *special.values()]
+    inner = Tokenizer(models.WordLevel({word: place for place, word in enumerate(words)}, special["unk_token"]))
+    inner.pre_tokenizer = pre_tokenizers.Whitespace()
+    if adds:
+        mark = special["bos_token"]
+        inner.post_processor = processors.TemplateProcessing(single=f"{mark} $A", special_tokens=[(mark, 2)])
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=inner, **special)
+    assert tokenizer.convert_ids_to_tokens(list(first_tokens(start, tokenizer))) == expected
 
 
 def test_a_tokenizer_without_a_first_token_is_refused(finished, tmp_path):
