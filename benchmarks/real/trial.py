@@ -76,8 +76,8 @@ def page(lines: Sequence[Mapping[str, Any]]) -> str:
     """
     plain = next(one.operations for one in read_kept() if (one.facts, one.method) == ("capitals", "npo-kl"))
     rows = [_row(line, Outcome(**line["outcome"]), plain) for line in lines]
-    head = ["set", "seed", "settings", "rounds", "facts left", "as it stands, p", "mc", "NF4, mc", "RTT, p or mc",
-            "known: as it stands / NF4 / RTT", "retain", "others", "PPL", "cost"]  # fmt: skip
+    head = ["set", "seed", "settings", "note", "rounds", "facts left", "as it stands, p", "mc", "NF4, mc",
+            "RTT, p or mc", "known: as it stands / NF4 / RTT", "retain", "others", "PPL", "cost"]  # fmt: skip
     seeds = ", ".join(map(str, TUNING_SEEDS))
     return (
         "# What was tried on a real model\n\n"
@@ -98,6 +98,7 @@ def _row(line: Mapping[str, Any], one: Outcome, plain: float) -> list[str]:
         one.facts,
         str(one.seed),
         f"`{json.dumps(settings)}`",
+        str(line["note"]),
         str(found.get("rounds", "")),
         str(found["facts_left"][-1]) if found.get("facts_left") else "",
         *(_number(one.identity[metric]) for metric in ("probability", "mc_accuracy")),
@@ -115,20 +116,32 @@ def _number(value: float | None) -> str:
     return "" if value is None else f"{value:.2f}"
 
 
-def main() -> None:
-    """Run the try, add its line, and write the page."""
+def arguments_of(given: Sequence[str] | None = None) -> argparse.Namespace:
+    """What was asked for.
+
+    Args:
+        given: Of the command line; that of this process if left out.
+    """
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("method", nargs="?", help="an entry of a recipe's methods, as JSON; with a name")
     parser.add_argument("--set", choices=list(SETS), default="capitals")
     parser.add_argument("--seed", type=int, choices=TUNING_SEEDS, default=TUNING_SEEDS[0])
     parser.add_argument("--out", type=Path, default=Path("runs/real-tuning"))
     parser.add_argument("--workers", type=int, default=0, help="worker processes; 0 for none")
+    parser.add_argument("--note", default="", help="what else was different")
     parser.add_argument("--report", action="store_true", help="only make the page")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(given)
+    if arguments.method is None and not arguments.report:
+        parser.error("name a method, as JSON, or --report")
+    return arguments
+
+
+def main() -> None:
+    """Run the try, add its line, and write the page."""
+    arguments = arguments_of()
     if not arguments.report:
-        if arguments.method is None:
-            parser.error("name a method, as JSON, or --report")
         line = run_trial(arguments.set, arguments.seed, json.loads(arguments.method), arguments.out, arguments.workers)
+        line["note"] = arguments.note
         with LOG.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
     text = page([json.loads(line) for line in LOG.read_text(encoding="utf-8").splitlines()])

@@ -138,7 +138,7 @@ def first_tokens(start: str, tokenizer: PreTrainedTokenizerBase) -> tuple[int, .
     if tokenizer("").input_ids:
         return found
     if SEPARATOR in tokenizer.all_special_tokens:
-        return (int(tokenizer.convert_tokens_to_ids(SEPARATOR)), *found)
+        return (tokenizer.all_special_ids[tokenizer.all_special_tokens.index(SEPARATOR)], *found)
     if found:
         return found
     # Other models whose tokenizer adds nothing in front separate texts by their end token in training.
