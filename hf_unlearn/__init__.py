@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from .hub.verified import load_report as load_report
     from .pipeline import audit as audit
     from .pipeline import forget as forget
+    from .pipeline import plan as plan
     from .trainer.config import UnlearnConfig as UnlearnConfig
     from .trainer.unlearn_trainer import UnlearnTrainer as UnlearnTrainer
 
@@ -30,6 +31,7 @@ _ERRORS = ("EnvironmentFailure", "HfUnlearnError", "MissingExtraError", "Request
 _LAZY = {
     "audit": ".pipeline",
     "forget": ".pipeline",
+    "plan": ".pipeline",
     "UnlearnConfig": ".trainer.config",
     "UnlearnTrainer": ".trainer.unlearn_trainer",
     "VerifiedModel": ".hub.verified",

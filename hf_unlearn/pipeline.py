@@ -14,9 +14,11 @@ from rich.console import Console
 
 from .data.example import DataBundle
 from .errors import RequestError
+from .planning.machines import machine_named
 from .planning.run_plan import RunPlan
+from .planning.strategies import devices_of
 from .planning.training import Devices
-from .planning.words import short
+from .planning.words import short, told
 from .recipe import Recipe, load_recipe
 from .recipe.attack_request import AttackRequest, spaced
 from .recipe.attacks import fit_to_data, fitting
@@ -62,6 +64,7 @@ from .stages.single_model import (
 from .stages.unit_list import ListedUnit, listed_units, unit_named, work_of
 from .stages.units import begun_recipe, claim_output_dir, output_lock, prepare_output_dir, try_output_dir
 
+_MARKS = {"refuse": "refused", "warn": "careful", "note": "note"}
 Rows = str | Path | Iterable[Mapping[str, Any]]
 """Rows as mappings, or a file of them."""
 
@@ -234,6 +237,14 @@ class Planned:
     def refused(self) -> bool:
         """Whether the run would be refused."""
         return any(finding.level == "refuse" for finding in self.findings)
+
+    def __str__(self) -> str:
+        """What ``hf-unlearn plan`` prints."""
+        lines = [] if self.plan is None else told(self.plan)
+        lines += [f"{_MARKS[finding.level]}: {finding.line()}" for finding in self.findings]
+        if self.refused:
+            lines.append("The run would be refused.")
+        return "\n".join(lines)
 
 
 def plan_run(
@@ -453,7 +464,7 @@ def gather_sets(request: SetRequest, interview: Interview) -> Gathered:
 
 def forget(
     model: str,
-    rows: Rows | None = None,
+    forget: Rows | None = None,
     *,
     subject: str | None = None,
     retain: Rows | None = None,
@@ -464,12 +475,12 @@ def forget(
     description: str | None = None,
     overrides: Sequence[str] = (),
     workers: int | None = None,
-) -> RunResult:
+) -> dict[str, Any]:
     """Make a model forget rows, quantize it, attack it and judge it, with the settings of ``hf-unlearn init``.
 
     Args:
         model: The model that knows: Hub id or folder.
-        rows: What to forget: mappings such as ``{"prompt": ..., "completion": ...}``, a file of them, or documents
+        forget: What to forget: mappings such as ``{"prompt": ..., "completion": ...}``, a file of them, or documents
             that facts are asked from: a text file, a folder of them, or mappings with a ``text`` alone.
         subject: In place of rows: the name of what is to be forgotten. Questions about it that the model can answer
             are drawn from the model, and nobody is asked whether they are the right ones: read
@@ -487,26 +498,87 @@ def forget(
         workers: Worker processes; ``None`` chooses, 0 runs everything in this process.
 
     Returns:
-        The result; ``result.verified.report`` is the report, and the unlearned model is in ``run/train``.
+        The report, as :func:`~hf_unlearn.load_report` reads it from ``run/verify``; the unlearned model is in
+        ``run/train``, what can be published in ``run/publish``. In the other processes of a launch it is empty.
 
     Raises:
         RequestError: Model or rows are not usable.
         EnvironmentFailure: Memory, disk, network or a library failed.
     """
-    place = Path(output_dir)
-    if (rows is None) == (subject is None):
-        raise RequestError("give what is to be forgotten as rows or as a subject, and not both")
-    given = {"forget": rows, "retain": retain, "holdout": holdout, "generic": generic}
+    sets = _Asked(forget, subject, retain, holdout, generic)
+    recipe = _proposed(model, sets, never_knew, description, Path(output_dir))
+    result = run_pipeline(load_recipe(recipe, overrides), Path(output_dir) / "run", workers=workers)
+    return {} if result.verified is None else dict(result.verified.report)
+
+
+def plan(
+    model: str,
+    forget: Rows | None = None,
+    *,
+    subject: str | None = None,
+    retain: Rows | None = None,
+    output_dir: str | Path,
+    holdout: Rows | None = None,
+    never_knew: str | None = None,
+    generic: Rows | None = None,
+    description: str | None = None,
+    overrides: Sequence[str] = (),
+) -> Planned:
+    """What :func:`forget` with the same arguments would take on this machine, and all that is in its way.
+
+    The recipe and the rows are written, as :func:`forget` would do it; no weights are trained.
+
+    Args:
+        model: See :func:`forget`; so are the others.
+        forget: What to forget.
+        subject: In place of rows.
+        retain: What must stay.
+        output_dir: Gets ``recipe.yaml`` and ``data/``.
+        holdout: Rows of the same kind that no model was trained on.
+        never_knew: A model that was trained without the rows to forget.
+        generic: Ordinary text.
+        description: For the model card.
+        overrides: ``section.key=value`` assignments.
+
+    Returns:
+        Findings, and memory, steps and time of each stage; printed, it is what ``hf-unlearn plan`` prints.
+
+    Raises:
+        RequestError: Model or rows are not usable.
+        EnvironmentFailure: The Hub could not be reached.
+    """
+    sets = _Asked(forget, subject, retain, holdout, generic)
+    recipe = _proposed(model, sets, never_knew, description, Path(output_dir))
+    devices = devices_of(machine_named(None, None, None), None, None)
+    return plan_run(load_recipe(recipe, overrides), Path(output_dir) / "run", devices, Progress(Console(stderr=True)))
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What somebody gave to be forgotten and kept."""
+
+    forget: Rows | None
+    subject: str | None
+    retain: Rows | None
+    holdout: Rows | None
+    generic: Rows | None
+
+
+def _proposed(model: str, asked: _Asked, never_knew: str | None, description: str | None, place: Path) -> Path:
+    """The recipe that ``init`` would write, in a folder; one that is there is taken as it is."""
+    if (asked.forget is None) == (asked.subject is None):
+        raise RequestError("give what is to be forgotten as rows (forget) or as a subject, and not both")
+    given = {"forget": asked.forget, "retain": asked.retain, "holdout": asked.holdout, "generic": asked.generic}
     recipe, data = place / "recipe.yaml", place / "data"
     if not recipe.exists():
         files = {name: _as_file(these, data, name) for name, these in given.items() if these is not None}
         target = TargetRespondent(model)
         request = SetRequest(
-            (data / "made").absolute(), files.pop("forget", None), subject, files, never_knew is not None
+            (data / "made").absolute(), files.pop("forget", None), asked.subject, files, never_knew is not None
         )
         found = gather_sets(request, Interview(target, confirm=lambda facts: range(len(facts))))
         propose(Wanted("forget", model, found.sets, never_knew, description, found.made, found.names), recipe)
-    return run_pipeline(load_recipe(recipe, overrides), place / "run", workers=workers)
+    return recipe
 
 
 def _as_file(rows: Rows, folder: Path, name: str) -> Path:

@@ -14,12 +14,10 @@ from ..errors import RequestError, printable
 from .command import Command
 
 if TYPE_CHECKING:
-    from ..pipeline import Planned
     from ..planning.training import Devices
     from ..recipe import Recipe
 
 
-_MARKS = {"refuse": "refused", "warn": "careful", "note": "note"}
 # What is in the tables of the planning package, which load torch: a page of help does not wait for that.
 _MACHINES = "h100, h200, b200, a100, a100-40, l40s, l4, a10g, rtx4090, t4, cpu"
 _STRATEGIES = "ddp, zero2, zero3, zero3_offload, fsdp2"
@@ -84,7 +82,7 @@ def print_plan(arguments: argparse.Namespace) -> int:
         told = {"findings": [finding.to_dict() for finding in planned.findings], "plan": plan}
         print(json.dumps(told, indent=1))
     else:
-        _print(planned)
+        print("\n".join(printable(line) for line in str(planned).splitlines()))
     errors: list[HfUnlearnError] = [finding.error for finding in planned.findings if finding.error is not None]
     return 0 if not errors else min(error.exit_code for error in errors)
 
@@ -111,19 +109,6 @@ def _retrain_tokens(arguments: argparse.Namespace, recipe: Recipe) -> float | No
     if recipe.model.scratch is not None:
         raise RequestError("--retrain-tokens: the recipe says how its target is trained (model.scratch): leave it out")
     return tokens
-
-
-def _print(planned: Planned) -> None:
-    from ..planning.words import advice, head, notes, table, total
-
-    lines = []
-    if planned.plan is not None:
-        plan = planned.plan
-        lines += [*head(plan), "", *table(plan), "", *notes(plan), total(plan), *advice(plan)]
-    lines += [f"{_MARKS[finding.level]}: {finding.line()}" for finding in planned.findings]
-    if planned.refused:
-        lines.append("The run would be refused.")
-    print("\n".join(printable(line) for line in lines))
 
 
 def _add_arguments(command: argparse.ArgumentParser) -> None:

@@ -174,6 +174,15 @@ def _times(ratio: Sequence[float]) -> str:
     return least if least == most else f"{least} to {most}"
 
 
+def told(plan: RunPlan) -> list[str]:
+    """The whole plan.
+
+    Args:
+        plan: Of a run.
+    """
+    return [*head(plan), "", *table(plan), "", *notes(plan), total(plan), *advice(plan)]
+
+
 def short(plan: RunPlan) -> list[str]:
     """The plan in a few lines, for the start of a run."""
     trained = [stage for stage in plan.stages if stage.stage == "train"]

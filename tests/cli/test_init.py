@@ -251,17 +251,16 @@ def test_one_call_does_it_all(target, tmp_path):
         *("evaluate.generate_limit=2", "evaluate.fluency_tokens=4", "gate.draws=100"),
     ]
     out = tmp_path / "out"
-    result = hf_unlearn.forget(
-        str(target),
-        forgotten,
-        retain=kept,
-        holdout=unknown,
-        output_dir=out,
-        description="people",
-        overrides=small,
-        workers=0,
-    )
+    given = {
+        **{"forget": forgotten, "retain": kept, "holdout": unknown, "output_dir": out},
+        **{"description": "people", "overrides": small},
+    }
+    planned = hf_unlearn.plan(str(target), **given)
+    assert not planned.refused and "in all: " in str(planned)
+    assert (out / "recipe.yaml").is_file() and not (out / "run").exists()
+    report = hf_unlearn.forget(str(target), **given, workers=0)
     assert load_recipe(out / "recipe.yaml").data.description == "people"
-    assert result.verified.report["verdict"]["status"] in ("passed", "failed", "inconclusive")
+    assert report == hf_unlearn.load_report(out / "run")
+    assert report["verdict"]["status"] in ("passed", "failed", "inconclusive")
     assert (out / "run" / "train" / "model.safetensors").is_file()
     assert (out / "data" / "forget.jsonl").stat().st_mode & 0o777 == 0o600
