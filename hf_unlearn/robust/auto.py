@@ -25,10 +25,14 @@ AUTO_SETTINGS: Mapping[str, Any] = {
     "retain_loss_type": "kl",
     "retain_weight": 1.0,
     "retain_per_forget": 2,
-    "num_train_epochs": 47,
+    "num_train_epochs": 120,
     "lr_scheduler_type": "constant",
 }
-"""Settings that go with :class:`Auto` unless a method sets them; the learning rate depends on the model."""
+"""Settings that go with :class:`Auto` unless a method sets them; the learning rate depends on the model.
+
+The length is a limit: rounds end by themselves, after a quarter of it on small models, later on a pretrained one."""
+USUAL_PASSES = 47
+"""Half of the rounds that fit into so many passes, or into a shorter run, are always made."""
 
 
 @ROBUST.register(
@@ -64,8 +68,8 @@ class Auto(TrainingPart):
             more of it brings forget facts back and keeps nothing more.
         rehearse_passes: Of the forget set in each rehearsal; 0 for none. A rehearsal learns half of the facts, at
             twice the learning rate.
-        until_gone: Whether rounds end when rehearsals bring no fact back, once half of those that fit were made;
-            otherwise as many rounds as fit are made.
+        until_gone: Whether rounds end when rehearsals bring no fact back, once half of those that fit into 47 passes
+            were made; otherwise as many rounds as fit into the run are made.
         last: Share of the run's steps that only repair, at its end.
         seed: Of what rehearsals draw.
 
@@ -147,7 +151,9 @@ class Auto(TrainingPart):
         heal_passes = min(self.heal_passes, self._heal_most)
         unlearn, repair = (max(1, round(passes * per_pass)) for passes in (self.unlearn_passes, heal_passes))
         rehearse = max(1, round(self.rehearse_passes * per_pass)) if self.rehearse_passes else 0
-        rounds = int(steps * (1 - self.last)) // (unlearn + repair)
+        rounds, usual = (
+            int(length * (1 - self.last)) // (unlearn + repair) for length in (steps, USUAL_PASSES * per_pass)
+        )
         if rounds < 2:
             least = 2 * (unlearn + repair) / (1 - self.last)
             raise RequestError(
@@ -161,6 +167,7 @@ class Auto(TrainingPart):
             rehearse_steps=rehearse,
             rehearse_rate=2.0,
             until_gone=self.until_gone and rehearse > 0,
+            least_rounds=math.ceil(min(rounds, usual) / 2),
             seed=self.seed,
         )
 

@@ -39,6 +39,7 @@ REHEARSAL_FILE = "cycles_rehearsal.safetensors"
         "rehearse_share": 0.5,
         "rehearse_rate": 1.0,
         "until_gone": False,
+        "least_rounds": 0,
         "perturb": 0.0,
         "seed": 0,
     },
@@ -73,8 +74,9 @@ class Cycles(TrainingPart):
         rehearse_steps: Steps of the attack that is rehearsed before each phase of unlearning; 0 for none.
         rehearse_share: Of the groups of facts, how many the rehearsal learns.
         rehearse_rate: Learning rate of the rehearsal, as a multiple of the step's own.
-        until_gone: Rounds end when rehearsals bring no fact back, nor anything on average, after half of ``rounds``
+        until_gone: Rounds end when rehearsals bring no fact back, nor anything on average, after ``least_rounds``
             at the earliest and after ``rounds`` at the latest.
+        least_rounds: For ``until_gone``; half of ``rounds`` if 0.
         perturb: Before repair, weights move by this share towards noise (as in UNDO, arXiv 2506.06278).
         seed: Of what the rehearsal draws.
 
@@ -92,6 +94,7 @@ class Cycles(TrainingPart):
     rehearse_share: float = 0.5
     rehearse_rate: float = 1.0
     until_gone: bool = False
+    least_rounds: int = 0
     perturb: float = 0.0
     seed: int = 0
     _context: TrainingContext | None = field(default=None, init=False, repr=False)
@@ -103,7 +106,7 @@ class Cycles(TrainingPart):
         for name in ("unlearn_steps", "heal_steps"):
             if getattr(self, name) < 1:
                 raise RequestError(f"cycles: {name} is {getattr(self, name)}; it must be at least 1")
-        for name in ("rounds", "rehearse_steps"):
+        for name in ("rounds", "rehearse_steps", "least_rounds"):
             if getattr(self, name) < 0:
                 raise RequestError(f"cycles: {name} is {getattr(self, name)}; use 0 for none")
         if not 0 < self.rehearse_share <= 1:
@@ -187,7 +190,7 @@ class Cycles(TrainingPart):
         others = self._rehearsal.others(context, round_number, spared)
         self._probe.look(context, others, seed=f"brought-back-{self.seed}-{round_number}")
         # A model that repair does not restore prefers nothing, whatever it still knows.
-        if self._probe.gone and 2 * (round_number + 1) >= self.rounds:
+        if self._probe.gone and round_number + 1 >= (self.least_rounds or self.rounds / 2):
             self._last_round = round_number
 
     def forget_loss(self, loss: Loss, step: int, steps: int) -> Loss:

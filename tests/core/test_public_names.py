@@ -15,7 +15,7 @@ HiddenRetainLoss IdkDPOLoss IdkNLLLoss JensenShannonLoss JensenShannonRetainLoss
 MarginToReferenceLoss MaxEntropyLoss MissingExtraError NLLRetainLoss NPOLoss NoRetainLoss PDULoss RMULoss
 
 RandomIncorrectLoss RequestError SatImpLoss SimNPOLoss UndialLoss UnlearnConfig UnlearnTrainer VerificationError
-VerifiedModel WeightedGradientAscentLoss __version__ audit forget load_report
+VerifiedModel WeightedGradientAscentLoss __version__ audit forget load_report plan
 """.split()
 
 

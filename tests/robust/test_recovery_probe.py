@@ -13,7 +13,7 @@ from torch.nn.functional import log_softmax
 
 from hf_unlearn.data.encoding import EncodedRow
 from hf_unlearn.errors import RequestError
-from hf_unlearn.robust.auto import Auto
+from hf_unlearn.robust.auto import AUTO_SETTINGS, Auto
 from hf_unlearn.robust.cycles import Cycles
 from hf_unlearn.robust.facts_left import FactsLeft, Seen
 from hf_unlearn.robust.recovery_probe import (
@@ -266,6 +266,14 @@ def test_half_of_the_rounds_that_fit_are_made_in_any_case(tmp_path):
     trainer.train()
     assert trainer.parts[0].outcome()["rounds"] == 5
     assert trainer.state.global_step == 36
+
+
+def test_a_longer_run_may_make_more_rounds_and_needs_no_more():
+    """A pass of 10 steps: rounds of 5 and 10."""
+    usual, longer, shorter = (Auto().sized(10 * passes, float(passes)) for passes in (47, 120, 20))
+    assert [each.rounds for each in (usual, longer, shorter)] == [27, 69, 11]
+    assert [each.least_rounds for each in (usual, longer, shorter)] == [14, 14, 6]
+    assert AUTO_SETTINGS["num_train_epochs"] == 120
 
 
 def test_a_run_goes_on_while_something_comes_back(tmp_path):

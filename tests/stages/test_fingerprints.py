@@ -42,14 +42,14 @@ VERSIONS = {"hf_unlearn": "1", "torch": "2", "transformers": "3"}
 
 EXPECTED = {
     "quickstart": {
-        "train": "f7c01df146ca814d3fcaec58",
+        "train": "3b6e975bca86f6b3915a8d1f",
         "export": "e944d2183e28c54c9e04fe45",
         "evaluate": "39c6199b6efeb0476c9b63d0",
         "attack": "c4c63dfd030b63c118c9e341",
         "verify": "56b0175843dc9cf74f0231a3",
     },
     "frontier": {
-        "train": "4929c7613bb73cd21a118424",
+        "train": "c4e97915b39601d24c012088",
         "export": "a3103e424b0c0de157d85962",
         "evaluate": "c0ae54871a40e04c39cdb6c2",
         "attack": "1c6f683e5591b84ee34f9796",
