@@ -63,7 +63,7 @@ def run_trial(facts: str, seed: int, method: Mapping[str, Any], out: Path, worke
     path.write_text(yaml.safe_dump(recipe(facts, seed, method), sort_keys=False), encoding="utf-8")
     run_pipeline(load_recipe(path), folder / "run", workers=workers)
     report = json.loads((folder / "run" / "verify" / "unlearning_report.json").read_text(encoding="utf-8"))
-    training = json.loads((folder / "run" / "train" / method["name"] / "training.json").read_text(encoding="utf-8"))
+    training = json.loads((folder / "run" / "train" / "training.json").read_text(encoding="utf-8"))
     outcome = outcome_of(report, training, facts, seed, method["name"])
     return {"method": dict(method), "parts": training.get("parts", {}), "outcome": outcome.plain()}
 

@@ -17,8 +17,14 @@ from ..losses.base import Loss
 from . import ROBUST
 from .base import OneRound, StepContext, TermWeights, TrainingContext, TrainingPart
 from .cycles import Cycles
+from .levelling import LOOK_EVERY, Levelling, UpToChance
+from .weights import load_tensors, save_tensors
 
 logger = logging.getLogger(__name__)
+
+LEVEL_FILE = "auto_level.safetensors"
+RAISED_WEIGHT = 0.2
+"""Of what raises facts, beside the retain term: at 1 its gradient, that of cross-entropy, leaves repair no say."""
 
 AUTO_SETTINGS: Mapping[str, Any] = {
     "loss_type": "ga",
@@ -44,7 +50,10 @@ USUAL_PASSES = 47
         "heal_passes": 1.0,
         "heal_retain_passes": 1.55,
         "rehearse_passes": 0.45,
+        "unlearn_least": 6,
+        "rehearse_least": 8,
         "until_gone": True,
+        "level": True,
         "last": 0.13,
         "seed": 0,
     },
@@ -56,9 +65,10 @@ class Auto(TrainingPart):
 
     Rounds end when the rehearsals bring no fact back, the run a last phase later. The length of the
     run limits their number (``num_train_epochs`` or ``max_steps``). In the last phase the learning
-    rate falls linearly to zero, whatever the schedule.
+    rate falls linearly to zero, whatever the schedule, and facts that are below chance are raised to chance beside the
+    repair (:class:`~.levelling.Levelling`).
 
-    Cost: that of :class:`~.cycles.Cycles`.
+    Cost: that of :class:`~.cycles.Cycles`, and of forget rows in the last phase if facts are below chance.
 
     Attributes:
         unlearn_passes: Of the forget set in each phase of unlearning.
@@ -68,8 +78,12 @@ class Auto(TrainingPart):
             more of it brings forget facts back and keeps nothing more.
         rehearse_passes: Of the forget set in each rehearsal; 0 for none. A rehearsal learns half of the facts, at
             twice the learning rate.
+        unlearn_least: Least steps of each phase of unlearning, however few rows there are.
+        rehearse_least: Least steps of each rehearsal. How far an attack gets is a matter of its steps: a rehearsal of
+            two or three brings back nothing of what one of sixty does.
         until_gone: Whether rounds end when rehearsals bring no fact back, once half of those that fit into 47 passes
             were made; otherwise as many rounds as fit into the run are made.
+        level: Whether the last phase raises facts that are below chance; only with ``until_gone`` and rehearsals.
         last: Share of the run's steps that only repair, at its end.
         seed: Of what rehearsals draw.
 
@@ -85,13 +99,18 @@ class Auto(TrainingPart):
     heal_passes: float = 1.0
     heal_retain_passes: float = 1.55
     rehearse_passes: float = 0.45
+    unlearn_least: int = 6
+    rehearse_least: int = 8
     until_gone: bool = True
+    level: bool = True
     last: float = 0.13
     seed: int = 0
     _epochs: float = field(default=0.0, init=False, repr=False)
     _heal_most: float = field(default=math.inf, init=False, repr=False)
     _cycles: Cycles = field(default_factory=Cycles, init=False, repr=False)
     _steps: int = field(default=0, init=False, repr=False)
+    _levelling: Levelling = field(default_factory=Levelling, init=False, repr=False)
+    _context: TrainingContext | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
         for name in ("unlearn_passes", "heal_passes", "heal_retain_passes"):
@@ -99,6 +118,9 @@ class Auto(TrainingPart):
                 raise RequestError(f"auto: {name} is {getattr(self, name)}; it must be above 0")
         if not self.rehearse_passes >= 0:
             raise RequestError(f"auto: rehearse_passes is {self.rehearse_passes}; use 0 for none")
+        for name in ("unlearn_least", "rehearse_least"):
+            if getattr(self, name) < 1:
+                raise RequestError(f"auto: {name} is {getattr(self, name)}; it must be at least 1")
         if not 0 <= self.last < 1:
             raise RequestError(f"auto: last is {self.last}; it must be a share from 0 to under 1")
 
@@ -109,8 +131,8 @@ class Auto(TrainingPart):
 
     @property
     def rules(self) -> int:  # type: ignore[override]
-        """Those of :class:`~.cycles.Cycles`."""
-        return 2 if self.until_gone and self.rehearse_passes > 0 else 1
+        """Those of :class:`~.cycles.Cycles`; a third with the sizes of short sets and what the last phase raises."""
+        return 3 if self.until_gone and self.rehearse_passes > 0 else 1
 
     def one_round(self) -> OneRound:
         """See :meth:`.cycles.Cycles.one_round`."""
@@ -133,7 +155,7 @@ class Auto(TrainingPart):
                 " and ".join(frozen),
                 ", ".join(name.rpartition(".")[2] for name in frozen),
             )
-        self._steps = context.max_steps
+        self._steps, self._context = context.max_steps, context
         self._cycles = self.sized(context.max_steps, self._epochs)
         self._cycles.prepare(context)
 
@@ -149,8 +171,9 @@ class Auto(TrainingPart):
         """
         per_pass = steps / epochs
         heal_passes = min(self.heal_passes, self._heal_most)
-        unlearn, repair = (max(1, round(passes * per_pass)) for passes in (self.unlearn_passes, heal_passes))
-        rehearse = max(1, round(self.rehearse_passes * per_pass)) if self.rehearse_passes else 0
+        unlearn = max(self.unlearn_least, round(self.unlearn_passes * per_pass))
+        repair = max(1, round(heal_passes * per_pass))
+        rehearse = max(self.rehearse_least, round(self.rehearse_passes * per_pass)) if self.rehearse_passes else 0
         rounds, usual = (
             int(length * (1 - self.last)) // (unlearn + repair) for length in (steps, USUAL_PASSES * per_pass)
         )
@@ -171,26 +194,44 @@ class Auto(TrainingPart):
             seed=self.seed,
         )
 
+    @property
+    def _levels(self) -> bool:
+        return self.level and self.until_gone and self.rehearse_passes > 0
+
     def term_weights(self, step: int) -> TermWeights:
-        """Forget alone, then retain alone."""
+        """Forget alone, then retain alone; in the last phase both while facts are raised."""
+        if step >= self._last_phase()[0] and self._levelling.rows:
+            return TermWeights(forget=RAISED_WEIGHT, retain=1.0)
         return self._cycles.term_weights(step)
 
+    def further_forget_losses(self) -> Sequence[Loss]:
+        """What raises facts in the last phase."""
+        return (UpToChance(0.0),) if self._levels else ()
+
     def forget_loss(self, loss: Loss, step: int, steps: int) -> Loss:
-        """On those that are left."""
+        """On those that are left; in the last phase on those that are below chance."""
+        if step >= self._last_phase()[0] and self._levelling.rows:
+            return UpToChance(self._levelling.level)
         return self._cycles.forget_loss(loss, step, steps)
 
     def forget_rows(self, step: int, count: int) -> Sequence[int] | None:
-        """Those that are left."""
+        """Those that are left; in the last phase those that are below chance."""
+        first = self._last_phase()[0]
+        if step >= first and self._levelling.rows:
+            return self._levelling.drawn((step - first) * count, count)
         return self._cycles.forget_rows(step, count)
 
     def before_step(self, context: StepContext) -> None:
-        """The round's rehearsal and its end; in the last phase the learning rate falls."""
+        """The round's rehearsal and its end; in the last phase the learning rate falls, and facts are looked at."""
         self._cycles.before_step(context)
         first, end = self._last_phase()
         if context.step >= first:
             left = (end - context.step) / (end - first) if context.step < end else 0.0
             for group in context.optimizer.param_groups:
                 group["lr"] *= left
+            if self._levels and (context.step - first) % LOOK_EVERY == 0:
+                assert self._context is not None  # `prepare` comes before the first step
+                self._levelling.look(self._context, f"level-{self.seed}-{context.step}")
 
     def ended(self, step: int) -> bool:
         """Whether the last phase is over, as far as its start is known by now."""
@@ -209,11 +250,17 @@ class Auto(TrainingPart):
 
     def outcome(self) -> Mapping[str, Any]:
         """How many rounds there were, what rehearsals cost, and what they brought back."""
-        return {"rounds": self._cycles.rounds_to_make, **self._cycles.outcome()}
+        told = {"rounds": self._cycles.rounds_to_make, **self._cycles.outcome()}
+        if self._levelling.found:
+            told["floating_point_ops"] = told.get("floating_point_ops", 0) + self._levelling.floating_point_ops
+            told["raised"] = self._levelling.found
+        return told
 
     def save_state(self, folder: Path) -> None:
-        """What the rehearsal of the current phase changed."""
+        """What the rehearsal of the current phase changed, and which facts are raised."""
         self._cycles.save_state(folder)
+        if self._levels:
+            save_tensors(folder / LEVEL_FILE, self._levelling.saved())
 
     def save_shard(self, folder: Path) -> None:
         """The same of one process's shards."""
@@ -222,6 +269,8 @@ class Auto(TrainingPart):
     def load_state(self, folder: Path) -> None:
         """Restores it."""
         self._cycles.load_state(folder)
+        if self._levels:
+            self._levelling.restore(load_tensors(folder / LEVEL_FILE, "auto"))
 
 
 def frozen_ends(model: nn.Module) -> list[str]:

@@ -23,12 +23,12 @@ MOST_ROWS = 128
 """Facts looked at per round: few enough to cost little."""
 OTHERS = 3
 """Answers of other rows that each question is put together with, and questions of other rows that each answer is."""
-LATER_FRACTION = 0.6
-"""The last fraction of all looks, whose mean preference decides."""
 LEAST_LOOKS = 3
 """So many looks in a row must find nothing left: one of them misses facts of which little is left."""
 QUIET_SHARE = 0.25
 """Of false answers; a right one that is less likely than these need not be lowered further."""
+LEVEL_SHARE = 0.25 ** (1 / 3)
+"""Of false answers; one that is more likely than these beats three others in a quarter of cases."""
 LEAST_SPREAD = 0.01
 """Nats per token: differences far below this are rounding."""
 
@@ -82,6 +82,7 @@ class RecoveryProbe:
         below: How many were below chance.
         least: Mean log-probability per token that :data:`QUIET_SHARE` of the false answers of the latest look have at
             most; ``None`` before any.
+        level: What :data:`LEVEL_SHARE` of them have at most.
         floating_point_ops: Of all looks so far, as transformers counts them.
     """
 
@@ -90,18 +91,19 @@ class RecoveryProbe:
     left: list[int] = field(default_factory=list)
     below: list[int] = field(default_factory=list)
     least: float | None = None
+    level: float | None = None
     floating_point_ops: int = 0
 
     @property
     def gone(self) -> bool:
-        """Whether no fact was left in the latest looks, and the later ones (:data:`LATER_FRACTION`) prefer nothing.
+        """Whether no fact was left in the latest looks, at least :data:`LEAST_LOOKS`, which together prefer nothing.
 
         Each finds what the other misses: facts below chance cannot make up for a known one in the first, and a little
         of very many facts, too little to be told from chance in a few looks, adds up in the second.
         """
-        looks = len(self.preferences)
-        later = self.preferences[looks - round(LATER_FRACTION * looks) :]
-        return looks >= LEAST_LOOKS and not any(self.left[-LEAST_LOOKS:]) and fmean(later) <= 0
+        found = [place for place, left in enumerate(self.left, start=1) if left]
+        latest = self.preferences[found[-1] if found else 0 :]
+        return len(latest) >= LEAST_LOOKS and fmean(latest) < LEAST_SPREAD
 
     def look(self, context: TrainingContext, numbers: Sequence[int], seed: str) -> None:
         """Probe the model as it is. All processes call this together, and share the rows.
@@ -122,7 +124,7 @@ class RecoveryProbe:
         seen = judged(pairs, self._logps(context, rows, pairs), lengths)
         self.facts.add({chosen[place]: found for place, found in seen.right.items()}, seen.false)
         self.preferences.append(seen.preference)
-        self.least = seen.least
+        self.least, self.level = seen.least, seen.level
         self.left.append(len(self.facts.left))
         self.below.append(len(self.facts.below))
 
@@ -232,12 +234,14 @@ class Look:
         false: Scores of the false pairs.
         preference: See :attr:`RecoveryProbe.preferences`.
         least: See :attr:`RecoveryProbe.least`.
+        level: See :attr:`RecoveryProbe.level`.
     """
 
     right: Mapping[int, Seen]
     false: Sequence[float]
     preference: float
     least: float
+    level: float
 
 
 def judged(pairs: Sequence[Pair], logps: Sequence[float], lengths: Sequence[int]) -> Look:
@@ -261,7 +265,11 @@ def judged(pairs: Sequence[Pair], logps: Sequence[float], lengths: Sequence[int]
     for pair, logp, score in zip(pairs, logps, scores, strict=True):
         terms = by_answer[pair.answer]
         if pair.right:
-            rank = (bisect_left(false_logps, logp) + bisect_right(false_logps, logp)) / (2 * len(false_logps))
+            less, no_more = (
+                bisect_left(false_logps, logp - LEAST_SPREAD),
+                bisect_right(false_logps, logp + LEAST_SPREAD),
+            )
+            rank = (less + no_more) / (2 * len(false_logps))
             right[pair.question] = Seen(score - fmean(terms), rank)
             preferences.append(logp - fmean(by_question[pair.question]))
         elif len(terms) > 1:
@@ -271,7 +279,7 @@ def judged(pairs: Sequence[Pair], logps: Sequence[float], lengths: Sequence[int]
         {place: Seen(seen.score / unit, seen.rank) for place, seen in right.items()},
         [each / unit for each in false],
         fmean(preferences),
-        false_logps[int(QUIET_SHARE * len(false_logps))],
+        *(false_logps[int(share * len(false_logps))] for share in (QUIET_SHARE, LEVEL_SHARE)),
     )
 
 

@@ -17,6 +17,7 @@ from transformers import (
     EvalPrediction,
     PreTrainedModel,
     PreTrainedTokenizerBase,
+    PrinterCallback,
     TrainerCallback,
     TrainerControl,
     TrainerState,
@@ -401,6 +402,7 @@ class UnlearnTrainer(ScoringTrainer):
             trainer = UnlearnTrainer(
                 self.model, args, *self._given, processing_class=self.processing_class, text_format=self.text_format
             )
+            trainer.remove_callback(PrinterCallback)  # without a bar it prints the summary of every trial
             with put_back(self.model):
                 before = self._retain_logp()
                 trainer.train()

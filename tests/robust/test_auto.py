@@ -14,7 +14,10 @@ from hf_unlearn.errors import RequestError
 from hf_unlearn.recipe.method_settings import completed, make_config
 from hf_unlearn.robust.auto import AUTO_SETTINGS, Auto, frozen_ends
 
-SIZES = {"unlearn_passes": 1.0, "heal_passes": 1.5, "rehearse_passes": 0.5, "last": 0.3}
+SIZES = {
+    **{"unlearn_passes": 1.0, "heal_passes": 1.5, "rehearse_passes": 0.5, "last": 0.3},
+    **{"unlearn_least": 1, "rehearse_least": 1},
+}
 
 
 def auto_trainer(folder, **settings):
@@ -73,7 +76,7 @@ class Rates(TrainerCallback):
 
 
 def test_in_the_last_phase_only_the_retain_term_goes_on_and_the_rate_falls_to_nothing(tmp_path):
-    trainer = auto_trainer(tmp_path, learning_rate=1e-3)
+    trainer = auto_trainer(tmp_path, learning_rate=1e-3, robust=[{"name": "auto", **SIZES, "level": False}])
     rates, terms = Rates(), []
     trainer.add_callback(rates)
     part = trainer.parts[0]

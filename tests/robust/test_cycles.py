@@ -294,5 +294,5 @@ def test_a_checkpoint_of_other_rules_is_refused(tmp_path):
 
 def test_rules_are_those_of_the_settings():
     assert Cycles().rules == Cycles(rehearse_steps=3).rules == Auto(until_gone=False).rules == 1
-    assert Auto().rules == Cycles(rehearse_steps=3, until_gone=True).rules == 2
+    assert Auto().rules == 3 and Cycles(rehearse_steps=3, until_gone=True).rules == 2
     assert Auto(rehearse_passes=0).rules == 1

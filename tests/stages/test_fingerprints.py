@@ -42,14 +42,14 @@ VERSIONS = {"hf_unlearn": "1", "torch": "2", "transformers": "3"}
 
 EXPECTED = {
     "quickstart": {
-        "train": "3b6e975bca86f6b3915a8d1f",
+        "train": "60f1a8baebb2c0748f1554df",
         "export": "e944d2183e28c54c9e04fe45",
         "evaluate": "39c6199b6efeb0476c9b63d0",
         "attack": "c4c63dfd030b63c118c9e341",
         "verify": "56b0175843dc9cf74f0231a3",
     },
     "frontier": {
-        "train": "c4e97915b39601d24c012088",
+        "train": "3d434951db2d8eaadecbc5d9",
         "export": "a3103e424b0c0de157d85962",
         "evaluate": "c0ae54871a40e04c39cdb6c2",
         "attack": "1c6f683e5591b84ee34f9796",
