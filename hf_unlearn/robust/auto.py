@@ -64,9 +64,9 @@ class Auto(TrainingPart):
     """:class:`~.cycles.Cycles` whose phases are measured in passes over the forget set, with a last phase of repair.
 
     Rounds end when the rehearsals bring no fact back, the run a last phase later. The length of the
-    run limits their number (``num_train_epochs`` or ``max_steps``). In the last phase the learning
-    rate falls linearly to zero, whatever the schedule, and facts that are below chance are raised to chance beside the
-    repair (:class:`~.levelling.Levelling`).
+    run limits their number (``num_train_epochs`` or ``max_steps``). In the first half of the last phase facts that are
+    below chance are raised to chance beside the repair (:class:`~.levelling.Levelling`), in its second half the
+    learning rate falls linearly to zero, whatever the schedule.
 
     Cost: that of :class:`~.cycles.Cycles`, and of forget rows in the last phase if facts are below chance.
 
@@ -84,6 +84,7 @@ class Auto(TrainingPart):
         until_gone: Whether rounds end when rehearsals bring no fact back, once half of those that fit into 47 passes
             were made; otherwise as many rounds as fit into the run are made.
         level: Whether the last phase raises facts that are below chance; only with ``until_gone`` and rehearsals.
+            Without it the learning rate falls from the beginning of that phase.
         last: Share of the run's steps that only repair, at its end.
         seed: Of what rehearsals draw.
 
@@ -199,8 +200,8 @@ class Auto(TrainingPart):
         return self.level and self.until_gone and self.rehearse_passes > 0
 
     def term_weights(self, step: int) -> TermWeights:
-        """Forget alone, then retain alone; in the last phase both while facts are raised."""
-        if step >= self._last_phase()[0] and self._levelling.rows:
+        """Forget alone, then retain alone; both while facts are raised."""
+        if self._raises(step):
             return TermWeights(forget=RAISED_WEIGHT, retain=1.0)
         return self._cycles.term_weights(step)
 
@@ -209,29 +210,36 @@ class Auto(TrainingPart):
         return (UpToChance(0.0),) if self._levels else ()
 
     def forget_loss(self, loss: Loss, step: int, steps: int) -> Loss:
-        """On those that are left; in the last phase on those that are below chance."""
-        if step >= self._last_phase()[0] and self._levelling.rows:
+        """On those that are left; what raises facts where they are raised."""
+        if self._raises(step):
             return UpToChance(self._levelling.level)
         return self._cycles.forget_loss(loss, step, steps)
 
     def forget_rows(self, step: int, count: int) -> Sequence[int] | None:
-        """Those that are left; in the last phase those that are below chance."""
-        first = self._last_phase()[0]
-        if step >= first and self._levelling.rows:
-            return self._levelling.drawn((step - first) * count, count)
+        """Those that are left, or those that are raised."""
+        if self._raises(step):
+            return self._levelling.drawn((step - self._last_phase()[0]) * count, count)
         return self._cycles.forget_rows(step, count)
 
     def before_step(self, context: StepContext) -> None:
-        """The round's rehearsal and its end; in the last phase the learning rate falls, and facts are looked at."""
+        """The round's rehearsal and its end; in the last phase looks for what to raise, then a falling rate."""
         self._cycles.before_step(context)
         first, end = self._last_phase()
-        if context.step >= first:
-            left = (end - context.step) / (end - first) if context.step < end else 0.0
+        half = self._half_of_last_phase() if self._levels else first
+        if self._levels and first <= context.step < half and (context.step - first) % LOOK_EVERY == 0:
+            assert self._context is not None  # `prepare` comes before the first step
+            self._levelling.look(self._context, f"level-{self.seed}-{context.step}")
+        if context.step >= half:
+            left = (end - context.step) / (end - half) if context.step < end else 0.0
             for group in context.optimizer.param_groups:
                 group["lr"] *= left
-            if self._levels and (context.step - first) % LOOK_EVERY == 0:
-                assert self._context is not None  # `prepare` comes before the first step
-                self._levelling.look(self._context, f"level-{self.seed}-{context.step}")
+
+    def _half_of_last_phase(self) -> int:
+        first, end = self._last_phase()
+        return (first + end) // 2
+
+    def _raises(self, step: int) -> bool:
+        return bool(self._levelling.rows) and self._last_phase()[0] <= step < self._half_of_last_phase()
 
     def ended(self, step: int) -> bool:
         """Whether the last phase is over, as far as its start is known by now."""

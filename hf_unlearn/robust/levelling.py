@@ -12,7 +12,7 @@ from torch import Tensor
 from ..losses.base import LabelScores, Loss, LossSum, count_tokens
 from .base import TrainingContext
 from .facts_left import FactsLeft
-from .recovery_probe import MOST_ROWS, RecoveryProbe
+from .recovery_probe import MOST_ROWS, QUIET_SHARE, RecoveryProbe
 
 LOOK_EVERY = 8
 """Steps between two looks: the raised facts drop out, and where chance is moves."""
@@ -46,17 +46,20 @@ class UpToChance(Loss):
 
 @dataclass
 class Levelling:
-    """Which facts stand out by being less likely than nearly all false answers, as the model stands.
+    """Which facts stand out by being less likely than false answers, as the model stands.
 
     A right answer that is the least likely of four tells what was forgotten, and it is no sign that nothing is left:
-    what brings it back only has further to go. Facts of which nothing is left are as likely as any false answer.
+    what brings it back only has further to go. Facts of which nothing is left are as likely as any false answer, so a
+    quarter of them is less likely than a quarter of the false ones. If clearly more are (two standard deviations),
+    those are raised, until no more are than chance has it.
 
     Cost: for each look a forward pass over each forget row's answer and three times as many false ones.
 
     Attributes:
-        rows: Positions of these facts in the forget set.
+        rows: Positions of the facts to be raised in the forget set.
         level: Mean log-probability per token that a false answer has which beats three others in a quarter of cases.
         floating_point_ops: Of all looks so far, as transformers counts them.
+        found: How many facts were to be raised after each look.
     """
 
     rows: tuple[int, ...] = ()
@@ -79,9 +82,10 @@ class Levelling:
             probe = RecoveryProbe(FactsLeft(count))
             probe.look(context, range(part, count, parts), f"{seed}-{part}")
             self.floating_point_ops += probe.floating_point_ops
-            below += probe.facts.below
+            below += [number for number, seen in probe.facts.pooled.items() if seen.rank < QUIET_SHARE]
             levels += [] if probe.level is None else [probe.level]
-        self.rows = tuple(sorted(below)) if levels else ()
+        by_chance = QUIET_SHARE * count + 2 * math.sqrt(QUIET_SHARE * (1 - QUIET_SHARE) * count)
+        self.rows = tuple(sorted(below)) if len(below) > by_chance else ()
         self.level = math.fsum(levels) / len(levels) if levels else 0.0
         self.found.append(len(self.rows))
 
