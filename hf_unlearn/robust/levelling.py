@@ -14,7 +14,9 @@ from .base import TrainingContext
 from .facts_left import FactsLeft
 from .recovery_probe import MOST_ROWS, QUIET_SHARE, RecoveryProbe
 
-LOOK_EVERY = 8
+MOST_BELOW = 0.5
+"""Of the facts, how many may be less likely than a quarter of the false answers."""
+LOOK_EVERY = 4
 """Steps between two looks: the raised facts drop out, and where chance is moves."""
 
 
@@ -50,14 +52,14 @@ class Levelling:
 
     A right answer that is the least likely of four tells what was forgotten, and it is no sign that nothing is left:
     what brings it back only has further to go. Facts of which nothing is left are as likely as any false answer, so a
-    quarter of them is less likely than a quarter of the false ones. If clearly more are (two standard deviations),
-    those are raised, until no more are than chance has it.
+    quarter of them is less likely than a quarter of the false ones. If more than half of them are, those are raised,
+    until it is half: raising all would give back what little is left of some.
 
     Cost: for each look a forward pass over each forget row's answer and three times as many false ones.
 
     Attributes:
         rows: Positions of the facts to be raised in the forget set.
-        level: Mean log-probability per token that a false answer has which beats three others in a quarter of cases.
+        level: Mean log-probability per token that :data:`~.recovery_probe.LEVEL_SHARE` of false answers have at most.
         floating_point_ops: Of all looks so far, as transformers counts them.
         found: How many facts were to be raised after each look.
     """
@@ -84,8 +86,7 @@ class Levelling:
             self.floating_point_ops += probe.floating_point_ops
             below += [number for number, seen in probe.facts.pooled.items() if seen.rank < QUIET_SHARE]
             levels += [] if probe.level is None else [probe.level]
-        by_chance = QUIET_SHARE * count + 2 * math.sqrt(QUIET_SHARE * (1 - QUIET_SHARE) * count)
-        self.rows = tuple(sorted(below)) if len(below) > by_chance else ()
+        self.rows = tuple(sorted(below)) if len(below) > MOST_BELOW * count else ()
         self.level = math.fsum(levels) / len(levels) if levels else 0.0
         self.found.append(len(self.rows))
 

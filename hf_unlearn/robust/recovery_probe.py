@@ -27,8 +27,8 @@ LEAST_LOOKS = 3
 """So many looks in a row must find nothing left: one of them misses facts of which little is left."""
 QUIET_SHARE = 0.25
 """Of false answers; a right one that is less likely than these need not be lowered further."""
-LEVEL_SHARE = 0.25 ** (1 / 3)
-"""Of false answers; one that is more likely than these beats three others in a quarter of cases."""
+LEVEL_SHARE = 0.375
+"""Of false answers; what is raised to this place among them is below their middle, and tells nothing."""
 LEAST_SPREAD = 0.01
 """Nats per token: differences far below this are rounding."""
 
