@@ -64,9 +64,9 @@ class Auto(TrainingPart):
     """:class:`~.cycles.Cycles` whose phases are measured in passes over the forget set, with a last phase of repair.
 
     Rounds end when the rehearsals bring no fact back, the run a last phase later. The length of the
-    run limits their number (``num_train_epochs`` or ``max_steps``). In the first half of the last phase facts that are
-    below chance are raised to chance beside the repair (:class:`~.levelling.Levelling`), in its second half the
-    learning rate falls linearly to zero, whatever the schedule.
+    run limits their number (``num_train_epochs`` or ``max_steps``). In the last phase the learning rate falls linearly
+    to zero, whatever the schedule; if most facts are below chance, only in its second half, and in the first they are
+    raised beside the repair (:class:`~.levelling.Levelling`).
 
     Cost: that of :class:`~.cycles.Cycles`, and of forget rows in the last phase if facts are below chance.
 
@@ -83,8 +83,7 @@ class Auto(TrainingPart):
             two or three brings back nothing of what one of sixty does.
         until_gone: Whether rounds end when rehearsals bring no fact back, once half of those that fit into 47 passes
             were made; otherwise as many rounds as fit into the run are made.
-        level: Whether the last phase raises facts that are below chance; only with ``until_gone`` and rehearsals.
-            Without it the learning rate falls from the beginning of that phase.
+        level: Whether the last phase raises facts if most are below chance; only with ``until_gone`` and rehearsals.
         last: Share of the run's steps that only repair, at its end.
         seed: Of what rehearsals draw.
 
@@ -222,24 +221,31 @@ class Auto(TrainingPart):
         return self._cycles.forget_rows(step, count)
 
     def before_step(self, context: StepContext) -> None:
-        """The round's rehearsal and its end; in the last phase looks for what to raise, then a falling rate."""
+        """The round's rehearsal and its end; in the last phase looks for what to raise, and a falling rate."""
         self._cycles.before_step(context)
-        first, end = self._last_phase()
-        half = self._half_of_last_phase() if self._levels else first
-        if self._levels and first <= context.step < half and (context.step - first) % LOOK_EVERY == 0:
+        _, end = self._last_phase()
+        if self._looks_at(context.step):
             assert self._context is not None  # `prepare` comes before the first step
             self._levelling.look(self._context, f"level-{self.seed}-{context.step}")
-        if context.step >= half:
-            left = (end - context.step) / (end - half) if context.step < end else 0.0
+        falls_from = self._raising_ends()
+        if context.step >= falls_from:
+            left = (end - context.step) / (end - falls_from) if context.step < end else 0.0
             for group in context.optimizer.param_groups:
                 group["lr"] *= left
 
-    def _half_of_last_phase(self) -> int:
+    def _looks_at(self, step: int) -> bool:
+        """Whether facts are looked at before a step: when the last phase begins, and while some are raised."""
+        first = self._last_phase()[0]
+        while_raised = first < step < self._raising_ends() and (step - first) % LOOK_EVERY == 0
+        return self._levels and (step == first or while_raised)
+
+    def _raising_ends(self) -> int:
+        """The first step that raises nothing: half of the last phase, or its beginning if nothing was to be raised."""
         first, end = self._last_phase()
-        return (first + end) // 2
+        return (first + end) // 2 if any(self._levelling.found[:1]) else first
 
     def _raises(self, step: int) -> bool:
-        return bool(self._levelling.rows) and self._last_phase()[0] <= step < self._half_of_last_phase()
+        return bool(self._levelling.rows) and self._last_phase()[0] <= step < self._raising_ends()
 
     def ended(self, step: int) -> bool:
         """Whether the last phase is over, as far as its start is known by now."""
