@@ -88,6 +88,48 @@ def check_source(model: str | nn.Module | None, name: str, loading: Mapping[str,
     refuse_other_kinds(model, name, loading.get("revision"))
 
 
+def only_adapters(given: PeftConfig | None, args: UnlearnConfig) -> PeftConfig | None:
+    """The adapters of a run, which are named in one place.
+
+    Args:
+        given: The trainer's argument ``peft_config``.
+        args: ``peft`` is used.
+
+    Raises:
+        RequestError: Both name some.
+    """
+    if given is not None and args.peft is not None:
+        raise RequestError(
+            "peft_config and the peft of args both name adapters, and only one of them could be trained: leave one out"
+        )
+    return args.build_peft_config() if given is None else given
+
+
+def refuse_idle_loading(
+    settings: Mapping[str, Any] | str | None, model: str | nn.Module, reference: str | nn.Module | None
+) -> None:
+    """Refuse settings for loading where nothing is loaded.
+
+    Args:
+        settings: ``model_init_kwargs``.
+        model: An id, a folder or a model.
+        reference: The same; ``None`` for none.
+
+    Raises:
+        RequestError: They would change nothing, and the models are not as they say.
+    """
+    if not isinstance(settings, Mapping) or isinstance(model, str) or isinstance(reference, str):
+        return
+    dtype = str(getattr(model, "dtype", None)).removeprefix("torch.")
+    for key, value in settings.items():
+        is_so = key == "dtype" and str(value).removeprefix("torch.") in ("auto", dtype)
+        if not is_so and key != "trust_remote_code":
+            raise RequestError(
+                f"model_init_kwargs has {key} {value!r}, which would do nothing: the model is loaded already; leave "
+                "it out, or give the model as a folder or Hub id"
+            )
+
+
 def check_trainable(model: str | nn.Module, adapters: PeftConfig | None, loading: Mapping[str, Any]) -> None:
     """Refuse quantized weights without adapters: nothing could be trained.
 
