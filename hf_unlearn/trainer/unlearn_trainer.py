@@ -202,7 +202,8 @@ class UnlearnTrainer(ScoringTrainer):
         if args.control is None:  # one that hides may first have to learn what it hides
             check_apart(forget, retain)
         alternates = RunAlternates(args, forget, retain)
-        model, ref_model = plain_source(model, "model"), plain_source(ref_model, "ref_model")
+        model = plain_source(model, "model")
+        ref_model = None if ref_model is None else plain_source(ref_model, "ref_model")
         loading = args.loading_settings()
         for given, name in ((model, "model"), (ref_model, "ref_model")):
             check_source(given, name, loading)
