@@ -60,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         except Exception as error:
             sentence = in_one_sentence(error)
             if sentence is not None or stopped_by():
-                return _end(3, sentence)
+                return _end(3, sentence, only_prints=only_prints)
             # Python itself would end with 1, which says that a verdict is not passed.
             traceback.print_exc()
             return _end(OWN_FAULT, "this is a fault of hf-unlearn itself: please report it with the lines above")
@@ -75,7 +75,7 @@ def _end(code: int, sentence: str | None = None, *, only_prints: bool = False) -
     elif lost is not None and code != OWN_FAULT:
         if only_prints and lost == CLOSED:
             return 3  # as with `list | head`: the reader has what it wanted
-        code, sentence = 3, f"{lost}; run the same command again to continue"
+        code, sentence = 3, lost if only_prints else f"{lost}; run the same command again to continue"
     with contextlib.suppress(OSError, ValueError):  # after a hang-up there is nobody to tell
         print(f"hf-unlearn: {sentence}", file=sys.stderr)
         sys.stderr.flush()

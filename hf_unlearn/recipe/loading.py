@@ -72,6 +72,8 @@ def find_recipe(path: Path | str) -> Path:
     if not path.exists() and str(path) in built_in:
         return built_in[str(path)]
     if not path.exists() and path.suffix not in (".yaml", ".yml"):
+        if len(path.parts) > 1:  # a path, and no name that could be misspelled
+            raise RequestError(f"{path}: there is no such file, and no such folder")
         raise RequestError(
             f"there is no recipe file or built-in recipe {str(path)!r}: {suggest(str(path), list(built_in))}"
         )

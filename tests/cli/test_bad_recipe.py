@@ -363,6 +363,11 @@ def test_recipes_of_the_package_parse_by_name(name, refused, tmp_path, monkeypat
         (("run", "quickstart", "lr=3"), "unknown key 'lr': did you mean 'methods.0.learning_rate'?"),
         (("run", "quickstart", "methods.0.lr=3"), "unknown key 'methods.0.lr': did you mean 'learning_rate'?"),
         (("run", "quickstart", "methods.0.epochs=3"), "did you mean 'num_train_epochs'?"),
+        (("plan", "."), ".: is a folder: name the YAML file"),
+        (("publish", "runs/nope"), "runs/nope: there is no such file, and no such folder"),
+        (("publish", "runs/nope", "--repo-id", "owner/name"), "runs/nope: there is no such file, and no such folder"),
+        (("report", "recipe.yaml"), "recipe.yaml is a recipe, and a page is made of a report: name the folder of its"),
+        (("report", ".", "--output", "no/such/page.html"), "--output no/such/page.html: there is no folder no/such"),
         (("evaluate", "owner/model"), "owner/model is not a recipe: to evaluate a model add --suite"),
         (("evaluate", "gpt2"), "gpt2 is not a recipe: to evaluate a model add --suite"),
         (
