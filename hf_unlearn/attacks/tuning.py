@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Any, Literal
 from packaging.version import Version
 
 from ..errors import EnvironmentFailure, MissingExtraError, RequestError
-from ..models.gptqmodel import import_before_peft
 
 if TYPE_CHECKING:
     import torch
@@ -147,6 +146,8 @@ class Tuning:
             task_type="CAUSAL_LM",
             use_rslora=False,
         )
+        from ..models.gptqmodel import import_before_peft  # loads torch, which a mistake in a recipe need not wait for
+
         import_before_peft()
         try:
             return get_peft_model(model, config)
