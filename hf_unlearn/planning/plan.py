@@ -248,10 +248,8 @@ def _attacks(given: PlanInput, shape: ModelShape, devices: Devices) -> list[Stag
         tokens = longest_row(settings, given.bundle, given.encode)
         memory, trained_shape = attacked.memory(settings, tokens)
         trained = of_row.times(cost.rows_trained * given.models)
-        # Retraining computes the loss from the logits of every position.
-        operations = (
-            training(trained_shape, Pass(trained.rows, of_row.tokens, trained.tokens)) if trained.rows else 0.0
-        )
+        predicted = trained.tokens if _predicts_everywhere(settings) else trained.labels
+        operations = training(trained_shape, Pass(trained.rows, of_row.tokens, predicted)) if trained.rows else 0.0
         operations += forward(shape, _as_pass(per_row.times(cost.rows_scored * given.models)))
         generated = cost.rows_generated * given.models * (of_row.tokens + given.metrics_generate)
         operations += forward(shape, Pass(generated, 1, generated))
@@ -276,6 +274,11 @@ def _attacks(given: PlanInput, shape: ModelShape, devices: Devices) -> list[Stag
             )
         )
     return found
+
+
+def _predicts_everywhere(settings: Attack | RetrainingSettings) -> bool:
+    """Whether a step makes logits at every position, and not only where answers are predicted."""
+    return isinstance(settings, RetrainingSettings) and (settings.sharded or settings.steps.loss_tokens == "all")
 
 
 def _computed(settings: Attack | RetrainingSettings) -> str:
