@@ -45,7 +45,7 @@ from hf_unlearn.data.planted import PlantedSpec, make_planted
 
 PAGE = Path(__file__).with_suffix(".md")
 METRICS = ("probability", "mc_accuracy")
-FACTS = PlantedSpec(forget=200, retain=1, holdout=40, practice=0, generic=20)
+FACTS = PlantedSpec(forget=100, retain=1, holdout=20, practice=0, generic=20)
 RATE = 1e-3
 
 
@@ -185,7 +185,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sections", nargs="+", choices=["parts", "head"], default=["parts", "head"])
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS), help="of the second table")
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--repeats", type=int, default=1)
     parser.add_argument("--steps", type=int, default=6)
     parser.add_argument("--write", action="store_true", help=f"also write {PAGE.name}")
     options = parser.parse_args()
