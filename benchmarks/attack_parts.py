@@ -3,10 +3,10 @@
     python benchmarks/attack_parts.py            # two minutes on a quiet core
     python benchmarks/attack_parts.py --write    # also into benchmarks/attack_parts.md
 
-First table: one job of six epochs from loading the model to putting its weights back, part by part, by the package's
+First section: one job of six epochs from loading the model to putting its weights back, part by part, by the package's
 own code. The first job of a process loads; those after it find model, tokens and first scores ready.
 
-Second table: one step, its loss by the model itself with logits at every position, or by the package at the labels
+The others: one step, its loss by the model itself with logits at every position, or by the package at the labels
 alone. Both make the same gradients (``tests/attacks/test_label_loss.py``). Processor time of one thread; random
 Llamas, planted facts.
 """
@@ -156,35 +156,35 @@ def step_seconds(cached: CachedModel, tuning: str, bundle: DataBundle, steps: in
     return found
 
 
-def head_section(names: list[str], steps: int) -> str:
-    """Steps of models with a small and with a large vocabulary."""
+def head_section(headed: Headed, steps: int) -> str:
+    """Steps of one model, with whole weights and with adapters."""
     made = made_by(command_line(__file__), "peft")
     bundle, rows = make_planted(FACTS), []
-    for name in names:
-        for tuning in ("full", "lora"):
-            with tempfile.TemporaryDirectory() as place:
-                cached = make_model(Path(place), bundle, MODELS[name].size, MODELS[name].vocabulary)
-            found = step_seconds(cached, tuning, bundle, steps)
-            ratios = [one / other for one, other in zip(found["model"], found["labels"], strict=True)]
-            rows.append(
-                [
-                    f"width {MODELS[name].size.hidden}, {MODELS[name].size.layers} layers",
-                    str(cached.model.config.vocab_size),
-                    tuning,
-                    *(f"{1000 * statistics.median(found[side]):.0f}" for side in ("model", "labels")),
-                    f"**{statistics.median(ratios):.2f}** ({min(ratios):.2f} to {max(ratios):.2f})",
-                ]
-            )
-    table = markdown(["model", "vocabulary", "tuning", "every position, ms", "labels, ms", "times less"], rows)
-    about = f"A step of 16 rows of planted facts. Medians of {steps} steps, sides in turn on the same rows."
-    return "\n\n".join([made, about, table])
+    for tuning in ("full", "lora"):
+        with tempfile.TemporaryDirectory() as place:
+            cached = make_model(Path(place), bundle, headed.size, headed.vocabulary)
+        found = step_seconds(cached, tuning, bundle, steps)
+        ratios = [one / other for one, other in zip(found["model"], found["labels"], strict=True)]
+        rows.append(
+            [
+                tuning,
+                *(f"{1000 * statistics.median(found[side]):.0f}" for side in ("model", "labels")),
+                f"**{statistics.median(ratios):.2f}** ({min(ratios):.2f} to {max(ratios):.2f})",
+            ]
+        )
+    about = (
+        f"A step of 16 rows of planted facts; a Llama of {headed.size.layers} layers and width {headed.size.hidden}, "
+        f"with {cached.model.config.vocab_size} tokens. Medians of {steps} steps, sides in turn on the same rows, in "
+        "brackets the least and the greatest ratio."
+    )
+    return "\n\n".join([made, about, markdown(["tuning", "every position, ms", "labels, ms", "times less"], rows)])
 
 
 def main() -> None:
     """Measure, print, and write if asked to."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sections", nargs="+", choices=["parts", "head"], default=["parts", "head"])
-    parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS), help="of the second table")
+    parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS), help="of the steps")
     parser.add_argument("--repeats", type=int, default=1)
     parser.add_argument("--steps", type=int, default=6)
     parser.add_argument("--write", action="store_true", help=f"also write {PAGE.name}")
@@ -195,8 +195,9 @@ def main() -> None:
         found["parts"] = parts_section(options.repeats)
         print(found["parts"], flush=True)
     if "head" in options.sections:
-        found["head"] = head_section(options.models, options.steps)
-        print(found["head"], flush=True)
+        for name in options.models:
+            found[f"head-{name}"] = head_section(MODELS[name], options.steps)
+            print(found[f"head-{name}"], flush=True)
     if options.write:
         write_sections(PAGE, "Parts of a retraining job", found)
 
