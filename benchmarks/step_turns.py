@@ -22,19 +22,21 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import torch
-from packed_steps import backward_in_slices, cut_by_tokens, packing
+from packed_steps import backward_in_slices, block_masks
 from pages import command_line, made_by, table, write_sections
 from peer_steps import STEPS, PeerStep
 from step_sides import OURS, make_trainer, run_saliency
 from transformers import TrainerCallback
 
 from hf_unlearn.data.pairing import PaddedRows
-from hf_unlearn.trainer.microbatch import CPU_TOKENS, cut_by_length
+from hf_unlearn.trainer.microbatch import CPU_TOKENS, cut_by_length, cut_by_tokens
 from hf_unlearn.trainer.objective import Objective
+from hf_unlearn.trainer.padding_free import row_by_row
 
 PAGE = Path(__file__).with_name("trainer_cost.md")
 METHODS = ("graddiff", "npo-nll", "npo-kl", "simnpo")
@@ -70,8 +72,8 @@ class Ways:
         made = {
             "peer": self._peers,
             "padded": self._padded,
-            "packed-mask": lambda rows, bf16: self._packed(rows, bf16, row_by_row=False),
-            "packed-rows": lambda rows, bf16: self._packed(rows, bf16, row_by_row=True),
+            "packed-mask": lambda rows, bf16: self._packed(rows, bf16, block_masks(self._objective, self._model)),
+            "packed-rows": lambda rows, bf16: self._packed(rows, bf16, row_by_row(self._model)),
             "compiled": self._in_compiled,
         }
         made[way](batch, bf16)
@@ -87,8 +89,8 @@ class Ways:
     def _padded(self, batch: Batch, bf16: bool) -> None:
         self._ours(batch, cut_by_length(batch, CPU_TOKENS), bf16)
 
-    def _packed(self, batch: Batch, bf16: bool, row_by_row: bool) -> None:
-        with packing(self._objective, self._model, row_by_row):
+    def _packed(self, batch: Batch, bf16: bool, attention: AbstractContextManager[None]) -> None:
+        with attention:
             self._ours(batch, cut_by_tokens(batch, CPU_TOKENS), bf16)
 
     def _in_compiled(self, batch: Batch, bf16: bool) -> None:
