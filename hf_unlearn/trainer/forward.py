@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from itertools import accumulate
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -117,10 +118,11 @@ def forward_labels(
             or packed rows, for a model that attends row by row.
         wanted: What is computed; either logits or at least one layer.
     """
+    inputs: dict[str, Any]
     if isinstance(batch, Packed):
         inputs, labels = batch.inputs, batch.labels
     else:
-        inputs = {key: batch[key] for key in ("input_ids", "attention_mask")}  # type: ignore[literal-required]
+        inputs = {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"]}
         labels = batch["labels"]
     positions = label_positions(labels)
     # If no loss uses logits, nothing at all reaches the head.
