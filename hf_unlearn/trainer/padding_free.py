@@ -98,11 +98,11 @@ def attend_row_by_row(
         return attended
     grouped = query.shape[1] != key.shape[1]
     made = []
-    for parts in zip(*(tensor.split(row_lengths, dim=2) for tensor in (query, key, value)), strict=True):
-        mask = _window(parts[0], sliding_window)
+    for asked, known, told in zip(*(tensor.split(row_lengths, dim=2) for tensor in (query, key, value)), strict=True):
+        mask = _window(asked, sliding_window)
         made.append(
             F.scaled_dot_product_attention(
-                *parts, attn_mask=mask, is_causal=mask is None, scale=scaling, dropout_p=dropout, enable_gqa=grouped
+                asked, known, told, mask, dropout, is_causal=mask is None, scale=scaling, enable_gqa=grouped
             )
         )
     return torch.cat(made, dim=2).transpose(1, 2), None
