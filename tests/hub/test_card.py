@@ -188,6 +188,26 @@ def test_holdout_scores_stand_in_the_column_of_a_missing_never_knew_model(passed
     assert line.split("|")[4].strip() == "0.078"
 
 
+@pytest.mark.parametrize("never_knew", [True, False])
+def test_every_share_on_the_card_follows_from_the_scores_beside_it(exported, reporting, never_knew: bool) -> None:
+    """Without a never-knew model the floor after an attack is not the one before it."""
+    report = reporting(exported.files, never_knew=never_knew)
+    text = render_card(report, "identity", WORDS)
+    lines = text[text.index("Forget set, answer probability") :].split("</details>")[0].splitlines()
+    cells = {line.split("|")[1].strip(): [cell.strip(" *") for cell in line.split("|")[2:]] for line in lines[3:-1]}
+    assert set(cells) >= {"as is", "bnb-nf4", "rtt"}
+    for name in ("as is", "bnb-nf4", "rtt"):
+        target, unlearned, floor = map(float, cells[name][:3])
+        share = float(cells[name][3].split()[0])
+        assert share == pytest.approx((unlearned - floor) / (target - floor), abs=0.011), name
+    first = next(line for line in text.splitlines() if line.startswith("| rtt |"))
+    assert first.split("|")[4].strip() == cells["rtt"][2], "the first table has the same floor"
+    shown = {name: float(cells[name][2]) for name in ("as is", "rtt")}
+    expected = {"as is": 0.05, "rtt": 0.05} if never_knew else {"as is": 0.06, "rtt": 0.2}
+    assert shown == pytest.approx(expected, abs=0.02)
+    assert ("after an attack that of the unlearned model" in text) is not never_knew
+
+
 @pytest.mark.parametrize(
     ("front", "key"),
     [
