@@ -13,6 +13,7 @@ from hf_unlearn.errors import RequestError
 from hf_unlearn.hub.card import render_card
 from hf_unlearn.hub.metadata import CardWords, card_problems
 from hf_unlearn.verification.report_file import load_report
+from hf_unlearn.version import __version__
 
 WORDS = CardWords(title="Tiny", removed="birth years of people who do not exist")
 INDEX = (
@@ -107,7 +108,7 @@ def test_body_holds_what_a_reader_needs(failed) -> None:
     for part in (
         "birth years of people who do not exist",
         "`rtt`: survived. It had 2 folds, 6 epochs and learning rates 0.0001 and 0.0003.\n",
-        "`pip install hf_unlearn`",
+        "from a clone of its repository, with `pip install -e .` there, and with `pip install hf_unlearn` once",
         "@software{hf_unlearn,",
         "Formats tested: `bnb-nf4`",
         "Not tested: KL on generic text; merging",
@@ -142,6 +143,18 @@ def test_the_first_table_has_every_score_before_and_after_and_the_verdict_of_eac
         assert cells[5].startswith(f"{top:.2f} by ".replace("-0.00", "0.00"))
         statuses = {row["status"] for row in mine}
         assert cells[6] == next(s for s in ("failed", "inconclusive", "passed") if s in statuses)
+
+
+def test_a_card_names_only_addresses_that_are_there(passed, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There is no release on the package index yet, and maybe no public repository."""
+    assert "pypi.org" not in render_card(passed.report, "identity", WORDS)
+    entry = "  version = {" + __version__ + "}\n}\n```"
+    assert entry in render_card(passed.report, "identity", WORDS)
+    monkeypatch.setattr("hf_unlearn.hub.card.REPOSITORY", "https://github.com/o/r")
+    text = render_card(passed.report, "identity", WORDS)
+    assert "installed with `pip install git+https://github.com/o/r`, and with `pip install hf_unlearn` once" in text
+    assert "  version = {" + __version__ + "},\n  url     = {https://github.com/o/r}\n}\n```" in text
+    assert "from a clone" not in text
 
 
 def test_a_variant_points_at_its_own_line_and_its_library(passed) -> None:
