@@ -19,8 +19,8 @@ from .sentences import (
     outcome_sentences,
     shortened,
     warning,
-    what_to_try,
 )
+from .to_try import what_to_try
 from .words import SPACE, metric_label, metric_phrase, percent, show, spelled
 
 if TYPE_CHECKING:
