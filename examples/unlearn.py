@@ -22,12 +22,16 @@ accelerate launch examples/unlearn.py --config examples/unlearn.yaml --use_peft
 What is saved has not been shown to have forgotten anything: `hf-unlearn audit` tests it.
 """
 
+import sys
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from trl import ModelConfig, ScriptArguments, TrlParser, get_peft_config, get_quantization_config
+from yaml import YAMLError
 
-from hf_unlearn import RequestError, UnlearnConfig, UnlearnTrainer
+from hf_unlearn import HfUnlearnError, RequestError, UnlearnConfig, UnlearnTrainer
+from hf_unlearn.data.readers import READERS, load_hub
 
 
 @dataclass
@@ -58,13 +62,9 @@ class UnlearnScriptArguments(ScriptArguments):
 
 def load(name: str, config: str | None, split: str | None, streaming: bool) -> Any:
     """One split of a data set, or all of them; a path is left to the trainer."""
-    from pathlib import Path
-
-    from datasets import load_dataset
-
-    if Path(name).exists():
+    if Path(name).exists() or Path(name).suffix.lower() in READERS:
         return name
-    return load_dataset(name, config, split=split, streaming=streaming)
+    return load_hub(name, config, split, streaming=streaming)
 
 
 def load_sets(args: UnlearnScriptArguments) -> tuple[Any, Any]:
@@ -84,6 +84,8 @@ def load_sets(args: UnlearnScriptArguments) -> tuple[Any, Any]:
 
 def main(script_args: UnlearnScriptArguments, training_args: UnlearnConfig, model_args: ModelConfig) -> None:
     """Trains and saves, and pushes if `push_to_hub` is set."""
+    if model_args.model_name_or_path is None:
+        raise RequestError("--model_name_or_path is missing: name the model that has to forget")
     model_init_kwargs = {
         "revision": model_args.model_revision,
         "attn_implementation": model_args.attn_implementation,
@@ -109,13 +111,22 @@ def main(script_args: UnlearnScriptArguments, training_args: UnlearnConfig, mode
         trainer.push_to_hub()
 
 
-if __name__ == "__main__":
-    parser = TrlParser((UnlearnScriptArguments, UnlearnConfig, ModelConfig))
+def run() -> int:
+    """The exit code: 2 for a wrong request, 3 if the machine or the network failed."""
+    parser = TrlParser(
+        (UnlearnScriptArguments, UnlearnConfig, ModelConfig), usage="%(prog)s [options]; --help lists them"
+    )
     try:
-        arguments = parser.parse_args_and_config()
-    except ValueError as error:  # an argument or key that none of the three has
-        parser.error(str(error))
-    try:
+        try:
+            arguments = parser.parse_args_and_config()
+        except (ValueError, OSError, YAMLError) as error:  # an argument, key or file that is not there
+            parser.error(" ".join(str(error).split()))
         main(*arguments)
-    except RequestError as error:
-        raise SystemExit(f"{parser.prog}: {error}") from None
+    except HfUnlearnError as error:
+        print(f"{parser.prog}: {error}", file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(run())

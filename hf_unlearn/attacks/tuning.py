@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from packaging.version import Version
 
 from ..errors import EnvironmentFailure, MissingExtraError, RequestError
+from ..models.gptqmodel import import_before_peft
 
 if TYPE_CHECKING:
     import torch
@@ -146,6 +147,7 @@ class Tuning:
             task_type="CAUSAL_LM",
             use_rslora=False,
         )
+        import_before_peft()
         try:
             return get_peft_model(model, config)
         except ValueError as error:

@@ -264,7 +264,14 @@ def load_saved(folder: Path) -> Any:
         raise RequestError(f"{folder} cannot be read as a saved data set: {first_line(error)}") from error
 
 
-def load_hub(dataset: str, config: str | None = None, split: str | None = None, revision: str | None = None) -> Any:
+def load_hub(
+    dataset: str,
+    config: str | None = None,
+    split: str | None = None,
+    revision: str | None = None,
+    *,
+    streaming: bool = False,
+) -> Any:
     """A Hub data set: the rows of one split, or, without ``split``, a ``DatasetDict`` of all.
 
     Args:
@@ -272,6 +279,7 @@ def load_hub(dataset: str, config: str | None = None, split: str | None = None, 
         config: Name of the configuration.
         split: Name of the split.
         revision: Branch, tag or commit.
+        streaming: Whether rows are read one after another as they are asked for.
 
     Raises:
         RequestError: See :func:`read_hub`.
@@ -284,7 +292,7 @@ def load_hub(dataset: str, config: str | None = None, split: str | None = None, 
     try:
         if not Path(dataset).exists():
             validate_repo_id(dataset)
-        return datasets.load_dataset(dataset, config, split=split, revision=revision)
+        return datasets.load_dataset(dataset, config, split=split, revision=revision, streaming=streaming)
     except HFValidationError as error:
         raise RequestError(f"data set {dataset!r} cannot be an id on the Hub: write it as owner/name") from error
     except datasets.exceptions.DatasetNotFoundError as error:
@@ -297,6 +305,6 @@ def load_hub(dataset: str, config: str | None = None, split: str | None = None, 
         raise RequestError(f"data set {dataset!r} has no rows for {asked}: {first_line(error)}") from error
     except OSError as error:
         raise EnvironmentFailure(
-            f"data set {dataset!r} could not be loaded from the Hub ({first_line(error)}): check the connection, or "
-            "name a local file with path= instead"
+            f"data set {dataset!r} could not be loaded from the Hub ({first_line(error)}): check its name and the "
+            "connection, or use a local file instead"
         ) from error

@@ -22,6 +22,7 @@ from transformers import AutoConfig
 
 from ..errors import MissingExtraError, RequestError, one_line
 from ..registry import suggest
+from .gptqmodel import import_before_peft
 from .loading import empty_model_of, read_pretrained
 from .sharding import alone
 
@@ -89,6 +90,7 @@ def add_adapters(model: nn.Module, config: PeftConfig) -> nn.Module:
     if isinstance(model, PeftModel):
         raise RequestError("the model already has adapters: merge them first, or leave peft_config out to train them")
     check_targets(model, config)
+    import_before_peft()
     made: Any = get_peft_model(model, config)
     _refuse_shared_layers(made)
     made.enable_input_require_grads()
@@ -292,6 +294,7 @@ def merge_into(
 
     model: Any = read_pretrained(base, dtype="float32", trust_remote_code=trust_remote_code)
     refuse_merge(model, base)
+    import_before_peft()
     plain = merged(PeftModel.from_pretrained(model, str(adapters)))
     plain.to(getattr(torch, dtype or "float32")).save_pretrained(output_dir)
 

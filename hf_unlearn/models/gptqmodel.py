@@ -8,6 +8,7 @@ kernels that compile themselves and take 16-bit types only: there the plain laye
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import io
 import json
 import logging
@@ -19,6 +20,8 @@ from typing import Any
 
 import torch
 from torch import nn
+
+from ..runtime.log_filters import kept_root_logger
 
 METHODS = ("gptq", "awq")
 _WORKERS = "GPTQMODEL_CPU_WORKERS"
@@ -41,12 +44,19 @@ def import_quietly() -> None:
     """
     if (os.cpu_count() or 1) < 4:
         os.environ.setdefault(_WORKERS, "2")
-    with silent():
+    with silent(), kept_root_logger():
         import gptqmodel  # noqa: F401
         from logbar import LogBar
 
         LogBar.shared().setLevel("ERROR")
     warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated")
+
+
+def import_before_peft() -> None:
+    """Import the library as above where it is installed: peft does so for any adapter, with a banner."""
+    if importlib.util.find_spec("gptqmodel") is not None:
+        with contextlib.suppress(ImportError):  # peft goes on without it, or says what is wrong with it
+            import_quietly()
 
 
 def loading_arguments(folder: Path | str) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -237,6 +238,35 @@ def fetch(name: str, revision: str | None, key: str, *, weights: bool = True) ->
         if not (folder / "config.json").exists() and not any(folder.glob("*.gguf")):
             raise RequestError(f"{key}: the folder {name} holds no config.json, so it is not a saved model")
         return folder
+    patterns = [*(["*.safetensors"] if weights else []), "*.json", "*.jinja", "*.model", "*.txt"]
+    found = _download(name, revision, key, patterns)
+    refuse_foreign(found, key)
+    if not (found / "config.json").exists():
+        raise RequestError(
+            f"{key}: {name!r} on the Hub holds no config.json, so it is not a saved model: name the repository with "
+            "the full-precision safetensors files, or its GGUF file too (model.gguf_file)"
+        )
+    return found
+
+
+def check_there(name: str, key: str, loading: Mapping[str, Any]) -> None:
+    """Ask once whether there is a model, before transformers asks for each of its files and for each of them again.
+
+    Args:
+        name: Folder or Hub id.
+        key: Its name in messages.
+        loading: Keyword arguments that it is loaded with.
+
+    Raises:
+        RequestError: It is neither a folder nor a model on the Hub that can be read.
+        EnvironmentFailure: The Hub cannot be reached, and the model is not in the download cache.
+    """
+    if not Path(name).exists():
+        client = {word: loading[word] for word in ("token", "cache_dir", "local_files_only") if word in loading}
+        _download(name, loading.get("revision"), key, ["config.json"], **client)
+
+
+def _download(name: str, revision: str | None, key: str, patterns: list[str], **client: Any) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import (
         HfHubHTTPError,
@@ -246,9 +276,8 @@ def fetch(name: str, revision: str | None, key: str, *, weights: bool = True) ->
         RevisionNotFoundError,
     )
 
-    patterns = [*(["*.safetensors"] if weights else []), "*.json", "*.jinja", "*.model", "*.txt"]
     try:
-        found = Path(snapshot_download(name, revision=revision, allow_patterns=patterns))
+        return Path(snapshot_download(name, revision=revision, allow_patterns=patterns, **client))
     except HFValidationError:
         raise RequestError(f"{key}: {name!r} is neither a folder here nor a Hub id") from None
     except ValueError as error:  # the client refuses names by which a file would leave its folder
@@ -264,13 +293,6 @@ def fetch(name: str, revision: str | None, key: str, *, weights: bool = True) ->
         raise EnvironmentFailure(
             f"{key}: {name!r} is not a folder here and the Hub did not give it: {first_line(error)}"
         ) from None
-    refuse_foreign(found, key)
-    if not (found / "config.json").exists():
-        raise RequestError(
-            f"{key}: {name!r} on the Hub holds no config.json, so it is not a saved model: name the repository with "
-            "the full-precision safetensors files, or its GGUF file too (model.gguf_file)"
-        )
-    return found
 
 
 def files_fingerprint(folder: Path) -> list[tuple[str, int, int]]:

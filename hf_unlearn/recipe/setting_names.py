@@ -143,7 +143,10 @@ def fit(key: str, value: Any, hint: Any, default: Any = None, further: Sequence[
         raise RequestError(f"{key} cannot be {value!r}: {suggest(str(value), choices)}")
     samples = [kind() for kind in kinds if kind in (bool, int, float)]
     if samples and str not in kinds:
-        return coerce(key, value, default if isinstance(default, bool | int | float) else samples[0])
+        try:
+            return coerce(key, value, default if isinstance(default, bool | int | float) else samples[0])
+        except RequestError as error:
+            raise RequestError(f"{error}, or auto" if key == "learning_rate" else str(error)) from error
     for kind, wanted in ((str, "text"), (list, "a list, as in [a, b]"), (dict, "a mapping of keys to values")):
         if kinds[0] is kind and not isinstance(value, tuple(each for each in kinds if isinstance(each, type))):
             raise RequestError(f"{key} is {value!r}, it must be {wanted}")

@@ -18,6 +18,8 @@ HARMLESS = (
     ("torch.utils._pytree", "is now natively supported by torch.compile"),
     # Of the layers that GPTQ files are loaded into, which have no loss.
     ("transformers.modeling_utils", "`loss_type=None` was set"),
+    # Whenever it is imported, which accelerate does if it is installed.
+    ("DeepSpeed", "Setting accelerator to CPU"),
 )
 
 _LIBRARY_BARS = (
@@ -55,6 +57,22 @@ def quiet_backends() -> None:
 
     drop_harmless_lines()
     transformers_logging.disable_progress_bar()
+
+
+@contextlib.contextmanager
+def kept_root_logger() -> Iterator[None]:
+    """Undo what a library that is imported inside does to the root logger, which is the program's own.
+
+    Otherwise every module's log lines are shown from then on, whatever the user chose.
+    """
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    try:
+        yield
+    finally:
+        for handler in [each for each in root.handlers if each not in handlers]:
+            root.removeHandler(handler)
+        root.setLevel(level)
 
 
 @contextlib.contextmanager

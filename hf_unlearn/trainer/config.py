@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import textwrap
-import typing
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +24,7 @@ from .inherited import loading_settings, refuse_idle_fields
 from .launch import asks_for_deepspeed
 from .rounded_steps import STEPPINGS, stepping_part
 from .sign_sgd import SIGN_SGD
+from .values import check_values
 
 if TYPE_CHECKING:
     from peft import PeftConfig
@@ -324,6 +324,7 @@ class UnlearnConfig(TrainingArguments):
 
     def __post_init__(self) -> None:
         refuse_idle_fields(self)
+        check_values(self)
         # Without this several processes on a machine without an accelerator each believe to be alone.
         # (DeepSpeed finds its device itself, and would be left out in silence; see `launch.check_launch`.)
         self.use_cpu = self.use_cpu or not (torch.accelerator.is_available() or asks_for_deepspeed(self.deepspeed))
@@ -334,7 +335,9 @@ class UnlearnConfig(TrainingArguments):
             self.model_init_kwargs = loading_settings(self.model_init_kwargs)
             # Two ways to say so: what ran is recorded either way.
             self.trust_remote_code = self.trust_remote_code or bool(self.model_init_kwargs.get("trust_remote_code"))
-        self.robust = [self.robust] if isinstance(self.robust, str) else self.robust
+        self.robust = [self.robust] if isinstance(self.robust, str | Mapping) else self.robust  # type: ignore[list-item]
+        if not isinstance(self.robust, list | tuple):
+            raise RequestError(f"robust is {self.robust!r}, it must be a list, as in [a, b]")
         # Pinning only serves a copy to another device; without one torch warns at every epoch.
         self.dataloader_pin_memory = self.dataloader_pin_memory and torch.accelerator.is_available()
         _check_choice("truncation", self.truncation, ["cut", "refuse"])
@@ -349,7 +352,6 @@ class UnlearnConfig(TrainingArguments):
                 f"hub_strategy is {getattr(self.hub_strategy, 'value', self.hub_strategy)!r}, which would publish the "
                 "optimizer's state, made from the gradients of what is to be forgotten: use end or every_save"
             )
-        check_ranges(self)
         # Built here once so that a wrong name or value is found before any model is loaded.
         self.build_peft_config()
         self.build_forget_loss()
@@ -424,7 +426,7 @@ class UnlearnConfig(TrainingArguments):
 
     def _parameters(self, registry: Registry[Any], name: str, further: dict[str, Any] | str | None) -> dict[str, Any]:
         """Parameters of a loss: fields of this class of the same name, then those given by name."""
-        if isinstance(further, str):
+        if not isinstance(further, Mapping | None):
             raise RequestError(f"the parameters of {registry.kind} {name!r} must be a mapping, not {further!r}")
         own = {key: getattr(self, key) for key in registry.get(name).defaults if getattr(self, key, None) is not None}
         return {**own, **(further or {})}
@@ -456,34 +458,3 @@ def _check_patterns(patterns: Any) -> None:
 def _check_choice(key: str, value: str, choices: list[str]) -> None:
     if value not in choices:
         raise RequestError(f"{key} is {value!r}: {suggest(str(value), choices)}")
-
-
-def check_ranges(config: Any) -> None:
-    """Refuse numbers with which training would do nothing, or fail at its first step.
-
-    Raises:
-        RequestError: Names the field and its range.
-    """
-    for names, fits, wanted in _RANGES:
-        for name in names.split():
-            value = getattr(config, name)
-            if value is not None and not (math.isfinite(value) and fits(value)):
-                raise RequestError(f"{name} is {value}, it must be {wanted}")
-
-
-_RANGES: tuple[tuple[str, typing.Callable[[float], bool], str], ...] = (
-    ("learning_rate num_train_epochs save_steps logging_steps", lambda value: value > 0, "above 0"),
-    (
-        "per_device_train_batch_size gradient_accumulation_steps save_total_limit retain_per_forget",
-        lambda value: value >= 1,
-        "at least 1",
-    ),
-    ("max_steps", lambda value: value >= -1, "at least 0, or -1 for whole epochs"),
-    (
-        "weight_decay adam_epsilon max_grad_norm forget_weight retain_weight dataloader_num_workers",
-        lambda value: value >= 0,
-        "a number of at least 0",
-    ),
-    ("adam_beta1 adam_beta2", lambda value: 0 <= value < 1, "at least 0 and below 1"),
-    ("max_length pass_tokens", lambda value: value >= 2, "at least 2"),
-)

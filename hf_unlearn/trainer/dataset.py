@@ -53,7 +53,7 @@ def read_rows(dataset: Any, set_name: str, most: int | None = None) -> list[Exam
         EnvironmentFailure: The Hub cannot be reached.
     """
     if isinstance(dataset, str | Path):
-        if _names_file(dataset):
+        if names_file(dataset):
             return list(load_source(Source(path=str(dataset)), set_name).train)
         dataset = load_named(dataset)
     if has_splits(dataset):
@@ -75,7 +75,8 @@ def _rows_of(given: list[Any], set_name: str, name: str) -> list[Example]:
     return rows or list(rows_from_records(given, set_name, name))
 
 
-def _names_file(dataset: str | Path) -> bool:
+def names_file(dataset: str | Path) -> bool:
+    """Whether a text names a file: one that is there, or one with the ending of a data file."""
     return Path(dataset).is_file() or Path(dataset).suffix.lower() in READERS
 
 
@@ -129,7 +130,7 @@ def read_evaluated(given: Any) -> list[Example] | dict[str, list[Example]]:
         RequestError: A set is empty, streamed or of another type, or a row cannot be used.
         EnvironmentFailure: The Hub cannot be reached.
     """
-    if isinstance(given, str | Path) and not _names_file(given):
+    if isinstance(given, str | Path) and not names_file(given):
         given = load_named(given)
     if isinstance(given, Mapping):
         if not given:

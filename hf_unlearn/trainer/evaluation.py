@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
@@ -23,8 +24,9 @@ from ..losses.base import label_positions
 from ..losses.fused import label_logps
 from ..models.ends import spread
 from ..models.limits import refuse_unfit
+from ..registry import suggest
 from .config import UnlearnConfig
-from .dataset import read_evaluated
+from .dataset import names_file, read_evaluated
 from .forward import forward_labels
 from .hub import HubTrainer
 
@@ -130,11 +132,13 @@ class ScoringTrainer(HubTrainer):
             `compute_metrics` returns, and the time that it took. A set without a name has `eval_loss` and so on.
 
         Raises:
-            RequestError: A set is empty or of another type, or a row cannot be used.
+            RequestError: A set is empty or of another type, there is no set of that name, or a row cannot be used.
         """
-        if eval_dataset is None and self.eval_dataset is None:
+        if self.eval_dataset is None and (eval_dataset is None or isinstance(eval_dataset, str)):
             self.eval_dataset = self.own_rows()
         if eval_dataset is not None and not self._is_read(eval_dataset):
+            if isinstance(eval_dataset, str):
+                _refuse_unknown_set(eval_dataset, self.eval_dataset)
             eval_dataset = self.sets.read(eval_dataset)
         outer, self.is_evaluating = self.is_evaluating, True
         try:
@@ -212,6 +216,22 @@ class ScoringTrainer(HubTrainer):
             seen = label_positions(labels)
             logps = label_logps(output.logits[seen], labels[:, 1:][seen[:, :-1]])
             return None, (_at_labels(logps, labels), output.logits), labels
+
+
+def _refuse_unknown_set(name: str, sets: Any) -> None:
+    """Refuse a word that names no set, rather than ask the Hub for a data set that is called so.
+
+    Args:
+        name: No set's name. Files, folders and ids with an owner are left to what reads them.
+        sets: The sets that the trainer has, by name; or one without a name.
+
+    Raises:
+        RequestError: Names the nearest set.
+    """
+    if "/" in name or names_file(name) or Path(name).exists():
+        return
+    known = suggest(name, list(sets)) if isinstance(sets, dict) else "the only one has no name: evaluate() scores it"
+    raise RequestError(f"there is no set {name!r}: {known}")
 
 
 def _at_labels(logps: Tensor, labels: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ from ..models.decoder import MLP_OUTPUTS, check_layer, decoder_layers
 from ..models.foreign import UNUSABLE_CONFIG, refuse_foreign, refuse_other_kinds
 from ..models.gguf_source import fetch_model, is_gguf_source
 from ..models.head import output_head
-from ..models.loading import read_pretrained, refuse_gguf
+from ..models.loading import check_there, read_pretrained, refuse_gguf
 from ..registry import suggest
 from ..robust.weights import trained_parameters
 from .config import UnlearnConfig
@@ -61,13 +61,18 @@ def tokenizer_of(model: str | nn.Module, trust_remote_code: bool) -> PreTrainedT
 
 
 def plain_source(model: Any, key: str) -> Any:
-    """A model as it was given; for the name of a GGUF file, the folder that it is converted to.
+    """A model as it was given, a path as text; for the name of a GGUF file, the folder that it is converted to.
 
     Raises:
-        RequestError: There is no such file, or it cannot be read.
+        RequestError: It is neither a name nor a model, there is no such file, or it cannot be read.
         EnvironmentFailure: The package that it is in, or the library ``gguf``, is not installed.
     """
-    return str(fetch_model(model, None, key)) if isinstance(model, str) and is_gguf_source(model) else model
+    if isinstance(model, nn.Module):
+        return model
+    if not isinstance(model, str | Path):
+        raise RequestError(f"{key} is {model!r}: give a folder, an id on the Hub or a model")
+    name = str(model)
+    return str(fetch_model(name, None, key)) if is_gguf_source(name) else name
 
 
 def check_source(model: str | nn.Module | None, name: str, loading: Mapping[str, Any]) -> None:
@@ -79,13 +84,57 @@ def check_source(model: str | nn.Module | None, name: str, loading: Mapping[str,
         loading: Keyword arguments that it is loaded with.
 
     Raises:
-        RequestError: It is an adapter, a GGUF file, its code is elsewhere, or it is no decoder-only model.
+        RequestError: It is not there, an adapter, a GGUF file, its code is elsewhere, or it is no decoder-only model.
+        EnvironmentFailure: The Hub cannot be reached.
     """
     if isinstance(model, str):
         refuse_gguf(model, name)
+        check_there(model, name, loading)
         if not loading.get("trust_remote_code"):
             refuse_foreign(Path(model), name)
     refuse_other_kinds(model, name, loading.get("revision"))
+
+
+def only_adapters(given: PeftConfig | None, args: UnlearnConfig) -> PeftConfig | None:
+    """The adapters of a run, which are named in one place.
+
+    Args:
+        given: The trainer's argument ``peft_config``.
+        args: ``peft`` is used.
+
+    Raises:
+        RequestError: Both name some.
+    """
+    if given is not None and args.peft is not None:
+        raise RequestError(
+            "peft_config and the peft of args both name adapters, and only one of them could be trained: leave one out"
+        )
+    return args.build_peft_config() if given is None else given
+
+
+def refuse_idle_loading(
+    settings: Mapping[str, Any] | str | None, model: str | nn.Module, reference: str | nn.Module | None
+) -> None:
+    """Refuse settings for loading where nothing is loaded.
+
+    Args:
+        settings: ``model_init_kwargs``.
+        model: An id, a folder or a model.
+        reference: The same; ``None`` for none.
+
+    Raises:
+        RequestError: They would change nothing, and the models are not as they say.
+    """
+    if not isinstance(settings, Mapping) or isinstance(model, str) or isinstance(reference, str):
+        return
+    dtype = str(getattr(model, "dtype", None)).removeprefix("torch.")
+    for key, value in settings.items():
+        is_so = key == "dtype" and str(value).removeprefix("torch.") in ("auto", dtype)
+        if not is_so and key != "trust_remote_code":
+            raise RequestError(
+                f"model_init_kwargs has {key} {value!r}, which would do nothing: the model is loaded already; leave "
+                "it out, or give the model as a folder or Hub id"
+            )
 
 
 def check_trainable(model: str | nn.Module, adapters: PeftConfig | None, loading: Mapping[str, Any]) -> None:

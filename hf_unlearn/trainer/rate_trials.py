@@ -66,6 +66,7 @@ def trial_settings(args: UnlearnConfig, number: int, one: OneRound, rate: float,
     trial.save_strategy = trial.eval_strategy = trial.logging_strategy = "no"
     trial.report_to, trial.push_to_hub, trial.disable_tqdm = [], False, True
     trial.resume_from_checkpoint = None
+    trial.peft = trial.model_init_kwargs = None  # the model is loaded, and has its adapters
     return trial
 
 

@@ -71,7 +71,9 @@ from .model_setup import (
     choose_trained,
     load_causal_lm,
     made_ready,
+    only_adapters,
     plain_source,
+    refuse_idle_loading,
     tokenizer_of,
 )
 from .objective import Objective
@@ -201,14 +203,16 @@ class UnlearnTrainer(ScoringTrainer):
         if args.control is None:  # one that hides may first have to learn what it hides
             check_apart(forget, retain)
         alternates = RunAlternates(args, forget, retain)
-        model, ref_model = plain_source(model, "model"), plain_source(ref_model, "ref_model")
+        model = plain_source(model, "model")
+        ref_model = None if ref_model is None else plain_source(ref_model, "ref_model")
         loading = args.loading_settings()
         for given, name in ((model, "model"), (ref_model, "ref_model")):
             check_source(given, name, loading)
+        refuse_idle_loading(args.model_init_kwargs, model, ref_model)
         check_same_vocabulary(model, ref_model)
         if processing_class is None:
             processing_class = tokenizer_of(model, args.trust_remote_code)
-        peft_config = args.build_peft_config() if peft_config is None else peft_config
+        peft_config = only_adapters(peft_config, args)
         check_trainable(model, peft_config, loading)
         if isinstance(model, str):
             check_adapters(model, peft_config)
@@ -413,6 +417,7 @@ class UnlearnTrainer(ScoringTrainer):
             trainer = UnlearnTrainer(
                 self.model, args, *self._given, processing_class=self.processing_class, text_format=self.text_format
             )
+            trainer._adapters_are_new = self._adapters_are_new  # what a loss would train without them stays frozen
             trainer.remove_callback(PrinterCallback)  # without a bar it prints the summary of every trial
             with put_back(self.model):
                 before = self._retain_logp()

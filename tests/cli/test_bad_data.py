@@ -106,7 +106,7 @@ def test_a_row_in_both_forget_and_retain_set(files_recipe, forget, retain, refus
 def test_a_data_set_of_the_hub_without_the_hub(files_recipe, refused):
     sentence = refused(3, "run", files_recipe, "data.forget={dataset: locuslab/TOFU, config: forget10}")
     assert sentence.startswith("data set 'locuslab/TOFU' could not be loaded from the Hub")
-    assert "name a local file with path" in sentence
+    assert "use a local file instead" in sentence
     sentence = refused(2, "run", files_recipe, "data.forget={dataset: no/such/id}")
     assert sentence == "data.forget: data set 'no/such/id' cannot be an id on the Hub: write it as owner/name"
 

@@ -97,6 +97,7 @@ def test_a_mistake_is_named_with_its_line(right, wrong, message, recipe, refused
         ("methods.0.robust=[{name: sure, percentile: 120}]", "methods.0.robust: sure: percentile is 120.0, it must"),
         ("methods.0.forget_weight=-1", "forget_weight is -1.0, it must be a number of at least 0"),
         ("methods.0.retain_weight=.inf", "retain_weight is inf, it must be a finite number"),
+        ("methods.0.learning_rate=atuo", "learning_rate is 'atuo', it must be a number, or auto"),
         ("methods.0.learning_rate=0", "learning_rate is 0.0, it must be above 0"),
         ("methods.0.learning_rate=.nan", "learning_rate is nan, it must be a finite number"),
         ("methods.0.max_steps=0", "max_steps is 0, and no part of the method acts without training"),

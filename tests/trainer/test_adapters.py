@@ -1,6 +1,9 @@
 """LoRA, DoRA and QLoRA from a recipe's mapping: what is trained, what is refused, what is saved."""
 
 import copy
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -222,3 +225,19 @@ def test_an_adapter_on_a_layer_that_stands_in_several_places_is_refused(tmp_path
     model.model.layers[1].mlp.up_proj.weight = model.model.layers[0].mlp.up_proj.weight
     with pytest.raises(RequestError, match=r"layers\.0\.mlp\.up_proj uses a weight that stands in several places"):
         tiny_trainer(tmp_path, model, peft={"r": 4, "target_modules": ["up_proj"]})
+
+
+def test_adapters_leave_the_log_lines_of_the_program_alone(tmp_path):
+    """peft imports GPT-QModel where it is installed, which greets with a banner and shows everybody's log lines."""
+    pytest.importorskip("gptqmodel")
+    code = (
+        "import sys, logging\n"
+        f"sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
+        "import hf_unlearn\nfrom hf_unlearn import UnlearnTrainer\nfrom tiny_run import tiny_trainer\n"
+        f"tiny_trainer({str(tmp_path)!r}, peft={{'r': 2}}, end='auto')\n"
+        "print(logging.getLogger().handlers, logging.getLogger().level, 'gptqmodel' in sys.modules)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[] 30 True\n"
+    for said in ("GPT-QModel", "WARN", "INFO"):
+        assert said not in done.stderr

@@ -37,11 +37,16 @@ def check(folder):
     assert "Nothing was verified" in card and "learning_rate" in card
 
 
-def run_here(*arguments):
+def script_here():
     spec = importlib.util.spec_from_file_location("unlearn_example", EXAMPLES / "unlearn.py")
     script = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = script
     spec.loader.exec_module(script)
+    return script
+
+
+def run_here(*arguments):
+    script = script_here()
     kinds = (script.UnlearnScriptArguments, script.UnlearnConfig, trl.ModelConfig)
     script.main(*trl.TrlParser(kinds).parse_args_and_config([*arguments]))
 
@@ -51,6 +56,32 @@ def test_the_script_trains_adapters_and_tells_the_curve(folder, capsys):
     said = capsys.readouterr().out
     assert said.count("eval_forget_probability") == said.count("eval_retain_loss") == 2
     check(folder)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--dataset_name", "nope.jsonl"], "nope.jsonl does not exist: check the path"),
+        (["--retain_dataset_name", "nope.csv"], "nope.csv does not exist: check the path"),
+        (["--loss_type", "nop"], "there is no forget loss called 'nop': did you mean 'npo'?"),
+        (["--learning_rate", "0"], "learning_rate is 0.0, it must be above 0"),
+        (["--learning_rat", "x"], "argument --learning_rate/--learning-rate: invalid float value: 'x'"),
+        (["--lerning_rate", "1"], "['--lerning_rate', '1']"),
+        (["--config", "nope.yaml"], "No such file or directory: 'nope.yaml'"),
+    ],
+)
+def test_a_wrong_request_ends_in_one_sentence(arguments, said, folder, monkeypatch, capsys):
+    monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
+    config = [] if "--config" in arguments else ["--config", str(EXAMPLES / "unlearn.yaml")]
+    monkeypatch.setattr(sys, "argv", ["unlearn.py", *config, *ARGUMENTS[2:], *arguments])
+    script = script_here()
+    try:
+        code = script.run()
+    except SystemExit as error:  # of argparse
+        code = error.code
+    told = capsys.readouterr().err
+    assert code == 2 and said in told and "Traceback" not in told
+    assert len(told.splitlines()) <= 2
 
 
 @pytest.mark.slow

@@ -3,14 +3,16 @@
 import inspect
 import json
 from itertools import count
+from pathlib import Path
 
 import datasets
 import pytest
+from huggingface_hub.errors import LocalEntryNotFoundError
 from tiny_run import tiny_model, tiny_rows, tiny_tokenizer, tiny_trainer
 from transformers import AutoTokenizer, BertConfig, BertLMHeadModel, GPT2Config, T5Config, T5ForConditionalGeneration
 
 from hf_unlearn.data.encoding import load_tokenizer
-from hf_unlearn.errors import RequestError
+from hf_unlearn.errors import EnvironmentFailure, RequestError
 from hf_unlearn.recipe.method_settings import make_config
 from hf_unlearn.robust import ROBUST
 from hf_unlearn.trainer import UnlearnConfig, UnlearnTrainer
@@ -66,6 +68,34 @@ def test_a_model_built_from_a_configuration_names_what_it_needs(tmp_path):
     args = UnlearnConfig(output_dir=str(tmp_path), use_cpu=True)
     with pytest.raises(RequestError, match=r"the LlamaForCausalLM was built .* give it as processing_class"):
         UnlearnTrainer(tiny_model(), args, tiny_rows("forget", 2), tiny_rows("retain", 2))
+
+
+@pytest.mark.parametrize(("given", "said"), [(None, "model is None: give a folder"), (5, "model is 5: give a folder")])
+def test_what_is_no_model_is_refused(tmp_path, given, said):
+    args = UnlearnConfig(output_dir=str(tmp_path), use_cpu=True)
+    with pytest.raises(RequestError, match=said):
+        UnlearnTrainer(given, args, tiny_rows("forget", 2), tiny_rows("retain", 2))
+
+
+def test_a_model_that_is_not_there_is_told_at_once(tmp_path, monkeypatch):
+    """Asked for once: transformers asks again and again for every file."""
+    asked = []
+
+    def without_a_connection(name, **given):
+        asked.append((name, given["allow_patterns"]))
+        raise LocalEntryNotFoundError("Name or service not known")
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", without_a_connection)
+    args = UnlearnConfig(output_dir=str(tmp_path), use_cpu=True)
+    sets = tiny_rows("forget", 2), tiny_rows("retain", 2)
+    with pytest.raises(EnvironmentFailure, match="model: 'my-modl' is not a folder here and the Hub did not give it"):
+        UnlearnTrainer("my-modl", args, *sets)
+    with pytest.raises(EnvironmentFailure, match="ref_model: 'my-modl' is not a folder here"):
+        UnlearnTrainer(tiny_model(), args, *sets, ref_model="my-modl", processing_class=tiny_tokenizer())
+    assert asked == [("my-modl", ["config.json"])] * 2
+    with pytest.raises(RequestError, match="model: '/no/such/model' is neither a folder here nor a Hub id"):
+        monkeypatch.undo()
+        UnlearnTrainer(Path("/no/such/model"), args, *sets)
 
 
 def test_nothing_is_both_forgotten_and_kept(tmp_path):

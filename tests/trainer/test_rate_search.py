@@ -101,14 +101,23 @@ def test_weights_are_put_back_where_a_trial_fails(tmp_path, monkeypatch):
     assert all(torch.equal(before[name], weight) for name, weight in model.named_parameters())
 
 
-@pytest.mark.parametrize("given", [{"peft_config": LoraConfig(r=2)}, {"bf16": True}], ids=["adapters", "bf16"])
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"peft_config": LoraConfig(r=2)},
+        {"peft": {"r": 2}},
+        {"peft": {"r": 2}, "loss_type": "rmu", "loss_kwargs": {"layer": 1}},
+        {"bf16": True},
+    ],
+    ids=["adapters", "adapters of the settings", "adapters and a loss of some layers", "bf16"],
+)
 def test_a_search_leaves_the_run_as_it_would_be(given, tmp_path):
     """With adapters on the model, or a forward pass in 16 bits, too."""
-    settings = {"robust": [CYCLES], "max_steps": 4, "loss_type": "ga"}
-    found = tiny_trainer(tmp_path / "found", auto_find_learning_rate=True, **settings, **given)
+    settings = {"robust": [CYCLES], "max_steps": 4, "loss_type": "ga", **given}
+    found = tiny_trainer(tmp_path / "found", auto_find_learning_rate=True, **settings)
     found.train()
     assert found.found_rate is not None
-    told = tiny_trainer(tmp_path / "told", learning_rate=found.found_rate.rate, **settings, **given)
+    told = tiny_trainer(tmp_path / "told", learning_rate=found.found_rate.rate, **settings)
     told.train()
     for one, other in zip(found.model.parameters(), told.model.parameters(), strict=True):
         assert torch.equal(one, other)

@@ -151,3 +151,16 @@ def test_further_scores_are_given_logits_and_labels_as_elsewhere(tmp_path):
         ]
     assert found["eval_accuracy"] == pytest.approx(np.mean(hits))
     assert found["eval_loss"] == pytest.approx(plainly(trainer.model, rows, trainer.text_format)[0], rel=1e-5)
+
+
+def test_a_set_is_asked_for_by_name(tmp_path):
+    """The sets that are trained on have names too, and no other word asks the Hub."""
+    trainer = tiny_trainer(tmp_path)
+    assert trainer.evaluate("forget")["eval_loss"] == trainer.evaluate()["eval_forget_loss"]
+    with pytest.raises(RequestError, match=r"^there is no set 'forgt': did you mean 'forget'[?]$"):
+        trainer.evaluate("forgt")
+    trainer = tiny_trainer(tmp_path, eval_dataset=tiny_rows("held-out", 2))
+    with pytest.raises(RequestError, match=r"^there is no set 'forget': the only one has no name: evaluate"):
+        trainer.evaluate("forget")
+    with pytest.raises(RequestError, match=r"rows\.jsonl does not exist"):
+        trainer.evaluate("rows.jsonl")

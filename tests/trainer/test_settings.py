@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 import transformers
+from peft import LoraConfig
 from tiny_run import tiny_model, tiny_tokenizer, tiny_trainer
 from transformers import TrainingArguments
 
@@ -27,6 +28,7 @@ OTHER_VALUES = {
 }
 # What train() is for; and what launchers still hand over, and no version of transformers here reads.
 SAID_BY_THE_CALL = {"do_train", "local_rank"}
+FINDS = "(auto_find_learning_rate=True finds one)"
 
 
 def other_value(name):
@@ -115,3 +117,53 @@ def test_the_checkpoint_of_the_settings_is_gone_on_from(tmp_path):
 def test_save_strategy_best_is_refused(tmp_path):
     with pytest.raises(RequestError, match="save_strategy is 'best', which would save nothing"):
         UnlearnConfig(output_dir=str(tmp_path), use_cpu=True, save_strategy="best")
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"learning_rate": "auto"}, f"learning_rate is 'auto', it must be a number {FINDS}"),
+        ({"learning_rate": "abc"}, f"learning_rate is 'abc', it must be a number {FINDS}"),
+        ({"max_steps": "many"}, "max_steps is 'many', it must be a number"),
+        ({"per_device_train_batch_size": 16.5}, "per_device_train_batch_size is 16.5, it must be a whole number"),
+        ({"beta": "small"}, "beta is 'small', it must be a number"),
+        ({"bf16": "false"}, "bf16 is 'false', it must be true or false"),
+        ({"num_train_epochs": None}, "num_train_epochs has no value: give it one or leave it out"),
+        ({"loss_type": 5}, "loss_type is 5, it must be text"),
+        ({"robust": 5}, "robust is 5, it must be a list, as in [a, b]"),
+        ({"loss_kwargs": 5}, "the parameters of forget loss 'npo' must be a mapping, not 5"),
+    ],
+)
+def test_a_value_of_the_wrong_type_is_refused_by_name(tmp_path, settings, said):
+    with pytest.raises(RequestError) as refused:
+        UnlearnConfig(output_dir=str(tmp_path), use_cpu=True, **settings)
+    assert str(refused.value) == said
+
+
+def test_all_bad_values_are_told_at_once(tmp_path):
+    with pytest.raises(RequestError, match="2 things are in the way") as refused:
+        UnlearnConfig(output_dir=str(tmp_path), per_device_train_batch_size=16.5, num_train_epochs=-3, use_cpu=True)
+    told = (
+        "per_device_train_batch_size is 16.5, it must be a whole number",
+        "num_train_epochs is -3, it must be above 0",
+    )
+    assert all(sentence in str(refused.value) for sentence in told)
+
+
+def test_numbers_written_as_text_are_numbers(tmp_path):
+    config = UnlearnConfig(output_dir=str(tmp_path), use_cpu=True, learning_rate="1e-5", max_steps="3", max_length=8.0)
+    assert (config.learning_rate, config.max_steps, config.max_length) == (1e-5, 3, 8)
+    assert isinstance(config.max_length, int)
+
+
+def test_adapters_are_named_in_one_place(tmp_path):
+    with pytest.raises(RequestError, match="peft_config and the peft of args both name adapters"):
+        tiny_trainer(tmp_path, peft={"r": 2}, peft_config=LoraConfig(r=4))
+
+
+@pytest.mark.parametrize("settings", [{"attn_implementation": "eager"}, {"dtype": "bfloat16"}])
+def test_settings_for_loading_need_something_to_load(tmp_path, settings):
+    (key,) = settings
+    with pytest.raises(RequestError, match=f"model_init_kwargs has {key} .*, which would do nothing: the model is lo"):
+        tiny_trainer(tmp_path, tiny_model(), model_init_kwargs=settings)
+    tiny_trainer(tmp_path, tiny_model(), model_init_kwargs={"dtype": torch.float32})
