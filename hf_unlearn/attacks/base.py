@@ -190,5 +190,6 @@ def check_judgeable(name: str, attack: Attack, metrics: Sequence[str]) -> None:
         )
     raise RequestError(
         f"{name!r} measures none of the gate's metrics ({', '.join(metrics)}), so that nothing could be judged under "
-        f"it: add to gate.metrics what it measures ({', '.join(measured)}), or leave it out of gate.attacks"
+        f"it: add to gate.metrics what it measures ({', '.join(measured)}), or leave it out of gate.attacks, where "
+        "all attacks stand by default"
     )

@@ -29,7 +29,7 @@ from ..registry import suggest
 from ..runtime.strict_yaml import Located, build
 from .after_formats import after_formats, as_added, is_added
 from .checks import check_name, located
-from .enough_groups import check_forget_groups, too_few_groups
+from .enough_groups import check_forget_groups, lacks_the_same, too_few_groups
 from .spec import Recipe
 
 ADDED = ("other-form",)
@@ -223,13 +223,15 @@ def fit_to_data(recipe: Recipe, bundle: DataBundle) -> tuple[Recipe, dict[str, s
         attacks, reasons = fitting(AttackSection(dict(recipe.attack), recipe.attack_tier, added=added), bundle)
     except RequestError as error:
         raise one_error([*errors, error]) from None
+    too_few = bool(errors)
     of_tier = set(tier_names(recipe.attack_tier)) if recipe.attack_tier else set()
     for name in recipe.gate.attacks:
         if name in attacks and (problem := too_few_groups(name, attacks[name], recipe.gate, bundle)):
             # What the recipe sets itself must not drop out of the verdict for it.
             by_tier = name in added or (name in of_tier and attacks[name] == ATTACKS.get(name).value())
             if not by_tier:
-                errors.append(RequestError(problem))
+                if not (too_few and lacks_the_same(attacks[name], recipe.gate, bundle)):
+                    errors.append(RequestError(problem))
                 continue
             reasons[name] = problem
             del attacks[name]

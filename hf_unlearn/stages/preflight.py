@@ -204,9 +204,9 @@ def settle_attacks(context: RunContext, model: Any, encode: Encoder, request: Re
     for name, attack in settled.items():
         check_attack_libraries(name, attack)
     context.recipe = replace(context.recipe, attack=settled)
-    context.bundle = replace(context.bundle, notes=(*context.bundle.notes, *told))
-    for sentence in told:
-        findings.add("note", "attack", sentence)
+    context.bundle = replace(context.bundle, notes=(*context.bundle.notes, *(f"{each.decision}." for each in told)))
+    for each in told:
+        findings.add("note", "attack", str(each))
 
 
 def _plan(
