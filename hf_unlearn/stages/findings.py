@@ -93,9 +93,16 @@ class Findings:
             if str(each) not in [finding.sentence for finding in self._found]:
                 self._found.append(Finding("refuse", key, str(each), self._where(key), error=each))
 
-    def add(self, level: Level, key: str, sentence: str, mend: str | None = None) -> None:
-        """Add something that is no refusal of a check's."""
-        error = RequestError(sentence + (f": {mend}" if mend else "")) if level == "refuse" else None
+    def add(
+        self,
+        level: Level,
+        key: str,
+        sentence: str,
+        mend: str | None = None,
+        kind: type[HfUnlearnError] = RequestError,
+    ) -> None:
+        """Add something that is no refusal of a check's; a refusal is an error of this kind."""
+        error = kind(sentence + (f": {mend}" if mend else "")) if level == "refuse" else None
         self._found.append(Finding(level, key, sentence, self._where(key), mend, error))
 
     def raise_refusals(self) -> None:
