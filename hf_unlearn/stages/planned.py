@@ -13,6 +13,7 @@ from transformers import PreTrainedTokenizerBase
 
 from ..data.encoding import EncodedRow, encode_row
 from ..data.example import DataBundle, Example
+from ..errors import about
 from ..evaluation.metrics import METRICS
 from ..evaluation.spec import SetRequest, set_requests
 from ..models.loading import DTYPES
@@ -98,17 +99,18 @@ def trainings_of(context: RunContext, model: Any, encode: Encoder) -> dict[str, 
         rows = [encode(row) for row in forget]
         return TrainingInput(name, training_settings(context, settings), recipe.seed, rows, kept, model, shared)
 
-    found = {
-        f"methods.{number}": run(method.name, method.settings, bundle.forget.train, retain)
-        for number, method in enumerate(recipe.methods)
-        if method.checkpoint is None
-    }
+    found = {}
+    for number, method in enumerate(recipe.methods):
+        if method.checkpoint is None:
+            with about(f"methods.{number}"):
+                found[f"methods.{number}"] = run(method.name, method.settings, bundle.forget.train, retain)
     for number, control in enumerate(recipe.controls):
         if control.kind not in UNTRAINED_CONTROLS:
-            for key, name, settings, part in _phases(control):
-                rows = part.training_rows(bundle)
-                kept = [encode(row) for row in rows.retain.train]
-                found[f"controls.{number}.{key}"] = run(name, settings, rows.forget.train, kept)
+            with about(f"controls.{number}"):
+                for key, name, settings, part in _phases(control):
+                    rows = part.training_rows(bundle)
+                    kept = [encode(row) for row in rows.retain.train]
+                    found[f"controls.{number}.{key}"] = run(name, settings, rows.forget.train, kept)
     return found
 
 
