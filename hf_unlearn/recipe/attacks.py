@@ -23,7 +23,7 @@ from typing import Any
 from ..attacks import ATTACKS, TIERS, Attack, tier_names
 from ..attacks.composed import ORDER_KEYS, OrderedAttack
 from ..data.example import DataBundle
-from ..errors import HfUnlearnError, Refusals, RequestError, one_error
+from ..errors import HfUnlearnError, Refusals, RequestError, about, one_error
 from ..quantization import FORMATS, full_name
 from ..registry import suggest
 from ..runtime.strict_yaml import Located, build
@@ -192,7 +192,8 @@ def fitting(section: AttackSection, bundle: DataBundle) -> tuple[dict[str, Attac
     errors: list[HfUnlearnError] = []
     for name, attack in section.attacks.items():
         try:
-            attack.plan(bundle)
+            with about(f"attack.{name}"):
+                attack.plan(bundle)
         except RequestError as error:
             if name in of_tier:
                 reasons[name] = str(error)
@@ -215,7 +216,8 @@ def fit_to_data(recipe: Recipe, bundle: DataBundle) -> tuple[Recipe, dict[str, s
     """
     errors: list[HfUnlearnError] = []
     try:
-        check_forget_groups(recipe.gate, bundle)
+        with about("gate.max_recovered_share_formats"):
+            check_forget_groups(recipe.gate, bundle)
     except RequestError as error:
         errors.append(error)
     added = _added_for_formats(recipe)
@@ -231,7 +233,9 @@ def fit_to_data(recipe: Recipe, bundle: DataBundle) -> tuple[Recipe, dict[str, s
             by_tier = name in added or (name in of_tier and attacks[name] == ATTACKS.get(name).value())
             if not by_tier:
                 if not (too_few and lacks_the_same(attacks[name], recipe.gate, bundle)):
-                    errors.append(RequestError(problem))
+                    error = RequestError(problem)
+                    error.key = "gate.max_recovered_share_attacks"
+                    errors.append(error)
                 continue
             reasons[name] = problem
             del attacks[name]
@@ -241,7 +245,8 @@ def fit_to_data(recipe: Recipe, bundle: DataBundle) -> tuple[Recipe, dict[str, s
         return recipe, reasons
     for control in recipe.controls:
         if lost := next((name for name in control.caught_by if name in reasons), None):
-            raise RequestError(f"the control {control.name} must be caught by {lost}, but {reasons[lost]}")
+            with about("controls"):
+                raise RequestError(f"the control {control.name} must be caught by {lost}, but {reasons[lost]}")
     judged = tuple(name for name in recipe.gate.attacks if name not in reasons)
     gate = dataclasses.replace(recipe.gate, attacks=judged)
     left_out = (*recipe.attack_left_out, *(name for name in reasons if name in added))
