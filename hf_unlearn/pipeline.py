@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -453,7 +454,13 @@ def propose(wanted: Wanted, output: Path) -> list[str]:
     said += notes_on(bundle)
     said += [f"{name} is left out of the tier {recipe.attack_tier}: {reason}" for name, reason in left_out.items()]
     said += [f"{name} is left out of the formats: {reason}" for name, reason in seen.unfit.items()]
-    return [*said, f"Read it, then:  hf-unlearn plan {output}  and  hf-unlearn run {output}"]
+    return [*said, next_commands(output)]
+
+
+def next_commands(recipe: Path) -> str:
+    """What to do with a new recipe, as it can be pasted into a shell."""
+    named = shlex.quote(str(recipe))
+    return f"Read it, then:  hf-unlearn plan {named}  and  hf-unlearn run {named}"
 
 
 def gather_sets(request: SetRequest, interview: Interview) -> Gathered:

@@ -20,7 +20,7 @@ _FLAGS = ("alone", "cost", "json")
 
 
 def _add_arguments(command: argparse.ArgumentParser) -> None:
-    add_recipe_arguments(command)
+    add_recipe_arguments(command, "MODEL")
     text = "attack the model MODEL (folder or Hub id) instead of running a recipe's stage; can be repeated"
     command.add_argument("--attack", metavar="NAME", action="append", default=[], help=text)
     text = "attack MODEL with all attacks of a tier: quick, release or deep"

@@ -16,7 +16,7 @@ DTYPES = ("float32", "bfloat16", "float16")
 
 
 def _add_evaluate_arguments(command: argparse.ArgumentParser) -> None:
-    add_recipe_arguments(command)
+    add_recipe_arguments(command, "MODEL")
     text = "evaluate a model with a suite (name or YAML file) instead of running a recipe's stage"
     command.add_argument("--suite", metavar="SUITE", help=text)
     text = "with --suite: records folder, model or TOFU log of a model that never saw the forget set"

@@ -50,6 +50,12 @@ def _alternates() -> list[dict[str, Any]]:
     return list(ALTERNATES.described().values())
 
 
+def _controls() -> list[dict[str, Any]]:
+    from ..controls import CONTROLS
+
+    return list(CONTROLS.described().values())
+
+
 def _robust() -> list[dict[str, Any]]:
     from ..robust import ROBUST
 
@@ -91,6 +97,10 @@ def _metrics() -> list[dict[str, Any]]:
     return rows + [{**entry, "kind": "aggregate"} for entry in AGGREGATES.described().values()]
 
 
+def _aggregates() -> list[dict[str, Any]]:
+    return [entry for entry in _metrics() if entry["kind"] == "aggregate"]
+
+
 def _recipes() -> list[dict[str, Any]]:
     from ..recipe import builtin_recipes
     from ..runtime.strict_yaml import read_yaml
@@ -119,9 +129,11 @@ _LISTS = {
     "losses": _losses,
     "alternates": _alternates,
     "robust": _robust,
+    "controls": _controls,
     "formats": _formats,
     "attacks": _attacks,
     "metrics": _metrics,
+    "aggregates": _aggregates,
     "recipes": _recipes,
     "suites": _suites,
 }

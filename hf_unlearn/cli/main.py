@@ -9,9 +9,10 @@ import signal
 import sys
 import traceback
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from ..errors import EnvironmentFailure, HfUnlearnError, RequestError
+from ..registry import suggest
 from ..runtime.environment import in_one_sentence
 from ..runtime.log_filters import drop_harmless_lines
 from ..runtime.secrets import redact
@@ -59,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         except Exception as error:
             sentence = in_one_sentence(error)
             if sentence is not None or stopped_by():
-                return _end(3, sentence)
+                return _end(3, sentence, only_prints=only_prints)
             # Python itself would end with 1, which says that a verdict is not passed.
             traceback.print_exc()
             return _end(OWN_FAULT, "this is a fault of hf-unlearn itself: please report it with the lines above")
@@ -74,7 +75,7 @@ def _end(code: int, sentence: str | None = None, *, only_prints: bool = False) -
     elif lost is not None and code != OWN_FAULT:
         if only_prints and lost == CLOSED:
             return 3  # as with `list | head`: the reader has what it wanted
-        code, sentence = 3, f"{lost}; run the same command again to continue"
+        code, sentence = 3, lost if only_prints else f"{lost}; run the same command again to continue"
     with contextlib.suppress(OSError, ValueError):  # after a hang-up there is nobody to tell
         print(f"hf-unlearn: {sentence}", file=sys.stderr)
         sys.stderr.flush()
@@ -83,7 +84,7 @@ def _end(code: int, sentence: str | None = None, *, only_prints: bool = False) -
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """Overrides may come before, between and after the options, which argparse does not support in subcommands."""
-    parser = _parser()
+    parser, commands = _parser()
     try:
         arguments, further = parser.parse_known_args(argv)
     except SystemExit as error:  # after a page of help: argparse does not ask whether it went anywhere
@@ -93,7 +94,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     takes_overrides = isinstance(getattr(arguments, "overrides", None), list)
     strange = [word for word in further if not takes_overrides or word.startswith("-")]
     if strange:
-        parser.error(f"unrecognized arguments: {' '.join(strange)}")
+        (commands[arguments.command] if arguments.command else parser).refuse(strange)
     if further:
         arguments.overrides = [*arguments.overrides, *further]
     return arguments
@@ -114,6 +115,23 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> None:  # type: ignore[override]
         raise RequestError(f"{message} (see {self.prog} --help)")
+
+    def _check_value(self, action: argparse.Action, value: object) -> None:
+        """One of some words: argparse itself lists all of them, the nearest one among them."""
+        if action.choices is not None and value not in action.choices:
+            raise argparse.ArgumentError(action, f"there is no {value!r}: {suggest(str(value), [*action.choices])}")
+
+    def refuse(self, words: Sequence[str]) -> None:
+        """Refuse what is left over of a command line.
+
+        Raises:
+            RequestError: Names the nearest option if the first word is one.
+        """
+        name = words[0].partition("=")[0]
+        if not name.startswith("--"):
+            self.error(f"unrecognized arguments: {' '.join(words)}")
+        options = [option for action in self._actions for option in action.option_strings if option.startswith("--")]
+        self.error(f"there is no option {name}: {suggest(name, options)}")
 
 
 ABOUT = "Make a language model forget, and prove it on the files you release."
@@ -139,16 +157,18 @@ def _overview() -> str:
     return "\n".join([ABOUT, "", *lines, "", *ends])
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser() -> tuple[_Parser, Mapping[str, _Parser]]:
+    """The whole parser, and that of each command by name."""
     parser = _Parser(prog="hf-unlearn", description=ABOUT)
     parser.add_argument("--version", action="version", version=f"hf_unlearn {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
+    by_name: dict[str, _Parser] = {}
     for command in _commands():
         usage = "\n       ".join(f"hf-unlearn {command.name} {words}" for words in command.usages) or None
-        words = commands.add_parser(command.name, help=command.help, usage=usage)
+        words = by_name[command.name] = commands.add_parser(command.name, help=command.help, usage=usage)
         command.add_arguments(words)
         words.set_defaults(run=command.run, only_prints=command.only_prints)
-    return parser
+    return parser, by_name
 
 
 def _commands() -> list[Command]:

@@ -29,7 +29,7 @@ _FLAGS = (
 
 
 def _add_arguments(command: argparse.ArgumentParser) -> None:
-    add_recipe_arguments(command)
+    add_recipe_arguments(command, "RUN")
     text = "upload to the Hub: the model as OWNER/NAME, each format as OWNER/NAME-FORMAT"
     command.add_argument("--repo-id", metavar="OWNER/NAME", help=text)
     command.add_argument("--public", action="store_true", help="make it visible to everybody (default: private)")

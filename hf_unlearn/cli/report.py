@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from ..errors import EnvironmentFailure, printable
+from ..errors import EnvironmentFailure, RequestError, printable
 from .command import Command
 
 
@@ -23,6 +23,12 @@ def _report(arguments: argparse.Namespace) -> int:
     from ..reporting.html import write_html
     from ..reporting.results import Results
 
+    if Path(arguments.where).suffix in (".yaml", ".yml"):
+        raise RequestError(
+            f"{arguments.where} is a recipe, and a page is made of a report: name the folder of its run (runs/NAME)"
+        )
+    if arguments.output is not None and not arguments.output.parent.is_dir():
+        raise RequestError(f"--output {arguments.output}: there is no folder {arguments.output.parent}: make it first")
     found = find_report(arguments.where, arguments.revision)
     path = arguments.output or found.page
     try:

@@ -19,9 +19,15 @@ if TYPE_CHECKING:
     from ..recipe import Recipe
 
 
-def add_recipe_arguments(command: argparse.ArgumentParser) -> None:
-    """A recipe, where it runs, and what is changed in it."""
-    command.add_argument("recipe", metavar="RECIPE", help="a YAML file, or the name of a built-in recipe")
+def add_recipe_arguments(command: argparse.ArgumentParser, other: str | None = None) -> None:
+    """A recipe, where it runs, and what is changed in it.
+
+    Args:
+        command: The parser of the command.
+        other: What the command takes in place of a recipe, such as ``MODEL``.
+    """
+    metavar = "RECIPE" if other is None else f"RECIPE_OR_{other}"
+    command.add_argument("recipe", metavar=metavar, help="a YAML file, or the name of a built-in recipe")
     _add_run_arguments(command)
     command.add_argument(
         "overrides", nargs="*", default=[], metavar="section.key=value", help="override values of the recipe"

@@ -152,6 +152,7 @@ def check(
         MissingExtraError: A key was given and ``model-signing`` is not installed.
         EnvironmentFailure: The Hub cannot be reached.
     """
+    _check_where(repo_or_folder)
     trusted_keys = as_keys(trusted_keys)
     _check_pin(report_digest)
     if Path(repo_or_folder).is_dir():
@@ -179,6 +180,11 @@ def check(
     if memory is not None and result.intact:
         memory.save()
     return _pinned(replace(result, commit=snapshot.commit, offline=snapshot.offline), report_digest)
+
+
+def _check_where(where: object) -> None:
+    if not isinstance(where, str | Path) or not str(where).strip():
+        raise RequestError(f"there is no model {where!r}: give a folder, or an id on the Hub")
 
 
 def _check_pin(digest: str | None) -> None:
@@ -265,6 +271,7 @@ def load_report(path_or_repo: str | Path, revision: str | None = None) -> dict[s
         RequestError: There is none, or it was changed, or it does not fit its schema.
         EnvironmentFailure: The Hub cannot be reached.
     """
+    _check_where(path_or_repo)
     path = Path(path_or_repo)
     if path.is_file():
         return load_report_file(path)

@@ -233,9 +233,9 @@ def fit_to_data(recipe: Recipe, bundle: DataBundle) -> tuple[Recipe, dict[str, s
             by_tier = name in added or (name in of_tier and attacks[name] == ATTACKS.get(name).value())
             if not by_tier:
                 if not (too_few and lacks_the_same(attacks[name], recipe.gate, bundle)):
-                    error = RequestError(problem)
-                    error.key = "gate.max_recovered_share_attacks"
-                    errors.append(error)
+                    refusal = RequestError(problem)
+                    refusal.key = "gate.max_recovered_share_attacks"
+                    errors.append(refusal)
                 continue
             reasons[name] = problem
             del attacks[name]

@@ -50,13 +50,14 @@ def located(where: str) -> Iterator[None]:
         raise RequestError(f"{where}: {error}") from None
 
 
-def check_setting_names(tree: Located, key: str, control: str | None = None) -> None:
+def check_setting_names(tree: Located, key: str, control: str | None = None, further: Sequence[str] = ()) -> None:
     """Names and plain types of settings, and names in them, before anything slow is imported.
 
     Args:
         tree: Mapping of fields of ``UnlearnConfig``.
         key: Where the mapping is in the recipe.
         control: Name of the positive control that they train.
+        further: Keys that may stand beside them.
 
     Raises:
         RequestError: All that is wrong at once.
@@ -68,7 +69,7 @@ def check_setting_names(tree: Located, key: str, control: str | None = None) -> 
         if name in GIVEN_BY_THE_RUN:
             refusals.add(f"{item.where}: a method cannot set '{key}.{name}': {GIVEN_BY_THE_RUN[name]}")
         elif name not in known:
-            refusals.add(f"{item.where}: unknown key '{key}.{name}': {suggest_setting(name)}")
+            refusals.add(f"{item.where}: unknown key '{key}.{name}': {suggest_setting(name, further)}")
         elif control and name == "control":
             refusals.add(f"{item.where}: '{key}.control' is given by the control's kind: remove it")
         elif name in wrong:

@@ -72,6 +72,8 @@ def find_recipe(path: Path | str) -> Path:
     if not path.exists() and str(path) in built_in:
         return built_in[str(path)]
     if not path.exists() and path.suffix not in (".yaml", ".yml"):
+        if len(path.parts) > 1:  # a path, and no name that could be misspelled
+            raise RequestError(f"{path}: there is no such file, and no such folder")
         raise RequestError(
             f"there is no recipe file or built-in recipe {str(path)!r}: {suggest(str(path), list(built_in))}"
         )
@@ -236,6 +238,9 @@ def _parse_methods(recipe: Located) -> tuple[MethodSpec, ...]:
     return tuple(methods)
 
 
+_METHOD_KEYS = ("name", "checkpoint", "revision")
+
+
 def _parse_method(item: Located, key: str, taken: Sequence[str]) -> MethodSpec:
     if not isinstance(item.value, dict):
         raise RequestError(f"{item.where}: {key} needs a name")
@@ -247,7 +252,7 @@ def _parse_method(item: Located, key: str, taken: Sequence[str]) -> MethodSpec:
         if "checkpoint" in settings:
             found = _parse_checkpoint(name, settings, key)
         else:
-            check_setting_names(Located(settings, item.where), key)
+            check_setting_names(Located(settings, item.where), key, further=_METHOD_KEYS)
             found = MethodSpec(name, {setting: value.plain() for setting, value in settings.items()})
     refusals.raise_any()
     return found
@@ -268,7 +273,10 @@ def _parse_checkpoint(name: str, given: Mapping[str, Located], key: str) -> Meth
     """A model that was unlearned elsewhere: nothing about its training can be set here."""
     values = {}
     for setting, item in given.items():
-        if setting not in ("checkpoint", "revision"):
+        if setting not in _METHOD_KEYS:
+            near = suggest(setting, list(_METHOD_KEYS))
+            if near.startswith("did you mean"):
+                raise RequestError(f"{item.where}: unknown key '{key}.{setting}': {near}")
             raise RequestError(
                 f"{item.where}: '{key}.{setting}' cannot be set with {key}.checkpoint, which is not trained here: "
                 "remove one of them"

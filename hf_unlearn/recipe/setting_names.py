@@ -171,11 +171,16 @@ _OTHER_NAMES = {
 """Words of other tools for a setting, which no spelling leads to."""
 
 
-def suggest_setting(wrong: str) -> str:
-    """A clause that names the nearest setting, or those that unlearning adds: there are over a hundred in all."""
+def suggest_setting(wrong: str, further: Sequence[str] = ()) -> str:
+    """A clause that names the nearest setting, or those that unlearning adds: there are over a hundred in all.
+
+    Args:
+        wrong: What was written.
+        further: Keys that may stand beside settings.
+    """
     if wrong.lower() in _OTHER_NAMES:
         return f"did you mean {_OTHER_NAMES[wrong.lower()]!r}?"
-    near = suggest(wrong, sorted(declared_settings()))
+    near = suggest(wrong, [*further, *sorted(declared_settings())])
     if near.startswith("did you mean"):
         return near
     own = ", ".join(sorted(_own_fields().keys() - _inherited_fields().keys() - GIVEN_BY_THE_RUN.keys()))

@@ -152,7 +152,8 @@ def _aggregates_table(page: _Page, aggregates: Mapping[str, Any]) -> Table:
     for name, found in aggregates.items():
         table.add_row(page.text(name), _number(found["value"]), _interval(found["ci95"]), str(found["n"]))
         for key, value in found["details"].items():
-            table.add_row(page.text(f"  {key}", "dim"), page.text(_number(value), "dim"))
+            shown = str(value) if isinstance(value, int) else _number(value)  # a count has no decimals
+            table.add_row(page.text(f"  {key}", "dim"), page.text(shown, "dim"))
     return table
 
 

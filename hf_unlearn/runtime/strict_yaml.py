@@ -89,6 +89,8 @@ def read_yaml(path: Path) -> Located:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise RequestError(f"{path}: there is no such file") from None
+    except IsADirectoryError:
+        raise RequestError(f"{path}: is a folder: name the YAML file") from None
     except (OSError, ValueError) as error:  # a name with a NUL in it is a ValueError
         shown = str(path) if str(path).isprintable() else repr(str(path))
         raise RequestError(f"{shown}: cannot be read as text ({error})") from None

@@ -18,6 +18,7 @@ from hf_unlearn.cli.init import _confirmed
 from hf_unlearn.cli.main import main
 from hf_unlearn.data.asked_fact import AskedFact
 from hf_unlearn.data.planted import make_planted
+from hf_unlearn.pipeline import next_commands
 from hf_unlearn.recipe import load_recipe
 from hf_unlearn.recipe.schema import recipe_schema
 from hf_unlearn.stages.data import load_data
@@ -264,3 +265,9 @@ def test_one_call_does_it_all(target, tmp_path):
     assert report["verdict"]["status"] in ("passed", "failed", "inconclusive")
     assert (out / "run" / "train" / "model.safetensors").is_file()
     assert (out / "data" / "forget.jsonl").stat().st_mode & 0o777 == 0o600
+
+
+def test_the_next_commands_can_be_pasted():
+    """A name with a space is one word of a shell."""
+    said = next_commands(Path("my rows/recipe.yaml"))
+    assert said == "Read it, then:  hf-unlearn plan 'my rows/recipe.yaml'  and  hf-unlearn run 'my rows/recipe.yaml'"

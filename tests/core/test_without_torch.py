@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from hf_unlearn.cli.listing import LISTS
 from hf_unlearn.recipe.method_settings import _hints, method_settings
 from hf_unlearn.recipe.setting_names import declared_settings, fit, is_enum
 from hf_unlearn.registry import Registry
@@ -58,7 +59,7 @@ def ended(*words: str, cwd: Path) -> tuple[int, str, str]:
         "run --help",
         "list",
         "list --json",
-        *(f"list {what}" for what in ("losses", "alternates", "robust", "formats", "attacks", "metrics", "recipes")),
+        *(f"list {what}" for what in LISTS if what != "suites"),
         "accelerate-config",
     ],
 )

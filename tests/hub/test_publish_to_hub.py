@@ -207,7 +207,7 @@ def test_a_control_that_was_not_caught_counts_as_not_passed(run_folder: Path) ->
         ("nobody/tiny", [], "owner cannot publish as nobody: name one of owner, org"),
         ("owner/tiny", ["--tag", "a b"], "the tag 'a b' is not valid"),
         ("owner/tiny", ["--tag", "main"], "the tag 'main' is not valid"),
-        ("owner/tiny", ["--gated", "yes"], "invalid choice"),
+        ("owner/tiny", ["--gated", "yes"], "there is no 'yes': there are auto, manual"),
         ("owner/tiny", ["export.formats=[]"], "is a finished run: name the recipe"),
         ("owner/tiny", ["--workers", "1"], "--workers belongs to recipes"),
     ],

@@ -52,6 +52,7 @@ def test_of_a_published_folder_which_stays_as_it_is(passed, elsewhere: Path, mon
 def test_of_a_repository_of_which_only_the_report_is_fetched(here: Hub, run_folder: Path, elsewhere: Path) -> None:
     assert main(["publish", str(run_folder), "--repo-id", "owner/tiny"]) == 0
     before = len(here.requests)
+    (elsewhere / "out").mkdir()
     assert main(["report", "owner/tiny", "--output", "out/page.html"]) == 0
     assert "<h1>tiny</h1>" in (elsewhere / "out" / "page.html").read_text(encoding="utf-8")
     asked = [request.path for request in here.requests[before:] if "/resolve/" in request.path]

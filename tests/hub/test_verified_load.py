@@ -262,3 +262,10 @@ def test_load_report_from_all_places(passed, tmp_path: Path) -> None:
     shutil.rmtree(tmp_path / "verify")
     with pytest.raises(RequestError, match="cannot be read as a report"):
         load_report(tmp_path)
+
+
+@pytest.mark.parametrize("where", [None, "", 5])
+def test_no_place_is_refused(where):
+    for ask in (VerifiedModel.from_pretrained, load_report, check):
+        with pytest.raises(RequestError, match=f"there is no model {where!r}: give a folder, or an id on the Hub"):
+            ask(where)

@@ -55,3 +55,12 @@ def test_markup_in_names_is_shown_as_it_stands(evaluated):
     result["model"]["name"] = "[red]model[/red]\x1b[31m"
     text = printed(lambda console: print_evaluation(result, "out", console), 80)
     assert r"[red]model[/red]\x1b[31m" in text and "\x1b" not in text  # spelled out
+
+
+def test_a_count_has_no_decimals(evaluated):
+    result = read_result(evaluated)
+    details = {"members": 40, "tpr_at_1_percent_fpr": 1.0}
+    result["aggregates"] = {"mia_loss": {"value": 0.5, "n": 80, "ci95": None, "details": details}}
+    lines = printed(lambda console: print_evaluation(result, "out", console), 80).splitlines()
+    assert ["members", "40"] in [line.split() for line in lines]
+    assert ["tpr_at_1_percent_fpr", "1.000"] in [line.split() for line in lines]
