@@ -64,12 +64,13 @@ def print_plan(arguments: argparse.Namespace) -> int:
     from rich.console import Console
 
     from ..errors import HfUnlearnError
-    from ..pipeline import plan_run
     from ..recipe import load_recipe
     from ..recipe.places import places_of
     from ..runtime.progress import Progress
 
     recipe = load_recipe(arguments.recipe, arguments.overrides)
+    from ..pipeline import plan_run  # loads torch, which a mistake in the recipe need not wait for
+
     output_dir = arguments.output_dir or Path("runs") / recipe.name
     progress = Progress(Console(stderr=True, highlight=False))
     places = places_of(arguments.recipe, arguments.overrides)

@@ -71,7 +71,9 @@ def parse_attacks(tree: Located) -> AttackSection:
             f"({', '.join(TIERS)})"
         )
     items = dict(tree.value)
-    tier = _parse_tier(items.pop("tier", None))
+    refusals, tier, is_tier = Refusals(), None, False
+    with refusals.collected():
+        tier, is_tier = _parse_tier(items.pop("tier", None)), True
     of_tier = tier_names(tier) if tier else []
     section: dict[str, Attack] = {name: ATTACKS.get(name).value() for name in of_tier if name not in items}
     refused = tuple(
@@ -79,12 +81,11 @@ def parse_attacks(tree: Located) -> AttackSection:
         for name, item in items.items()
         if item.value is False and name not in of_tier and (name in ADDED or is_added(name, tier))
     )
-    refusals = Refusals()
     for name, item in items.items():
         if item.value is not False:
             with refusals.collected():
                 section[name] = _parse_attack(name, item)
-        elif name not in (*of_tier, *refused):
+        elif is_tier and name not in (*of_tier, *refused):
             where = f"the tier {tier} does not include it" if tier else "no tier is set that could include it"
             refusals.add(f"{item.where}: attack.{name} is left out with false, and {where}: remove the line")
     refusals.raise_any()

@@ -19,6 +19,7 @@ from typing import Any
 
 from ..errors import RequestError
 from ..registry import coerce, suggest
+from ..trainer.values import out_of_range
 
 _NOT_FOR_A_METHOD = {
     "it belongs to the run": ("output_dir", "seed", "resume_from_checkpoint", "local_rank"),
@@ -55,16 +56,18 @@ def declared_settings() -> dict[str, Any]:
 
 
 def misfits(settings: Mapping[str, Any]) -> dict[str, str]:
-    """What is wrong with the types of a method's settings, by name, as far as it can be told here."""
+    """What is wrong with types and ranges of a method's settings, by name, as far as it can be told here."""
     known, found = declared_settings(), {}
     for name, value in settings.items():
         hint = known.get(name)
         if hint is None or _is_word(name, value):
             continue
         try:
-            fit(name, value, hint)
+            wrong = out_of_range(name, fit(name, value, hint))
         except RequestError as error:
-            found[name] = str(error)
+            wrong = str(error)
+        if wrong is not None:
+            found[name] = wrong
     return found
 
 

@@ -33,13 +33,24 @@ def check_values(config: Any) -> None:
             setattr(config, name, _fitting(name, getattr(config, name), hints[name]))
         except RequestError as error:
             wrong[name] = error
-    for names, fits, wanted in _RANGES:
-        for name in names.split():
-            value = getattr(config, name)
-            if name not in wrong and value is not None and not (math.isfinite(value) and fits(value)):
-                wrong[name] = RequestError(f"{name} is {value}, it must be {wanted}")
+    for name in (name for names, *_ in _RANGES for name in names.split() if name not in wrong):
+        if (message := out_of_range(name, getattr(config, name))) is not None:
+            wrong[name] = RequestError(message)
     if wrong:
         raise one_error(list(wrong.values()))
+
+
+def out_of_range(name: str, value: Any) -> str | None:
+    """What is wrong with a number with which training would do nothing, or fail at its first step.
+
+    Args:
+        name: Of the field.
+        value: Of its type.
+    """
+    for names, fits, wanted in _RANGES:
+        if name in names.split() and value is not None and not (math.isfinite(value) and fits(value)):
+            return f"{name} is {value}, it must be {wanted}"
+    return None
 
 
 def _fitting(name: str, value: Any, hint: Any) -> Any:

@@ -386,3 +386,29 @@ def test_overrides_may_stand_before_and_behind_options(recipe, refused, tmp_path
     out = ("--output-dir", tmp_path / "run")
     for words in (("gate.draws=300", *out, "seed=-1"), (*out, "gate.draws=300", "seed=-1"), ("seed=-1", *out)):
         assert "seed is -1" in refused(2, "run", recipe, *words)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "messages"),
+    [
+        (
+            ("methods.0.per_device_train_batch_size=16.5", "methods.0.num_train_epochs=-3"),
+            (
+                "per_device_train_batch_size is 16.5, it must be a whole number",
+                "num_train_epochs is -3.0, it must",
+            ),
+        ),
+        (
+            ("methods.0.weight_decay=-1", "methods.0.learning_rate=0", "methods.0.loss_type=npoo"),
+            ("weight_decay is -1.0, it must", "learning_rate is 0.0, it must", "no forget loss called 'npoo'"),
+        ),
+        (
+            ("attack.tier=quik", "attack.rtt.fold=2", "attack.rt={}"),
+            ("no tier called 'quik': did you mean 'quick'?", "unknown key 'attack.rtt.fold'", "no attack called 'rt'"),
+        ),
+    ],
+)
+def test_mistakes_of_one_section_are_told_at_once(overrides, messages, recipe, refused):
+    sentence = refused(2, "run", recipe, *overrides)
+    assert sentence.startswith(f"{len(messages)} things are in the way")
+    assert all(message in sentence for message in messages)

@@ -76,6 +76,7 @@ def test_what_only_tells_what_there_is(words, tmp_path):
         ("model: {target", "model: {taget", "unknown key 'model.taget': did you mean 'target'?"),
         ("learning_rate: auto", "lr: 1e-5", "unknown key 'methods.0.lr': did you mean 'learning_rate'?"),
         ("learning_rate: auto", "max_steps: six", "methods.0: max_steps is 'six'"),
+        ("learning_rate: auto", "weight_decay: -1", "methods.0: weight_decay is -1.0, it must be a number of at"),
         ("learning_rate: auto", "loss_type: npoo", "no forget loss called 'npoo': did you mean 'npo'?"),
         ("learning_rate: auto", "retain_loss_type: kll", "no retain loss called 'kll': did you mean 'kl'?"),
         ("robust: auto", "robust: [sre]", "no robust part called 'sre': did you mean 'sure'?"),
