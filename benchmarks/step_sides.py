@@ -12,7 +12,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from peer_steps import STEPS, PeerStep, saliency
@@ -20,6 +20,9 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast,
 
 from hf_unlearn.data.encoding import EncodedRow
 from hf_unlearn.data.pairing import pad_rows
+
+if TYPE_CHECKING:
+    from hf_unlearn.trainer import UnlearnTrainer
 
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 OURS: dict[str, dict[str, Any]] = {
@@ -265,6 +268,21 @@ def settings_of(args: argparse.Namespace, method: str) -> dict[str, Any]:
 
 def train(args: argparse.Namespace, settings: dict[str, Any], callback: TrainerCallback) -> None:
     """A whole run on the rows as they are."""
+    with tempfile.TemporaryDirectory() as folder:
+        make_trainer(args, settings, callback, folder).train()
+
+
+def make_trainer(
+    args: argparse.Namespace, settings: dict[str, Any], callback: TrainerCallback, folder: str
+) -> UnlearnTrainer:
+    """A trainer of a new model on the rows as they are.
+
+    Args:
+        args: Sizes.
+        settings: Fields of ``UnlearnConfig``.
+        callback: Called by the trainer.
+        folder: Where the run may write.
+    """
     from tokenizers import Tokenizer, models, pre_tokenizers
 
     from hf_unlearn.data.example import Example
@@ -281,22 +299,17 @@ def train(args: argparse.Namespace, settings: dict[str, Any], callback: TrainerC
         return Example(row.id, *parts, row.id, row.id)
 
     forget, retain = ([example(row) for row in rows] for rows in rows_of(args))
-    with tempfile.TemporaryDirectory() as folder:
-        config = UnlearnConfig(
-            output_dir=folder,
-            per_device_train_batch_size=args.batch,
-            max_steps=args.steps + args.warm,
-            train_sampling_strategy="sequential",
-            save_strategy="no",
-            logging_steps=10_000,
-            disable_tqdm=True,
-            use_cpu=args.device == "cpu",
-            **{"bf16": args.bf16, **settings},
-        )
-        trainer = UnlearnTrainer(
-            make_model(args), config, forget, retain, processing_class=tokenizer, callbacks=[callback]
-        )
-        trainer.train()
+    config = UnlearnConfig(
+        output_dir=folder,
+        per_device_train_batch_size=args.batch,
+        train_sampling_strategy="sequential",
+        save_strategy="no",
+        logging_steps=10_000,
+        disable_tqdm=True,
+        use_cpu=args.device == "cpu",
+        **{"bf16": args.bf16, "max_steps": args.steps + args.warm, **settings},
+    )
+    return UnlearnTrainer(make_model(args), config, forget, retain, processing_class=tokenizer, callbacks=[callback])
 
 
 def load_libraries(args: argparse.Namespace) -> None:

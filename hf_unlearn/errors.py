@@ -27,9 +27,13 @@ class HfUnlearnError(Exception):
 
     Args:
         message: The sentence, which may quote names that somebody else chose.
+
+    Attributes:
+        key: The recipe's key that it is about, if :func:`about` said so; its place is found by it.
     """
 
     exit_code = 3
+    key: str | None = None
 
     def __init__(self, message: str = "") -> None:
         super().__init__(printable(str(message)))
@@ -87,6 +91,17 @@ def one_error(errors: Sequence[HfUnlearnError]) -> HfUnlearnError:
     """The only one of some errors as it is, or all of them as one."""
     every = [each for error in errors for each in (error.errors if isinstance(error, SeveralErrors) else (error,))]
     return every[0] if len(every) == 1 else SeveralErrors(every)
+
+
+@contextmanager
+def about(key: str) -> Iterator[None]:
+    """Say of errors raised inside which key of the recipe they are about, unless they know it better."""
+    try:
+        yield
+    except HfUnlearnError as error:
+        for each in getattr(error, "errors", (error,)):
+            each.key = each.key or key
+        raise
 
 
 class Refusals:

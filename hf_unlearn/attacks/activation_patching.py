@@ -27,7 +27,7 @@ from ..runtime.files import open_private
 from ..verification.intervals import Bootstrap, mean_estimate
 from ..verification.scores import FactScores
 from . import ATTACKS
-from .base import Attack, Attacked, AttackResult
+from .base import LAYERS, Attack, Attacked, AttackResult
 from .cost import AttackCost
 from .model_cache import borrowed
 from .prompting import question_budget
@@ -146,7 +146,11 @@ class ActivationPatching(Attack):
 
     def cost(self, bundle: DataBundle) -> AttackCost:
         """One pass per layer and two more; layers are not known yet, and counted as thirty."""
-        return AttackCost(1, rows_scored=32 * len(bundle.forget.score))
+        return AttackCost(1, rows_scored=LAYERS * len(bundle.forget.score))
+
+    def records_kept(self, bundle: DataBundle) -> int:
+        """A line for each row, with a few numbers for each layer: as long as four records."""
+        return 4 * len(bundle.forget.score)
 
 
 def _sizes(model: PreTrainedModel) -> tuple[int, int, int]:

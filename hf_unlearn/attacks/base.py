@@ -142,6 +142,14 @@ class Attack(ABC):
         jobs = len(self.plan(bundle))
         return AttackCost(jobs, rows_scored=2 * jobs * self.rows_per_pass(bundle))
 
+    def records_kept(self, bundle: DataBundle) -> int:
+        """About how many records it leaves of one model: by default one for each row scored or answer generated."""
+        cost = self.cost(bundle)
+        return cost.rows_scored + cost.rows_generated
+
+
+LAYERS = 32
+"""As many layers as are counted before a model is looked at."""
 
 FORWARD = ScoredRow(
     "row",
@@ -190,5 +198,6 @@ def check_judgeable(name: str, attack: Attack, metrics: Sequence[str]) -> None:
         )
     raise RequestError(
         f"{name!r} measures none of the gate's metrics ({', '.join(metrics)}), so that nothing could be judged under "
-        f"it: add to gate.metrics what it measures ({', '.join(measured)}), or leave it out of gate.attacks"
+        f"it: add to gate.metrics what it measures ({', '.join(measured)}), or leave it out of gate.attacks, where "
+        "all attacks stand by default"
     )

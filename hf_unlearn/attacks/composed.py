@@ -104,6 +104,10 @@ class OrderedAttack(Attack):
         """The attack's; quantizing comes on top."""
         return self.settings.cost(bundle)
 
+    def records_kept(self, bundle: DataBundle) -> int:
+        """As the attack does."""
+        return self.settings.records_kept(bundle)
+
 
 def kind_of(name: str, attack: Attack) -> str:
     """Name in the registry of an attack that a recipe may call otherwise."""

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from ..data.encoding import TextFormat, encode_row, load_tokenizer
 from ..data.example import DataBundle, Example
+from ..models.limits import padding_id
+from .label_loss import mean_label_loss
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -153,15 +155,17 @@ def _score(
 def _train(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: Sequence[Example], text_format: TextFormat
 ) -> None:
-    import torch
+    from ..data.pairing import pad_rows
 
-    ids = [encode_row(row, tokenizer, text_format, eos=True).input_ids for row in rows]
-    longest = max(map(len, ids))
-    # Filled up by repetition: what is learned does not matter here, and no step is made.
-    batch = torch.tensor([(list(row) * longest)[:longest] for row in ids], device=model.device)
+    encoded = [encode_row(row, tokenizer, text_format, eos=True) for row in rows]
+    padded = pad_rows(encoded, range(len(encoded)), padding_id(tokenizer, model))
+    batch = {
+        "input_ids": padded["input_ids"].to(model.device),
+        "attention_mask": padded["attention_mask"].to(model.device),
+        "labels": padded["labels"].to(model.device),
+    }
     model.requires_grad_(True)
-    loss: torch.Tensor = model(input_ids=batch, labels=batch, use_cache=False).loss
-    loss.backward()
+    mean_label_loss(model, batch).backward()
     model.zero_grad(set_to_none=True)
 
 

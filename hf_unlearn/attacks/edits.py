@@ -68,6 +68,10 @@ class WeightEdit(Attack):
         jobs = len(self.plan(bundle))
         return AttackCost(jobs, rows_scored=(jobs + 1) * self.rows_per_pass(bundle))
 
+    def records_kept(self, bundle: DataBundle) -> int:
+        """Each job has its own records from before, which are scored once."""
+        return 2 * len(self.plan(bundle)) * self.rows_per_pass(bundle)
+
     def size_of(self, job: str) -> float:
         """The size in a job's name."""
         return float(job.removeprefix(self.turned))

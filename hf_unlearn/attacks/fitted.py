@@ -23,6 +23,7 @@ from ..models.training_loop import DivergedError, finite, take_steps
 from .base import Attack, Attacked, AttackResult
 from .best import best_of, read_ends, read_epochs
 from .cost import AttackCost
+from .label_loss import mean_label_loss
 from .model_cache import CachedModel, borrowed
 from .retrained_model import shuffled_epochs
 from .retraining import Lesson, note_end
@@ -233,13 +234,13 @@ def _add_gradients(cached: CachedModel, lent: Lent, rows: Sequence[EncodedRow]) 
 
     padded = pad_rows(rows, range(len(rows)), padding_id(cached.tokenizer, cached.model))
     device = cached.model.device
+    batch = {
+        "input_ids": padded["input_ids"].to(device),
+        "attention_mask": padded["attention_mask"].to(device),
+        "labels": padded["labels"].to(device),
+    }
     with lent.applied():
-        loss: Tensor = cached.model(
-            input_ids=padded["input_ids"].to(device),
-            attention_mask=padded["attention_mask"].to(device),
-            labels=padded["labels"].to(device),
-            use_cache=False,
-        ).loss
+        loss = mean_label_loss(cached.model, batch)
         finite(loss.item())
         loss.backward()
 

@@ -11,7 +11,7 @@ from ..data.encoding import TextFormat, encode_answer, encode_row
 from ..data.example import DataBundle, Example
 from ..evaluation.records import ScoredRow, write_records
 from . import ATTACKS
-from .base import Attack, Attacked, AttackResult
+from .base import LAYERS, Attack, Attacked, AttackResult
 from .best import best_of, read_try
 from .cost import AttackCost
 from .model_cache import borrowed
@@ -66,6 +66,10 @@ class LogitLensAttack(Attack):
     def cost(self, bundle: DataBundle) -> AttackCost:
         """One pass, with the output head once per layer."""
         return AttackCost(1, rows_scored=self.rows_per_pass(bundle))
+
+    def records_kept(self, bundle: DataBundle) -> int:
+        """One for each layer, of values alone: half as long as others at most."""
+        return LAYERS * self.rows_per_pass(bundle) // 2
 
 
 def layer_records(

@@ -23,7 +23,7 @@ from ..data.example import DataBundle, Example
 from ..errors import RequestError
 from ..evaluation.records import ScoredRow, write_records
 from . import ATTACKS
-from .base import Attack, Attacked, AttackResult
+from .base import LAYERS, Attack, Attacked, AttackResult
 from .best import best_of, read_try
 from .cost import AttackCost
 from .model_cache import borrowed
@@ -162,6 +162,10 @@ class LinearProbe(Attack):
         """A pass over all rows that are looked at."""
         asked = 2 * len(bundle.forget.score) + len(bundle.holdout.score) + len(self.floor_rows(bundle))
         return AttackCost(1, rows_scored=asked + len(self._train_rows(bundle)))
+
+    def records_kept(self, bundle: DataBundle) -> int:
+        """One for each layer, of values alone: half as long as others at most."""
+        return LAYERS * self.rows_per_pass(bundle) // 2
 
     def floor_rows(self, bundle: DataBundle) -> tuple[Example, ...]:
         """Those with a prompt and options: what the control is asked for anyway."""

@@ -15,6 +15,7 @@ from ..evaluation.records import ScoredRow
 from ..models.limits import padding_id
 from ..models.training_loop import DivergedError, finite, take_steps
 from .base import Attacked
+from .label_loss import mean_label_loss
 from .model_cache import CachedModel
 from .retraining_settings import RetrainingSettings
 from .scoring import score_attacked, score_untouched
@@ -152,7 +153,7 @@ class Retraining:
 
     def _add_gradients(self, rows: Sequence[EncodedRow]) -> None:
         with self.computing():
-            loss: torch.Tensor = self.model(**self.pad(rows), use_cache=False).loss
+            loss = mean_label_loss(self.model, self.pad(rows))
         finite(loss.item())
         loss.backward()
 

@@ -13,7 +13,7 @@ from ..data.example import DataBundle, Example
 from ..errors import RequestError
 from ..evaluation.records import write_records
 from . import ATTACKS
-from .base import Attack, Attacked, AttackResult
+from .base import LAYERS, Attack, Attacked, AttackResult
 from .best import best_of, read_try
 from .cost import AttackCost
 from .lens import layer_records, values_only
@@ -108,6 +108,10 @@ class TunedLens(Attack):
     def cost(self, bundle: DataBundle) -> AttackCost:
         """A pass over what the maps are fitted on, and one over the forget set."""
         return AttackCost(1, rows_scored=len(self._fitted(bundle)) + self.rows_per_pass(bundle))
+
+    def records_kept(self, bundle: DataBundle) -> int:
+        """One for each layer, of values alone: half as long as others at most."""
+        return LAYERS * self.rows_per_pass(bundle) // 2
 
     def _fitted(self, bundle: DataBundle) -> list[Example]:
         forgotten = {row.group for row in bundle.forget}

@@ -42,7 +42,6 @@ if TYPE_CHECKING:
 _OUTCOMES = {"failed": "**failed**", "inconclusive": "not settled", "passed": "survived"}
 _PLAIN_LIBRARIES = ("torch", "transformers")
 _SHOWN_SETTINGS = 3
-PROJECT_URL = REPOSITORY or "https://pypi.org/project/hf_unlearn/"
 
 
 @dataclass(frozen=True)
@@ -139,7 +138,7 @@ def render_card(
             library=_library(transform),
             has_page=has_page,
             page_file=PAGE_FILE,
-            project=PROJECT_URL,
+            repository=REPOSITORY,
             version=__version__,
             plots=[CardPlot(path, PurePosixPath(path).stem.replace("_", " ")) for path in plots],
         )

@@ -228,7 +228,7 @@ def _metric_rows(results: Results, candidate: str, split: str, metric: str) -> l
                 transform.label,
                 results.value("target", transform.name, split, metric),
                 own,
-                _never_knew(results, transform.name, split, metric),
+                results.floor(candidate, transform.name, split, metric),
                 share.recovered_share if share else None,
                 share.ci95 if share else None,
                 share.retention_ratio if share else None,
@@ -236,13 +236,6 @@ def _metric_rows(results: Results, candidate: str, split: str, metric: str) -> l
             )
         )
     return rows
-
-
-def _never_knew(results: Results, transform: str, split: str, metric: str) -> float | None:
-    """Without a never-knew model, the target's holdout scores are used; the retain set has no substitute."""
-    if results.report.models.never_knew is not None:
-        return results.value("never_knew", transform, split, metric)
-    return results.value("target", transform, "holdout", metric) if split == "forget" else None
 
 
 def _utility_title(row: UtilityRow) -> str:

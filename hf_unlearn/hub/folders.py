@@ -320,17 +320,28 @@ def write_release(run: Path, words: CardWords, formats: Sequence[str], forget: F
     write_private(run / RELEASE_FILE, json.dumps(record))
 
 
+def refuse_unfinished(run: Path) -> None:
+    """Make sure that a folder is that of a finished run. Nothing is written there.
+
+    Raises:
+        RequestError: It is not.
+    """
+    if not run.is_dir():
+        raise RequestError(f"{run} is not a folder")
+    if not (run / RUN_FILE).is_file():
+        raise RequestError(f"{run} is not the output folder of a run (it has no {RUN_FILE})")
+    for name in (f"verify/{REPORT_FILE}", RELEASE_FILE, "publish"):
+        if not (run / name).exists():
+            raise RequestError(f"{run} is not finished (it has no {name}): {_AGAIN}")
+
+
 def read_release(run: Path) -> Release:
     """What a run's output folder has to publish.
 
     Raises:
         RequestError: It is not a finished run, or what is to be published is not (or no longer) what was verified.
     """
-    if not (run / RUN_FILE).is_file():
-        raise RequestError(f"{run} is not the output folder of a run (it has no {RUN_FILE})")
-    for name in (f"verify/{REPORT_FILE}", RELEASE_FILE, "publish"):
-        if not (run / name).exists():
-            raise RequestError(f"{run} is not finished (it has no {name}): {_AGAIN}")
+    refuse_unfinished(run)
     try:
         record = json.loads((run / RELEASE_FILE).read_text(encoding="utf-8"))
         words = dict(record["words"])

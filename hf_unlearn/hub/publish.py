@@ -22,7 +22,16 @@ from ..runtime.processes import is_main_process
 from ..runtime.secrets import redact
 from ..verification.references import IDENTITY
 from .client import HubClient, check_permissions, nothing_leaks
-from .folders import STAGING, Release, Staged, edited_card_words, read_release, refuse_not_passed, stage
+from .folders import (
+    STAGING,
+    Release,
+    Staged,
+    edited_card_words,
+    read_release,
+    refuse_not_passed,
+    refuse_unfinished,
+    stage,
+)
 from .options import MAIN, HubOptions
 from .upload import Begun, RepoState, Uploaded, begin, check_place, check_tag, finish, make_repo, read_state, set_tag
 
@@ -89,8 +98,8 @@ def publish_run(
     """
     if not is_main_process():
         return None
-    if not run.is_dir():
-        raise RequestError(f"{run} is not a folder")
+    # Before the lock, which is a file: one more file in a model's folder is another model.
+    refuse_unfinished(run)
     with _alone(run, say):
         release = read_release(run)
         if not options.allow_not_passed:

@@ -67,6 +67,7 @@ class AttackedShape:
         trained = shape_of(model)
         # A sharded model is read anew for every job, and has no copy.
         copies = int(tuning.kind == "full" and not self.accelerator and not sharded)
+        # Logits are made at labels only, which are at most all tokens.
         step = Step(kept, rows * length, 4.0, 1, rows * length, weight_copies=copies)
         stored = Stored(size, trained_size, states, size)
         if sharded:

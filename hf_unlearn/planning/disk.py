@@ -12,6 +12,7 @@ from .shape import ModelShape
 
 _SCALE_BYTES = 2
 _OVERHEAD = 1.02
+_SMALL = ("tokenizer", "vocab", "merges", "special_tokens", "added_tokens", "chat_template", "spiece", "config")
 
 
 def model_bytes(shape: ModelShape, itemsize: int) -> int:
@@ -35,6 +36,11 @@ def checkpoint_bytes(shape: ModelShape, stored: Stored, *, alone: bool) -> int:
     return round(saved * stored.trained + (0 if alone else stored.states * shape.trained))
 
 
+def small_bytes(folder: Path) -> int:
+    """The files of a model's folder that are copied beside its weights: tokenizer and configuration."""
+    return sum(file.stat().st_size for file in folder.iterdir() if file.is_file() and file.name.startswith(_SMALL))
+
+
 def free_bytes(folder: Path) -> int:
     """Free on the disk that a folder is on, or will be."""
     there = next(each for each in (folder.absolute(), *folder.absolute().parents) if each.exists())
@@ -44,4 +50,10 @@ def free_bytes(folder: Path) -> int:
 def written_bytes(folders: Iterable[Path]) -> int:
     """What lies in some folders already."""
     files = (file for folder in folders if folder.is_dir() for file in folder.rglob("*"))
-    return sum(file.stat().st_size for file in files if file.is_file() and not file.is_symlink())
+    return sum(_blocks(file) for file in files if file.is_file() and not file.is_symlink())
+
+
+def _blocks(file: Path) -> int:
+    """What a file takes, which is whole blocks where the file system says so."""
+    told = file.stat()
+    return max(told.st_size, 512 * getattr(told, "st_blocks", 0))

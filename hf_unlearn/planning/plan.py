@@ -21,6 +21,7 @@ from .machines import computed_in
 from .measured import Measured
 from .memory import MARGIN, SHARDS_WEIGHTS, Memory, inference_memory
 from .operations import Pass, forward, training
+from .records import FOLDER, MODEL_FOLDER, Told, generated_bytes, records_bytes, text_bytes
 from .retraining import advise
 from .run_plan import PlanInput, RunPlan, StagePlan
 from .shape import ModelShape, shape_of
@@ -42,6 +43,7 @@ def make_plan(given: PlanInput, devices: Devices, disk_free: int | None = None) 
     shape = shape_of(given.model)
     if not devices.machine.here:
         given = replace(given, measured=Measured(""))
+    told = Told(given.models * (1 + len(given.formats) + len(given.attacks)))
     stages = [
         StagePlan("start", "imports and checks", seconds=started_seconds(given.workers)),
         *_built(given, shape, devices),
@@ -50,8 +52,8 @@ def make_plan(given: PlanInput, devices: Devices, disk_free: int | None = None) 
         _evaluation(given, shape, devices),
         *_attacks(given, shape, devices),
         *_asked_again(given, shape, devices),
-        _judging(given),
-        *_publishing(given, shape),
+        _judging(given, told),
+        *_publishing(given, shape, told),
     ]
     machine = devices.machine
     return RunPlan(
@@ -136,8 +138,9 @@ def _training(given: PlanInput, training_run: TrainingInput, devices: Devices) -
         operations=plan.operations,
         seconds=measured or added(devices.seconds(plan.operations, plan.computed, devices.count), fixed),
         memory=plan.memory,
-        disk=model_bytes(plan.shape, itemsize),
-        scratch_disk=_checkpoints(plan),
+        disk=model_bytes(plan.shape, itemsize) + given.tokenizer + MODEL_FOLDER,
+        small=MODEL_FOLDER,
+        scratch_disk=0 if training_run.name in given.trained else _checkpoints(plan),
         fits=fits,
         mend=mend,
         note="; ".join(_notes(plan)),
@@ -176,11 +179,21 @@ def _exports(given: PlanInput, shape: ModelShape) -> list[StagePlan]:
     widest = max(FORMATS.get(name).value.bits for name in given.formats)
     memory = inference_memory(shape, 4 + widest / 8, 4, 64, 64)
     disk = given.models * sum(variant_bytes(shape, name, itemsize) for name in given.formats)
-    what = f"{given.models} models in {len(given.formats)} formats"
+    what = f"{_several(given.models, 'model')} in {_several(len(given.formats), 'format')}"
     folders = given.models * len(given.formats)
+    small = folders * MODEL_FOLDER
+    disk += folders * given.tokenizer + small
     measured = given.measured.work("export", folders, given.workers)
     seconds = measured or fixed_seconds("export", folders, given.workers)
-    return [StagePlan("export", what, seconds=seconds, memory=memory, disk=disk, measured=measured is not None)]
+    return [
+        StagePlan(
+            "export", what, seconds=seconds, memory=memory, disk=disk, small=small, measured=measured is not None
+        )
+    ]
+
+
+def _several(count: int, word: str) -> str:
+    return f"{count} {word}{'s' * (count != 1)}"
 
 
 def _evaluation(given: PlanInput, shape: ModelShape, devices: Devices) -> StagePlan:
@@ -197,20 +210,34 @@ def _evaluation(given: PlanInput, shape: ModelShape, devices: Devices) -> StageP
     memory = inference_memory(shape, itemsize, itemsize, _budget(device), _budget(device) // 4)
     measured = given.measured.work("evaluate", passes, given.workers)
     fixed = fixed_seconds("evaluate", passes, given.workers)
+    disk = passes * _evaluated_bytes(given, shape)
     note = ""
     if _weights_fit(memory, devices) is False and devices.machine.accelerator and devices.count > 1:
         memory, note = _spread(memory, devices.count), f"the model is spread over {devices.count} devices"
     return StagePlan(
         "evaluate",
-        f"{given.models} models, {1 + len(given.formats)} times",
+        f"{_several(given.models, 'model')}, {_several(1 + len(given.formats), 'time')}",
         tokens=passes * (rows.tokens + generated),
         operations=operations,
         seconds=measured or added(devices.seconds(operations, given.dtype), fixed),
         memory=memory,
+        disk=disk,
+        small=disk,
         fits=_weights_fit(memory, devices),
         measured=measured is not None,
         note=note,
     )
+
+
+def _evaluated_bytes(given: PlanInput, shape: ModelShape) -> int:
+    """The records of a model under one transform, generic text among them."""
+    sets = given.bundle.scored_sets()
+    asked = given.requests(sets)
+    rows = sum(
+        records_bytes(((row, given.encode(row)) for row in members), asked[name], shape.layers)
+        for name, members in sets.items()
+    )
+    return FOLDER + rows + len(given.bundle.generic.score) * text_bytes(given.fluency_tokens)
 
 
 def _spread(memory: Memory, count: int) -> Memory:
@@ -241,17 +268,20 @@ def _attacks(given: PlanInput, shape: ModelShape, devices: Devices) -> list[Stag
     attacked = AttackedShape(given.model, shape, devices.machine.accelerator, devices.count)
     scored = sum((_scored(each, row) for each, row in zip(encoded, given.bundle.forget.score, strict=True)), Rows())
     per_row = scored.times(1 / len(encoded))
+    of_record = _attacked_bytes(given, shape)
     found = []
     for name, attack in given.attacks.items():
         cost = attack.cost(given.bundle)
+        kept = attack.records_kept(given.bundle) * of_record + cost.rows_generated * generated_bytes(
+            given.metrics_generate
+        )
+        disk = given.models * (round(kept) + cost.jobs * FOLDER)
         settings = bare(attack)
         tokens = longest_row(settings, given.bundle, given.encode)
         memory, trained_shape = attacked.memory(settings, tokens)
         trained = of_row.times(cost.rows_trained * given.models)
-        # Retraining computes the loss from the logits of every position.
-        operations = (
-            training(trained_shape, Pass(trained.rows, of_row.tokens, trained.tokens)) if trained.rows else 0.0
-        )
+        predicted = trained.tokens if _predicts_everywhere(settings) else trained.labels
+        operations = training(trained_shape, Pass(trained.rows, of_row.tokens, predicted)) if trained.rows else 0.0
         operations += forward(shape, _as_pass(per_row.times(cost.rows_scored * given.models)))
         generated = cost.rows_generated * given.models * (of_row.tokens + given.metrics_generate)
         operations += forward(shape, Pass(generated, 1, generated))
@@ -262,12 +292,14 @@ def _attacks(given: PlanInput, shape: ModelShape, devices: Devices) -> list[Stag
         found.append(
             StagePlan(
                 "attack",
-                f"{name}, {jobs} jobs",
+                f"{name}, {_several(jobs, 'job')}",
                 steps=cost.steps * given.models,
                 tokens=trained.tokens + per_row.tokens * cost.rows_scored * given.models + generated,
                 operations=operations,
                 seconds=measured or added(devices.seconds(operations, _computed(settings)), fixed),
                 memory=memory,
+                disk=disk,
+                small=disk,
                 scratch_disk=given.models * model_bytes(shape, 4) if after else 0,
                 fits=(_fits if cost.steps else _weights_fit)(memory, devices),
                 mend=_attack_mend(name, attack, attacked, tokens, devices),
@@ -276,6 +308,18 @@ def _attacks(given: PlanInput, shape: ModelShape, devices: Devices) -> list[Stag
             )
         )
     return found
+
+
+def _predicts_everywhere(settings: Attack | RetrainingSettings) -> bool:
+    """Whether a step makes logits at every position, and not only where answers are predicted."""
+    return isinstance(settings, RetrainingSettings) and (settings.sharded or settings.steps.loss_tokens == "all")
+
+
+def _attacked_bytes(given: PlanInput, shape: ModelShape) -> float:
+    """A record of an attack, which holds what one pass gives."""
+    rows = given.bundle.forget.score
+    asked = replace(given.requests({"forget": rows})["forget"], needs=frozenset(), sampling=None)
+    return records_bytes(((row, given.encode(row)) for row in rows), asked, shape.layers) / len(rows)
 
 
 def _computed(settings: Attack | RetrainingSettings) -> str:
@@ -318,17 +362,24 @@ def _asked_again(given: PlanInput, shape: ModelShape, devices: Devices) -> list[
     return found
 
 
-def _judging(given: PlanInput) -> StagePlan:
+def _judging(given: PlanInput, told: Told) -> StagePlan:
     measured = given.measured.work("verify", 1, 1)
     judged = given.models + len(given.methods) * len(given.earlier)
     seconds = measured or fixed_seconds("verify", judged, 1)
-    return StagePlan("verify", "verdicts and report", seconds=seconds, measured=measured is not None)
+    disk = told.verified + (told.plots if given.trainings else 0)
+    return StagePlan(
+        "verify", "verdicts and report", seconds=seconds, disk=disk, small=disk, measured=measured is not None
+    )
 
 
-def _publishing(given: PlanInput, shape: ModelShape) -> list[StagePlan]:
+def _publishing(given: PlanInput, shape: ModelShape, told: Told) -> list[StagePlan]:
     if not given.trainings:
         return []
     itemsize = DTYPES[given.dtype].itemsize
     disk = model_bytes(shape, itemsize) + sum(variant_bytes(shape, name, itemsize) for name in given.published)
+    folders = 1 + len(given.published)
+    small = folders * told.published + told.page + told.plots
+    disk += folders * given.tokenizer + small
     seconds = fixed_seconds("publish", 1, 1)
-    return [StagePlan("publish", f"the model and {len(given.published)} formats", seconds=seconds, disk=disk)]
+    what = f"the model and {_several(len(given.published), 'format')}"
+    return [StagePlan("publish", what, seconds=seconds, disk=disk, small=small)]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from ..attacks.base import Attack
 from ..data.encoding import EncodedRow
 from ..data.example import DataBundle, Example
+from ..evaluation.spec import SetRequest
 from ..models.scratch import ScratchSpec
 from .advice import Advice, Retraining
 from .measured import Measured
@@ -16,6 +17,10 @@ from .memory import Memory
 from .training import TrainingInput
 
 Encode = Callable[[Example], EncodedRow]
+Requests = Callable[[Mapping[str, Sequence[Example]]], Mapping[str, SetRequest]]
+
+SMALL_MARGIN = 0.5
+"""Share of what is planned for records, tables and pages that may turn out not to be written."""
 
 
 @dataclass(frozen=True)
@@ -48,12 +53,16 @@ class PlanInput:
         built: How many models are built from scratch before, and from what; ``None`` if none is.
         formats: That every model is exported to.
         published: Those that are copied into what is published.
+        requests: What the records of each set of rows hold.
+        fluency_tokens: New tokens generated for each row of generic text.
         metrics_generate: New tokens generated for each row that is scored; 0 if no metric needs them.
         attacks: By name.
         dtype: In which models are scored and saved.
         workers: Processes that share the jobs of a stage.
         earlier: What is asked again of each earlier request, by its id.
         methods: Names of the methods.
+        tokenizer: Bytes of the files beside a model's weights, which lie in every folder of a model.
+        trained: Names of those trainings that are finished: they write no more checkpoints.
         retraining: What is known of training the target without the rows to forget; ``None`` if nothing is.
         measured: What finished work of this run took; used where the plan is for this machine.
         earlier_request: What the last earlier request took as a whole, and the folder that it was measured in.
@@ -69,12 +78,16 @@ class PlanInput:
     built: tuple[int, ScratchSpec] | None
     formats: Sequence[str]
     published: Sequence[str]
+    requests: Requests
+    fluency_tokens: int
     metrics_generate: int
     attacks: Mapping[str, Attack]
     dtype: str
     workers: int = 1
     earlier: Mapping[str, Asked] = field(default_factory=dict)
     methods: Sequence[str] = ()
+    tokenizer: int = 0
+    trained: frozenset[str] = frozenset()
     retraining: Retraining | None = None
     measured: Measured = field(default_factory=lambda: Measured(""))
     earlier_request: tuple[float, str] | None = None
@@ -94,6 +107,7 @@ class StagePlan:
         seconds: The least and the most that they take.
         memory: On one device; ``None`` where nothing worth telling is in memory.
         disk: Bytes written that stay.
+        small: Those of them that are no weights: planned at their most, and at least half as much.
         scratch_disk: Bytes that lie on the disk meanwhile.
         fits: Whether the memory of a device is enough; ``None`` if that is not known.
         mend: What would make it fit.
@@ -110,6 +124,7 @@ class StagePlan:
     seconds: tuple[float, float] = (0, 0)
     memory: Memory | None = None
     disk: int = 0
+    small: int = 0
     scratch_disk: int = 0
     fits: bool | None = None
     mend: str | None = None
@@ -159,8 +174,12 @@ class RunPlan:
     @property
     def disk(self) -> int:
         """The most bytes on the disk at any time."""
-        stays = sum(each.disk for each in self.stages)
-        return stays + max((each.scratch_disk for each in self.stages), default=0)
+        return _most_at_once((each.disk, each.scratch_disk) for each in self.stages)
+
+    @property
+    def least_disk(self) -> int:
+        """As many are written even if records, tables and pages were planned too high by as much as they may be."""
+        return _most_at_once((each.disk - round(SMALL_MARGIN * each.small), each.scratch_disk) for each in self.stages)
 
     @property
     def peak(self) -> int:
@@ -170,3 +189,12 @@ class RunPlan:
     def to_dict(self) -> dict[str, Any]:
         """As a JSON object."""
         return {**asdict(self), "seconds": list(self.seconds), "disk": self.disk, "peak_memory": self.peak}
+
+
+def _most_at_once(stages: Iterable[tuple[int, int]]) -> int:
+    """What lies on the disk at the worst time, from what stays of each stage and what lies there meanwhile."""
+    stays = most = 0
+    for stay, meanwhile in stages:
+        stays += stay
+        most = max(most, stays + meanwhile)
+    return most

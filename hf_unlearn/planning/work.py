@@ -94,7 +94,7 @@ def training_work(
         pass_tokens: Most tokens of a pass; ``None`` if micro-batches are not cut.
     """
     steps = steps_of_run(args, len(data), processes)
-    padding = padding_of(data, args.per_device_train_batch_size, pass_tokens)
+    padding = 1.0 if args.padding_free else padding_of(data, args.per_device_train_batch_size, pass_tokens)
     forward = _references(args, data, parts)
     cycles = _cycles(args, data, parts, steps, processes)
     if cycles is not None:

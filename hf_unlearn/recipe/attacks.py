@@ -23,13 +23,13 @@ from typing import Any
 from ..attacks import ATTACKS, TIERS, Attack, tier_names
 from ..attacks.composed import ORDER_KEYS, OrderedAttack
 from ..data.example import DataBundle
-from ..errors import HfUnlearnError, Refusals, RequestError, one_error
+from ..errors import HfUnlearnError, Refusals, RequestError, about, one_error
 from ..quantization import FORMATS, full_name
 from ..registry import suggest
 from ..runtime.strict_yaml import Located, build
 from .after_formats import after_formats, as_added, is_added
 from .checks import check_name, located
-from .enough_groups import check_forget_groups, too_few_groups
+from .enough_groups import check_forget_groups, lacks_the_same, too_few_groups
 from .spec import Recipe
 
 ADDED = ("other-form",)
@@ -193,7 +193,8 @@ def fitting(section: AttackSection, bundle: DataBundle) -> tuple[dict[str, Attac
     errors: list[HfUnlearnError] = []
     for name, attack in section.attacks.items():
         try:
-            attack.plan(bundle)
+            with about(f"attack.{name}"):
+                attack.plan(bundle)
         except RequestError as error:
             if name in of_tier:
                 reasons[name] = str(error)
@@ -216,7 +217,8 @@ def fit_to_data(recipe: Recipe, bundle: DataBundle) -> tuple[Recipe, dict[str, s
     """
     errors: list[HfUnlearnError] = []
     try:
-        check_forget_groups(recipe.gate, bundle)
+        with about("gate.max_recovered_share_formats"):
+            check_forget_groups(recipe.gate, bundle)
     except RequestError as error:
         errors.append(error)
     added = _added_for_formats(recipe)
@@ -224,13 +226,17 @@ def fit_to_data(recipe: Recipe, bundle: DataBundle) -> tuple[Recipe, dict[str, s
         attacks, reasons = fitting(AttackSection(dict(recipe.attack), recipe.attack_tier, added=added), bundle)
     except RequestError as error:
         raise one_error([*errors, error]) from None
+    too_few = bool(errors)
     of_tier = set(tier_names(recipe.attack_tier)) if recipe.attack_tier else set()
     for name in recipe.gate.attacks:
         if name in attacks and (problem := too_few_groups(name, attacks[name], recipe.gate, bundle)):
             # What the recipe sets itself must not drop out of the verdict for it.
             by_tier = name in added or (name in of_tier and attacks[name] == ATTACKS.get(name).value())
             if not by_tier:
-                errors.append(RequestError(problem))
+                if not (too_few and lacks_the_same(attacks[name], recipe.gate, bundle)):
+                    refusal = RequestError(problem)
+                    refusal.key = "gate.max_recovered_share_attacks"
+                    errors.append(refusal)
                 continue
             reasons[name] = problem
             del attacks[name]
@@ -240,7 +246,8 @@ def fit_to_data(recipe: Recipe, bundle: DataBundle) -> tuple[Recipe, dict[str, s
         return recipe, reasons
     for control in recipe.controls:
         if lost := next((name for name in control.caught_by if name in reasons), None):
-            raise RequestError(f"the control {control.name} must be caught by {lost}, but {reasons[lost]}")
+            with about("controls"):
+                raise RequestError(f"the control {control.name} must be caught by {lost}, but {reasons[lost]}")
     judged = tuple(name for name in recipe.gate.attacks if name not in reasons)
     gate = dataclasses.replace(recipe.gate, attacks=judged)
     left_out = (*recipe.attack_left_out, *(name for name in reasons if name in added))

@@ -6,7 +6,7 @@ from ..attacks.base import Attack
 from ..data.example import DataBundle
 from ..errors import RequestError
 from ..verification.gate import Gate
-from ..verification.intervals import MIN_GROUPS, least_groups, least_limit
+from ..verification.intervals import MIN_GROUPS, least_limit, needed_groups
 
 
 def check_forget_groups(gate: Gate, bundle: DataBundle) -> None:
@@ -16,8 +16,8 @@ def check_forget_groups(gate: Gate, bundle: DataBundle) -> None:
         RequestError: Names the key, the number of groups there are, how many are needed, and the limit that would do.
     """
     limit = gate.max_recovered_share_formats
-    groups = len({row.group for row in bundle.forget.score})
-    needed = _needed(limit, gate)
+    groups = _groups(bundle)
+    needed = needed_groups(limit, gate.confidence)
     if needed is None:
         raise RequestError(
             "gate.max_recovered_share_formats is 0, and no number of facts can show that nothing at all is left: set "
@@ -45,16 +45,18 @@ def too_few_groups(name: str, attack: Attack, gate: Gate, bundle: DataBundle) ->
         bundle: The run's data.
     """
     limit = gate.max_recovered_share_attacks
-    everything, asked = len({row.group for row in bundle.forget.score}), attack.asked_groups(bundle)
-    needed = _needed(limit, gate)
+    everything, asked = _groups(bundle), attack.asked_groups(bundle)
+    needed = needed_groups(limit, gate.confidence)
     if needed is None:
         return "gate.max_recovered_share_attacks is 0, and no number of facts can show that nothing at all is left"
     if asked >= needed:
         return None
     ways = [f"raise attack.{name}.run_folds"] if everything >= needed and asked < everything else []
+    ways += [f"add {needed - everything} groups to the forget set"] if everything < needed else []
     would_do = least_limit(asked, gate.confidence)
     ways += [f"set gate.max_recovered_share_attacks to {would_do:g} or more"] if would_do else []
-    ways += [f"leave {name} out of gate.attacks"]
+    # As a value, because a recipe without the key judges all its attacks.
+    ways += [f"set gate.attacks to [{', '.join(each for each in gate.attacks if each != name)}]"]
     return (
         f"attack.{name} asks for facts of {asked} groups of {everything}, and {needed} are the least that can show a "
         f"recovered share of at most {limit:g} (gate.max_recovered_share_attacks): no model could pass; "
@@ -62,7 +64,21 @@ def too_few_groups(name: str, attack: Attack, gate: Gate, bundle: DataBundle) ->
     )
 
 
-def _needed(limit: float, gate: Gate) -> int | None:
-    """Groups that can show a limit, and that have an interval; ``None`` where no number can."""
-    least = least_groups(limit, gate.confidence)
-    return None if least is None else max(MIN_GROUPS, least)
+def lacks_the_same(attack: Attack, gate: Gate, bundle: DataBundle) -> bool:
+    """Whether the groups that :func:`check_forget_groups` asks for are enough for an attack too.
+
+    So it is where the attack asks about all facts and is allowed at least as much.
+
+    Args:
+        attack: Its settings.
+        gate: What is allowed.
+        bundle: The run's data.
+    """
+    for_attack = needed_groups(gate.max_recovered_share_attacks, gate.confidence)
+    for_all = needed_groups(gate.max_recovered_share_formats, gate.confidence)
+    asks_all = attack.asked_groups(bundle) == _groups(bundle)
+    return for_attack is not None and for_all is not None and asks_all and for_attack <= for_all
+
+
+def _groups(bundle: DataBundle) -> int:
+    return len({row.group for row in bundle.forget.score})

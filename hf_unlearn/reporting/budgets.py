@@ -17,7 +17,7 @@ _WORDS: Mapping[str, tuple[str, str]] = {
     "learning_rate": ("learning rate {}", ""),
     "learning_rates": ("learning rate {}", "learning rates {}"),
     "rates": ("learning rate {}", "learning rates {}"),
-    "gives_up_after": ("stopped after {} epoch without gain", "stopped after {} epochs without gain"),
+    "gives_up_after": ("given up after {} epoch without gain", "given up after {} epochs without gain"),
     "samples": ("{} sample of every answer", "{} samples of every answer"),
     "k": ("the best of {}", "the best of {}"),
     "shots": ("{} solved example before the question", "{} solved examples before the question"),
@@ -49,11 +49,17 @@ def setting_phrases(budget: Mapping[str, Any], plain: Plain) -> list[str]:
     told = []
     for key, (one, several) in _WORDS.items():
         value = budget.get(key)
-        if value in (None, [], ""):
+        if value in (None, [], "") or (key == "gives_up_after" and not _can_give_up(budget)):
             continue
         single = len(value) == 1 if isinstance(value, list | tuple) else value == 1
         told.append((one if single or not several else several).format(plain(value)))
     return told
+
+
+def _can_give_up(budget: Mapping[str, Any]) -> bool:
+    """Whether there are more epochs than an attacker waits for a gain; with fewer, no rate is ever given up."""
+    epochs = budget.get("epochs")
+    return not isinstance(epochs, int) or epochs > budget["gives_up_after"]
 
 
 def folds_phrase(budget: Mapping[str, Any], folds_run: int | None, plain: Plain) -> list[str]:

@@ -72,14 +72,19 @@ def anti_known_sentence(results: Results, model: str) -> str:
 
 
 def allowed_words(row: KnownFactsRow) -> str:
-    """How many known facts are allowed, for a table."""
+    """How many known facts are allowed, for a table: a number, or the p value by which fewer are too many."""
     if row.status == "failed" and not _is_over(row):
         return f"p {p_value(row.known_p)}"
     return "not judged" if row.allowed is None else str(row.allowed)
 
 
+def limit_phrase(row: KnownFactsRow) -> str:
+    """What one count is held against, within a sentence; ``not judged`` where it is held against nothing."""
+    return "not judged" if row.allowed is None and row.status != "failed" else bound_words([row])
+
+
 def bound_words(rows: Sequence[KnownFactsRow]) -> str:
-    """In brackets, what these counts are held against: the number that is allowed, or what chance makes."""
+    """What these counts are held against: the number that is allowed, or what chance makes."""
     allowed = sorted({row.allowed for row in rows if row.allowed is not None})
     if rows[0].status == "failed" and not all(map(_is_over, rows)):
         largest = max((row.known_p for row in rows if row.known_p is not None), default=None)
@@ -122,6 +127,6 @@ def _everywhere(rows: list[KnownFactsRow]) -> str:
 
 
 def _bound(row: KnownFactsRow) -> str:
-    if row.allowed is None and row.status != "failed":
+    if limit_phrase(row) == "not judged":
         return f" (not judged: a model that never knew shows about {show(row.by_chance, 1)})"
     return f" ({bound_words([row])})"

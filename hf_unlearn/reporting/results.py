@@ -243,6 +243,19 @@ class Results:
         found = self.score(model, transform, split, metric)
         return found.value if found else None
 
+    def floor(self, model: str, transform: str, split: str, metric: str | None) -> float | None:
+        """The score that stands for never having known: the 0 of a model's recovered share.
+
+        Without a never-knew model it is that of holdout facts: the target's, and after an attack, which teaches the
+        form of the answers, the attacked model's own (:class:`~hf_unlearn.verification.references.AttackFloor`). The
+        retain set has no such substitute.
+        """
+        if self.report.models.never_knew is not None:
+            return self.value("never_knew", transform, split, metric)
+        known = self.transform(transform)
+        asked = model if known is not None and known.kind == "attack" else "target"
+        return self.value(asked, transform, "holdout", metric) if split == "forget" else None
+
     def interval(self, model: str, transform: str, split: str, metric: str | None) -> Interval:
         """The interval of that mean, or ``None`` if it has none."""
         found = self.score(model, transform, split, metric)

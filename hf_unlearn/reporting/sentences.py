@@ -363,33 +363,6 @@ def outcome_sentences(results: Results) -> list[str]:
     return sentences
 
 
-_TO_TRY = {
-    "knowledge": "Knowledge is left or comes back: `robust: auto` if another method was used, otherwise up to three "
-    "times the learning rate, or more passes (num_train_epochs).",
-    "over-forgetting": "Right answers are avoided, which tells what was forgotten: a third of the learning rate, or "
-    "fewer passes.",
-    "utility": "Use is lost: a third of the learning rate, a larger retain_weight, more retain rows of the kind that "
-    "suffers, or texts that the target writes itself (data.keep_drawn).",
-    "marked rows": "The model gives away which rows were forgotten: stop at the level of holdout rows (fewer passes, "
-    "a bounded loss), and train no refusals on the forget set.",
-}
-
-
-def what_to_try(results: Results) -> list[str]:
-    """What usually mends what keeps the release candidate from passing; nothing where it passed.
-
-    Not where a control got a wrong verdict: then the verdict itself is not to be relied on.
-    """
-    outcomes = results.report.verdict.outcomes or ()
-    if results.wrong_controls or results.status == "passed":
-        return []
-    causes = {cause for each in outcomes if each.status == "failed" for cause in each.causes}
-    sentences = [words for cause, words in _TO_TRY.items() if cause in causes]
-    if any(each.status == "inconclusive" for each in outcomes):
-        sentences.append("Undecided is settled by more facts, more option draws (option_draws) or further wordings.")
-    return sentences
-
-
 def shortened(item: str) -> str:
     """A long list of names, cut for a terminal."""
     names = item.split(", ")

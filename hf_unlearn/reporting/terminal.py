@@ -10,7 +10,7 @@ from ..errors import printable
 from .earlier import earlier_entries, entry_sentence
 from .explanation import Explained, came_back_sentences, explained, pooled_sentence
 from .forgotten_rows import auc_words, forgotten_rows_sentence, limit_words, signals_words
-from .known_facts import allowed_words, anti_known_sentence, counts_to_show
+from .known_facts import anti_known_sentence, counts_to_show, limit_phrase
 from .results import Results, Subject, Transform
 from .sentences import (
     control_note,
@@ -19,8 +19,8 @@ from .sentences import (
     outcome_sentences,
     shortened,
     warning,
-    what_to_try,
 )
+from .to_try import what_to_try
 from .words import SPACE, metric_label, metric_phrase, percent, show, spelled
 
 if TYPE_CHECKING:
@@ -130,7 +130,7 @@ class _Printer:
             self._bullet(
                 self._mark(row.status),
                 f"{self.results.transform_label(row.transform)}: {row.known} of {row.n} by "
-                f"{metric_phrase(row.metric)}, allowed {allowed_words(row)} (by chance {show(row.by_chance, 1)}); "
+                f"{metric_phrase(row.metric)}, {limit_phrase(row)} (by chance {show(row.by_chance, 1)}); "
                 f"anti-known {row.anti_known} (by chance {show(row.anti_known_by_chance, 1)})",
             )
         anti = anti_known_sentence(self.results, release.name)

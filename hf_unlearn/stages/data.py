@@ -6,11 +6,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from ..data.checks import check_bundle, holding_forgotten
+from ..data.columns import Columns
 from ..data.example import EMPTY_SET, DataBundle, RowSet
 from ..data.planted import make_planted
 from ..data.repeats import repeats
 from ..data.sources import Source, load_source, scored_apart
-from ..errors import HfUnlearnError, RequestError, one_error
+from ..errors import HfUnlearnError, RequestError, about, one_error
 from ..recipe import Recipe
 from .earlier_rows import with_earlier
 from .known_rows import only_known
@@ -47,10 +48,12 @@ def load_data(
     data, target, begun = recipe.data, Target(recipe.model), begun or {}
     if data.planted is not None:
         recipe, told = settle_form(recipe, None, target, begun)
-        bundle = make_planted(data.planted)
+        with about("data.planted"):
+            bundle = make_planted(data.planted)
     elif data.world is not None:
         recipe, told = settle_form(recipe, None, target, begun)
-        bundle = make_world(data.world, _target(recipe, "data.world"), say)
+        with about("data.world"):
+            bundle = make_world(data.world, _target(recipe, "data.world"), say)
     else:
         main = {"forget": data.forget, "retain": data.retain, "holdout": data.holdout, "generic": data.generic}
         named = {(f"data.{name}", name): source for name, source in main.items() if source is not None}
@@ -79,7 +82,8 @@ def load_data(
 def _target(recipe: Recipe, key: str) -> TargetAnswers:
     if recipe.model.target is None:
         raise RequestError(f"{key} asks the target what it knows, and model.scratch builds one: name model.target")
-    return TargetAnswers.of(recipe)
+    with about("model.target"):
+        return TargetAnswers.of(recipe)
 
 
 def _without_unknown(recipe: Recipe, bundle: DataBundle) -> DataBundle:
@@ -89,13 +93,18 @@ def _without_unknown(recipe: Recipe, bundle: DataBundle) -> DataBundle:
     asking = {name: source for name, source in main.items() if source is not None and source.known is not None}
     if not asking:
         return bundle
-    target, notes = _target(recipe, f"data.{next(iter(asking))}.known"), []
+    first = f"data.{next(iter(asking))}.known"
+    with about(first):
+        target, notes = _target(recipe, first), []
     sets = {"forget": bundle.forget, "retain": bundle.retain}
     for name, source in asking.items():
-        if name in data.score:
-            raise RequestError(f"data.{name}.known: data.score.{name} names other rows to ask for: remove one of them")
-        assert source.known is not None
-        sets[name], told = only_known(sets[name], source.known, target, name)
+        with about(f"data.{name}.known"):
+            if name in data.score:
+                raise RequestError(
+                    f"data.{name}.known: data.score.{name} names other rows to ask for: remove one of them"
+                )
+            assert source.known is not None
+            sets[name], told = only_known(sets[name], source.known, target, name)
         notes.append(told)
     return replace(bundle, forget=sets["forget"], retain=sets["retain"], notes=tuple(notes))
 
@@ -125,7 +134,8 @@ def _load_sets(named: Mapping[tuple[str, str], Source]) -> dict[str, RowSet]:
     errors: list[HfUnlearnError] = []
     for (key, name), source in named.items():
         try:
-            loaded[key] = _load_set(source, name, key)
+            with about(key):
+                loaded[key] = _load_set(source, name, key)
         except HfUnlearnError as error:
             errors.append(error)
             if not isinstance(error, RequestError):
@@ -141,4 +151,15 @@ def _load_set(source: Source, name: str, key: str) -> RowSet:
             source = replace(source, known=None)
         return load_source(source, name)
     except RequestError as error:
-        raise RequestError(f"{key}: {error}") from error
+        with about(f"{key}.{_blamed(source, str(error))}"):
+            raise RequestError(f"{key}: {error}") from error
+
+
+def _blamed(source: Source, message: str) -> str:
+    """The key of a source that a message about it leads to: the one it begins with, a named column, or the file."""
+    named = {name: value for name, value in vars(source).items() if isinstance(value, str)}
+    first = message.partition(" ")[0].partition("=")[0]
+    if first in vars(source):
+        return first
+    columns = [name for name, value in named.items() if name in vars(Columns()) and f"column {value!r}" in message]
+    return columns[0] if columns else "path" if source.path else "dataset"

@@ -10,7 +10,7 @@ from typing import Any
 from ..data.earlier import without_earlier
 from ..data.example import DataBundle, Example, RowSet
 from ..data.sources import load_source
-from ..errors import RequestError
+from ..errors import RequestError, about
 from ..hub.report_source import report_in
 from ..hub.verified import load_report
 from ..recipe import EarlierSpec, ModelSpec, Recipe
@@ -48,8 +48,8 @@ def with_earlier(recipe: Recipe, bundle: DataBundle) -> DataBundle:
     if not recipe.data.earlier:
         return bundle
     earlier, notes = {}, list(bundle.notes)
-    for spec in recipe.data.earlier:
-        with located(spec.key):
+    for number, spec in enumerate(recipe.data.earlier):
+        with about(f"data.earlier.{number}"), located(spec.key):
             report = report_of(spec)
             earlier[spec.id], told = _rows(recipe, spec, report)
             notes += told

@@ -26,6 +26,7 @@ class Finding:
         where: ``file:line`` of the key, if known.
         mend: What to do, where the sentence does not say it.
         error: The error of a refusal.
+        section: The key whose check ended with it, where the error knew a closer one.
     """
 
     level: Level
@@ -34,6 +35,7 @@ class Finding:
     where: str | None = None
     mend: str | None = None
     error: HfUnlearnError | None = field(default=None, repr=False, compare=False)
+    section: str = field(default="", repr=False, compare=False)
 
     def line(self) -> str:
         """In one line: where, what, and the mend."""
@@ -66,8 +68,8 @@ class Findings:
         return any(finding.level == "refuse" for finding in self._found)
 
     def of(self, key: str) -> list[Finding]:
-        """Refusals about one key of the recipe."""
-        return [finding for finding in self._found if finding.key == key and finding.level == "refuse"]
+        """Refusals that a check of one key of the recipe ended with."""
+        return [finding for finding in self._found if finding.section == key and finding.level == "refuse"]
 
     def check(self, key: str, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | None:
         """Call a check; what it raises for the user is a refusal.
@@ -88,15 +90,23 @@ class Findings:
             return None
 
     def refuse(self, key: str, error: HfUnlearnError) -> None:
-        """Add a refusal, unless the same was found before."""
+        """Add a refusal, unless the same was found before; an error that knows its key better is placed by that."""
         for each in getattr(error, "errors", (error,)):
             if str(each) not in [finding.sentence for finding in self._found]:
-                self._found.append(Finding("refuse", key, str(each), self._where(key), error=each))
+                known = each.key or key
+                self._found.append(Finding("refuse", known, str(each), self._where(known), error=each, section=key))
 
-    def add(self, level: Level, key: str, sentence: str, mend: str | None = None) -> None:
-        """Add something that is no refusal of a check's."""
-        error = RequestError(sentence + (f": {mend}" if mend else "")) if level == "refuse" else None
-        self._found.append(Finding(level, key, sentence, self._where(key), mend, error))
+    def add(
+        self,
+        level: Level,
+        key: str,
+        sentence: str,
+        mend: str | None = None,
+        kind: type[HfUnlearnError] = RequestError,
+    ) -> None:
+        """Add something that is no refusal of a check's; a refusal is an error of this kind."""
+        error = kind(sentence + (f": {mend}" if mend else "")) if level == "refuse" else None
+        self._found.append(Finding(level, key, sentence, self._where(key), mend, error, key))
 
     def raise_refusals(self) -> None:
         """Raise the only refusal, or all of them as one error.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,13 @@ from transformers import PreTrainedTokenizerBase
 
 from ..data.encoding import EncodedRow, encode_row
 from ..data.example import DataBundle, Example
+from ..errors import about
 from ..evaluation.metrics import METRICS
+from ..evaluation.spec import SetRequest, set_requests
 from ..models.loading import DTYPES
 from ..models.scratch import ScratchSpec
 from ..planning.advice import Retraining
+from ..planning.disk import small_bytes
 from ..planning.machines import this_machine
 from ..planning.memory import Strategy
 from ..planning.run_plan import Asked, PlanInput
@@ -30,12 +34,13 @@ from ..trainer.launch import asks_for_deepspeed, asks_for_fsdp
 from .built_models import built_folder
 from .context import RunContext
 from .earlier_rows import request_bundle
+from .evaluate import further_needs
 from .measured import measured_in, request_seconds
 from .models import NEVER_KNEW_SEED, scratch_rows, tokenizer_texts
 from .plans import control_part, part_spec, training_settings
 from .publish import published_formats
 from .retain_rows import named_rows
-from .units import RUN_FILE
+from .units import MANIFEST, RUN_FILE
 
 
 def launched() -> Devices:
@@ -94,17 +99,18 @@ def trainings_of(context: RunContext, model: Any, encode: Encoder) -> dict[str, 
         rows = [encode(row) for row in forget]
         return TrainingInput(name, training_settings(context, settings), recipe.seed, rows, kept, model, shared)
 
-    found = {
-        f"methods.{number}": run(method.name, method.settings, bundle.forget.train, retain)
-        for number, method in enumerate(recipe.methods)
-        if method.checkpoint is None
-    }
+    found = {}
+    for number, method in enumerate(recipe.methods):
+        if method.checkpoint is None:
+            with about(f"methods.{number}"):
+                found[f"methods.{number}"] = run(method.name, method.settings, bundle.forget.train, retain)
     for number, control in enumerate(recipe.controls):
         if control.kind not in UNTRAINED_CONTROLS:
-            for key, name, settings, part in _phases(control):
-                rows = part.training_rows(bundle)
-                kept = [encode(row) for row in rows.retain.train]
-                found[f"controls.{number}.{key}"] = run(name, settings, rows.forget.train, kept)
+            with about(f"controls.{number}"):
+                for key, name, settings, part in _phases(control):
+                    rows = part.training_rows(bundle)
+                    kept = [encode(row) for row in rows.retain.train]
+                    found[f"controls.{number}.{key}"] = run(name, settings, rows.forget.train, kept)
     return found
 
 
@@ -134,6 +140,7 @@ def plan_input(
     trainings: Mapping[str, TrainingInput],
     devices: Devices,
     retrain_tokens: float | None = None,
+    target: Path | None = None,
 ) -> PlanInput:
     """Everything that a plan is made of.
 
@@ -144,6 +151,7 @@ def plan_input(
         trainings: From :func:`trainings_of`.
         devices: What the run is on.
         retrain_tokens: Tokens that the target's training went through, as the user says.
+        target: Folder of the target's configuration and tokenizer, for their size.
     """
     recipe = context.recipe
     methods = [method.name for method in recipe.methods]
@@ -165,12 +173,16 @@ def plan_input(
         built=built,
         formats=context.formats,
         published=() if recipe.is_audit else published_formats(recipe),
+        requests=partial(_requests, recipe),
+        fluency_tokens=recipe.evaluate.fluency_tokens,
         metrics_generate=recipe.evaluate.max_new_tokens if generates else 0,
         attacks=context.attacks,
         dtype=saved_dtype(context, model),
         workers=workers,
         earlier={each.id: _asked(context, each) for each in recipe.data.earlier},
         methods=methods,
+        tokenizer=0 if target is None else small_bytes(target),
+        trained=frozenset(each.name for each in trainings.values() if _is_trained(context, each.name)),
         retraining=None if recipe.is_audit else _retraining(context, retrain_tokens),
         measured=measured_in(context.output_dir, methods),
         earlier_request=_request_before(recipe, workers),
@@ -225,7 +237,16 @@ def saved_dtype(context: RunContext, model: Any) -> str:
     return named if named in DTYPES else own if own in DTYPES else "float32"
 
 
+def _requests(recipe: Recipe, sets: Mapping[str, Sequence[Example]]) -> dict[str, SetRequest]:
+    """What a run's records of these sets hold."""
+    return set_requests(sets, recipe.evaluate, further_needs(sets))
+
+
+def _is_trained(context: RunContext, name: str) -> bool:
+    return (context.folder("train", name) / MANIFEST).is_file()
+
+
 def folders_of(output_dir: Path) -> list[Path]:
-    """Where a run's weights lie, to know how much of them is there already."""
-    names = ("train", "export", "attack", "references", "publish")
-    return [output_dir / name for name in names] + sorted(output_dir.glob("publish-*"))
+    """Where a run's files lie, also unfinished ones, to know how much of them is there already."""
+    names = ("train", "export", "evaluate", "attack", "references", "verify", "publish", "publish-*")
+    return [folder for name in names for each in (name, f"{name}.partial") for folder in output_dir.glob(each)]

@@ -21,7 +21,7 @@ from ..attacks.composed import after_of, bare
 from ..attacks.retraining_settings import RetrainingSettings
 from ..data.encoding import check_chat_template, encode_row, encode_rows, load_tokenizer
 from ..data.example import DataBundle
-from ..errors import MissingExtraError, RequestError, first_line
+from ..errors import EnvironmentFailure, MissingExtraError, RequestError, first_line
 from ..evaluation.suites.harness import check_harness
 from ..models.foreign import UNUSABLE_CONFIG
 from ..models.limits import refuse_unknown_ids
@@ -187,7 +187,7 @@ def check_target(context: RunContext, folder: Path, request: Request, findings: 
         findings.check(key, check_training, each)
     if findings.refused or request.devices is None:
         return None
-    return _plan(context, request, findings, (model, encode, trainings))
+    return _plan(context, request, findings, (folder, model, encode, trainings))
 
 
 def settle_attacks(context: RunContext, model: Any, encode: Encoder, request: Request, findings: Findings) -> None:
@@ -204,19 +204,22 @@ def settle_attacks(context: RunContext, model: Any, encode: Encoder, request: Re
     for name, attack in settled.items():
         check_attack_libraries(name, attack)
     context.recipe = replace(context.recipe, attack=settled)
-    context.bundle = replace(context.bundle, notes=(*context.bundle.notes, *told))
-    for sentence in told:
-        findings.add("note", "attack", sentence)
+    context.bundle = replace(context.bundle, notes=(*context.bundle.notes, *(f"{each.decision}." for each in told)))
+    for each in told:
+        findings.add("note", "attack", str(each))
 
 
 def _plan(
-    context: RunContext, request: Request, findings: Findings, seen: tuple[Any, Encoder, dict[str, TrainingInput]]
+    context: RunContext,
+    request: Request,
+    findings: Findings,
+    seen: tuple[Path, Any, Encoder, dict[str, TrainingInput]],
 ) -> RunPlan | None:
-    model, encode, trainings = seen
+    folder, model, encode, trainings = seen
     devices = request.devices
     assert devices is not None  # asked before
     try:
-        given = plan_input(context, model, encode, trainings, devices, request.retrain_tokens)
+        given = plan_input(context, model, encode, trainings, devices, request.retrain_tokens, folder)
         plan = make_plan(given, devices, free_bytes(request.output_dir))
     except RequestError as error:  # the run itself may well be possible
         findings.add("warn", "model.target", f"memory and time cannot be planned: {error}")
@@ -244,6 +247,7 @@ def check_memory(plan: RunPlan, findings: Findings, refuses: bool) -> None:
             f"{stage.stage} {stage.what} needs about {size(stage.memory.peak)} of memory, and {plan.machine} has "
             f"{size(plan.machine_memory)}",
             stage.mend or "use a device with more memory, or a smaller model",
+            EnvironmentFailure,
         )
 
 
@@ -254,15 +258,16 @@ def check_disk(plan: RunPlan, findings: Findings, written: int, refuses: bool) -
         plan: What the run writes in all.
         findings: Gets what is found.
         written: Bytes of it that are there already.
-        refuses: Whether too little is refused; otherwise it is a warning.
+        refuses: Whether what is surely too little is refused; otherwise it is a warning.
     """
     needed = plan.disk - written
     if plan.disk_free is not None and needed > plan.disk_free:
         findings.add(
-            "refuse" if refuses else "warn",
+            "refuse" if refuses and plan.least_disk - written > plan.disk_free else "warn",
             "",
             f"the run writes about {size(needed)}, and {size(plan.disk_free)} of the disk are free",
             "free some, choose another --output-dir, or take fewer formats or checkpoints (save_total_limit)",
+            EnvironmentFailure,
         )
 
 

@@ -201,6 +201,7 @@ def environment(context: RunContext) -> dict[str, Any]:
 
 
 def method_settings(context: RunContext, name: str) -> dict[str, Any]:
+    """What a method was given, and what its training took and found; of a checkpoint on the Hub, which one it is."""
     training = context.folder("train", name) / METRICS_FILE
     method = context.recipe.method(name)
     settings = completed(method.settings)
@@ -210,6 +211,8 @@ def method_settings(context: RunContext, name: str) -> dict[str, Any]:
         metrics = json.loads(training.read_text(encoding="utf-8"))
         settings["steps_taken"] = metrics.get("steps")
         settings["stepping"] = metrics.get("stepping", "fp32")
+        if (found := metrics.get("learning_rate")) is not None:
+            settings["found_learning_rate"] = found["rate"]
     return settings
 
 

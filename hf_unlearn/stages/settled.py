@@ -18,7 +18,7 @@ from ..data.encoding import load_tokenizer
 from ..data.example import DataBundle, RowSet
 from ..data.form import FormDecision, Kind, decide_form
 from ..data.sources import prompt_column
-from ..errors import RequestError
+from ..errors import RequestError, about
 from ..models.own_dtype import own_dtype
 from ..recipe import ModelSpec, Recipe
 from .models import fetch_target
@@ -42,16 +42,19 @@ class Target:
     @cached_property
     def folder(self) -> Path:
         """A folder with its configuration and tokenizer, perhaps without its weights."""
-        return fetch_target(self.spec, weights=False)
+        with about("model.target"):
+            return fetch_target(self.spec, weights=False)
 
     def whole(self) -> Path:
         """The folder with its weights."""
-        return fetch_target(self.spec)
+        with about("model.target"):
+            return fetch_target(self.spec)
 
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase | None:
         """Its tokenizer; ``None`` where the target is built from the data."""
-        return None if self.spec.target is None else load_tokenizer(str(self.folder))
+        with about("model.target"):
+            return None if self.spec.target is None else load_tokenizer(str(self.folder))
 
 
 def settle_form(recipe: Recipe, forget: RowSet | None, target: Target, begun: Begun) -> tuple[Recipe, list[str]]:
@@ -99,7 +102,8 @@ def settle_dtype(recipe: Recipe, target: Target, begun: Begun) -> tuple[Recipe, 
     if recipe.model.dtype != "auto":
         return recipe, []
     kept = _before(begun, "model", "dtype")
-    dtype, why = own_dtype(target.folder, target.whole), "the target's own type"
+    with about("model.target"):
+        dtype, why = own_dtype(target.folder, target.whole), "the target's own type"
     if kept is not None and kept != dtype:
         dtype, why = kept, _KEPT
     told = f"Models are scored and saved in {dtype} (model.dtype: auto): {why}."

@@ -8,7 +8,7 @@ that for the smallest of their devices.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from ..attacks.base import Attack
@@ -31,6 +31,22 @@ Decisions = Mapping[str, Any]
 """``tuning``, ``lora_rank``, ``optimizer`` and ``sharded`` by the attack's name; learning rates follow from these."""
 
 
+@dataclass(frozen=True)
+class Settled:
+    """What one attack trains.
+
+    Attributes:
+        decision: It, without a word of the machine, so that reports and cards say the same wherever a run is resumed.
+        why: Why, on this machine.
+    """
+
+    decision: str
+    why: str
+
+    def __str__(self) -> str:
+        return f"{self.decision}: {self.why}"
+
+
 def settle_tuning(
     attacks: Mapping[str, Attack],
     bundle: DataBundle,
@@ -39,7 +55,7 @@ def settle_tuning(
     machine: Machine,
     before: Decisions,
     processes: int = 1,
-) -> tuple[dict[str, Attack], list[str]]:
+) -> tuple[dict[str, Attack], list[Settled]]:
     """Attacks that say what they train. All processes of a launch call this together.
 
     Args:
@@ -52,13 +68,13 @@ def settle_tuning(
         processes: Of the launch, which can share a job.
 
     Returns:
-        The attacks without an ``auto``, and each decision as a sentence.
+        The attacks without an ``auto``, and each decision.
 
     Raises:
         RequestError: Adapters do not fit the model, or an optimizer does not fit the machine.
         EnvironmentFailure: A library is missing or too old.
     """
-    settled, told = dict(attacks), []
+    settled, told = dict(attacks), list[Settled]()
     unsettled = {name: settings for name, settings in _retraining(attacks).items() if settings.tuning == "auto"}
     if unsettled:
         machine = replace(machine, memory=_smallest(machine))
@@ -75,7 +91,7 @@ def settle_tuning(
                 choice = _decide(settings, here, longest_row(bare(attack), bundle, encode), machine)
                 decided, why = choice.settings, _why(choice, machine.memory)
             settled[name] = _with_settings(attacks[name], decided)
-            told.append(f"attack.{name}.tuning: auto is {trained_by(decided)}: {why}")
+            told.append(Settled(f"attack.{name}.tuning: auto is {trained_by(decided)}", why))
     for name, settings in _retraining(settled).items():
         check_device(settings.steps.optimizer, f"attack.{name}", accelerator=machine.accelerator)
     return settled, told

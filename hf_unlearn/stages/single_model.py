@@ -225,8 +225,8 @@ def settle_attacks(run: SingleRun, *, keeps: bool) -> None:
         kept.get("attack", {}),
         world_size(),
     )
-    for sentence in told:
-        context.progress.say(sentence)
+    for each in told:
+        context.progress.say(str(each))
     if told and keeps and run.is_main:
         kept["attack"] = {**kept.get("attack", {}), **decisions(settled, context.attacks)}
         write_atomically(marker, json.dumps(kept))

@@ -137,6 +137,10 @@ class UnlearnConfig(TrainingArguments):
             Maximum number of tokens in a forward pass, padding included. A larger micro-batch is run in slices of rows
             of similar length, one backward pass each, with the same gradient up to rounding. By default 512 on a CPU
             and 16384 on an accelerator. Not used with FSDP and DeepSpeed, nor if parts need passes of their own.
+        padding_free (`bool`, *optional*, defaults to `False`):
+            Whether the rows of a pass lie end to end in one sequence in place of being padded, with attention row by
+            row: the same gradient up to rounding, in less time on a CPU. `pass_tokens` counts no padding then. For
+            models with `sdpa` attention; not with FSDP and DeepSpeed.
         stepping (`str`, *optional*, defaults to `"fp32"`):
             Precision that weights are kept in between steps: `"fp32"`, `"bf16"` (the model and every step are rounded
             to the nearest bfloat16 number, so that small steps are lost), or `"bf16-stochastic"` (rounded up or down
@@ -300,6 +304,13 @@ class UnlearnConfig(TrainingArguments):
         metadata={
             "help": "Maximum number of tokens in a forward pass, padding included. Larger micro-batches run in slices "
             "of similar length. By default 512 on a CPU and 16384 on an accelerator."
+        },
+    )
+    padding_free: bool = field(
+        default=False,
+        metadata={
+            "help": "Whether rows lie end to end in place of being padded, with attention row by row: the same "
+            "gradient up to rounding, in less time on a CPU."
         },
     )
     stepping: str = field(

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from itertools import accumulate
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +17,7 @@ from ..errors import RequestError
 from ..losses.base import IGNORED, LabelScores, label_positions
 from ..models.decoder import cut_after, decoder_layers, watched_layers
 from ..models.head import narrowed_head, output_head
+from .padding_free import Packed
 
 
 @dataclass(frozen=True)
@@ -102,7 +104,7 @@ def _spans(counts: Sequence[int]) -> list[tuple[int, int]]:
 
 
 def forward_labels(
-    model: nn.Module, inner: nn.Module, batch: Mapping[str, Tensor] | PaddedRows, wanted: Wanted = LOGITS
+    model: nn.Module, inner: nn.Module, batch: Mapping[str, Tensor] | PaddedRows | Packed, wanted: Wanted = LOGITS
 ) -> LabelForward:
     """Run the model on a batch.
 
@@ -112,10 +114,16 @@ def forward_labels(
     Args:
         model: The model as the training loop calls it, possibly wrapped.
         inner: The model inside it (or the same one).
-        batch: ``input_ids``, ``attention_mask`` and ``labels`` (unshifted), each ``[batch, time]``, right-padded.
+        batch: ``input_ids``, ``attention_mask`` and ``labels`` (unshifted), each ``[batch, time]``, right-padded;
+            or packed rows, for a model that attends row by row.
         wanted: What is computed; either logits or at least one layer.
     """
-    labels = batch["labels"]
+    inputs: dict[str, Any]
+    if isinstance(batch, Packed):
+        inputs, labels = batch.inputs, batch.labels
+    else:
+        inputs = {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"]}
+        labels = batch["labels"]
     positions = label_positions(labels)
     # If no loss uses logits, nothing at all reaches the head.
     seen = positions if wanted.logits else torch.zeros_like(positions)
@@ -128,13 +136,16 @@ def forward_labels(
         return states[positions.to(states.device)]
 
     with narrowed_head(output_head(inner), seen) as taken, watched_layers(layers, at_labels) as hidden, cut:
-        output = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], use_cache=False)
+        output = model(**inputs, use_cache=False)
     if len(taken) != 1 or output.logits.shape[:-1] != taken[0].shape[:-1]:
         raise RequestError(f"{type(model).__name__} does not compute its logits by one call of its output head")
     rows, times = positions.nonzero(as_tuple=True)
     router = getattr(output, "aux_loss", None)
     logits = output.logits if wanted.logits else None
-    return LabelForward(logits, taken[0], hidden, labels[rows, times + 1], rows, len(labels), router)
+    predicted, n_rows = labels[rows, times + 1], len(labels)
+    if isinstance(batch, Packed):
+        rows, n_rows = batch.rows[times], len(batch.lengths)
+    return LabelForward(logits, taken[0], hidden, predicted, rows, n_rows, router)
 
 
 def join(batches: Sequence[PaddedRows], pad_token_id: int) -> dict[str, Tensor]:

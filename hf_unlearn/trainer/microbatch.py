@@ -7,6 +7,7 @@ activations of one slice at a time. Small slices starve a GPU, so only large mic
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Iterator, Sequence
 from typing import Any, cast
@@ -52,6 +53,27 @@ def cut_by_length(inputs: dict[str, PaddedRows], most: int) -> list[dict[str, Pa
             slices.append([])
         slices[-1].append(unit)
     return [_slice(inputs, units) for units in slices]
+
+
+def cut_by_tokens(inputs: dict[str, PaddedRows], most: int) -> list[dict[str, PaddedRows]]:
+    """As few slices of a micro-batch as have about so many tokens, padding not counted, all about equally full.
+
+    Args:
+        inputs: The micro-batch.
+        most: Tokens of a slice, which its last row may exceed.
+
+    Returns:
+        Slices that contain every row once, with empty splits left out.
+    """
+    units = sorted(_units(inputs), key=lambda unit: unit[2], reverse=True)
+    sizes = [unit[2] * _rows(inputs, [unit]) for unit in units]
+    slices: list[list[Unit]] = [[] for _ in range(math.ceil(sum(sizes) / most))]
+    filled = [0] * len(slices)
+    for unit, size in zip(units, sizes, strict=True):
+        emptiest = filled.index(min(filled))
+        slices[emptiest].append(unit)
+        filled[emptiest] += size
+    return [_slice(inputs, chosen) for chosen in slices if chosen]
 
 
 def _units(inputs: dict[str, PaddedRows]) -> list[Unit]:

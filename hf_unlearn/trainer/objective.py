@@ -16,12 +16,14 @@ import torch
 from torch import Tensor, nn
 
 from ..data.pairing import PaddedRows, PairedRows, pad_rows
+from ..errors import RequestError
 from ..losses.base import LabelScores, Loss, LossSum, label_positions
 from ..models.sharding import gathered_in_turn, reshard, taken_over
 from ..robust.base import TERMS, TermName, TrainingPart
 from .config import UnlearnConfig
 from .finite import check_finite
 from .forward import LabelForward, Wanted, forward_labels, join
+from .padding_free import attends_row_by_row, check_same, pack
 from .parts import loss_of_step, steps_of_run, term_factors
 from .references import Reference, evaluating, in_batches, on_device
 
@@ -196,6 +198,9 @@ class Objective:
     def forward(self, model: nn.Module, inputs: Mapping[str, PaddedRows], wanted: Wanted) -> dict[str, LabelForward]:
         """One forward pass over some splits of a batch."""
         inner = self.accelerator.unwrap_model(model)
+        if attends_row_by_row(inner):
+            packed = forward_labels(model, inner, pack(list(inputs.values())), wanted)
+            return dict(zip(inputs, packed.split([len(rows["labels"]) for rows in inputs.values()]), strict=True))
         if len(inputs) == 1:
             ((split, rows),) = inputs.items()
             return {split: forward_labels(model, inner, rows, wanted)}
@@ -288,6 +293,26 @@ class Objective:
         if sharding and not torch.is_grad_enabled():
             reshard(called)
         return found
+
+    def check_packed(self, batch: PaddedRows) -> None:
+        """Hold packed rows against padded ones; the model attends row by row.
+
+        Args:
+            batch: A few rows.
+
+        Raises:
+            RequestError: The model does not compute them as it does padded rows, or takes none.
+        """
+        model, placed = self.model(), self.placed(batch)
+        name = type(model).__name__
+        with torch.no_grad(), evaluating(model), self.accelerator.autocast():
+            padded = forward_labels(model, model, placed)
+            try:
+                packed = forward_labels(model, model, pack([placed]))
+            except TypeError as error:
+                raise RequestError(f"padding_free: {name} takes no packed rows ({error}): leave it out") from error
+        assert packed.logits is not None and padded.logits is not None  # both were wanted
+        check_same(name, packed.logits, padded.logits)
 
     def placed(self, batch: PaddedRows) -> PaddedRows:
         """The batch on the device that computes."""

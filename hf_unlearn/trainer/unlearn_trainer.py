@@ -27,7 +27,7 @@ from transformers import (
 
 from .._compat import PREFIX_CHECKPOINT_DIR, TRAINING_ARGS_NAME, TrainOutput
 from ..data.encoding import EncodedRow, TextFormat
-from ..data.pairing import PaddedRows, PairedCollator, PairedRows
+from ..data.pairing import PaddedRows, PairedCollator, PairedRows, pad_rows
 from ..errors import RequestError
 from ..models.adapters import check_adapters, merged
 from ..models.ends import spread
@@ -60,7 +60,7 @@ from .finite import check_weights
 from .forward import LabelForward
 from .label_fall import LabelFall, LabelSums, fell_by, label_sums, rows_looked_at
 from .launch import check_devices, check_launch, warn_of_slow_bf16
-from .microbatch import LengthGroupedPairs, cut_by_length, tokens_of_a_pass
+from .microbatch import LengthGroupedPairs, cut_by_length, cut_by_tokens, tokens_of_a_pass
 from .model_setup import (
     check_layers,
     check_optimizer_saved,
@@ -77,6 +77,7 @@ from .model_setup import (
     tokenizer_of,
 )
 from .objective import Objective
+from .padding_free import row_by_row
 from .parts import arranged, check_steps, drawn_rows, load_parts, save_parts, save_shards, steps_of_run
 from .rate_search import MOST_ROWS, FoundRate, Tried, find_rate, read_found
 from .rate_trials import check_search, mean_logp, put_back, trial_settings
@@ -278,6 +279,9 @@ class UnlearnTrainer(ScoringTrainer):
         check_launch(self.args, self.accelerator)
         check_parts(self.parts, self.accelerator, self.args)
         check_steps(args, len(self.train_dataset))
+        if args.padding_free and taken_over(self.accelerator):
+            kind = self.accelerator.distributed_type.value
+            raise RequestError(f"padding_free: not with {kind}, which runs each micro-batch as it is: leave it out")
 
     # ---- Before the first step ----
 
@@ -299,6 +303,10 @@ class UnlearnTrainer(ScoringTrainer):
         if resume_from_checkpoint is None:
             resume_from_checkpoint = self.args.resume_from_checkpoint
         self.resumed_from = chosen_checkpoint(resume_from_checkpoint, self.args.output_dir)
+        with row_by_row(self.objective.model()) if self.args.padding_free else nullcontext():
+            return self._train(resume_from_checkpoint, trial, ignore_keys_for_eval)
+
+    def _train(self, resume_from_checkpoint: str | bool | None, trial: Any, ignore_keys_for_eval: Any) -> TrainOutput:
         if not self._is_prepared:
             if self.resumed_from is not None:
                 check_optimizer_saved(self.resumed_from)
@@ -357,6 +365,9 @@ class UnlearnTrainer(ScoringTrainer):
         if self._lowers_answers:
             looked_at = rows_looked_at(self.forget_rows)
             self._before = label_sums(looked_at, self.rows_in_order(looked_at), target.forward)
+        if self.args.padding_free:
+            few = [*self.forget_rows[:2], self.forget_rows[0]]
+            self.objective.check_packed(pad_rows(few, range(len(few)), self.pad_token_id))
         # Parts may ask for the forget loss, so what it compares with comes first.
         self.references.take_forget(target, self._forget_losses)
         context = self.training_context(resuming)
@@ -534,7 +545,8 @@ class UnlearnTrainer(ScoringTrainer):
         slices = [inputs]
         if num_items_in_batch is not None and not taken_over(self.accelerator):
             most = tokens_of_a_pass(self.args.pass_tokens, self.args.device)
-            slices = cut_by_length(self.objective.splits_that_count(inputs), most)
+            cut = cut_by_tokens if self.args.padding_free else cut_by_length
+            slices = cut(self.objective.splits_that_count(inputs), most)
         losses = []
         with self.objective.in_slices(inputs):
             for number, one in enumerate(slices, start=1):

@@ -284,6 +284,20 @@ def least_groups(threshold: float, confidence: float) -> int | None:
     return math.ceil(math.log((1 - confidence) / 2) / math.log1p(-threshold))
 
 
+def needed_groups(threshold: float, confidence: float) -> int | None:
+    """Groups of facts that can show a share of at most ``threshold``, and of which there is an interval at all.
+
+    Args:
+        threshold: Largest allowed share.
+        confidence: Level of the two-sided interval.
+
+    Returns:
+        The larger of :func:`least_groups` and :data:`MIN_GROUPS`; ``None`` for a threshold of zero.
+    """
+    least = least_groups(threshold, confidence)
+    return None if least is None else max(MIN_GROUPS, least)
+
+
 def least_limit(groups: int, confidence: float) -> float | None:
     """The smallest limit, in whole hundredths, that so many groups of facts can show: see :func:`least_groups`.
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from ..errors import RequestError
 from .forgotten_rows import ForgottenRowsRow, judge_forgotten_rows
 from .gate import Gate, left_out_sentences, metrics_under
-from .intervals import Bootstrap, least_groups
+from .intervals import Bootstrap, needed_groups
 from .outcomes import TransformOutcome, outcomes_of
 from .recovered import Limits, RecoveredRow, ShareMeter, judged, reported
 from .references import (
@@ -321,6 +321,6 @@ def _notes(
         yield f"Not judged because the set has none of it: {', '.join(not_there)}."
     yield from floors.notes(table)
     allowed = gate.max_recovered_share_formats
-    least = least_groups(allowed, gate.confidence)
+    least = needed_groups(allowed, gate.confidence)
     if least is not None:
         yield f"At least {least} groups of facts are needed to show a recovered share of at most {allowed:.2f}."

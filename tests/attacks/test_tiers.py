@@ -16,7 +16,7 @@ from hf_unlearn.attacks.relearn import RelearnAll
 from hf_unlearn.attacks.rtt import RTT
 from hf_unlearn.data.example import EMPTY_SET, DataBundle, RowSet
 from hf_unlearn.data.planted import PlantedSpec, make_planted
-from hf_unlearn.errors import RequestError
+from hf_unlearn.errors import RequestError, SeveralErrors
 from hf_unlearn.recipe.attacks import fit_to_data
 
 GATE = "gate: {max_recovered_share_formats: 0.2}\n"
@@ -101,7 +101,7 @@ def test_an_attack_that_asks_for_too_few_groups_to_be_judged_is_refused_before_a
     assert str(refused.value) == (
         "attack.rtt asks for facts of 16 groups of 20, and 17 are the least that can show a recovered share of at "
         "most 0.2 (gate.max_recovered_share_attacks): no model could pass; raise attack.rtt.run_folds, or set "
-        "gate.max_recovered_share_attacks to 0.21 or more, or leave rtt out of gate.attacks"
+        "gate.max_recovered_share_attacks to 0.21 or more, or set gate.attacks to []"
     )
     for enough, overrides in (
         ("{rtt: {folds: 5}}", ()),
@@ -114,8 +114,37 @@ def test_an_attack_that_asks_for_too_few_groups_to_be_judged_is_refused_before_a
 
 def test_of_fewer_than_ten_groups_no_limit_would_do(tmp_path, by_author):
     recipe = recipe_of(tmp_path, SMALL + GATE + "attack: {rtt: {folds: 5, run_folds: 2}}\n")
-    with pytest.raises(RequestError, match=r"8 groups of 20.*run_folds, or leave rtt out of gate\.attacks$"):
+    with pytest.raises(RequestError, match=r"8 groups of 20.*run_folds, or set gate\.attacks to \[\]$"):
         fit_to_data(recipe, by_author)
+
+
+def test_of_too_few_groups_an_attack_says_what_the_forget_set_lacks_only_where_it_lacks_more(tmp_path, by_author):
+    """What it says can be done as it is written: the recipe has no gate.attacks."""
+    few = {f"author-{number}" for number in range(12)}
+    rows = (
+        tuple(row for row in part if row.group in few) for part in (by_author.forget.train, by_author.forget.score)
+    )
+    small = replace(by_author, forget=RowSet(*rows))
+    attack = "attack: {prune: , rtt: {folds: 4}}\n"
+    same = SMALL + "gate: {max_recovered_share_formats: 0.2, max_recovered_share_attacks: 0.2}\n" + attack
+    with pytest.raises(RequestError) as refused:
+        fit_to_data(recipe_of(tmp_path, same), small)
+    assert not isinstance(refused.value, SeveralErrors)
+    assert "add 5 groups to the forget set, or set it to 0.27 or more" in str(refused.value)
+
+    loose = SMALL + "gate: {max_recovered_share_formats: 0.3, max_recovered_share_attacks: 0.2}\n" + attack
+    with pytest.raises(SeveralErrors) as refused:
+        fit_to_data(recipe_of(tmp_path, loose), small)
+    assert [str(error).split("no model could pass; ")[1] for error in refused.value.errors] == [
+        "add 5 groups to the forget set, or set gate.max_recovered_share_attacks to 0.27 or more, or set gate.attacks "
+        f"to [{other}]"
+        for other in ("rtt", "prune")
+    ]
+    assert fit_to_data(recipe_of(tmp_path, loose, "gate.attacks=[]"), small)[1] == {}
+
+    part = same.replace("folds: 4", "folds: 4, run_folds: 1").replace("prune: , ", "")
+    with pytest.raises(SeveralErrors, match=r"rtt asks for facts of 3 groups of 12, and 17 are the least"):
+        fit_to_data(recipe_of(tmp_path, part), small)
 
 
 @pytest.mark.parametrize(

@@ -118,9 +118,58 @@ def test_rows_that_cannot_be_read_are_told_for_every_set(tmp_path, capsys):
 def test_a_disk_that_is_too_small_is_refused_before_anything_starts(recipe, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("hf_unlearn.stages.preflight.free_bytes", lambda folder: 500)
     out = tmp_path / "out"
-    assert main(["run", str(recipe), "--output-dir", str(out), "--workers", "0"]) == 2
+    assert main(["run", str(recipe), "--output-dir", str(out), "--workers", "0"]) == 3
     told = capsys.readouterr().err
     assert "500 bytes of the disk are free" in told and "save_total_limit" in told and not (out / "train").exists()
+
+
+def on_disk(folder: Path) -> int:
+    """Bytes in whole blocks, as ``du`` counts them."""
+    return sum(512 * each.lstat().st_blocks for each in (folder, *folder.rglob("*")))
+
+
+def test_the_planned_disk_is_what_a_finished_run_takes_and_at_most_a_half_more(recipe, finished, tmp_path, capsys):
+    assert plan(recipe, "--output-dir", str(tmp_path / "out"), "--json") == 0
+    stages = json.loads(capsys.readouterr().out)["plan"]["stages"]
+    folders = {
+        "train": ["train"],
+        "export": ["export", "references/export"],
+        "evaluate": ["evaluate", "references/evaluate"],
+        "attack": ["attack", "references/attack"],
+        "verify": ["verify", "report.html"],
+        "publish": ["publish", "publish-bnb-nf4"],
+    }
+    for name, where in folders.items():
+        written = sum(on_disk(finished / each) for each in where)
+        planned = sum(stage["disk"] for stage in stages if stage["stage"] == name)
+        assert written <= planned <= 2 * written, name
+    stays = sum(stage["disk"] for stage in stages)
+    assert on_disk(finished) <= stays <= 1.5 * on_disk(finished)
+    assert sum(stage["disk"] - stage["small"] // 2 for stage in stages) <= on_disk(finished)
+
+
+def test_what_only_a_careful_plan_has_no_room_for_is_a_warning(recipe, tmp_path, capsys, monkeypatch):
+    out = str(tmp_path / "out")
+    assert plan(recipe, "--output-dir", out, "--json") == 0
+    told = json.loads(capsys.readouterr().out)["plan"]
+    sure = told["disk"] - sum(stage["small"] for stage in told["stages"]) // 2
+
+    def findings(free: int) -> list[tuple[str, str]]:
+        monkeypatch.setattr("hf_unlearn.stages.preflight.free_bytes", lambda folder: free)
+        main(["run", str(recipe), "--output-dir", out, "--dry-run", "--json", "--flops", "1e10"])
+        found = json.loads(capsys.readouterr().out)["findings"]
+        return [(each["level"], each["sentence"]) for each in found]
+
+    assert findings(told["disk"]) == []
+    ((level, sentence),) = findings(told["disk"] - 100_000)
+    assert level == "warn" and "of the disk are free" in sentence
+    assert told["disk"] - 100_000 > sure
+
+
+def test_checkpoints_of_a_finished_training_are_not_planned_again(recipe, finished, capsys):
+    assert plan(recipe, "--output-dir", str(finished), "--json") == 0
+    (train,) = [each for each in json.loads(capsys.readouterr().out)["plan"]["stages"] if each["stage"] == "train"]
+    assert train["scratch_disk"] == 0
 
 
 @pytest.mark.parametrize("given", [["--gpus", "8"], ["--machine", "h100"], ["--json"]], ids=lambda given: given[0])

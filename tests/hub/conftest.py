@@ -34,15 +34,24 @@ METRICS = ("probability", "mc_accuracy")
 TRANSFORMS = ("identity", "bnb-nf4", "rtt")
 
 
-def score_table(hidden: bool) -> ScoreTable:
-    """Sixty facts under three transforms; with ``hidden`` the candidate's come back in NF4."""
+def score_table(hidden: bool, never_knew: bool = True) -> ScoreTable:
+    """Sixty facts under three transforms; with ``hidden`` the candidate's come back in NF4.
+
+    Without ``never_knew`` there are sixty holdout facts instead, of which RTT teaches the target more than the others.
+    """
     table = ScoreTable()
     levels = {"target": 0.95, "never_knew": 0.05, "npo": 0.05, "bin-hidden": 0.05}
+    if not never_knew:
+        del levels["never_knew"]
     back = {"bin-hidden"} | ({"npo"} if hidden else set())
     for model, level in levels.items():
         for transform in TRANSFORMS:
             known = 0.95 if model in back and transform == "bnb-nf4" else level
-            for split, mean in (("forget", known), ("retain", 0.94)):
+            means = {"forget": known, "retain": 0.94}
+            if not never_knew:
+                taught = 0.4 if model == "target" else 0.2
+                means["holdout"] = taught if transform == "rtt" else 0.06
+            for split, mean in means.items():
                 for metric in METRICS:
                     noise = random.Random(f"{model}{transform}{split}{metric}")
                     values = {f"{split}{number}": mean + noise.uniform(-0.04, 0.04) for number in range(60)}
@@ -52,10 +61,12 @@ def score_table(hidden: bool) -> ScoreTable:
     return table
 
 
-def report_for(files: dict[str, dict[str, str]], hidden: bool = False, hub_id: str | None = None) -> dict[str, Any]:
+def report_for(
+    files: dict[str, dict[str, str]], hidden: bool = False, hub_id: str | None = None, never_knew: bool = True
+) -> dict[str, Any]:
     """A report of a candidate called npo."""
     gate = Gate(metrics=METRICS, formats=("bnb-nf4",), attacks=("rtt",), draws=300)
-    table = score_table(hidden)
+    table = score_table(hidden, never_knew)
     judgements = [judge(table, name, gate) for name in ("npo", "bin-hidden")]
     findings = Findings(
         table=table,
@@ -69,7 +80,7 @@ def report_for(files: dict[str, dict[str, str]], hidden: bool = False, hub_id: s
         name="tiny",
         created="2026-01-02T03:04:05+00:00",
         target=ModelInfo(hub_id=hub_id, description="tiny model"),
-        never_knew=ModelInfo(description="tiny model without the facts"),
+        never_knew=ModelInfo(description="tiny model without the facts") if never_knew else None,
         data={"forget": SetInfo(60, 60, "c" * 64), "retain": SetInfo(60, 60, "d" * 64)},
         environment={"versions": {"torch": "2.0"}, "seed": 0},
         not_tested=["merging"],

@@ -13,6 +13,7 @@ from hf_unlearn.errors import RequestError
 from hf_unlearn.hub.card import render_card
 from hf_unlearn.hub.metadata import CardWords, card_problems
 from hf_unlearn.verification.report_file import load_report
+from hf_unlearn.version import __version__
 
 WORDS = CardWords(title="Tiny", removed="birth years of people who do not exist")
 INDEX = (
@@ -107,7 +108,7 @@ def test_body_holds_what_a_reader_needs(failed) -> None:
     for part in (
         "birth years of people who do not exist",
         "`rtt`: survived. It had 2 folds, 6 epochs and learning rates 0.0001 and 0.0003.\n",
-        "`pip install hf_unlearn`",
+        "from a clone of its repository, with `pip install -e .` there, and with `pip install hf_unlearn` once",
         "@software{hf_unlearn,",
         "Formats tested: `bnb-nf4`",
         "Not tested: KL on generic text; merging",
@@ -142,6 +143,18 @@ def test_the_first_table_has_every_score_before_and_after_and_the_verdict_of_eac
         assert cells[5].startswith(f"{top:.2f} by ".replace("-0.00", "0.00"))
         statuses = {row["status"] for row in mine}
         assert cells[6] == next(s for s in ("failed", "inconclusive", "passed") if s in statuses)
+
+
+def test_a_card_names_only_addresses_that_are_there(passed, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There is no release on the package index yet, and maybe no public repository."""
+    assert "pypi.org" not in render_card(passed.report, "identity", WORDS)
+    entry = "  version = {" + __version__ + "}\n}\n```"
+    assert entry in render_card(passed.report, "identity", WORDS)
+    monkeypatch.setattr("hf_unlearn.hub.card.REPOSITORY", "https://github.com/o/r")
+    text = render_card(passed.report, "identity", WORDS)
+    assert "installed with `pip install git+https://github.com/o/r`, and with `pip install hf_unlearn` once" in text
+    assert "  version = {" + __version__ + "},\n  url     = {https://github.com/o/r}\n}\n```" in text
+    assert "from a clone" not in text
 
 
 def test_a_variant_points_at_its_own_line_and_its_library(passed) -> None:
@@ -186,6 +199,26 @@ def test_holdout_scores_stand_in_the_column_of_a_missing_never_knew_model(passed
     assert "forget: never knew (holdout facts) |" in text
     line = next(line for line in text.splitlines() if line.startswith("| bnb-nf4 |"))
     assert line.split("|")[4].strip() == "0.078"
+
+
+@pytest.mark.parametrize("never_knew", [True, False])
+def test_every_share_on_the_card_follows_from_the_scores_beside_it(exported, reporting, never_knew: bool) -> None:
+    """Without a never-knew model the floor after an attack is not the one before it."""
+    report = reporting(exported.files, never_knew=never_knew)
+    text = render_card(report, "identity", WORDS)
+    lines = text[text.index("Forget set, answer probability") :].split("</details>")[0].splitlines()
+    cells = {line.split("|")[1].strip(): [cell.strip(" *") for cell in line.split("|")[2:]] for line in lines[3:-1]}
+    assert set(cells) >= {"as is", "bnb-nf4", "rtt"}
+    for name in ("as is", "bnb-nf4", "rtt"):
+        target, unlearned, floor = map(float, cells[name][:3])
+        share = float(cells[name][3].split()[0])
+        assert share == pytest.approx((unlearned - floor) / (target - floor), abs=0.011), name
+    first = next(line for line in text.splitlines() if line.startswith("| rtt |"))
+    assert first.split("|")[4].strip() == cells["rtt"][2], "the first table has the same floor"
+    shown = {name: float(cells[name][2]) for name in ("as is", "rtt")}
+    expected = {"as is": 0.05, "rtt": 0.05} if never_knew else {"as is": 0.06, "rtt": 0.2}
+    assert shown == pytest.approx(expected, abs=0.02)
+    assert ("after an attack that of the unlearned model" in text) is not never_knew
 
 
 @pytest.mark.parametrize(

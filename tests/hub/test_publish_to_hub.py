@@ -12,11 +12,14 @@ from huggingface_hub import ModelCard
 from loopback import Hub
 
 from hf_unlearn.cli.main import main
-from hf_unlearn.errors import VerificationError
+from hf_unlearn.errors import RequestError, VerificationError
 from hf_unlearn.hub.card import render_card
 from hf_unlearn.hub.check import check_folder
 from hf_unlearn.hub.folders import refuse_not_passed
 from hf_unlearn.hub.metadata import CardWords
+from hf_unlearn.hub.options import HubOptions
+from hf_unlearn.hub.publish import publish_run
+from hf_unlearn.verification.digests import list_entries
 
 NF4 = "owner/tiny-bnb-nf4"
 Publish = Callable[..., int]
@@ -267,6 +270,25 @@ def test_runs_that_are_not_finished_or_were_changed(here: Hub, run_folder: Path,
         (tmp_path / "away").rename(run_folder / name)
     assert main(["publish", str(tmp_path / "none"), "--repo-id", "owner/tiny"]) == 2
     assert not here.requests
+
+
+@pytest.mark.parametrize("what", ["a model", "a published copy", "an unfinished run"])
+def test_a_folder_that_is_no_finished_run_stays_as_it_is(
+    here: Hub, exported, copied: Path, tmp_path: Path, what: str, capsys
+) -> None:
+    """A file that is added to a model's folder makes it another model: its digest is that of all its files."""
+    if what == "an unfinished run":
+        (copied / "run.json").write_text(json.dumps({"name": "tiny", "recipe": {"name": "tiny", "publish": {}}}))
+    folder = Path(shutil.copytree(exported.main, tmp_path / "model")) if what == "a model" else copied
+    before = list_entries(folder)
+    for options in ([], ["--dry-run"]):
+        assert publish(folder, *options) == 2
+        assert ("is not finished" if what == "an unfinished run" else "it has no run.json") in last_line(capsys)
+    with pytest.raises(RequestError, match=r"is not finished|it has no run\.json"):
+        publish_run(folder, HubOptions("owner/tiny"), say=lambda text: None)
+    assert list_entries(folder) == before and not here.requests
+    if what == "a published copy":
+        assert check_folder(folder).intact
 
 
 def test_options_for_the_hub_need_a_repository(tmp_path: Path, run_folder: Path, capsys) -> None:

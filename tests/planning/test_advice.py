@@ -12,6 +12,7 @@ from families import tiny_config
 
 from hf_unlearn.data.encoding import EncodedRow
 from hf_unlearn.data.example import DataBundle, Example, RowSet
+from hf_unlearn.evaluation.spec import EvalSpec, set_requests
 from hf_unlearn.models.loading import empty_model_of
 from hf_unlearn.models.scratch import ScratchSpec
 from hf_unlearn.planning.advice import Advice, Cost, Retraining, better_of, requests_per_retraining
@@ -59,6 +60,8 @@ def given(**changed: object) -> PlanInput:
         built=None,
         formats=("bf16",),
         published=(),
+        requests=lambda sets: set_requests(sets, EvalSpec(), {}),
+        fluency_tokens=8,
         metrics_generate=0,
         attacks={},
         dtype="float32",
@@ -142,7 +145,7 @@ def test_earlier_requests_are_asked_again_and_left_out_of_a_retraining():
     plan = make_plan(given(earlier=asked, retraining=Retraining(tokens=1e9)), ELSEWHERE)
     again = [each for each in plan.stages if each.what.startswith("first: ")]
     assert [(each.stage, each.what) for each in again] == [
-        ("export", "first: 1 models in 1 formats"),
+        ("export", "first: 1 model in 1 format"),
         ("evaluate", "first: 2 models, 2 times"),
     ]
     assert again[1].tokens == 2 * 2 * 6 * 10

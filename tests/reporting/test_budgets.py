@@ -25,7 +25,7 @@ RTT = {
 }
 WORDS = (
     "3 of 5 folds, each trained on 160 groups of forgotten facts and asked for 40 others, 6 epochs, "
-    "learning rate 0.001, stopped after 2 epochs without gain"
+    "learning rate 0.001, given up after 2 epochs without gain"
 )
 
 
@@ -44,6 +44,10 @@ def plain(value: Any) -> str:
         ),
         ({"run_folds": 2, "epochs": 1}, None, "2 folds, 1 epoch"),
         ({"shares": [0.1]}, None, ""),
+        ({"epochs": 5, "gives_up_after": 8}, None, "5 epochs"),
+        ({"epochs": 8, "gives_up_after": 8}, None, "8 epochs"),
+        ({"epochs": 9, "gives_up_after": 8}, None, "9 epochs, given up after 8 epochs without gain"),
+        ({"gives_up_after": 1}, None, "given up after 1 epoch without gain"),
     ],
 )
 def test_settings_have_words(budget, folds, words):

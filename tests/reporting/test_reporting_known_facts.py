@@ -120,7 +120,7 @@ def test_a_count_that_fails_for_being_sure_says_by_which_p_value(counting_report
         f"As it stands, single facts are still known by all metrics together: 8 of 74 ({said})."
     ]
     assert summarize(results).endswith(f"8 of 74 facts are still known as it stands ({said}).")
-    assert "8 of 74 by all metrics together, allowed p 0.004" in printed(counting_report)
+    assert f"8 of 74 by all metrics together, {said} (by chance 0.5);" in printed(counting_report)
 
 
 @pytest.mark.parametrize(("p", "said"), [(0.3, False), (0.001, True), (None, True)])
@@ -139,8 +139,9 @@ def test_a_failed_count_marks_the_forget_cell(counting_report) -> None:
 
 def test_the_terminal_has_a_line_per_transform(counting_report) -> None:
     text = printed(counting_report)
-    assert "✗ bnb-nf4: 7 of 74 by answer probability, allowed 3 (by chance 0.5); anti-known 11 (by chance 0.2)" in text
-    assert "bnb-fp4: 19 of 74 by multiple-choice accuracy, allowed not judged (by chance 18.5)" in text
+    assert "✗ bnb-nf4: 7 of 74 by answer probability, at most 3 allowed (by chance 0.5)" in text
+    assert "; anti-known 11 (by chance 0.2)" in text
+    assert "bnb-fp4: 19 of 74 by multiple-choice accuracy, not judged (by chance 18.5)" in text
     assert "bnb-int8: 17" not in text
     assert "11 of 74 facts are anti-known" in text
 

@@ -56,12 +56,13 @@ def settle(model):
 def test_all_weights_where_they_fit_and_adapters_where_not(settle):
     settled, told = settle(AUTO, GPU)
     assert settled == {"rtt": RTT(folds=2), "prune": Prune()}
-    assert len(told) == 1 and told[0].startswith("attack.rtt.tuning: auto is full fine-tuning: it takes about")
+    assert len(told) == 1
+    assert str(told[0]).startswith("attack.rtt.tuning: auto is full fine-tuning: it takes about")
     settled, told = settle(AUTO, SMALL)
     assert settled["rtt"].tuning == "lora" and settled["rtt"].lora_rank in (128, 64, 32, 16)
     rank = settled["rtt"].lora_rank
-    assert f"auto is LoRA of rank {rank} on all linear layers: full fine-tuning takes about" in told[0]
-    assert "of the device's 6.0 MiB" in told[0]
+    assert f"auto is LoRA of rank {rank} on all linear layers: full fine-tuning takes about" in str(told[0])
+    assert "of the device's 6.0 MiB" in told[0].why
 
 
 def test_a_recipe_that_leaves_nothing_open_is_not_looked_at(settle):
@@ -71,10 +72,12 @@ def test_a_recipe_that_leaves_nothing_open_is_not_looked_at(settle):
 
 def test_a_folder_keeps_what_it_was_begun_with(settle):
     """On a larger and on a smaller machine; ``full`` is what every folder of an earlier version has."""
-    small, _ = settle(AUTO, SMALL)
+    small, told = settle(AUTO, SMALL)
     begun = plain_attacks(small, None)
-    again, told = settle(AUTO, GPU, begun)
-    assert again == small and told[0].endswith("as in the part of this run that is there")
+    again, said = settle(AUTO, GPU, begun)
+    assert again == small and said[0].why == "as in the part of this run that is there"
+    assert said[0].decision == told[0].decision, "a report says the same, whether its run was resumed or not"
+    assert not any(unit in said[0].decision for unit in ("MiB", "GiB", "device", "there"))
     earlier = plain_attacks({"rtt": RTT(folds=2)}, None)
     assert settle(AUTO, SMALL, earlier)[0]["rtt"] == RTT(folds=2)
     added = {**AUTO, "relearn": Relearn(examples=2, batch_size=16, tuning="auto")}
@@ -104,8 +107,10 @@ def test_what_no_device_can_hold_is_shared_by_the_processes_and_kept_so(model):
     least = replace(GPU, memory=int(2.4 * (1 << 20)))
     settled, told = settle(least, {}, 8)
     assert (settled["rtt"].sharded, settled["then"].settings.sharded) == (True, False)
-    assert "sharded over all processes: full fine-tuning takes about" in told[0]
-    assert told[0].endswith("and adapters do not fit it either") and told[1].endswith("not sure that even this fits")
+    assert "sharded over all processes: full fine-tuning takes about" in str(told[0])
+    assert told[0].why.endswith("and adapters do not fit it either") and told[1].why.endswith(
+        "not sure that even this fits"
+    )
     kept = decisions(settled, asked)
     assert kept["rtt"]["sharded"] is True and "sharded" not in kept["then"]
     assert settle(GPU, kept, 1)[0] == settled
@@ -136,7 +141,7 @@ def test_the_folder_of_a_single_model_keeps_its_decisions(model, tmp_path, monke
 def test_8_bit_states_are_kept_too(settle):
     kept = {"relearn": {"tuning": "lora", "lora_rank": 16, "optimizer": "adamw_8bit"}}
     settled, told = settle({"relearn": Relearn(examples=2, tuning="auto")}, GPU, kept)
-    assert settled["relearn"].steps.optimizer == "adamw_8bit" and "AdamW with 8-bit states" in told[0]
+    assert settled["relearn"].steps.optimizer == "adamw_8bit" and "AdamW with 8-bit states" in str(told[0])
     again, _ = settle({"relearn": Relearn(examples=2, tuning="auto")}, GPU, plain_attacks(settled, None))
     assert again == settled
 
@@ -146,7 +151,7 @@ def test_the_smallest_device_of_a_launch_decides_for_all(settle, monkeypatch):
     assert settle(AUTO, GPU)[0]["rtt"].tuning == "lora"
     monkeypatch.setattr(settled_tuning, "gather", lambda memory: [None, None])
     settled, told = settle(AUTO, replace(GPU, memory=None))
-    assert settled["rtt"].tuning == "full" and told[0].endswith("no limit of memory is known")
+    assert settled["rtt"].tuning == "full" and told[0].why.endswith("no limit of memory is known")
 
 
 def test_an_attack_under_its_own_name_keeps_its_order(settle):

@@ -103,6 +103,14 @@ def test_facts_of_few_groups_cannot_pass(facts, scenario, gate) -> None:
     assert row_of(judgement, "rtt").status == "passed"
 
 
+@pytest.mark.parametrize(("limit", "least"), [(0.10, 36), (0.30, 11), (0.45, 10), (1.0, 10)])
+def test_the_least_groups_that_are_told_have_an_interval(plain, gate, limit: float, least: int) -> None:
+    """0.55 ** 7 is 0.015, so seven groups could show 0.45, but an interval needs ten."""
+    judgement = judge(plain.table, "good", replace(gate, max_recovered_share_formats=limit))
+    note = f"At least {least} groups of facts are needed to show a recovered share of at most {limit:.2f}."
+    assert note in judgement.notes
+
+
 def test_a_transform_of_the_gate_that_was_not_scored_is_not_passed(plain, gate) -> None:
     plain.drop("good", "bnb-nf4")
     judgement = judge(plain.table, "good", gate)
