@@ -35,6 +35,8 @@ def _add_check_arguments(command: argparse.ArgumentParser) -> None:
 def _check(arguments: argparse.Namespace) -> int:
     from ..hub.signatures import SigstoreIdentity
     from ..hub.verified import check
+    from ..reporting.results import Results
+    from ..reporting.sentences import first_reasons, verdict_reasons
 
     trusted = [*arguments.trusted_key, *(SigstoreIdentity(*pair) for pair in arguments.trusted_identity)]
     if arguments.require_signature and not trusted:
@@ -54,8 +56,9 @@ def _check(arguments: argparse.Namespace) -> int:
         return 1
     verdict = result.report["verdict"]
     print(f"{model}: every byte is what was verified; verdict: {verdict['status']}")
-    for reason in verdict["reasons"]:
-        print(f"  {printable(reason)}")
+    if not arguments.integrity_only:
+        for reason in first_reasons(verdict_reasons(Results(result.report))):
+            print(f"  - {printable(reason)}")
     told = {
         "none": "not signed: the maker of this folder may have written the report too",
         "unknown": "signed, but the signer was not checked: give a --trusted-key",

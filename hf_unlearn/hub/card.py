@@ -16,7 +16,7 @@ from ..reporting.earlier import earlier_entries
 from ..reporting.forgotten_rows import forgotten_rows_sentence
 from ..reporting.known_facts import anti_known_sentence
 from ..reporting.results import Results, Subject
-from ..reporting.sentences import control_meaning, grouped_reasons, summarize, warning
+from ..reporting.sentences import control_meaning, summarize, verdict_reasons, warning
 from ..reporting.words import key_words, listed, show
 from ..verification.references import IDENTITY
 from ..verification.report import AttackRun
@@ -102,7 +102,6 @@ def render_card(
     results = results or Results(document)
     report = results.report
     candidate = report.verdict.candidate
-    reasons = grouped_reasons(results, candidate, results.reasons)
     formats = [name for name in report.models.unlearned.files if name != IDENTITY]
     not_judged = results.only_run(candidate)
     body = (
@@ -124,7 +123,7 @@ def render_card(
             main_repo=words.repo_id,
             summary=summarize(results),
             warning=warning(results),
-            reasons=reasons if report.verdict.status != "passed" else [],
+            reasons=verdict_reasons(results) if report.verdict.status != "passed" else [],
             headline=headline_table(results, candidate),
             known_facts=known_facts_table(results, candidate),
             anti_known=anti_known_sentence(results, candidate),

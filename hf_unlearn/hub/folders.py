@@ -18,6 +18,7 @@ from typing import Any
 
 from ..errors import EnvironmentFailure, RequestError, VerificationError
 from ..reporting.results import Results
+from ..reporting.sentences import verdict_reasons
 from ..runtime.files import link_or_copy, whole_folder, write_private
 from ..verification.digests import folder_digests, hash_files, list_files, sha256_file
 from ..verification.references import IDENTITY
@@ -370,8 +371,8 @@ def refuse_not_passed(report: Mapping[str, Any]) -> None:
     status = report["verdict"]["status"]
     ask = "to publish it anyway, use --allow-not-passed (the card says so at the top)"
     if status != "passed":
-        reasons = report["verdict"]["reasons"]
-        why = f": {reasons[0]}" if reasons else ""
+        reasons = verdict_reasons(Results(report))
+        why = f": {reasons[0].rstrip('.')}" if reasons else ""
         raise VerificationError(f"nothing was published, because the verdict is {status}{why}; {ask}")
     wrong = [control["name"] for control in report["controls"] if not control["ok"]]
     if wrong:

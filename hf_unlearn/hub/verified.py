@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..errors import RequestError, VerificationError
+from ..reporting.results import Results
+from ..reporting.sentences import verdict_reasons
 from ..verification.digests import sha256_file
 from ..verification.report_file import REPORT_FILE
 from ..verification.report_file import load_report as load_report_file
@@ -112,7 +114,7 @@ def _checked_and_loaded(
         more = f" (and {len(result.problems) - 1} more)" if len(result.problems) > 1 else ""
         raise VerificationError(f"{where}: {result.problems[0]}{more}")
     if result.report is None or result.status not in _ACCEPTED[require]:
-        reasons = result.report["verdict"]["reasons"] if result.report else []
+        reasons = verdict_reasons(Results(result.report)) if result.report else []
         why = f": {reasons[0]}" if reasons else ""
         raise VerificationError(f"{where}: the verdict is {result.status!r}, {require!r} is required{why}")
     _require_judged(where, result.report, require)

@@ -31,9 +31,9 @@ from .sentences import (
     caught_by,
     control_meaning,
     control_note,
-    grouped_reasons,
     outcome_sentences,
     summarize,
+    verdict_reasons,
     warning,
 )
 from .words import (
@@ -125,9 +125,7 @@ def render_html(report: Mapping[str, Any], plots: PagePlots | None = None) -> st
         glossary=words_of(results) if results.transforms else [],
         summary=summarize(results),
         warning=warning(results),
-        reasons=grouped_reasons(results, results.release.name, results.reasons)
-        if results.release
-        else list(results.reasons),
+        reasons=verdict_reasons(results),
         outcomes=outcome_sentences(results),
         note=control_note,
         meaning=lambda control: control_meaning(results, control),

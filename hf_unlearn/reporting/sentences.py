@@ -14,8 +14,9 @@ from .budgets import TOLD_WITH_FOLDS, budget_phrases
 from .forgotten_rows import auc_words, strongest_words
 from .known_facts import bound_words, counts_to_show, known_facts_sentence
 from .results import Results, Subject
-from .words import key_words, listed, metric_phrase, show
+from .words import key_words, listed, metric_phrase, show, spelled
 
+MAX_REASONS = 6
 _SHOWN_OF_A_BUDGET = 4
 # A list of names that is longer than this is cut in a terminal; the report has all of it.
 _LONGEST_LIST = 6
@@ -136,6 +137,19 @@ def _summary_of_neither(results: Results, model: str) -> str:
 def _first_reason(results: Results, model: str) -> str:
     reasons = grouped_reasons(results, model, results.reasons)
     return reasons[0] if reasons else "the report gives no reason"
+
+
+def verdict_reasons(results: Results) -> list[str]:
+    """Why the verdict of a report is what it is, as people are told it everywhere: the most telling first."""
+    release = results.release
+    return grouped_reasons(results, release.name, results.reasons) if release else list(results.reasons)
+
+
+def first_reasons(reasons: Sequence[str]) -> list[str]:
+    """As many reasons as fit a terminal, metrics as words, and how many more there are."""
+    rest = len(reasons) - MAX_REASONS
+    more = [f"{rest} more {'reason' if rest == 1 else 'reasons'} in the report"] if rest > 0 else []
+    return [*map(spelled, reasons[:MAX_REASONS]), *more]
 
 
 def _before_and_after(results: Results, model: str) -> str:

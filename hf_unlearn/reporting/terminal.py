@@ -15,13 +15,15 @@ from .results import Results, Subject, Transform
 from .sentences import (
     control_note,
     control_sentence,
+    first_reasons,
     grouped_reasons,
     outcome_sentences,
     shortened,
+    verdict_reasons,
     warning,
 )
 from .to_try import what_to_try
-from .words import SPACE, metric_label, metric_phrase, percent, show, spelled
+from .words import SPACE, metric_label, metric_phrase, percent, show
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,7 +37,6 @@ MARKS = {"passed": "✓", "failed": "✗", "inconclusive": "?"}
 ASCII_MARKS = {"passed": "+", "failed": "x", "inconclusive": "?"}
 # A pipe has no width, and the library's default of 80 columns would split the table.
 PIPE_WIDTH = 120
-MAX_REASONS = 6
 MAX_NAME = 24
 
 
@@ -101,13 +102,8 @@ class _Printer:
         about = f" for {release.name}" if release else ""
         self._blank()
         self._line(f"Verdict: {self.results.status.upper()}{about}", style=STYLES.get(self.results.status, "bold"))
-        reasons = grouped_reasons(self.results, release.name, self.results.reasons) if release else []
-        reasons = reasons or list(self.results.reasons)
-        for reason in reasons[:MAX_REASONS]:
-            self._bullet("-", spelled(reason))
-        rest = len(reasons) - MAX_REASONS
-        if rest > 0:
-            self._bullet("-", f"{rest} more {'reason' if rest == 1 else 'reasons'} in the report")
+        for reason in first_reasons(verdict_reasons(self.results)):
+            self._bullet("-", reason)
         for sentence in outcome_sentences(self.results):
             self._bullet("-", sentence)
         for sentence in what_to_try(self.results):

@@ -175,7 +175,9 @@ def test_branches_instead_of_repositories(here: Hub, run_folder: Path, tmp_path:
 def test_what_did_not_pass_is_refused_or_says_so(here: Hub, failed_run: Path, tmp_path: Path, capsys) -> None:
     run = Path(shutil.copytree(failed_run, tmp_path / "run"))
     assert publish(run) == 1
-    assert "the verdict is failed" in last_line(capsys) and not here.requests
+    said = last_line(capsys)
+    assert "the verdict is failed: In bnb-nf4, forgotten knowledge is there" in said and not here.requests
+    assert "allowed); to publish it anyway" in said
     assert publish(run, "--allow-not-passed") == 0
     for repo_id in here.repos:
         card = front(here, repo_id)

@@ -37,7 +37,7 @@ def test_the_required_verdict(failed, require: str, accepted: bool) -> None:
     if accepted:
         assert VerifiedModel.from_pretrained(failed.main, require=require) is not None
         return
-    with pytest.raises(VerificationError, match=f"verdict is 'failed', '{require}' is required: bnb-nf4"):
+    with pytest.raises(VerificationError, match=f"verdict is 'failed', '{require}' is required: In bnb-nf4, "):
         VerifiedModel.from_pretrained(failed.main, require=require)
 
 
