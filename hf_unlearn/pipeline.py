@@ -581,7 +581,12 @@ def _proposed(model: str, asked: _Asked, never_knew: str | None, description: st
         files = {name: _as_file(these, data, name) for name, these in given.items() if these is not None}
         target = TargetRespondent(model)
         request = SetRequest(
-            (data / "made").absolute(), files.pop("forget", None), asked.subject, files, never_knew is not None
+            (data / "made").absolute(),
+            files.pop("forget", None),
+            asked.subject,
+            files,
+            never_knew is not None,
+            called=True,
         )
         found = gather_sets(request, Interview(target, confirm=lambda facts: range(len(facts))))
         propose(Wanted("forget", model, found.sets, never_knew, description, found.made, found.names), recipe)

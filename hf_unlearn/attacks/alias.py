@@ -34,7 +34,7 @@ class Alias(Reworded):
     too_long: ClassVar[str] = "shorten the names"
     given: ClassVar[str] = "prompts of the forget set, other names of what they ask about"
     missing: ClassVar[str] = (
-        "alias asks by other names, and no row of the forget set has any: name a column of them in data.forget.aliases"
+        "alias asks by other names, and no row of the forget set has any: add a column of them (aliases)"
     )
 
     def prompts_of(self, row: Example) -> Sequence[str]:

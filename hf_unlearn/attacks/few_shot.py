@@ -48,7 +48,7 @@ class FewShot(PromptAttack):
 
     name: ClassVar[str] = "few-shot"
     numbered: ClassVar[str] = "draw"
-    too_long: ClassVar[str] = "lower attack.few-shot.shots"
+    too_long: ClassVar[str] = "lower the shots of few-shot"
 
     def __post_init__(self) -> None:
         for key in ("shots", "draws"):
@@ -62,10 +62,11 @@ class FewShot(PromptAttack):
         for row in bundle.forget.score:
             found = len(self._examples(row, pool))
             if found < self.shots:
+                lower = f"set shots of few-shot to {found} or less, or " if found else ""
                 raise RequestError(
                     f"few-shot.shots is {self.shots}, but the retain set has {found} examples that could come before "
-                    f"{row.origin or row.id} without showing its answer or an option: lower attack.few-shot.shots, "
-                    "or give data.retain more rows with prompts"
+                    f"{row.origin or row.id} without showing its answer or an option: {lower}give the retain set more "
+                    "rows with prompts, or leave few-shot out"
                 )
         return self.draws
 

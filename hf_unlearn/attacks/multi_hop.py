@@ -32,8 +32,8 @@ class MultiHop(Reworded):
     too_long: ClassVar[str] = "shorten the questions"
     given: ClassVar[str] = "questions of the same answers by way of other facts"
     missing: ClassVar[str] = (
-        "multi-hop asks by way of other facts, and no row of the forget set has such questions: name a column of them "
-        "in data.forget.hops"
+        "multi-hop asks by way of other facts, and no row of the forget set has such questions: add a column of them "
+        "(hops)"
     )
 
     def prompts_of(self, row: Example) -> Sequence[str]:

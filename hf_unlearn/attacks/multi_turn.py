@@ -57,10 +57,11 @@ class MultiTurn(PromptAttack):
         for row in bundle.forget.score:
             found = len(nearest(row, pool, max(self.turns)))
             if found < max(self.turns):
+                lower = f"set turns of multi-turn to {found} or less, or " if found else ""
                 raise RequestError(
                     f"multi-turn.turns has {max(self.turns)}, but the retain set has {found} questions that could "
-                    f"come before {row.origin or row.id} without showing its answer or an option: lower "
-                    "attack.multi-turn.turns, or give data.retain more rows with prompts"
+                    f"come before {row.origin or row.id} without showing its answer or an option: {lower}"
+                    "give the retain set more rows with prompts, or leave multi-turn out"
                 )
         return len(self.turns)
 

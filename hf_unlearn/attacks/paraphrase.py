@@ -52,9 +52,9 @@ class Paraphrase(PromptAttack):
         most = max(map(len, other_prompts(bundle).values()))
         if not most:
             raise RequestError(
-                "paraphrase asks for facts by other prompts, and no row of the forget set has any: name a column of "
-                "other prompts in data.forget.paraphrased_prompt, or one in data.forget.fact that says which rows are "
-                "about the same fact, or remove attack.paraphrase"
+                "paraphrase asks for facts by other prompts, and no row of the forget set has any: add a column of "
+                "other prompts (paraphrased_prompt), or name one that says which rows are about the same fact (fact), "
+                "or leave paraphrase out"
             )
         return min(most, self.prompts)
 

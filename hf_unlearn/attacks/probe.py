@@ -80,13 +80,13 @@ class LinearProbe(Attack):
         row = next((row for row in rows if not options_of(row)), None)
         if row is not None:
             raise RequestError(
-                f"{row.origin or row.id}: linear-probe chooses among options, and this row has none: name "
-                "data.forget.choices or data.forget.perturbed, or remove attack.linear-probe"
+                f"{row.origin or row.id}: linear-probe chooses among options, and this row has none: give the "
+                "forget rows options (choices) or wrong answers (perturbed_answer), or leave linear-probe out"
             )
         if len(self._train_rows(bundle)) < 2:
             raise RequestError(
                 "linear-probe is fitted on retain rows with prompts whose groups hold no forgotten fact, and there "
-                "are fewer than 2: give data.retain such rows, or remove attack.linear-probe"
+                "are fewer than 2: give the retain set such rows, or leave linear-probe out"
             )
         return [_JOB]
 
@@ -228,7 +228,7 @@ class AnswerCodes:
             if size > 0 and size.isfinite():
                 tables.append(table / size)
         if not tables:
-            raise RequestError(f"the embeddings of {type(model).__name__} cannot be read: remove attack.linear-probe")
+            raise RequestError(f"the embeddings of {type(model).__name__} cannot be read: leave linear-probe out")
         self._tables, self._tokenizer, self._fmt = tables, tokenizer, fmt
 
     def of(self, answers: Sequence[tuple[Example, str]]) -> Tensor:

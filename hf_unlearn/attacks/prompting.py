@@ -99,7 +99,7 @@ def check_questions(name: str, rows: Sequence[Example]) -> None:
     if row is not None:
         raise RequestError(
             f"{row.origin or row.id}: {name} changes how questions are asked, and this row has no prompt: give the "
-            f"forget set as prompts and answers, or remove attack.{name}"
+            f"forget set as prompts and answers, or leave {name} out"
         )
 
 

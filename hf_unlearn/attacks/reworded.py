@@ -47,7 +47,7 @@ class Reworded(PromptAttack):
         """
         most = max((len(self.usable(row)) for row in bundle.forget.score), default=0)
         if not most:
-            raise RequestError(f"{self.missing}, or remove attack.{self.name}")
+            raise RequestError(f"{self.missing}, or leave {self.name} out")
         return min(most, self.prompts)
 
     def asked(

@@ -62,7 +62,7 @@ class TunedLens(Attack):
         if len(self._fitted(bundle)) < 2:
             raise RequestError(
                 "tuned-lens is fitted on retain rows whose groups hold no forgotten fact, and there are fewer than 2: "
-                "give data.retain such rows, or remove attack.tuned-lens"
+                "give the retain set such rows, or leave tuned-lens out"
             )
         return [_JOB]
 

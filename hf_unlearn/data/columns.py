@@ -10,12 +10,13 @@ import hashlib
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from difflib import get_close_matches
 from typing import Any
 
 from ..errors import RequestError
 from ..registry import suggest
 from .example import Example
-from .strict_json import FaultyJson, read_only_value
+from .strict_json import FaultyJson, kind_of, read_only_value
 
 PROMPT_NAMES = ("prompt", "question")
 ANSWER_NAMES = ("completion", "answer")
@@ -42,6 +43,8 @@ _OTHER_NAMES = (
     ALIASES_NAME,
     HOPS_NAME,
 )
+_KNOWN = frozenset((*PROMPT_NAMES, *ANSWER_NAMES, *CHOICE_NAMES, *INDEX_NAMES, *_OTHER_NAMES))
+_ASKED = (*PROMPT_NAMES, *ANSWER_NAMES, "messages", "text", "chosen", "rejected", "instruction", "response", "input")
 LETTERS = "ABCDEFGHIJ"
 _LIKE_A_NAME = re.compile(r"[A-Za-z_][\w.-]{0,39}")
 _ALL_OPTIONS = ("choices", "options")
@@ -116,6 +119,9 @@ def find_columns(record: Mapping[str, Any], wished: Columns, where: str) -> Colu
     for wanted in _names(wished):
         if wanted not in record:
             raise RequestError(f"{where} has no column {wanted!r}: {_nearest(wanted, record, wished)}")
+    if not _names(wished) and not _KNOWN & record.keys() and (written := _written_otherwise(record)):
+        found = find_columns({name: record[column] for name, column in written.items()}, wished, where)
+        return Columns(**{use: written.get(name or "", name) for use, name in vars(found).items()})
     if wished.text:
         return wished
     if not (wished.prompt or wished.answer) and not _has_question(record):
@@ -148,13 +154,13 @@ def find_columns(record: Mapping[str, Any], wished: Columns, where: str) -> Colu
             found = replace(found, answer_index=found.answer, answer=None)
     if found.answer_index and not found.choices:
         raise RequestError(
-            f"{where}: answer_index={found.answer_index} needs a list of options: name it with choices="
+            f"{where}: answer_index={found.answer_index} needs a list of options: name its column as choices"
         )
     if not found.prompt or not (found.answer or found.answer_index):
         missing = "a question or prompt" if not found.prompt else "an answer or completion"
         raise RequestError(
             f"{where} has no column for {missing} ({_told(record, wished)}): rows need "
-            f"{SHAPES}, or name the columns with prompt=, answer= or text="
+            f"{SHAPES}: rename the columns, or name them in a recipe (prompt:, answer: or text: of the set)"
         )
     return found
 
@@ -170,8 +176,8 @@ def _with_further_pair(record: Mapping[str, Any], wished: Columns, where: str) -
         return wished
     if {"instruction", "input"} <= record.keys():
         raise RequestError(
-            f"{where} has both 'instruction' and 'input': write the two into one column, or name the one that is the "
-            "prompt with prompt= and the answer with answer="
+            f"{where} has both 'instruction' and 'input': write the two into one column, or name in a recipe which "
+            "one is the prompt and which the answer (prompt:, answer: of the set)"
         )
     return replace(wished, prompt=found[0], answer=found[1])
 
@@ -180,9 +186,25 @@ def _are_texts(names: Iterable[str], record: Mapping[str, Any]) -> bool:
     return all(isinstance(record.get(name), str) for name in names)
 
 
+def _written_otherwise(record: Mapping[str, Any]) -> dict[str, str]:
+    """Columns by known names that they have in other letters, such as ``Question``; those that two have left out."""
+    found: dict[str, list[str]] = {}
+    for column in record:
+        if isinstance(column, str):
+            found.setdefault(column.strip().casefold(), []).append(column)
+    return {name: columns[0] for name, columns in found.items() if name in _KNOWN and len(columns) == 1}
+
+
 def _told(record: Mapping[str, Any], wished: Columns) -> str:
-    """The columns that there are. Of a table without a header they would be its first row, which is not printed."""
-    known = {*PROMPT_NAMES, *ANSWER_NAMES, *CHOICE_NAMES, *INDEX_NAMES, *_OTHER_NAMES, *_names(wished)}
+    """The columns that there are. Of a table without a header they would be its first row, which is not printed.
+
+    Only what is nearly a known name can be no content.
+    """
+    known = {*_KNOWN, *_names(wished)}
+    near = {column: found[0] for column in record if (found := get_close_matches(column.casefold(), _ASKED, 1, 0.7))}
+    if near and not known & record.keys():
+        meant = ", ".join(f"{name!r} for {column!r}" for column, name in near.items())
+        return f"did you mean {meant}?"
     if known & record.keys():
         names = [repr(name) for name in sorted(record) if _LIKE_A_NAME.fullmatch(name)][:20]
         others = len(record) - len(names)
@@ -299,7 +321,7 @@ def _value(record: Mapping[str, Any], column: str, where: str) -> Any:
 def _string(record: Mapping[str, Any], column: str, where: str) -> str:
     value = _value(record, column, where)
     if not isinstance(value, str):
-        raise RequestError(f"{where}: column {column!r} is a {type(value).__name__}: it must be a string")
+        raise RequestError(f"{where}: column {column!r} is {kind_of(value)}: it must be a string")
     if not value.strip():
         raise RequestError(f"{where}: column {column!r} is empty: fill it or remove the row")
     return value
@@ -308,7 +330,7 @@ def _string(record: Mapping[str, Any], column: str, where: str) -> str:
 def _messages(record: Mapping[str, Any], column: str, where: str) -> list[tuple[str, str]]:
     value = _value(record, column, where)
     if not isinstance(value, list):
-        raise RequestError(f"{where}: column {column!r} is a {type(value).__name__}: it must be a list of messages")
+        raise RequestError(f"{where}: column {column!r} is {kind_of(value)}: it must be a list of messages")
     turns = []
     for message in value:
         if not isinstance(message, Mapping) or not all(

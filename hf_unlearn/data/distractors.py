@@ -39,9 +39,15 @@ def _with_options(row: Example, near: set[str], everything: set[str], wrong: int
         raise RequestError(
             f"{row.origin} is plain text, which has no question to draw options for: remove draw_choices"
         )
+    if len(everything) == 1:
+        raise RequestError(
+            "draw_choices takes wrong options from the answers of other rows, and all rows of the set have one "
+            "answer: remove draw_choices, or add rows with other answers"
+        )
     if len(everything) <= wrong:
         raise RequestError(
-            f"draw_choices is {wrong}, but the set has only {len(everything)} different answers: lower it"
+            f"draw_choices is {wrong}, but the set has only {len(everything)} different answers: set it to "
+            f"{len(everything) - 1} or less"
         )
     others = (near if len(near) > wrong else everything) - {row.answer}
     drawn = sorted(others, key=lambda answer: _rank(row, answer))[:wrong]

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import EnvironmentFailure, RequestError, first_line
-from .strict_json import FaultyJson, read_only_value, read_value
+from .strict_json import FaultyJson, kind_of, read_only_value, read_value
 
 Numbered = Iterator[tuple[int, Mapping[str, Any]]]
 _SPACE = " \t\r\n"
@@ -144,9 +144,7 @@ def _skip(text: str, position: int, characters: str) -> int:
 
 def _as_object(record: Any, file: Path, number: int) -> Mapping[str, Any]:
     if not isinstance(record, dict):
-        raise RequestError(
-            f"{file}:{number} holds a {type(record).__name__}: a row must be an object with named columns"
-        )
+        raise RequestError(f"{file}:{number} holds {kind_of(record)}: a row must be an object with named columns")
     return record
 
 
@@ -165,6 +163,7 @@ def _read_csv(file: Path) -> Numbered:
         if cells is None:
             return
         if header is None and cells:
+            _refuse_other_separator(cells, f"{file}:{start}")
             _refuse_repeated(cells, f"{file}:{start}")
             header = cells
         elif cells:
@@ -184,6 +183,16 @@ def _cells_up_to(length: int) -> Iterator[None]:
         yield
     finally:
         csv.field_size_limit(usual)
+
+
+def _refuse_other_separator(header: Sequence[str], where: str) -> None:
+    """A table of one column whose name holds several: as spreadsheets write it where a comma stands in numbers."""
+    for mark, name in ((";", "semicolons"), ("\t", "tabs")):
+        if len(header) == 1 and mark in header[0]:
+            raise RequestError(
+                f"{where}: the columns are parted by {name}: a .csv file has commas between them, as "
+                "FRAME.to_csv(FILE, index=False) writes it"
+            )
 
 
 def _refuse_repeated(columns: Sequence[str], where: str) -> None:

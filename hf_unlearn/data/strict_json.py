@@ -6,8 +6,11 @@ Messages name a place and never what stands there: it may be text to be forgotte
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
+_PLACES = re.compile(r"( starting)? at$|: $")
+"""How some of Python's messages end, which go on with the place; it is told otherwise here."""
 _LONGEST_NUMBER = 400  # digits; no float has more before its point, and Python refuses some thousands
 
 
@@ -37,7 +40,7 @@ def read_value(text: str, start: int = 0) -> tuple[Any, int]:
             _refuse_half_characters(value)
         return value, end
     except json.JSONDecodeError as error:
-        raise FaultyJson(error.msg, error.pos) from error
+        raise FaultyJson(_PLACES.sub("", error.msg), error.pos) from error
     except RecursionError as error:
         raise FaultyJson("Nested too deeply", start) from error
     except FaultyJson as error:
@@ -55,6 +58,14 @@ def read_only_value(text: str) -> Any:
     if text[end:].strip():
         raise FaultyJson("Something follows the value", end)
     return value
+
+
+def kind_of(value: Any) -> str:
+    """What a JSON value is, in words: ``a number``."""
+    if value is None or isinstance(value, bool):
+        return json.dumps(value)
+    named = ((str, "a text"), (int | float, "a number"), (list, "a list"), (dict, "an object"))
+    return next((words for kind, words in named if isinstance(value, kind)), f"of type {type(value).__name__}")
 
 
 def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -45,6 +45,8 @@ class FromDocuments:
     @property
     def told(self) -> str:
         """All of it in one sentence."""
+        if not (self.by_template or self.by_target or self.not_in_text):
+            return "no sentence of the documents ends with a date, a number or a name that could be asked for"
         written = f", {self.by_target} more by the target ({self.not_in_text} of its questions are left out: their "
         written += "answer is not in the text word for word, or they need it to be understood)"
         return (
@@ -66,8 +68,9 @@ def document_facts(documents: Sequence[Document], respondent: Respondent, say: S
     by_template = _template_facts(documents, asking)
     by_target, not_in_text = _target_facts(documents, respondent, asking, say) if is_chat(respondent) else ([], 0)
     every = _once(by_template + by_target)
-    say(f"the target is asked {len(every)} questions without the text")
-    facts = _known(every, respondent)
+    if every:
+        say(f"the target is asked {len(every)} questions without the text")
+    facts = _known(every, respondent) if every else []
     return FromDocuments(tuple(facts), len(by_template), len(by_target), not_in_text, len(every) - len(facts))
 
 

@@ -54,6 +54,7 @@ class Request:
         subject: Name of what is to be forgotten.
         given: Files of the other sets.
         never_knew: Whether there is a model that was trained without the forget set.
+        called: Whether this is a call from Python, so that messages name its arguments and no options.
     """
 
     folder: Path
@@ -61,6 +62,15 @@ class Request:
     subject: str | None = None
     given: Mapping[str, Path] = field(default_factory=dict)
     never_knew: bool = False
+    called: bool = False
+
+    def name(self, key: str) -> str:
+        """What somebody gives this by: ``--retain``, or ``retain`` in Python."""
+        return key if self.called else f"--{key.replace('_', '-')}"
+
+    def way(self, key: str, value: str = "FILE") -> str:
+        """How somebody gives this: ``--retain FILE``, or ``retain=ROWS`` in Python."""
+        return f"{key}={value.replace('FILE', 'ROWS')}" if self.called else f"{self.name(key)} {value}"
 
     @property
     def lacking(self) -> list[str]:
@@ -144,7 +154,7 @@ def make_sets(request: Request, interview: Interview) -> Gathered:
     if not makes_forget and not request.lacking:
         assert request.forget is not None
         return _gathered(request, {"forget": request.forget, **request.given}, [])
-    _refuse_old(request.folder, (["forget"] if makes_forget else []) + request.lacking)
+    _refuse_old(request, (["forget"] if makes_forget else []) + request.lacking)
     told: list[str] = []
     forget = _made_forget(request, interview, told) if makes_forget else _given_forget(request, interview.target)
     sets = {"forget": forget.path, **request.given}
@@ -160,7 +170,7 @@ def make_sets(request: Request, interview: Interview) -> Gathered:
         elif (path := interview.file_of(name)) is not None:
             sets[name] = path
         else:
-            lacking.append(_LACKING[name])
+            lacking.append(_lacking(name, request))
     if lacking:
         raise RequestError("; ".join(lacking))
     return _gathered(request, sets, told)
@@ -174,20 +184,29 @@ def _gathered(request: Request, sets: Mapping[str, Path], told: Sequence[str]) -
 
 
 _ORDER = ("forget", "retain", "holdout", "generic")
-_LACKING = {
-    "retain": "too little of the same kind can be asked of the model: add --retain FILE, rows that must stay, of the "
-    "same kind as the forget set (hundreds are better than tens)",
-    "holdout": "no holdout set can be made of rows to forget that name nobody and nothing, or have no other answers: "
-    "add --holdout FILE, rows of the same kind that no model was trained on (they show what 'never knew' looks like, "
-    "and without them nothing could be judged), or --never-knew MODEL, one that was trained without the forget set",
-}
 
 
-def _refuse_old(folder: Path, names: Sequence[str]) -> None:
-    old = next((path for name in names if (path := folder / f"{name}.jsonl").exists()), None)
+def _lacking(name: str, request: Request) -> str:
+    """Why a set has to be given, and how."""
+    if name == "retain":
+        return (
+            f"too little of the same kind can be asked of the model: add {request.way('retain')}, rows that must "
+            "stay, of the same kind as the forget set (hundreds are better than tens)"
+        )
+    return (
+        "no holdout set can be made of rows to forget that name nobody and nothing, or have no other answers: add "
+        f"{request.way('holdout')}, rows of the same kind that no model was trained on (they show what 'never knew' "
+        f"looks like, and without them nothing could be judged), or {request.way('never_knew', 'MODEL')}, one that "
+        "was trained without the forget set"
+    )
+
+
+def _refuse_old(request: Request, names: Sequence[str]) -> None:
+    old = next((path for name in names if (path := request.folder / f"{name}.jsonl").exists()), None)
     if old is not None:
         raise RequestError(
-            f"{old} exists, from an earlier call: give it as --{old.stem}, or move it away to have rows made again"
+            f"{old} exists, from an earlier call: give it as {request.name(old.stem)}, or move it away to have rows "
+            "made again"
         )
 
 
@@ -195,7 +214,7 @@ def _made_forget(request: Request, interview: Interview, told: list[str]) -> _Fo
     """The rows of documents or of a subject, written into a file."""
     asking = Asking(is_chat(interview.target))
     if request.subject is not None:
-        rows = _about_subject(request.subject, interview, told)
+        rows = _about_subject(request, interview, told)
         what = f"{request.subject!r}"
     else:
         assert request.forget is not None
@@ -203,19 +222,22 @@ def _made_forget(request: Request, interview: Interview, told: list[str]) -> _Fo
         rows, what = found.facts, str(request.forget)
         told.append(f"{found.told}.")
     groups = len({row.group for row in rows})
+    given = request.name("forget")
     path = _write(request.folder, "forget", rows, asking, told) if rows else request.folder
     if groups < MIN_GROUPS:
         raise RequestError(
             f"there are {groups} independent facts about {what} that the model knows, and no verdict is possible on "
             f"fewer than {MIN_GROUPS}: "
-            + (f"add rows to {path} and give it as --forget" if rows else "give a file of rows as --forget")
+            + (f"add rows to {path} and give it as {given}" if rows else f"give rows as {given}")
         )
     names = names_of(request.subject) if request.subject is not None else None
     pairs = tuple((row.prompt, row.answer) for row in rows)
     return _Forget(path, pairs, _templates([row.prompt for row in rows], names), asking)
 
 
-def _about_subject(subject: str, interview: Interview, told: list[str]) -> tuple[AskedFact, ...]:
+def _about_subject(request: Request, interview: Interview, told: list[str]) -> tuple[AskedFact, ...]:
+    subject = request.subject
+    assert subject is not None
     drawn = subject_facts(subject, interview.target, interview.say)
     told.append(
         f"The model was asked {drawn.asked} questions about {subject} that it had written itself, and answers "
@@ -225,7 +247,9 @@ def _about_subject(subject: str, interview: Interview, told: list[str]) -> tuple
         return ()
     chosen = interview.confirm(drawn.facts)
     if not chosen:
-        raise RequestError("nothing is to be forgotten: give another --subject, or a file of rows as --forget")
+        raise RequestError(
+            f"nothing is to be forgotten: give another {request.name('subject')}, or rows as {request.name('forget')}"
+        )
     return tuple(drawn.facts[place] for place in sorted(chosen))
 
 

@@ -159,10 +159,10 @@ def test_names_that_do_not_fit_the_prompt_are_refused_with_file_and_line(names, 
 @pytest.mark.parametrize(
     ("make", "named"),
     [
-        (lambda bundle: Alias().plan(bundle), r"data\.forget\.aliases"),
-        (lambda bundle: MultiHop().plan(bundle), r"data\.forget\.hops"),
+        (lambda bundle: Alias().plan(bundle), r"add a column of them \(aliases\), or leave alias out"),
+        (lambda bundle: MultiHop().plan(bundle), r"add a column of them \(hops\), or leave multi-hop out"),
         (lambda bundle: Alias(prompts=0), r"alias\.prompts"),
-        (lambda bundle: MultiTurn((99,)).plan(bundle), r"attack\.multi-turn\.turns"),
+        (lambda bundle: MultiTurn((99,)).plan(bundle), r"set turns of multi-turn to [1-9]\d* or less"),
         (lambda bundle: MultiTurn(()), r"multi-turn\.turns"),
         (lambda bundle: SelfCorrection(()), r"self-correction\.texts"),
         (lambda bundle: SelfCorrection(("Sure?",)), r"\{prompt\} exactly once"),

@@ -189,7 +189,9 @@ def test_options_are_choices_or_the_answer_and_wrong_ones_in_its_form():
 
 def test_what_a_probe_cannot_choose_among_or_learn_from_is_refused(bundle):
     bare = replace(bundle.forget.score[0], choices=(), origin="facts.csv:7")
-    with pytest.raises(RequestError, match=r"facts\.csv:7: .*data\.forget\.choices"):
+    with pytest.raises(
+        RequestError, match=r"facts\.csv:7: .*options \(choices\) or wrong answers \(perturbed_answer\)"
+    ):
         LinearProbe().plan(replace(bundle, forget=RowSet((bare,), (bare,))))
     shared = tuple(replace(row, group=bundle.forget.score[0].group) for row in bundle.retain.score)
     with pytest.raises(RequestError, match="fewer than 2"):

@@ -70,7 +70,12 @@ def test_a_set_that_is_not_there_or_empty(name, files_recipe, refused, tmp_path)
         (['{"question": "a", "answer": "b"}', "[1]"], ":2 holds a list: a row must be an object with named columns"),
         (['{"question": "a", "answer": " "}'], ":1: column 'answer' is empty"),
         (['{"question": "a", "answer": null}'], ":1: column 'answer' is empty"),
-        (['{"question": "a", "answer": 7}'], ":1: column 'answer' is a int: it must be a string"),
+        (['{"question": "a", "answer": 7}'], ":1: column 'answer' is a number: it must be a string"),
+        (['{"question": "a", "answer": "b}'], ":1 is not valid JSON (Unterminated string at column 29)"),
+        (
+            ['{"quest": "a", "answr": "b"}'],
+            ":1 has no column for a question or prompt (did you mean 'question' for 'quest', 'answer' for 'answr'?)",
+        ),
         (
             ['{"who": "a", "what": "b"}'],
             ":1 has no column for a question or prompt (it has 2 under names that are not known",

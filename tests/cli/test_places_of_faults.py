@@ -74,10 +74,8 @@ def test_a_target_that_is_missing_is_told_at_the_target(told):
 
 
 def test_limits_are_told_at_their_lines_and_attacks_at_theirs(told):
-    limits = ("max_recovered_share_formats: 0.30", "max_recovered_share_attacks: 0.30")
-    text = TINY.replace("0.30", "0.01")
-    assert told(text) == [
-        (f"gate.{each.partition(':')[0]}", f"recipe.yaml:{line_of(text, each.partition(':')[0])}") for each in limits
-    ]
+    for key in ("max_recovered_share_formats", "max_recovered_share_attacks"):
+        text = TINY.replace(f"{key}: 0.30", f"{key}: 0.01")
+        assert told(text) == [(f"gate.{key}", f"recipe.yaml:{line_of(text, key)}")]
     unfit = TINY.replace("folds: 2", "folds: 40")
     assert told(unfit) == [("attack.rtt", f"recipe.yaml:{line_of(unfit, 'rtt:')}")]

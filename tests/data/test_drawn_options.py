@@ -49,7 +49,8 @@ def test_a_group_that_is_too_small_takes_answers_of_the_set():
     [
         ([replace(ROWS[0], choices=("x", "y"))], 1, "options of its own: remove draw_choices"),
         ([replace(ROWS[0], prompt="")], 1, "plain text, which has no question"),
-        (ROWS[:3], 3, "draw_choices is 3, but the set has only 3 different answers: lower it"),
+        (ROWS[:3], 3, "draw_choices is 3, but the set has only 3 different answers: set it to 2 or less"),
+        (ROWS[:1], 3, "all rows of the set have one answer: remove draw_choices"),
     ],
 )
 def test_what_cannot_be_drawn_for(rows, wrong, message):

@@ -14,7 +14,7 @@ import pytest
 
 from hf_unlearn.data.given import given_rows
 from hf_unlearn.data.readers import read_file
-from hf_unlearn.data.sources import Source, load_source
+from hf_unlearn.data.sources import Source, load_source, rows_from_records
 from hf_unlearn.errors import RequestError
 from hf_unlearn.trainer.dataset import read_rows
 
@@ -220,3 +220,18 @@ def test_repeated_columns_are_refused_by_number_alone(tmp_path):
     pyarrow.parquet.write_table(pyarrow.table([column] * 3, names=["prompt", "x", "x"]), tmp_path / "rows.parquet")
     with pytest.raises(RequestError, match=r"rows\.parquet: columns 2 and 3 have one name"):
         list(read_file(tmp_path / "rows.parquet"))
+
+
+def test_names_in_other_letters_are_found_and_two_of_one_name_are_not():
+    (row,) = rows_from_records([{"Question": "Who?", "Answer ": "I."}], "forget", "rows")
+    assert (row.prompt, row.answer) == ("Who?", "I.")
+    with pytest.raises(RequestError, match="no column for a question"):
+        rows_from_records([{"Question": "Who?", "QUESTION": "What?", "Answer": "I."}], "forget", "rows")
+
+
+@pytest.mark.parametrize(("mark", "name"), [(";", "semicolons"), ("\t", "tabs")])
+def test_a_table_without_commas_says_what_parts_its_columns(mark, name, tmp_path):
+    file = tmp_path / "rows.csv"
+    file.write_text(f"question{mark}answer\nWho?{mark}I.\n")
+    with pytest.raises(RequestError, match=f"rows.csv:1: the columns are parted by {name}"):
+        list(read_file(str(file)))

@@ -316,7 +316,7 @@ def test_broken_files_name_the_line(tmp_path):
         ({"question": "q"}, ["no column 'answer'"]),
         ({"question": "q", "answer": None}, ["'answer'", "empty"]),
         ({"question": "q", "answer": "  "}, ["'answer'", "empty"]),
-        ({"question": "q", "answer": 1934}, ["'answer'", "int", "string"]),
+        ({"question": "q", "answer": 1934}, ["'answer'", "a number", "string"]),
         ({"question": ["q"], "answer": "a"}, ["'question'", "role"]),
     ],
 )
@@ -362,7 +362,7 @@ def test_a_text_with_labels_that_are_no_text_stays_plain_text(labels, tmp_path):
 def test_a_task_in_two_columns_is_not_halved(tmp_path):
     rows = [{"instruction": "Add.", "input": "1 and 2", "output": "3"}]
     path = write_lines(tmp_path / "rows.jsonl", rows)
-    refused(path, "rows.jsonl:1", "both 'instruction' and 'input'", "prompt=")
+    refused(path, "rows.jsonl:1", "both 'instruction' and 'input'", "(prompt:, answer: of the set)")
     (row,) = load(path, prompt="input", answer="output").score
     assert (row.prompt, row.answer) == ("1 and 2", "3")
 
@@ -377,7 +377,7 @@ def test_the_usual_names_come_first(further, tmp_path):
 def test_a_misspelled_column_names_the_nearest(tmp_path):
     path = write_lines(tmp_path / "rows.jsonl", PLAIN)
     refused(path, "no column 'questions'", "did you mean 'question'", prompt="questions")
-    refused(path, "answer_index", "choices=", answer_index="answer")
+    refused(path, "answer_index", "name its column as choices", answer_index="answer")
 
 
 def test_sources_that_cannot_be():

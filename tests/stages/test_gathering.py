@@ -13,8 +13,10 @@ from typing import Any
 import pytest
 
 from hf_unlearn.data.asked_fact import SHORTLY
+from hf_unlearn.data.documents import Document
 from hf_unlearn.data.sources import Source, load_source
 from hf_unlearn.errors import RequestError
+from hf_unlearn.stages.document_facts import document_facts
 from hf_unlearn.stages.gathering import LEAST_KEPT, NOTE_FILE, Interview, Request, make_sets
 from hf_unlearn.stages.respondent import Task
 
@@ -271,3 +273,20 @@ def test_too_few_answers_about_others_are_no_retain_set(tmp_path):
     forget = given_rows(tmp_path / "forget.jsonl")
     with pytest.raises(RequestError, match="too little of the same kind can be asked of the model"):
         make_sets(Request(tmp_path / "rows", forget=forget), asked(target))
+
+
+def test_a_call_from_python_is_told_its_arguments_and_no_options(tmp_path):
+    (tmp_path / "retain.jsonl").write_text("{}\n")
+    request = Request(tmp_path, subject="France", called=True)
+    with pytest.raises(RequestError, match="from an earlier call: give it as retain, or move it away"):
+        make_sets(request, Interview(None, confirm=lambda facts: None))
+    assert request.way("retain") == "retain=ROWS" and request.way("never_knew", "MODEL") == "never_knew=MODEL"
+    asked = Request(tmp_path, subject="France")
+    assert asked.way("retain") == "--retain FILE" and asked.way("never_knew", "MODEL") == "--never-knew MODEL"
+
+
+def test_documents_without_a_fact_say_so_and_ask_nothing():
+    said: list[str] = []
+    found = document_facts([Document("no.txt", "It was there. They went on and on.")], Table(chat=False), said.append)
+    assert not found.facts and found.told.startswith("no sentence of the documents ends with")
+    assert not any("0 questions" in each for each in said)
