@@ -316,7 +316,7 @@ def test_names_of_nothing_are_told_at_once(recipe, refused):
 def test_a_recipe_that_is_not_there(refused, tmp_path):
     assert refused(2, "run", tmp_path / "none.yaml") == f"{tmp_path / 'none.yaml'}: there is no such file"
     assert refused(2, "run", "quickstrt").endswith("recipe 'quickstrt': did you mean 'quickstart'?")
-    assert "cannot be read as text" in refused(2, "run", tmp_path)
+    assert "is a folder: name the YAML file" in refused(2, "run", tmp_path)
 
 
 @pytest.mark.parametrize("name", builtin_recipes())

@@ -238,7 +238,7 @@ def test_precision_and_memory_are_as_trl_has_them_where_there_is_a_gpu():
 
 
 def test_one_call_does_it_all(target, tmp_path):
-    """From rows to a report; of ``auto`` one round's worth of steps, and one attack that trains nothing."""
+    """From rows to a report; of ``auto`` two rounds, and one attack that trains nothing."""
     known = make_planted(SPEC).retain.score
     facts = [{"prompt": row.prompt, "answer": row.answer, "group": row.group} for row in known]
     first = {fact["group"] for fact in facts[: len(facts) * 3 // 4]}
@@ -247,7 +247,7 @@ def test_one_call_does_it_all(target, tmp_path):
         {**fact, "prompt": fact["prompt"].replace(fact["group"], f"Zed Qux{i}")} for i, fact in enumerate(facts)
     ]
     small = [
-        *("methods.0.max_steps=6", "methods.0.save_steps=4", "export.formats=[bf16]", "gate.formats=[]"),
+        *("methods.0.max_steps=20", "methods.0.save_steps=4", "export.formats=[bf16]", "gate.formats=[]"),
         *("attack={prune: {shares: [0.1]}}", "evaluate.metrics=[probability]", "gate.metrics=[probability]"),
         *("evaluate.generate_limit=2", "evaluate.fluency_tokens=4", "gate.draws=100"),
     ]

@@ -85,7 +85,7 @@ def test_commands_and_extras_in_sentences_exist(page, root):
     setup.read(root / "setup.cfg")
     for extra in re.findall(r"hf_unlearn\[(\w+)\]", text):
         assert extra in setup["options.extras_require"], f"{page.name}: {extra}"
-    (commands,) = (action.choices for action in _parser()._actions if action.dest == "command")
+    _, commands = _parser()
     for command in re.findall(r"`hf-unlearn ([a-z][\w-]*)", text):
         assert command in commands, f"{page.name}: {command}"
 
