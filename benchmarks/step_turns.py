@@ -2,22 +2,26 @@
 
     python benchmarks/step_turns.py --methods npo-nll npo-kl --write packing          # some minutes of processor time
     python benchmarks/step_turns.py --methods simnpo graddiff --ways peer padded --write peers
+    python benchmarks/step_turns.py --ways padded compiled --layers 4 --width 256 --length 64 --write compile
 
 A turn makes a whole step (passes, clipping, fused AdamW) of one micro-batch in every way and precision, one after the
 other in one process, so that whatever else the machine does meets all of them alike; each turn has other rows. All our
 ways step one model through the trainer's own objective and references; the other side (peer_steps.py) has a copy. Told
 are medians over turns, and the least and greatest ratio of a turn to the first way in the same precision. Before the
-first turn, each way makes a step of one row that is not counted.
+first turn, each way makes a step of one row that is not counted. A compiled way makes a whole step first, whose time,
+compilers that it starts included, is told apart.
 """
 
 from __future__ import annotations
 
 import argparse
 import copy
+import os
+import resource
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -57,6 +61,10 @@ class Ways:
         self._peer: PeerStep | None = None
         if "peer" in chosen:
             self._peer = STEPS[method](copy.deepcopy(model), method, 0)
+        self._decoder = model.model.forward
+        self._compiled: Callable[..., Any] | None = None
+        if "compiled" in chosen:
+            self._compiled = torch.compile(self._decoder, dynamic=False)
         self._optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5, fused=True)
 
     def step(self, way: str, batch: Batch, bf16: bool) -> None:
@@ -66,6 +74,7 @@ class Ways:
             "padded": self._padded,
             "packed-mask": lambda rows, bf16: self._packed(rows, bf16, block_masks(self._objective, self._model)),
             "packed-rows": lambda rows, bf16: self._packed(rows, bf16, row_by_row(self._model)),
+            "compiled": self._in_compiled,
         }
         made[way](batch, bf16)
 
@@ -83,6 +92,13 @@ class Ways:
     def _packed(self, batch: Batch, bf16: bool, attention: AbstractContextManager[None]) -> None:
         with attention:
             self._ours(batch, cut_by_tokens(batch, CPU_TOKENS), bf16)
+
+    def _in_compiled(self, batch: Batch, bf16: bool) -> None:
+        self._model.model.forward = self._compiled
+        try:
+            self._padded(batch, bf16)
+        finally:
+            self._model.model.forward = self._decoder
 
     def _ours(self, batch: Batch, slices: list[Batch], bf16: bool) -> None:
         self._model.train()
@@ -103,6 +119,7 @@ class Turns(TrainerCallback):
     Attributes:
         objective: To be set before the run.
         found: Seconds of each turn, by precision and way.
+        first: Seconds of the first whole step of each compiled way.
     """
 
     objective: Objective
@@ -110,22 +127,44 @@ class Turns(TrainerCallback):
     def __init__(self, args: argparse.Namespace, method: str) -> None:
         self._args, self._method = args, method
         self.found: dict[Key, list[float]] = {key: [] for key in keys_of(args)}
+        self.first: dict[Key, float] = {}
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         ways = Ways(kwargs["model"], self.objective, self._method, self._args.ways)
         turns: list[Any] = list(self.objective.batches)
         for precision, way in self.found:
-            ways.step(way, one_row(turns[0]), PRECISIONS[precision])
+            if way == "compiled":
+                with timed(self.first, (precision, way)):
+                    ways.step(way, turns[0], PRECISIONS[precision])
+            else:
+                ways.step(way, one_row(turns[0]), PRECISIONS[precision])
         for batch in turns:
             times: dict[Key, float] = {}
             for precision, way in self.found:
-                start = time.process_time()
-                ways.step(way, batch, PRECISIONS[precision])
-                times[precision, way] = time.process_time() - start
+                with timed(times, (precision, way)):
+                    ways.step(way, batch, PRECISIONS[precision])
             for key, seconds in times.items():
                 self.found[key].append(seconds)
             print(self._method, {" ".join(key): round(seconds, 2) for key, seconds in times.items()}, flush=True)
         raise Measured
+
+
+class timed:
+    """Processor seconds of a block, compilers that it waits for included, put under a key."""
+
+    def __init__(self, times: dict[Key, float], key: Key) -> None:
+        self._times, self._key = times, key
+
+    def __enter__(self) -> None:
+        self._start = self._now()
+
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+        self._times[self._key] = self._now() - self._start
+
+    @staticmethod
+    def _now() -> float:
+        used = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return time.process_time() + used.ru_utime + used.ru_stime
 
 
 def keys_of(args: argparse.Namespace) -> list[Key]:
@@ -164,6 +203,17 @@ def rows_of_table(args: argparse.Namespace, method: str, found: Mapping[Key, lis
         yield cells
 
 
+def first_steps(method: str, turns: Turns) -> Iterator[str]:
+    """What compiling takes, and how many steps it would take to win that back."""
+    for (precision, way), seconds in turns.first.items():
+        gained = statistics.median(
+            plain - own
+            for plain, own in zip(turns.found[precision, "padded"], turns.found[precision, way], strict=True)
+        )
+        won = f"won back after {seconds / gained:.0f} steps" if gained > 0 else "never won back"
+        yield f"- {method}, {precision}: the first compiled step takes {seconds:.0f} s, {won}."
+
+
 def section(args: argparse.Namespace) -> str:
     """Setting, table, and what is told apart."""
     made = made_by(command_line(__file__))
@@ -171,6 +221,7 @@ def section(args: argparse.Namespace) -> str:
     for method in args.methods:
         turns = take_turns(args, method)
         rows += list(rows_of_table(args, method, turns.found))
+        lines += list(first_steps(method, turns))
     if "peer" in args.ways:
         mask = run_saliency(args)
         lines.append(
@@ -191,9 +242,9 @@ def parsed() -> argparse.Namespace:
     """The options."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--methods", nargs="+", default=["npo-nll", "npo-kl"], choices=METHODS)
-    ways = ["peer", "padded", "packed-mask", "packed-rows"]
+    ways = ["peer", "padded", "packed-mask", "packed-rows", "compiled"]
     parser.add_argument(
-        "--ways", nargs="+", default=ways[1:], choices=ways, help="the first is what others are held against"
+        "--ways", nargs="+", default=ways[1:4], choices=ways, help="the first is what others are held against"
     )
     parser.add_argument("--precisions", nargs="+", default=list(PRECISIONS), choices=list(PRECISIONS))
     parser.add_argument("--data", type=Path, help="question and answer rows as JSON lines, whose lengths are used")
@@ -208,6 +259,7 @@ def parsed() -> argparse.Namespace:
 
 def main() -> None:
     """Measure, print, and write if asked to."""
+    os.environ["TORCHINDUCTOR_COMPILE_THREADS"] = "1"  # compilers are waited for, and their time is counted
     args = parsed()
     text = section(args)
     print(text)
