@@ -143,6 +143,7 @@ def test_no_stage_begins_after_a_signal_that_was_swallowed(started, tmp_path: Pa
 def test_a_command_that_does_not_listen_is_ended(started, tmp_path: Path):
     """It is in the middle of a computation, or waits for threads: there is nobody to say the sentence."""
     process = started("deaf")
+    time.sleep(1)  # it is at work before the computation begins
     os.kill(process.pid, signal.SIGTERM)
     assert "hf-unlearn: " not in process.communicate(timeout=30)[1]
     assert process.returncode == 128 + signal.SIGTERM
