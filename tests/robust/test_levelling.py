@@ -6,8 +6,8 @@ import math
 
 import pytest
 import torch
-from test_recovery_probe import AUTO, auto_trainer, blank_model
-from tiny_run import tiny_model, tiny_trainer, weights
+from test_recovery_probe import AUTO, auto_trainer, blank_model, driven_model
+from tiny_run import tiny_trainer, weights
 
 from hf_unlearn.losses.base import LabelScores
 from hf_unlearn.robust.levelling import Levelling, UpToChance
@@ -15,17 +15,7 @@ from hf_unlearn.robust.levelling import Levelling, UpToChance
 
 def shunning_model(folder):
     """Has unlearned the forget set far beyond chance: right answers are the least likely of all."""
-    model = tiny_model()
-    trainer = tiny_trainer(folder, model)
-    optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
-    context = trainer.training_context(resuming=False)
-    for _ in range(30):
-        for batch in context.batches(context.forget_rows):
-            optimizer.zero_grad()
-            context.score(batch).logps.mean().backward()
-            optimizer.step()
-    model.zero_grad(set_to_none=True)
-    return model
+    return driven_model(folder, towards=1.0, passes=30)
 
 
 def test_only_answers_below_the_level_are_raised():

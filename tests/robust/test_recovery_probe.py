@@ -227,14 +227,19 @@ def blank_model():
 
 def knowing_model(folder):
     """Has learned the forget set by heart."""
+    return driven_model(folder, towards=-1.0, passes=60)
+
+
+def driven_model(folder, towards, passes):
+    """Has stepped along its log-probabilities on the forget set: down them with 1, up with -1."""
     model = tiny_model()
     trainer = tiny_trainer(folder, model)
     optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
     context = trainer.training_context(resuming=False)
-    for _ in range(60):
+    for _ in range(passes):
         for batch in context.batches(context.forget_rows):
             optimizer.zero_grad()
-            (-context.score(batch).logps.mean()).backward()
+            (towards * context.score(batch).logps.mean()).backward()
             optimizer.step()
     model.zero_grad(set_to_none=True)
     return model
